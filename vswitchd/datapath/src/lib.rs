@@ -1,0 +1,32 @@
+//! The packet engine of vswitch: bytes and a time stamp in, a verdict out.
+//!
+//! No sockets, no clocks, no threads: a worker hands in a [`packet::Frame`] with the port it
+//! came from and the time, and does with the [`Verdict`] what it says.
+//!
+//! ```text
+//!  frame ─► parse ─► FlowCache (per worker, exact match, epoch-checked) ──hit──► actions ─► verdict
+//!                        │miss                                             ▲
+//!                        ▼                                                 │install
+//!                    translate: pipeline tables 0…90, ConnTable ───────────┘
+//! ```
+//!
+//! Bottom up: `packet` (formats) · `flow` (key and match) · `action` · `drop_reason` ·
+//! `address_set` · `classifier` · `conntrack` · `cache` · `pipeline` · [`Datapath`].
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+#![warn(clippy::indexing_slicing)]
+
+pub mod action;
+pub mod conntrack;
+pub mod datapath;
+pub mod drop_reason;
+pub mod flow;
+pub mod packet;
+pub mod pipeline;
+pub mod time;
+
+pub use action::Action;
+pub use datapath::{Datapath, DatapathConfig, Engine, Outputs, Verdict};
+pub use drop_reason::DropReason;
+pub use time::Timestamp;

@@ -1,0 +1,1 @@
+//! What the daemon changes in the host: gateway, veth pairs, masquerade, shields.

@@ -1,0 +1,1 @@
+//! Built-in address management: leases per node, kept in the store.

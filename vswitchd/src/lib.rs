@@ -1,0 +1,29 @@
+//! vswitchd: everything of the switch that touches the world.
+//!
+//! Layers, arrows only point down (held by a test in `tests/`):
+//!
+//! ```text
+//! L6 app, main
+//! L5 cni (server side of the shim) · rest (axum: /v1, standalone Kubernetes API, metrics)
+//! L4 worker · host (gateway, veth, masquerade) · reconcile
+//! L3 ipam · objects (standalone object registry) · state (ClusterState) · policy (compiler)
+//! L2 netns · port · store
+//!    leaf helpers, usable from any layer: config, clock, telemetry, metrics
+//! ```
+
+pub mod clock;
+pub mod cni;
+pub mod config;
+pub mod host;
+pub mod ipam;
+pub mod metrics;
+pub mod netns;
+pub mod objects;
+pub mod policy;
+pub mod port;
+pub mod reconcile;
+pub mod rest;
+pub mod state;
+pub mod store;
+pub mod telemetry;
+pub mod worker;

@@ -1,0 +1,1 @@
+//! Prometheus registry: counters read at scrape time.

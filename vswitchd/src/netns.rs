@@ -1,0 +1,1 @@
+//! Network namespaces: open, enter on a helper thread, leave.

@@ -1,0 +1,1 @@
+//! The standalone object registry: Kubernetes-shaped objects, validated, stored, watched.

@@ -1,0 +1,1 @@
+//! NetworkPolicy compiler: `ClusterState` to rules and address sets. Pure.

@@ -1,0 +1,1 @@
+//! Ports: frames in and out of veth, TAP and mirror devices.

@@ -1,0 +1,1 @@
+//! Diffs desired rules against installed ones and publishes once.

@@ -1,0 +1,1 @@
+//! HTTP: `/v1`, the standalone Kubernetes API, metrics, health.

@@ -1,0 +1,38 @@
+//! An attachment: one interface of one container, as CNI ADD made it. Kept in the store.
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use vswitch_api::{IfName, MacAddr, PortNo};
+
+use super::ObjectKey;
+
+/// Everything needed to attach the port again after a restart, and to undo ADD.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// CNI_CONTAINERID.
+    pub container_id: String,
+    /// CNI_IFNAME inside the container.
+    pub ifname: IfName,
+    /// Name of the CNI network (its `name` in the configuration).
+    pub network: String,
+    /// Path of the container's network namespace.
+    pub netns: PathBuf,
+    /// Host end of the veth pair.
+    pub host_ifname: IfName,
+    /// Switch port; the same across restarts.
+    pub port_no: PortNo,
+    /// MAC of the container's end.
+    pub mac: MacAddr,
+    /// The container's addresses with the prefix length of its subnet.
+    pub addresses: Vec<IpNet>,
+    /// MTU of the interface, bytes.
+    pub mtu: u16,
+    /// The pod it belongs to.
+    pub pod: ObjectKey,
+    /// `ipam.type` of a delegated IPAM plugin; `None` means built in.
+    pub delegated_ipam: Option<String>,
+    /// Whether CNI ADD made the Pod object itself, because nobody had declared it.
+    pub owns_pod_object: bool,
+}

@@ -1,0 +1,1 @@
+//! Worker threads that move frames between ports through the datapath.
