@@ -10,5 +10,6 @@
 
 pub mod cni;
 pub mod ids;
+pub mod v1;
 
 pub use ids::{Cookie, Epoch, IfName, IfNameError, MacAddr, MacAddrError, PortNo, Priority};
