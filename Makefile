@@ -1,0 +1,63 @@
+# vswitch: build, try and test. `make help` lists the targets.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PREFIX ?= /usr/local
+CARGO ?= cargo
+RELEASE := target/release
+# The shim is linked statically: a runtime may start it where no libc fits.
+SHIM_TARGET := x86_64-unknown-linux-gnu
+SHIM := target/$(SHIM_TARGET)/release/vswitch-cni
+NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+
+.PHONY: help setup setup-demo build build-release demo test lint bench install uninstall cleanup
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what building and testing need (Debian packages, kubectl)
+	tests/setup.sh all
+
+setup-demo:
+	tests/setup.sh demo
+
+build: ## debug build of everything
+	$(CARGO) build --locked --workspace --all-targets
+
+build-release:
+	$(CARGO) build --locked --release -p vswitchd -p vsctl
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --release -p cni-shim --target $(SHIM_TARGET)
+
+demo: setup-demo build-release ## play the story: fetch, policy blocks, label admits
+	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/demo.sh
+
+test: setup build ## all tests
+ifeq ($(NEXTEST),yes)
+	$(CARGO) nextest run --locked --workspace --no-fail-fast
+else
+	$(CARGO) test --locked --workspace --no-fail-fast
+endif
+
+lint: ## rustfmt, clippy and rustdoc, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --quiet
+
+bench: setup-demo build-release ## TCP pod to pod beside a straight veth, median of 5
+	$(CARGO) build --locked --release -p vswitch-bench
+	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) $(RELEASE)/vswitch-bench $(ARGS)
+
+install: build-release ## install the daemon, the CLI, the shim, the unit and the configuration
+	install -D -m 0755 $(RELEASE)/vswitchd $(DESTDIR)$(PREFIX)/sbin/vswitchd
+	install -D -m 0755 $(RELEASE)/vsctl $(DESTDIR)$(PREFIX)/bin/vsctl
+	install -D -m 0755 $(SHIM) $(DESTDIR)/opt/cni/bin/vswitch-cni
+	install -D -m 0644 config/vswitchd.service $(DESTDIR)/etc/systemd/system/vswitchd.service
+	test -e $(DESTDIR)/etc/vswitchd/vswitchd.toml || install -D -m 0644 config/vswitchd.toml $(DESTDIR)/etc/vswitchd/vswitchd.toml
+	test -e $(DESTDIR)/etc/cni/net.d/10-vswitch.conflist || install -D -m 0644 config/10-vswitch.conflist $(DESTDIR)/etc/cni/net.d/10-vswitch.conflist
+
+uninstall: cleanup ## remove what install put there, and what the daemon left in the kernel
+	rm -f $(DESTDIR)$(PREFIX)/sbin/vswitchd $(DESTDIR)$(PREFIX)/bin/vsctl $(DESTDIR)/opt/cni/bin/vswitch-cni \
+	  $(DESTDIR)/etc/systemd/system/vswitchd.service $(DESTDIR)/etc/cni/net.d/10-vswitch.conflist
+
+cleanup: ## undo what the installed daemon changed in the kernel (ports, gateway, nftables, sysctls)
+	if test -x $(PREFIX)/sbin/vswitchd; then $(PREFIX)/sbin/vswitchd --cleanup; fi

