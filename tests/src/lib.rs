@@ -1,1 +1,16 @@
+//! Harness of the tests that use real namespaces: a node, its daemon, pods attached by the
+//! real shim, and checks that wait. Everything it makes is removed on drop, also on panic.
 
+mod command;
+mod daemon;
+mod eventually;
+mod namespace;
+mod pod;
+mod raw_socket;
+
+pub use command::{Output, binary, run, run_in, tool};
+pub use daemon::{Daemon, DaemonOptions};
+pub use eventually::eventually;
+pub use namespace::Namespace;
+pub use pod::{Pod, PodBuilder, WebServer};
+pub use raw_socket::RawSocket;

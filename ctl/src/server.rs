@@ -1,0 +1,137 @@
+//! The daemon as `vsctl` sees it: requests, and errors that say what to do.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use vswitch_api::client::Client;
+use vswitch_api::v1::ErrorBody;
+
+/// The daemon answered, but not with a success.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// HTTP status.
+    pub(crate) status: u16,
+    /// What the daemon said.
+    pub(crate) message: String,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Returns whether the daemon said that the thing does not exist.
+pub(crate) fn is_not_found(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<Refusal>()
+        .is_some_and(|refusal| refusal.status == 404)
+}
+
+/// A connection to the daemon's API.
+#[derive(Debug)]
+pub(crate) struct Server {
+    client: Client,
+}
+
+impl Server {
+    /// Chooses socket or URL; connects with the first request.
+    pub(crate) fn connect(
+        socket: &Path,
+        url: Option<&str>,
+        token_file: Option<&Path>,
+    ) -> Result<Self> {
+        let Some(url) = url else {
+            return Ok(Self {
+                client: Client::new(socket),
+            });
+        };
+        let token = token_file
+            .map(|path| {
+                std::fs::read_to_string(path)
+                    .with_context(|| format!("read token file {}", path.display()))
+            })
+            .transpose()?;
+        let mut client = Client::from_url(url)?;
+        if let Some(token) = token {
+            client = client.with_bearer_token(token.trim());
+        }
+        Ok(Self { client })
+    }
+
+    /// Gets a resource.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.send("GET", path, "application/json", &[])
+    }
+
+    /// Posts a body.
+    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        self.send("POST", path, "application/json", &serde_json::to_vec(body)?)
+    }
+
+    /// Deletes a resource.
+    pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        self.send("DELETE", path, "application/json", &[])
+    }
+
+    /// Sends a request and decodes the answer.
+    pub(crate) fn send<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<T> {
+        let headers = [
+            ("content-type", content_type),
+            ("accept", "application/json"),
+        ];
+        let answer = self.client.request(method, path, &headers, body)?;
+        if !(200..300).contains(&answer.status) {
+            return Err(refusal(answer.status, &answer.body).into());
+        }
+        let body = if answer.body.is_empty() {
+            b"null".as_slice()
+        } else {
+            &answer.body
+        };
+        serde_json::from_slice(body)
+            .with_context(|| format!("decode the answer to {method} {path}"))
+    }
+}
+
+/// Takes the message out of an error body, be it of `/v1` or a Kubernetes `Status`.
+fn refusal(status: u16, body: &[u8]) -> Refusal {
+    let message = serde_json::from_slice::<ErrorBody>(body)
+        .map(|body| body.error.message)
+        .ok()
+        .or_else(|| {
+            let value: Value = serde_json::from_slice(body).ok()?;
+            Some(value.get("message")?.as_str()?.to_owned())
+        })
+        .unwrap_or_else(|| {
+            format!(
+                "HTTP status {status}: {}",
+                String::from_utf8_lossy(body).trim()
+            )
+        });
+    Refusal { status, message }
+}
+
+/// Percent-encodes one path segment or query value.
+pub(crate) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}

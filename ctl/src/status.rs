@@ -1,0 +1,71 @@
+//! `vsctl status`.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use vswitch_api::v1::Status;
+
+use crate::output::{Format, print};
+use crate::server::Server;
+
+/// Shows the daemon's state; a daemon that is not ready is shown, not an error.
+pub(crate) fn status(server: &Server, format: Format) -> Result<()> {
+    let status: Status = server.get("/v1/status")?;
+    print(format, &status, || text(&status))
+}
+
+fn text(status: &Status) -> String {
+    let mut out = String::new();
+    let cidrs: Vec<String> = status.pod_cidrs.iter().map(ToString::to_string).collect();
+    let rows = [
+        ("vswitchd", format!("{} ({})", status.version, status.mode)),
+        ("node", status.node.clone()),
+        ("ready", if status.ready { "yes" } else { "no" }.to_owned()),
+        ("uptime", format!("{} s", status.uptime_seconds)),
+        ("pod networks", cidrs.join(" ")),
+        ("gateway", status.gateway.to_string()),
+        ("workers", status.workers.to_string()),
+        ("ports", status.ports.to_string()),
+        (
+            "rules",
+            format!(
+                "{} in epoch {}, {} address sets",
+                status.rules, status.epoch, status.address_sets
+            ),
+        ),
+        (
+            "connections",
+            format!(
+                "{} of {}",
+                status.connections.entries, status.connections.limit
+            ),
+        ),
+        (
+            "objects",
+            format!(
+                "{} namespaces, {} pods, {} network policies",
+                status.objects.namespaces, status.objects.pods, status.objects.network_policies
+            ),
+        ),
+    ];
+    for (name, value) in rows {
+        let _ = writeln!(out, "{name:<13} {value}");
+    }
+    let _ = writeln!(out, "{:<13} {}", "drops", drops(status));
+    for problem in &status.problems {
+        let _ = writeln!(out, "{:<13} {problem}", "PROBLEM");
+    }
+    out
+}
+
+fn drops(status: &Status) -> String {
+    if status.drops.is_empty() {
+        return "none".to_owned();
+    }
+    let parts: Vec<String> = status
+        .drops
+        .iter()
+        .map(|(reason, count)| format!("{reason}={count}"))
+        .collect();
+    parts.join(" ")
+}

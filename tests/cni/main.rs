@@ -1,0 +1,4 @@
+//! The real shim and the real daemon under the rules of the CNI specification, and podman.
+
+mod podman;
+mod spec;

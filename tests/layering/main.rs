@@ -1,0 +1,205 @@
+//! Holds the direction of the layers: an upper layer may use a lower one, never the reverse,
+//! and an outside crate that has a home is used nowhere else.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Layer of each module of `vswitchd`; leaf helpers are 0 and usable from anywhere.
+const LAYERS: &[(&str, u8)] = &[
+    ("clock", 0),
+    ("config", 0),
+    ("telemetry", 0),
+    ("netns", 2),
+    ("port", 2),
+    ("store", 2),
+    ("state", 3),
+    ("ipam", 3),
+    ("objects", 3),
+    ("policy", 3),
+    ("worker", 4),
+    ("host", 4),
+    ("reconcile", 4),
+    ("cni", 5),
+    ("metrics", 5),
+    ("rest", 5),
+    ("app", 6),
+    ("main", 6),
+];
+
+/// Uses inside one layer that are meant: user, used.
+const WITHIN: &[(&str, &str)] = &[
+    // The compiler reads ClusterState; the registry and leases are fed by nothing above.
+    ("policy", "state"),
+    ("objects", "state"),
+    ("rest", "cni"),
+    ("rest", "metrics"),
+    ("main", "app"),
+];
+
+/// Outside crates that only one module may name.
+const HOMES: &[(&str, &str)] = &[
+    ("sled", "store"),
+    ("axum", "rest"),
+    ("rtnetlink", "host"),
+    ("netlink_packet_route", "host"),
+    ("tun_tap", "port"),
+    ("libc", "port"),
+    ("json_patch", "objects"),
+    ("prometheus_client", "metrics"),
+    ("sd_notify", "app"),
+    ("toml", "config"),
+];
+
+fn source_root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../vswitchd/src")
+}
+
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Name of the top module that a file belongs to.
+fn module_of(root: &Path, file: &Path) -> String {
+    let first = file
+        .strip_prefix(root)
+        .unwrap()
+        .components()
+        .next()
+        .unwrap();
+    first
+        .as_os_str()
+        .to_string_lossy()
+        .trim_end_matches(".rs")
+        .to_owned()
+}
+
+/// Product code of a file: comments and the test module cut off.
+fn product_code(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
+    if file.file_name().is_some_and(|name| name == "tests.rs") {
+        return String::new();
+    }
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    code.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Top modules named by `crate::NAME` or, in `main.rs`, `vswitchd::NAME`.
+fn used_modules(code: &str) -> Vec<String> {
+    let mut used = Vec::new();
+    for prefix in ["crate::", "vswitchd::"] {
+        for (position, _) in code.match_indices(prefix) {
+            let rest = &code[position + prefix.len()..];
+            if let Some(group) = rest.strip_prefix('{') {
+                let group = group.split('}').next().unwrap();
+                used.extend(group.split(',').map(|item| first_word(item.trim())));
+            } else {
+                used.push(first_word(rest));
+            }
+        }
+    }
+    used
+}
+
+fn first_word(text: &str) -> String {
+    text.chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+        .collect()
+}
+
+#[test]
+fn every_use_points_down() {
+    let layers: BTreeMap<&str, u8> = LAYERS.iter().copied().collect();
+    let root = source_root();
+    let mut files = Vec::new();
+    rust_files(&root, &mut files);
+    let mut wrong = Vec::new();
+    for file in files {
+        let user = module_of(&root, &file);
+        if user == "lib" {
+            continue;
+        }
+        let user_layer = *layers.get(user.as_str()).unwrap_or_else(|| {
+            panic!("module {user} has no layer: add it to LAYERS and to docs/architecture.md")
+        });
+        for used in used_modules(&product_code(&file)) {
+            let Some(&used_layer) = layers.get(used.as_str()) else {
+                continue;
+            };
+            let allowed = used == user
+                || used_layer < user_layer
+                || (used_layer == user_layer && WITHIN.contains(&(user.as_str(), used.as_str())));
+            if !allowed {
+                wrong.push(format!(
+                    "{}: {user} (L{user_layer}) uses {used} (L{used_layer})",
+                    file.display()
+                ));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "uses against the layers:\n{}",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn an_outside_crate_with_a_home_is_used_nowhere_else() {
+    let root = source_root();
+    let mut files = Vec::new();
+    rust_files(&root, &mut files);
+    let mut wrong = Vec::new();
+    for file in files {
+        let module = module_of(&root, &file);
+        let code = product_code(&file);
+        for (name, home) in HOMES {
+            if module != *home && code.contains(&format!("{name}::")) {
+                wrong.push(format!("{}: {name} belongs to {home}", file.display()));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "outside crates away from home:\n{}",
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn unsafe_code_stays_in_its_two_files() {
+    let root = source_root();
+    let mut files = Vec::new();
+    rust_files(&root, &mut files);
+    for file in files {
+        let name = file
+            .strip_prefix(&root)
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
+        let code = product_code(&file);
+        let has_unsafe = code.contains("unsafe {") || code.contains("unsafe fn");
+        assert!(
+            !has_unsafe || name == "port/sys.rs" || name == "netns.rs",
+            "unsafe code in {name}"
+        );
+    }
+}
+
+#[test]
+fn a_use_against_the_layers_would_be_found() {
+    assert_eq!(
+        used_modules("use crate::{rest::kube_api, state};\nlet x = crate::cni::call();"),
+        ["rest", "state", "cni"]
+    );
+}

@@ -1,0 +1,17 @@
+//! The switch between real namespaces: real TCP stacks, the real shim, the real daemon.
+
+mod dualstack;
+mod frames;
+mod gateway;
+mod host_stack;
+mod ports;
+mod story;
+
+use vswitch_tests::{Daemon, DaemonOptions};
+
+/// Policy that admits `allow-access=true` on TCP 80 to `app=secure-pod`.
+const SECURE_POD: &str = include_str!("../../config/samples/secure-pod.yaml");
+
+fn daemon() -> Daemon {
+    Daemon::start(&DaemonOptions::default()).unwrap()
+}

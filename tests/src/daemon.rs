@@ -1,0 +1,213 @@
+//! A `vswitchd` of its own, in a namespace that plays the node.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Namespace, binary, eventually, run};
+
+/// What differs from the test default.
+#[derive(Debug, Clone)]
+pub struct DaemonOptions {
+    /// Pod networks.
+    pub pod_cidrs: Vec<String>,
+    /// Lines appended to the configuration file.
+    pub extra: String,
+}
+
+impl Default for DaemonOptions {
+    fn default() -> Self {
+        Self {
+            pod_cidrs: vec!["10.244.0.0/24".to_owned()],
+            extra: String::new(),
+        }
+    }
+}
+
+/// A running daemon; killed and its node namespace removed on drop.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Option<Child>,
+    node: Namespace,
+    folder: TempDir,
+}
+
+impl Daemon {
+    /// Starts a daemon in a fresh node namespace and waits until it is ready.
+    ///
+    /// # Errors
+    /// Fails if the namespace or the process cannot be made.
+    pub fn start(options: &DaemonOptions) -> Result<Self> {
+        let node = Namespace::new("node")?;
+        let folder = tempfile::Builder::new().prefix("vswitch-test-").tempdir()?;
+        let config = config_text(folder.path(), options)?;
+        std::fs::write(folder.path().join("vswitchd.toml"), config)?;
+        let mut daemon = Self {
+            child: None,
+            node,
+            folder,
+        };
+        daemon.spawn()?;
+        Ok(daemon)
+    }
+
+    /// Starts the process (again) and waits until it is ready.
+    ///
+    /// # Errors
+    /// Fails if the process cannot be started.
+    pub fn spawn(&mut self) -> Result<()> {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"))?;
+        let child = self
+            .node
+            .command(binary("vswitchd"))
+            .arg("--config")
+            .arg(self.folder.path().join("vswitchd.toml"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start vswitchd")?;
+        self.child = Some(child);
+        let folder = self.folder.path().to_owned();
+        eventually(
+            &format!("vswitchd is ready, log in {}", folder.display()),
+            || {
+                let status = self.vsctl_json(&["status"])?;
+                anyhow::ensure!(
+                    status["ready"] == true,
+                    "not ready: {status}\n{}",
+                    std::fs::read_to_string(folder.join("log")).unwrap_or_default()
+                );
+                Ok(())
+            },
+        );
+        Ok(())
+    }
+
+    /// Returns the namespace that plays the node.
+    #[must_use]
+    pub fn node(&self) -> &Namespace {
+        &self.node
+    }
+
+    /// Returns the process id.
+    ///
+    /// # Panics
+    /// Panics if it is not running.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the daemon is running").id()
+    }
+
+    /// Sends a signal and waits for the end; returns the exit code (`None` after SIGKILL).
+    ///
+    /// # Errors
+    /// Fails if the process is not running.
+    pub fn stop(&mut self, signal: Signal) -> Result<Option<i32>> {
+        let mut child = self.child.take().context("the daemon is not running")?;
+        kill(Pid::from_raw(i32::try_from(child.id())?), signal)?;
+        Ok(child.wait()?.code())
+    }
+
+    /// Runs `vswitchd --cleanup` with the daemon's configuration.
+    ///
+    /// # Errors
+    /// Fails if it exits with another code than 0.
+    pub fn cleanup(&self) -> Result<String> {
+        let mut command = self.node.command(binary("vswitchd"));
+        command
+            .arg("--config")
+            .arg(self.folder.path().join("vswitchd.toml"))
+            .arg("--cleanup");
+        run(&mut command, "")?
+            .success()
+            .context("vswitchd --cleanup")
+    }
+
+    /// Returns the path of the API socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("run/api.sock")
+    }
+
+    /// Returns what the daemon logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// Returns the address of the standalone API over TCP (inside the node namespace).
+    #[must_use]
+    pub fn api_url(&self) -> &'static str {
+        "http://127.0.0.1:7441"
+    }
+
+    /// Runs `vsctl` and returns its standard output.
+    ///
+    /// # Errors
+    /// Fails if it exits with another code than 0.
+    pub fn vsctl(&self, arguments: &[&str]) -> Result<String> {
+        self.vsctl_input(arguments, "")
+    }
+
+    /// Runs `vsctl` with `input` on standard input.
+    ///
+    /// # Errors
+    /// Fails if it exits with another code than 0.
+    pub fn vsctl_input(&self, arguments: &[&str], input: &str) -> Result<String> {
+        let mut command = std::process::Command::new(binary("vsctl"));
+        command.arg("--socket").arg(self.socket()).args(arguments);
+        run(&mut command, input)?
+            .success()
+            .with_context(|| format!("vsctl {arguments:?}"))
+    }
+
+    /// Runs `vsctl … -o json` and parses what it prints.
+    ///
+    /// # Errors
+    /// Fails if it fails or does not print JSON.
+    pub fn vsctl_json(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.vsctl(&[arguments, &["-o", "json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("vsctl {arguments:?} printed {text}"))
+    }
+
+    /// Applies a manifest.
+    ///
+    /// # Errors
+    /// Fails if `vsctl apply` does.
+    pub fn apply(&self, manifest: &str) -> Result<String> {
+        self.vsctl_input(&["apply", "-f", "-"], manifest)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- log of vswitchd ---\n{}", self.log());
+        }
+    }
+}
+
+fn config_text(folder: &Path, options: &DaemonOptions) -> Result<String> {
+    let mut text = String::new();
+    writeln!(text, "node_name = \"node-a\"")?;
+    writeln!(text, "state_dir = {:?}", folder.join("state"))?;
+    writeln!(text, "run_dir = {:?}", folder.join("run"))?;
+    writeln!(text, "[api]\nlisten = [\"127.0.0.1:7441\"]")?;
+    writeln!(text, "[network]\npod_cidrs = {:?}", options.pod_cidrs)?;
+    text.push_str(&options.extra);
+    Ok(text)
+}

@@ -1,0 +1,110 @@
+//! A named network namespace that goes away with its value.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::Result;
+
+use crate::run;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A network namespace under `/run/netns` with a unique name and `lo` up.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes a namespace; `role` becomes part of its name.
+    ///
+    /// # Errors
+    /// Fails if `ip netns add` does.
+    pub fn new(role: &str) -> Result<Self> {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("vst-{}-{number}-{role}", std::process::id());
+        run(Command::new("ip").args(["netns", "add", &name]), "")?.success()?;
+        let namespace = Self { name };
+        namespace.ip(&["link", "set", "lo", "up"])?;
+        Ok(namespace)
+    }
+
+    /// Returns its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the path that CNI_NETNS takes.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// Returns a command that will run inside.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net={}", self.path().display()))
+            .arg(program);
+        command
+    }
+
+    /// Runs `ip` inside.
+    ///
+    /// # Errors
+    /// Fails if `ip` does.
+    pub fn ip(&self, arguments: &[&str]) -> Result<String> {
+        run(self.command("ip").args(arguments), "")?.success()
+    }
+
+    /// Connects two namespaces by a veth pair; both ends get an address and are set up.
+    ///
+    /// # Errors
+    /// Fails if a step of `ip` does.
+    pub fn connect(
+        &self,
+        ifname: &str,
+        address: &str,
+        far: &Self,
+        far_ifname: &str,
+        far_address: &str,
+    ) -> Result<()> {
+        self.ip(&[
+            "link",
+            "add",
+            ifname,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            far_ifname,
+            "netns",
+            far.name(),
+        ])?;
+        for (side, name, address) in [(self, ifname, address), (far, far_ifname, far_address)] {
+            side.ip(&["address", "add", address, "dev", name])?;
+            side.ip(&["link", "set", name, "up"])?;
+        }
+        Ok(())
+    }
+
+    /// Ends every process inside, then removes it.
+    fn remove(&self) {
+        if let Ok(pids) = run(Command::new("ip").args(["netns", "pids", &self.name]), "") {
+            for pid in pids.stdout.lines() {
+                let _ = run(Command::new("kill").args(["-KILL", pid]), "");
+            }
+        }
+        let _ = run(Command::new("ip").args(["netns", "del", &self.name]), "");
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
