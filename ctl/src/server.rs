@@ -59,7 +59,7 @@ impl Server {
             .transpose()?;
         let mut client = Client::from_url(url)?;
         if let Some(token) = token {
-            client = client.with_bearer_token(token.trim());
+            client = client.with_token(token.trim());
         }
         Ok(Self { client })
     }
