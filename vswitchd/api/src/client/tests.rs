@@ -280,10 +280,7 @@ fn stream_that_breaks_off_ends_with_one_error() {
     let mut stream = server.client().stream("GET", "/", &[], b"").unwrap();
     assert_eq!(stream.next().unwrap().unwrap(), b"a");
     assert!(stream.next().unwrap().is_err());
-    assert_eq!(
-        stream.map(|line| line.unwrap()).collect::<Vec<_>>(),
-        [b"b".to_vec()]
-    );
+    assert!(stream.next().is_none());
 }
 
 #[test]
