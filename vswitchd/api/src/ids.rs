@@ -84,9 +84,7 @@ impl FromStr for MacAddr {
     type Err = MacAddrError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let fail = || MacAddrError {
-            text: text.to_owned(),
-        };
+        let fail = || MacAddrError { text: text.to_owned() };
         let mut octets = [0u8; 6];
         let mut parts = text.split([':', '-']);
         for octet in &mut octets {
@@ -145,16 +143,8 @@ impl FromStr for IfName {
             || text.len() > 15
             || text == "."
             || text == ".."
-            || text
-                .bytes()
-                .any(|b| b == b'/' || b == b':' || b == 0 || b.is_ascii_whitespace());
-        if bad {
-            Err(IfNameError {
-                text: text.to_owned(),
-            })
-        } else {
-            Ok(Self(text.to_owned()))
-        }
+            || text.bytes().any(|b| b == b'/' || b == b':' || b == 0 || b.is_ascii_whitespace());
+        if bad { Err(IfNameError { text: text.to_owned() }) } else { Ok(Self(text.to_owned())) }
     }
 }
 
@@ -179,13 +169,7 @@ mod tests {
     fn mac_address_survives_text_and_refuses_other_text() {
         let mac: MacAddr = "02:aB:00:00:00:01".parse().unwrap();
         assert_eq!(mac.to_string(), "02:ab:00:00:00:01");
-        for bad in [
-            "",
-            "02:00:00:00:00",
-            "02:00:00:00:00:01:02",
-            "0g:00:00:00:00:00",
-            "2:0:0:0:0:0",
-        ] {
+        for bad in ["", "02:00:00:00:00", "02:00:00:00:00:01:02", "0g:00:00:00:00:00", "2:0:0:0:0:0"] {
             assert!(bad.parse::<MacAddr>().is_err(), "{bad}");
         }
     }
