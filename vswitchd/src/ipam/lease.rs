@@ -1,0 +1,604 @@
+//! Allocation and release of addresses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use vswitch_api::IfName;
+
+use super::pool::{Pool, is_v4};
+use super::records::{self, LeaseRecord, Stored};
+use crate::store::{SharedStore, StoreError, Write};
+
+/// Who holds a lease: one interface of one container.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseOwner {
+    /// CNI_CONTAINERID.
+    pub container_id: String,
+    /// CNI_IFNAME.
+    pub ifname: IfName,
+}
+
+impl std::fmt::Display for LeaseOwner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.container_id, self.ifname)
+    }
+}
+
+/// What addresses there are.
+#[derive(Debug, Clone)]
+pub struct IpamConfig {
+    /// At most one CIDR per address family.
+    pub pod_cidrs: Vec<IpNet>,
+    /// How long a released address is not given to anybody else.
+    pub rest: Duration,
+}
+
+/// An address in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// By whom.
+    pub owner: LeaseOwner,
+    /// Which.
+    pub address: IpAddr,
+    /// Since when, Unix seconds.
+    pub leased_at: u64,
+}
+
+/// Why an address could not be given or taken back.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the fields are")]
+pub enum IpamError {
+    /// The configuration cannot work.
+    #[error("pod CIDR {cidr} {problem}")]
+    Config { cidr: IpNet, problem: &'static str },
+    /// All addresses are leased or resting.
+    #[error("{}", exhausted_message(*cidr, *leased, *resting, *retry_after_secs))]
+    Exhausted {
+        cidr: IpNet,
+        leased: usize,
+        resting: usize,
+        retry_after_secs: Option<u64>,
+    },
+    /// The requested address belongs to no pod CIDR, or twice to the same.
+    #[error("requested address {address} {problem}")]
+    Unusable {
+        address: IpAddr,
+        problem: &'static str,
+    },
+    /// Somebody else has the requested address.
+    #[error("requested address {address} is leased to {owner}")]
+    InUse { address: IpAddr, owner: LeaseOwner },
+    /// The owner has another address already.
+    #[error("{owner} holds {held} and requests {address}")]
+    Conflict {
+        owner: LeaseOwner,
+        held: IpAddr,
+        address: IpAddr,
+    },
+    /// The lease could not be read or made durable.
+    #[error("keep leases in the store")]
+    Store { source: StoreError },
+}
+
+fn exhausted_message(cidr: IpNet, leased: usize, resting: usize, retry: Option<u64>) -> String {
+    let advice = match retry {
+        Some(seconds) => format!("{resting} resting, try again in {seconds} s"),
+        None => "no address is about to be released".to_owned(),
+    };
+    format!("pool {cidr} exhausted: {leased} leased, {advice}")
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Slot {
+    Leased {
+        owner: LeaseOwner,
+        leased_at: u64,
+    },
+    Resting {
+        released_at: u64,
+    },
+    /// Its record is unreadable: somebody may use it, so nobody else gets it until
+    /// [`Ipam::adopt`] or [`Ipam::retain`] says who does.
+    Damaged,
+}
+
+/// The leases of this node.
+#[derive(Debug)]
+pub struct Ipam {
+    store: SharedStore,
+    rest_secs: u64,
+    damaged: Vec<String>,
+    /// All of the state; held across the commit, so that the disk sees changes in order.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    pools: Vec<Pool>,
+    taken: BTreeMap<IpAddr, Slot>,
+    /// The resting ones of `taken` by time of release.
+    resting: BTreeSet<(u64, IpAddr)>,
+    /// Rest records whose time is over; the next batch deletes them.
+    rested: Vec<IpAddr>,
+}
+
+impl Ipam {
+    /// Loads the leases from the store. Blocks.
+    ///
+    /// # Errors
+    /// [`IpamError::Config`], [`IpamError::Store`]; damaged records are no error, see
+    /// [`Self::damaged`].
+    pub fn new(store: SharedStore, config: &IpamConfig) -> Result<Self, IpamError> {
+        let pools = pools_of(&config.pod_cidrs)?;
+        let stored = records::load(&store).map_err(|source| IpamError::Store { source })?;
+        let damaged: Vec<String> = stored
+            .damaged
+            .iter()
+            .map(|(_, text)| text.clone())
+            .collect();
+        for record in &damaged {
+            tracing::warn!(record, "lease record is damaged");
+        }
+        let state = Mutex::new(State::from_stored(pools, stored));
+        Ok(Self {
+            store,
+            rest_secs: config.rest.as_secs(),
+            damaged,
+            state,
+        })
+    }
+
+    /// Returns what could not be read at start.
+    #[must_use]
+    pub fn damaged(&self) -> &[String] {
+        &self.damaged
+    }
+
+    /// Returns the gateway of each pod CIDR: its first host address, never given to a pod.
+    #[must_use]
+    pub fn gateways(&self) -> Vec<IpAddr> {
+        self.lock().pools.iter().map(Pool::gateway).collect()
+    }
+
+    /// Leases one address per pod CIDR, durable when this returns. Blocks.
+    ///
+    /// The same owner gets the same addresses again. A requested address is given even if it
+    /// rests: who asks for it by number is the one who wants its past.
+    ///
+    /// # Errors
+    /// [`IpamError::Exhausted`], and what is wrong with `requested`; nothing is leased then.
+    pub fn allocate(
+        &self,
+        owner: &LeaseOwner,
+        requested: &[IpAddr],
+        now_unix: u64,
+    ) -> Result<Vec<IpNet>, IpamError> {
+        let mut state = self.lock();
+        state.age(now_unix, self.rest_secs);
+        state.check_requested(requested)?;
+        let mut granted = Vec::new();
+        let mut writes = Vec::new();
+        for pool in &state.pools {
+            let wanted = requested
+                .iter()
+                .copied()
+                .find(|address| is_v4(*address) == pool.is_v4());
+            let (address, is_fresh) =
+                state.choose(pool, owner, wanted, now_unix, self.rest_secs)?;
+            granted.push((pool.net, address, is_fresh));
+            if is_fresh {
+                writes.extend(lease_writes(
+                    owner,
+                    pool,
+                    address,
+                    wanted.is_none(),
+                    now_unix,
+                ));
+            }
+        }
+        self.commit(&mut state, writes)?;
+        for (net, address, _) in granted.iter().filter(|(_, _, is_fresh)| *is_fresh) {
+            let moves_cursor = !requested.contains(address);
+            state.lease(*address, owner, now_unix, moves_cursor.then_some(*net));
+        }
+        Ok(state.with_prefixes(granted.iter().map(|(_, address, _)| *address)))
+    }
+
+    /// Returns the addresses the owner holds.
+    #[must_use]
+    pub fn held_by(&self, owner: &LeaseOwner) -> Vec<IpAddr> {
+        self.lock().held_by(owner)
+    }
+
+    /// Makes addresses that an attachment is known to use the owner's, whatever the records
+    /// say: heals lost and damaged ones after a restart. Blocks.
+    ///
+    /// # Errors
+    /// [`IpamError::InUse`] if another owner has one; [`IpamError::Store`].
+    pub fn adopt(
+        &self,
+        owner: &LeaseOwner,
+        addresses: &[IpAddr],
+        now_unix: u64,
+    ) -> Result<(), IpamError> {
+        let mut state = self.lock();
+        let mut fresh = Vec::new();
+        for address in addresses {
+            match state.taken.get(address) {
+                Some(Slot::Leased { owner: holder, .. }) if holder == owner => {}
+                Some(Slot::Leased { owner: holder, .. }) => {
+                    return Err(IpamError::InUse {
+                        address: *address,
+                        owner: holder.clone(),
+                    });
+                }
+                _ => fresh.push(*address),
+            }
+        }
+        let record = record_of(owner, now_unix);
+        let writes = fresh
+            .iter()
+            .flat_map(|address| {
+                [
+                    records::put_lease(*address, &record),
+                    records::delete_rest(*address),
+                ]
+            })
+            .collect();
+        self.commit(&mut state, writes)?;
+        for address in fresh {
+            state.lease(address, owner, now_unix, None);
+        }
+        Ok(())
+    }
+
+    /// Takes the owner's addresses back; they rest from now on. No lease is no error. Blocks.
+    ///
+    /// # Errors
+    /// [`IpamError::Store`]; nothing is released then.
+    pub fn release(&self, owner: &LeaseOwner, now_unix: u64) -> Result<Vec<IpAddr>, IpamError> {
+        let mut state = self.lock();
+        state.age(now_unix, self.rest_secs);
+        let addresses = state.held_by(owner);
+        self.rest(&mut state, &addresses, now_unix)?;
+        Ok(addresses)
+    }
+
+    /// Releases every lease whose owner is not among `owners`, and damaged records. Blocks.
+    ///
+    /// # Errors
+    /// [`IpamError::Store`]; nothing is released then.
+    pub fn retain(
+        &self,
+        owners: &BTreeSet<LeaseOwner>,
+        now_unix: u64,
+    ) -> Result<Vec<IpAddr>, IpamError> {
+        let mut state = self.lock();
+        state.age(now_unix, self.rest_secs);
+        let is_stale = |slot: &Slot| match slot {
+            Slot::Leased { owner, .. } => !owners.contains(owner),
+            Slot::Resting { .. } => false,
+            Slot::Damaged => true,
+        };
+        let stale: Vec<IpAddr> = state
+            .taken
+            .iter()
+            .filter(|(_, slot)| is_stale(slot))
+            .map(|(a, _)| *a)
+            .collect();
+        self.rest(&mut state, &stale, now_unix)?;
+        Ok(stale)
+    }
+
+    /// Returns all leases in address order.
+    #[must_use]
+    pub fn leases(&self) -> Vec<Lease> {
+        let lease = |(address, slot): (&IpAddr, &Slot)| match slot {
+            Slot::Leased { owner, leased_at } => Some(Lease {
+                owner: owner.clone(),
+                address: *address,
+                leased_at: *leased_at,
+            }),
+            _ => None,
+        };
+        self.lock().taken.iter().filter_map(lease).collect()
+    }
+
+    /// Says whether the next allocation would find an address in each pool.
+    ///
+    /// # Errors
+    /// [`IpamError::Exhausted`].
+    pub fn check_room(&self, now_unix: u64) -> Result<(), IpamError> {
+        let mut state = self.lock();
+        state.age(now_unix, self.rest_secs);
+        state
+            .pools
+            .iter()
+            .try_for_each(|pool| state.next_free(pool, now_unix, self.rest_secs).map(|_| ()))
+    }
+
+    fn rest(&self, state: &mut State, addresses: &[IpAddr], now: u64) -> Result<(), IpamError> {
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        let writes = addresses
+            .iter()
+            .flat_map(|a| [records::delete_lease(*a), records::put_rest(*a, now)])
+            .collect();
+        self.commit(state, writes)?;
+        for address in addresses {
+            state
+                .taken
+                .insert(*address, Slot::Resting { released_at: now });
+            state.resting.insert((now, *address));
+        }
+        Ok(())
+    }
+
+    fn commit(&self, state: &mut State, writes: Vec<Write>) -> Result<(), IpamError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        // Deletions first: a rested address may rest or be leased again in the same batch.
+        let cleanup = state
+            .rested
+            .iter()
+            .map(|address| records::delete_rest(*address));
+        let batch = cleanup.chain(writes).collect();
+        self.store
+            .commit(batch)
+            .map_err(|source| IpamError::Store { source })?;
+        state.rested.clear();
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // State changes only after the commit, without a panic in between: it is whole even
+        // if another holder of the lock panicked.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn pools_of(cidrs: &[IpNet]) -> Result<Vec<Pool>, IpamError> {
+    let mut pools: Vec<Pool> = Vec::new();
+    for cidr in cidrs {
+        let fail = |problem| IpamError::Config {
+            cidr: *cidr,
+            problem,
+        };
+        let pool = Pool::new(*cidr).map_err(fail)?;
+        if pools.iter().any(|other| other.is_v4() == pool.is_v4()) {
+            return Err(fail("is the second of its address family"));
+        }
+        pools.push(pool);
+    }
+    Ok(pools)
+}
+
+fn record_of(owner: &LeaseOwner, leased_at: u64) -> LeaseRecord {
+    LeaseRecord {
+        container_id: owner.container_id.clone(),
+        ifname: owner.ifname.to_string(),
+        leased_at,
+    }
+}
+
+fn lease_writes(
+    owner: &LeaseOwner,
+    pool: &Pool,
+    address: IpAddr,
+    moves_cursor: bool,
+    now: u64,
+) -> Vec<Write> {
+    let mut writes = vec![
+        records::put_lease(address, &record_of(owner, now)),
+        records::delete_rest(address),
+    ];
+    if moves_cursor {
+        writes.push(records::put_cursor(&pool.net.to_string(), address));
+    }
+    writes
+}
+
+impl State {
+    fn from_stored(mut pools: Vec<Pool>, stored: Stored) -> Self {
+        for pool in &mut pools {
+            let cidr = pool.net.to_string();
+            pool.cursor = stored
+                .cursors
+                .iter()
+                .find(|(of, _)| *of == cidr)
+                .map(|(_, a)| *a);
+        }
+        let mut state = Self {
+            pools,
+            taken: BTreeMap::new(),
+            resting: BTreeSet::new(),
+            rested: Vec::new(),
+        };
+        for (address, record) in stored.resting {
+            let released_at = record.released_at;
+            state.taken.insert(address, Slot::Resting { released_at });
+            state.resting.insert((released_at, address));
+        }
+        let damaged = stored.damaged.iter().filter_map(|(address, _)| *address);
+        for address in damaged {
+            state.block(address);
+        }
+        // Last: where records contradict each other, the lease is the one that matters.
+        for (address, record) in stored.leases {
+            match record.ifname.parse() {
+                Ok(ifname) => {
+                    let owner = LeaseOwner {
+                        container_id: record.container_id,
+                        ifname,
+                    };
+                    state.lease(address, &owner, record.leased_at, None);
+                }
+                Err(_) => state.block(address),
+            }
+        }
+        state
+    }
+
+    fn block(&mut self, address: IpAddr) {
+        self.forget_rest(address);
+        self.taken.insert(address, Slot::Damaged);
+    }
+
+    fn lease(&mut self, address: IpAddr, owner: &LeaseOwner, at: u64, cursor_of: Option<IpNet>) {
+        self.forget_rest(address);
+        self.taken.insert(
+            address,
+            Slot::Leased {
+                owner: owner.clone(),
+                leased_at: at,
+            },
+        );
+        if let Some(net) = cursor_of {
+            let moved = self.pools.iter_mut().filter(|pool| pool.net == net);
+            moved.for_each(|pool| pool.cursor = Some(address));
+        }
+    }
+
+    fn forget_rest(&mut self, address: IpAddr) {
+        if let Some(Slot::Resting { released_at }) = self.taken.get(&address) {
+            self.resting.remove(&(*released_at, address));
+        }
+    }
+
+    /// Ends the rest of those whose time is over.
+    ///
+    /// A node without a battery-backed clock boots in 1970: releases that lie in the future
+    /// count as just made, or their addresses would be lost for decades.
+    fn age(&mut self, now: u64, rest_secs: u64) {
+        while let Some((released_at, address)) = self.resting.last().copied() {
+            if released_at <= now {
+                break;
+            }
+            self.resting.pop_last();
+            self.resting.insert((now, address));
+            self.taken
+                .insert(address, Slot::Resting { released_at: now });
+        }
+        while let Some((released_at, address)) = self.resting.first().copied() {
+            if released_at.saturating_add(rest_secs) > now {
+                break;
+            }
+            self.resting.pop_first();
+            self.taken.remove(&address);
+            self.rested.push(address);
+        }
+    }
+
+    fn check_requested(&self, requested: &[IpAddr]) -> Result<(), IpamError> {
+        for (index, address) in requested.iter().enumerate() {
+            let fail = |problem| IpamError::Unusable {
+                address: *address,
+                problem,
+            };
+            let earlier = requested.iter().take(index);
+            if earlier
+                .clone()
+                .any(|other| is_v4(*other) == is_v4(*address))
+            {
+                return Err(fail("is the second of its address family"));
+            }
+            let Some(pool) = self.pools.iter().find(|pool| pool.net.contains(address)) else {
+                return Err(fail("is in no pod CIDR of this node"));
+            };
+            if !pool.offers(*address) {
+                return Err(fail("is the network, gateway or broadcast address"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the address for the owner and whether it still has to be leased.
+    fn choose(
+        &self,
+        pool: &Pool,
+        owner: &LeaseOwner,
+        wanted: Option<IpAddr>,
+        now: u64,
+        rest_secs: u64,
+    ) -> Result<(IpAddr, bool), IpamError> {
+        let held = self
+            .held_by(owner)
+            .into_iter()
+            .find(|address| pool.offers(*address));
+        match (held, wanted) {
+            (Some(held), None) => Ok((held, false)),
+            (Some(held), Some(wanted)) if held == wanted => Ok((held, false)),
+            (Some(held), Some(address)) => Err(IpamError::Conflict {
+                owner: owner.clone(),
+                held,
+                address,
+            }),
+            (None, Some(wanted)) => self.check_available(wanted).map(|()| (wanted, true)),
+            (None, None) => self
+                .next_free(pool, now, rest_secs)
+                .map(|address| (address, true)),
+        }
+    }
+
+    fn check_available(&self, address: IpAddr) -> Result<(), IpamError> {
+        match self.taken.get(&address) {
+            None | Some(Slot::Resting { .. }) => Ok(()),
+            Some(Slot::Leased { owner, .. }) => Err(IpamError::InUse {
+                address,
+                owner: owner.clone(),
+            }),
+            Some(Slot::Damaged) => Err(IpamError::Unusable {
+                address,
+                problem: "may be in use: its lease record is damaged",
+            }),
+        }
+    }
+
+    fn next_free(&self, pool: &Pool, now: u64, rest_secs: u64) -> Result<IpAddr, IpamError> {
+        let (first, last) = pool.bounds();
+        let taken = self.taken.range(first..=last);
+        if (taken.clone().count() as u128) < pool.capacity() {
+            let free = pool
+                .candidates()
+                .find(|address| !self.taken.contains_key(address));
+            return Ok(free.expect("fewer are taken than there are"));
+        }
+        let earliest = taken.clone().filter_map(|(_, slot)| match slot {
+            Slot::Resting { released_at } => Some(*released_at),
+            _ => None,
+        });
+        let resting = earliest.clone().count();
+        let retry = earliest
+            .min()
+            .map(|at| at.saturating_add(rest_secs).saturating_sub(now));
+        Err(IpamError::Exhausted {
+            cidr: pool.net,
+            leased: taken.count() - resting,
+            resting,
+            retry_after_secs: retry,
+        })
+    }
+
+    fn held_by(&self, owner: &LeaseOwner) -> Vec<IpAddr> {
+        let is_owners =
+            |slot: &Slot| matches!(slot, Slot::Leased { owner: holder, .. } if holder == owner);
+        self.taken
+            .iter()
+            .filter(|(_, slot)| is_owners(slot))
+            .map(|(address, _)| *address)
+            .collect()
+    }
+
+    fn with_prefixes(&self, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpNet> {
+        let with_prefix = |address: IpAddr| {
+            let pool = self.pools.iter().find(|pool| pool.offers(address));
+            pool.map_or_else(|| IpNet::from(address), |pool| pool.with_prefix(address))
+        };
+        addresses.map(with_prefix).collect()
+    }
+}
