@@ -98,8 +98,8 @@ impl Shard {
     ) -> Option<usize> {
         let mut best: Option<(R, usize)> = None;
         let mut looked = 0;
-        // Free slots cost next to nothing; still, walk the shard once at most.
-        for _ in 0..self.slots.len() {
+        // Free slots cost less than a look, not nothing.
+        for _ in 0..self.slots.len().min(looks * 16) {
             if looked == looks {
                 break;
             }

@@ -16,7 +16,7 @@ use super::shard::Shard;
 use super::{Connection, ConnectionInfo, ConntrackConfig, Direction, Tuple};
 use crate::drop_reason::DropReason;
 use crate::flow::FlowKey;
-use crate::packet::{Fragment, Frame, ParsedPacket};
+use crate::packet::{Fragment, ParsedPacket};
 use crate::time::Timestamp;
 
 /// Shards of a table that is large enough to need them.
@@ -31,9 +31,6 @@ const EVICTION_LOOKS: usize = 8;
 const EVICTION_SHARDS: usize = 8;
 /// Datagrams under way whose first fragment is remembered, over all shards.
 const MAX_FRAGMENTED: usize = 8_192;
-
-/// Tells whether a packet's transport checksum is right, or vouched for by its vnet header.
-pub type ChecksumCheck = fn(&ParsedPacket, &Frame) -> bool;
 
 /// How to commit a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,11 +89,10 @@ pub struct ConnTable {
     /// Shard at which the next call of `expire` goes on.
     expire_at: AtomicUsize,
     stats: Stats,
-    checksum_check: ChecksumCheck,
 }
 
 impl ConnTable {
-    /// Returns an empty table that takes every checksum as good.
+    /// Returns an empty table.
     #[must_use]
     pub fn new(config: ConntrackConfig) -> Self {
         let shard_count = (config.max_entries / ENTRIES_PER_SHARD)
@@ -113,21 +109,7 @@ impl ConnTable {
             entries: AtomicUsize::new(0),
             expire_at: AtomicUsize::new(0),
             stats: Stats::default(),
-            checksum_check: |_, _| true,
         }
-    }
-
-    /// Has lookups report packets as invalid whose checksum `check` finds wrong.
-    #[must_use]
-    pub fn with_checksum_check(self, check: ChecksumCheck) -> Self {
-        Self {
-            checksum_check: check,
-            ..self
-        }
-    }
-
-    pub(super) fn is_checksum_good(&self, pkt: &ParsedPacket, frame: &Frame) -> bool {
-        (self.checksum_check)(pkt, frame)
     }
 
     /// Makes the packet the first one of a connection, or takes it into the one that another
@@ -236,7 +218,8 @@ impl ConnTable {
             let mut shard = lock(&shard.connections);
             let rank = |conn: &Connection| {
                 let expired = conn.is_expired(now);
-                (expired || !conn.is_assured()).then(|| (!expired, conn.last_seen()))
+                (expired || !conn.is_assured())
+                    .then(|| (!expired, conn.is_replied(), conn.last_seen()))
             };
             let Some(at) = shard.candidate(EVICTION_LOOKS, rank) else {
                 return false;
