@@ -43,7 +43,11 @@ impl ClusterState {
 
     fn set_pod(&mut self, record: PodRecord) -> bool {
         let key = record.key.clone();
-        let before = self.pods.get(&key).map(|pod| claimed(pod)).unwrap_or_default();
+        let before = self
+            .pods
+            .get(&key)
+            .map(|pod| claimed(pod))
+            .unwrap_or_default();
         let after = claimed(&record);
         for ip in before.iter().filter(|ip| !after.contains(ip)) {
             self.drop_claim(*ip, &key);
@@ -55,7 +59,9 @@ impl ClusterState {
     }
 
     fn remove_pod(&mut self, key: &ObjectKey) -> bool {
-        let Some(pod) = self.pods.remove(key) else { return false };
+        let Some(pod) = self.pods.remove(key) else {
+            return false;
+        };
         for ip in claimed(&pod) {
             self.drop_claim(ip, key);
         }
@@ -95,9 +101,15 @@ impl ClusterState {
 
     /// Returns the pods of a namespace by name.
     pub fn pods_of<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Arc<PodRecord>> {
-        let first = ObjectKey { namespace: namespace.to_owned(), name: String::new() };
+        let first = ObjectKey {
+            namespace: namespace.to_owned(),
+            name: String::new(),
+        };
         let of_namespace = move |key: &ObjectKey| key.namespace == namespace;
-        self.pods.range(first..).take_while(move |(key, _)| of_namespace(key)).map(|(_, pod)| pod)
+        self.pods
+            .range(first..)
+            .take_while(move |(key, _)| of_namespace(key))
+            .map(|(_, pod)| pod)
     }
 
     /// Returns a policy.
@@ -117,7 +129,10 @@ impl ClusterState {
     /// the latest claim is the true one, since addresses are given out only when free.
     #[must_use]
     pub fn owner_of(&self, ip: IpAddr) -> Option<&Arc<PodRecord>> {
-        self.claims.get(&ip).and_then(|claimants| claimants.last()).and_then(|key| self.pod(key))
+        self.claims
+            .get(&ip)
+            .and_then(|claimants| claimants.last())
+            .and_then(|key| self.pod(key))
     }
 }
 
@@ -137,7 +152,11 @@ fn claimed(pod: &PodRecord) -> Vec<IpAddr> {
     if is_over || pod.host_network {
         return Vec::new();
     }
-    pod.ips.iter().copied().filter(|ip| names_a_pod(*ip)).collect()
+    pod.ips
+        .iter()
+        .copied()
+        .filter(|ip| names_a_pod(*ip))
+        .collect()
 }
 
 /// Returns whether an address can be a pod's. An IPv4-mapped IPv6 address is none: on the
@@ -153,7 +172,10 @@ mod tests {
     use super::*;
 
     fn key(name: &str) -> ObjectKey {
-        ObjectKey { namespace: "ns".to_owned(), name: name.to_owned() }
+        ObjectKey {
+            namespace: "ns".to_owned(),
+            name: name.to_owned(),
+        }
     }
 
     fn pod(name: &str, ips: &[&str]) -> PodRecord {
@@ -171,11 +193,16 @@ mod tests {
 
     fn namespace() -> ClusterChange {
         let labels = BTreeMap::new();
-        ClusterChange::Namespace(NamespaceRecord { name: "ns".to_owned(), labels })
+        ClusterChange::Namespace(NamespaceRecord {
+            name: "ns".to_owned(),
+            labels,
+        })
     }
 
     fn owner(state: &ClusterState, ip: &str) -> Option<String> {
-        state.owner_of(ip.parse().unwrap()).map(|pod| pod.key.name.clone())
+        state
+            .owner_of(ip.parse().unwrap())
+            .map(|pod| pod.key.name.clone())
     }
 
     #[test]
@@ -203,7 +230,10 @@ mod tests {
             assert!(state.namespace("ns").is_some());
         }
         late.apply(ClusterChange::NamespaceGone("ns".to_owned()));
-        assert!(late.pod(&key("a")).is_some(), "a pod made in a new namespace of that name");
+        assert!(
+            late.pod(&key("a")).is_some(),
+            "a pod made in a new namespace of that name"
+        );
         late.apply(ClusterChange::PodGone(key("a")));
         assert_eq!(late.pods().count(), 0);
         assert_eq!(owner(&late, "10.0.0.1"), None);

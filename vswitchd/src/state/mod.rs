@@ -16,4 +16,5 @@ pub use cluster::ClusterState;
 pub use records::{
     ClusterChange, NamedPort, NamespaceRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord,
 };
+pub(crate) use selector::Escaped;
 pub use selector::{Requirement, Selector, SelectorError};

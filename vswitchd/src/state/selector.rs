@@ -77,9 +77,7 @@ impl Requirement {
     fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         match self {
             Self::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
-            Self::NotIn(key, values) => {
-                labels.get(key).is_none_or(|value| !values.contains(value))
-            }
+            Self::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
             Self::Exists(key) => labels.contains_key(key),
             Self::DoesNotExist(key) => !labels.contains_key(key),
         }
@@ -94,7 +92,9 @@ impl Selector {
     pub fn parse(written: &LabelSelector) -> Result<Self, SelectorError> {
         let mut selector = Self::of_labels(written);
         for expression in written.match_expressions.iter().flatten() {
-            selector.requirements.insert(Requirement::parse(expression)?);
+            selector
+                .requirements
+                .insert(Requirement::parse(expression)?);
         }
         Ok(selector)
     }
@@ -105,7 +105,9 @@ impl Selector {
     pub fn widest(written: &LabelSelector) -> Self {
         let mut selector = Self::of_labels(written);
         let expressions = written.match_expressions.iter().flatten();
-        selector.requirements.extend(expressions.filter_map(|e| Requirement::parse(e).ok()));
+        selector
+            .requirements
+            .extend(expressions.filter_map(|e| Requirement::parse(e).ok()));
         selector
     }
 
@@ -114,19 +116,24 @@ impl Selector {
         let one = |(key, value): (&String, &String)| {
             Requirement::In(key.clone(), BTreeSet::from([value.clone()]))
         };
-        Self { requirements: labels.map(one).collect() }
+        Self {
+            requirements: labels.map(one).collect(),
+        }
     }
 
     /// Returns whether an object with these labels is selected.
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.requirements.iter().all(|requirement| requirement.matches(labels))
+        self.requirements
+            .iter()
+            .all(|requirement| requirement.matches(labels))
     }
 }
 
 /// Text inside a name: everything but what labels are made of is escaped, so that no label
 /// can forge the text of another selector, and match syntax (`,`, blanks) stays readable.
-struct Escaped<'a>(&'a str);
+#[derive(Debug)]
+pub(crate) struct Escaped<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -197,7 +204,10 @@ mod tests {
     }
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     #[test]
@@ -213,7 +223,9 @@ mod tests {
         assert!(selector(expression("k", "NotIn", json!(["a"]))).matches(&labels(&[])));
         assert!(!selector(expression("k", "NotIn", json!(["a"]))).matches(&labels(&[("k", "a")])));
         assert!(selector(expression("k", "DoesNotExist", json!([]))).matches(&labels(&[])));
-        assert!(!selector(expression("k", "DoesNotExist", json!([]))).matches(&labels(&[("k", "")])));
+        assert!(
+            !selector(expression("k", "DoesNotExist", json!([]))).matches(&labels(&[("k", "")]))
+        );
     }
 
     #[test]
@@ -240,10 +252,16 @@ mod tests {
     #[test]
     fn requirements_that_mean_nothing_are_refused() {
         let parse = |value| Selector::parse(&written(value));
-        for (operator, values) in
-            [("In", json!([])), ("NotIn", json!(null)), ("Exists", json!(["a"])), ("Gt", json!(["1"]))]
-        {
-            assert!(parse(expression("k", operator, values)).is_err(), "{operator}");
+        for (operator, values) in [
+            ("In", json!([])),
+            ("NotIn", json!(null)),
+            ("Exists", json!(["a"])),
+            ("Gt", json!(["1"])),
+        ] {
+            assert!(
+                parse(expression("k", operator, values)).is_err(),
+                "{operator}"
+            );
         }
     }
 
