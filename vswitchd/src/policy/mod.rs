@@ -1,1 +1,33 @@
-//! NetworkPolicy compiler: `ClusterState` to rules and address sets. Pure.
+//! The policy compiler: cluster facts and local endpoints in, rules and address sets out.
+//!
+//! Pure: no clock, no I/O, the same input gives the same program. The reconciler calls
+//! [`compile`] and installs what comes out. Rules are made only for policies that select
+//! pods of this node, and name their peers by address set, so that a label change moves set
+//! members and no rule. What cannot be understood of a policy allows nothing, while the
+//! policy still isolates what it selects, and stands in [`PolicyProgram::problems`].
+//!
+//! ```text
+//! 60 EgressRule    ip_src=@selected, ip_dst=@peer, port → Forward     (one per allow)
+//! 61 EgressDefault ip_src=@selected → drop(policy_egress)             (one per policy)
+//! 80 IngressRule   ip_src=@peer, ip_dst=@selected, port → Output
+//! 81 IngressDefault ip_dst=@selected → drop(policy_ingress)
+//! ```
+//!
+//! No match in any of them lets the packet on: a pod that no policy selects is open.
+
+mod cidr;
+mod compile;
+mod direction;
+mod endpoints;
+mod members;
+mod peers;
+mod ports;
+mod program;
+mod rule_set;
+
+#[cfg(test)]
+mod tests;
+
+pub use compile::compile;
+pub use program::{NodeFacts, PolicyProblem, PolicyProgram, node_set, priority};
+pub use rule_set::RuleSet;

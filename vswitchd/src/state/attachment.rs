@@ -1,5 +1,6 @@
 //! An attachment: one interface of one container, as CNI ADD made it. Kept in the store.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -35,4 +36,28 @@ pub struct Attachment {
     pub delegated_ipam: Option<String>,
     /// Whether CNI ADD made the Pod object itself, because nobody had declared it.
     pub owns_pod_object: bool,
+}
+
+/// A pod's port on this node, reduced to what rules are made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalEndpoint {
+    /// Switch port.
+    pub port_no: PortNo,
+    /// The pod behind it.
+    pub pod: ObjectKey,
+    /// MAC of the pod's end.
+    pub mac: MacAddr,
+    /// The addresses it really has, whatever the pod object's status says.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl From<&Attachment> for LocalEndpoint {
+    fn from(attachment: &Attachment) -> Self {
+        Self {
+            port_no: attachment.port_no,
+            pod: attachment.pod.clone(),
+            mac: attachment.mac,
+            addresses: attachment.addresses.iter().map(IpNet::addr).collect(),
+        }
+    }
 }

@@ -1,11 +1,20 @@
 //! `ClusterState`: what the switch knows of namespaces, pods, policies and attachments.
 //!
 //! Both modes feed it through [`ClusterChange`]; nothing behind it knows which mode it is.
+//! The policy compiler and the reconciler read it; it holds facts only and decides nothing.
+//! What it holds depends on the last change of each object, never on the order in which
+//! changes of different objects arrive (two pods that claim one address excepted, see
+//! [`ClusterState::owner_of`]).
 
 mod attachment;
+mod cluster;
 mod records;
+mod selector;
 
-pub use attachment::Attachment;
+pub use attachment::{Attachment, LocalEndpoint};
+pub use cluster::ClusterState;
 pub use records::{
     ClusterChange, NamedPort, NamespaceRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord,
 };
+pub(crate) use selector::Escaped;
+pub use selector::{Requirement, Selector, SelectorError};

@@ -1,0 +1,119 @@
+//! Rules of local ports rather than of policies: isolation of what is not known yet, the
+//! node's way in, and a pod's way to itself.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use vswitch_api::PortNo;
+use vswitch_datapath::flow::{AddressMatch, Match, PortClass};
+use vswitch_datapath::pipeline::{Origin, TableId};
+use vswitch_datapath::{Action, DropReason};
+
+use super::direction::Direction;
+use super::members::is_addressable;
+use super::program::{NodeFacts, node_set, priority};
+use super::rule_set::RuleSet;
+use crate::state::{ClusterState, LocalEndpoint};
+
+/// Lets the node itself (kubelet's probes) reach its pods, whatever their policies.
+/// What merely passes through the gateway has another source and is judged.
+pub(super) fn allow_node(rules: &mut RuleSet) {
+    let origin = Origin {
+        kind: "Gateway",
+        name: "node".to_owned(),
+        part: String::new(),
+    };
+    let matches = Match {
+        class: Some(PortClass::Gateway),
+        ip_src: Some(AddressMatch::Set(node_set())),
+        ..Match::default()
+    };
+    let at = (TableId::IngressRule, priority::NODE);
+    rules.add(
+        at,
+        matches,
+        vec![Direction::Ingress.allow()],
+        &Arc::new(origin),
+    );
+}
+
+/// Isolates every port whose pod, or whose policies, are not known.
+pub(super) fn isolate_unknown(
+    rules: &mut RuleSet,
+    state: &ClusterState,
+    locals: &BTreeMap<PortNo, LocalEndpoint>,
+    node: &NodeFacts,
+) {
+    for endpoint in locals.values() {
+        let is_known = state
+            .pod(&endpoint.pod)
+            .is_some_and(|pod| is_addressable(pod));
+        if !(is_known && node.is_synced) {
+            isolate(rules, endpoint);
+        }
+    }
+}
+
+fn isolate(rules: &mut RuleSet, endpoint: &LocalEndpoint) {
+    let origin = Arc::new(pod_origin(endpoint, "isolated until known"));
+    let drop = || vec![Action::Drop(DropReason::PodUnknown)];
+    let port = Some(endpoint.port_no);
+    let from = Match {
+        in_port: port,
+        ..Match::default()
+    };
+    rules.add(
+        (TableId::EgressDefault, priority::POD_UNKNOWN),
+        from,
+        drop(),
+        &origin,
+    );
+    let to = Match {
+        out_port: port,
+        ..Match::default()
+    };
+    rules.add(
+        (TableId::IngressDefault, priority::POD_UNKNOWN),
+        to,
+        drop(),
+        &origin,
+    );
+}
+
+/// Lets a pod reach itself through its Service: policies speak of peers, and it is none.
+pub(super) fn allow_own(rules: &mut RuleSet, locals: &BTreeMap<PortNo, LocalEndpoint>) {
+    for endpoint in locals.values() {
+        let origin = Arc::new(pod_origin(endpoint, "to itself"));
+        for ip in &endpoint.addresses {
+            allow_own_address(rules, endpoint.port_no, *ip, &origin);
+        }
+    }
+}
+
+fn allow_own_address(rules: &mut RuleSet, port: PortNo, ip: IpAddr, origin: &Arc<Origin>) {
+    let own = Some(AddressMatch::Net(IpNet::from(ip)));
+    let out = Match {
+        in_port: Some(port),
+        ip_dst: own.clone(),
+        ..Match::default()
+    };
+    let allow = vec![Direction::Egress.allow()];
+    rules.add((TableId::EgressRule, priority::OWN), out, allow, origin);
+    let back = Match {
+        out_port: Some(port),
+        ip_src: own,
+        ..Match::default()
+    };
+    let allow = vec![Direction::Ingress.allow()];
+    rules.add((TableId::IngressRule, priority::OWN), back, allow, origin);
+}
+
+fn pod_origin(endpoint: &LocalEndpoint, part: &str) -> Origin {
+    Origin {
+        kind: "Pod",
+        name: endpoint.pod.to_string(),
+        part: part.to_owned(),
+    }
+}

@@ -1,0 +1,67 @@
+//! What the compiler is told of the node, and what it answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use vswitch_datapath::flow::SetName;
+use vswitch_datapath::pipeline::Rule;
+
+use crate::state::ObjectKey;
+
+/// Priorities inside the policy tables; a higher one wins.
+pub mod priority {
+    use vswitch_api::Priority;
+
+    /// Replies and related errors of connections that were allowed.
+    pub const REPLY: Priority = Priority(300);
+    /// Isolation of a port whose pod or policies are not known.
+    pub const POD_UNKNOWN: Priority = Priority(250);
+    /// The node's own traffic to its pods.
+    pub const NODE: Priority = Priority(200);
+    /// A pod to itself.
+    pub const OWN: Priority = Priority(150);
+    /// What policies allow, and their isolation.
+    pub const POLICY: Priority = Priority(100);
+    /// What a table does with the rest.
+    pub const DEFAULT: Priority = Priority(0);
+}
+
+/// Returns the name of the set that holds the node's own addresses.
+#[must_use]
+pub fn node_set() -> SetName {
+    SetName("node".into())
+}
+
+/// What policies depend on besides the cluster's objects.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeFacts {
+    /// Every address of the node, the gateway's included. Its processes always reach local
+    /// pods, and no pod object can claim one of them.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Whether all policies and namespaces have been heard of. Until then a pod without a
+    /// policy may only look open, so that every local pod is isolated.
+    pub is_synced: bool,
+}
+
+/// A part of a policy that could not be understood and therefore allows nothing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PolicyProblem {
+    /// The policy.
+    pub policy: ObjectKey,
+    /// Where in it, e.g. `ingress[0].from[1]`.
+    pub part: String,
+    /// What is wrong, one line.
+    pub problem: String,
+}
+
+/// The rules of all policies that concern this node, and the address sets they name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PolicyProgram {
+    /// Rules of tables 60, 61, 80 and 81, each id once.
+    pub rules: Vec<Rule>,
+    /// Members of every set that a rule names; may be empty.
+    pub sets: BTreeMap<SetName, BTreeSet<IpNet>>,
+    /// What was left out.
+    pub problems: Vec<PolicyProblem>,
+}

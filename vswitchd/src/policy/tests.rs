@@ -1,0 +1,8 @@
+//! Tests of the compiler as a whole: what it compiles is walked, table by table.
+
+mod conformance;
+mod naive;
+mod property;
+mod sentences;
+mod walker;
+mod world;

@@ -1,0 +1,238 @@
+//! What is compiled decides as the naive evaluator does, whatever the cluster looks like.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use vswitch_datapath::flow::ip_proto;
+
+use super::world::{NODE, Pod, Policy, World, key, labels};
+use super::{naive, walker};
+use crate::policy::compile;
+use crate::state::{ClusterState, PodPhase};
+
+const NAMESPACES: [&str; 3] = ["x", "y", "z"];
+const PORTS: [u16; 4] = [80, 81, 85, 90];
+const PROTOS: [u8; 4] = [ip_proto::TCP, ip_proto::UDP, ip_proto::SCTP, ip_proto::ICMP];
+const OUTSIDE: [&str; 4] = [NODE, "8.8.8.8", "10.0.0.200", "2001:db8::8"];
+
+fn some_labels() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["", "a=1", "a=2", "a=", "b=1", "a=1,b=1", "a=2,b=2"])
+        .prop_map(str::to_owned)
+}
+
+fn selector() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        2 => Just(json!({})),
+        2 => prop::sample::select(vec!["1", "2", ""])
+            .prop_map(|v| json!({ "matchLabels": { "a": v } })),
+        1 => Just(json!({ "matchLabels": { "a": "1", "b": "1" } })),
+        3 => (
+            prop::sample::select(vec!["a", "b"]),
+            prop::sample::select(vec!["In", "NotIn", "Exists", "DoesNotExist"]),
+            prop::sample::subsequence(vec!["1", "2"], 1..=2),
+        )
+            .prop_map(|(key, operator, values)| {
+                let values = if operator.ends_with("In") { values } else { Vec::new() };
+                json!({ "matchExpressions": [
+                    { "key": key, "operator": operator, "values": values }
+                ] })
+            }),
+    ]
+}
+
+fn ip_block() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(json!({ "cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"] })),
+        Just(json!({ "cidr": "10.0.0.0/24", "except": ["10.0.0.2/31", "10.0.0.200/32"] })),
+        Just(json!({ "cidr": "10.0.0.3/32" })),
+        Just(json!({ "cidr": "::/0", "except": ["fd00::4/127"] })),
+        Just(json!({ "cidr": "192.168.0.0/16" })),
+    ]
+}
+
+fn peer() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        selector().prop_map(|pods| json!({ "podSelector": pods })),
+        selector().prop_map(|namespaces| json!({ "namespaceSelector": namespaces })),
+        (selector(), selector())
+            .prop_map(|(p, n)| json!({ "podSelector": p, "namespaceSelector": n })),
+        ip_block().prop_map(|block| json!({ "ipBlock": block })),
+    ]
+}
+
+fn port() -> impl Strategy<Value = Value> {
+    let protocol =
+        prop::sample::select(vec![Value::Null, json!("TCP"), json!("UDP"), json!("SCTP")]);
+    let number = prop_oneof![
+        Just((Value::Null, Value::Null)),
+        prop::sample::select(vec!["web", "dns"]).prop_map(|name| (json!(name), Value::Null)),
+        prop::sample::select(&PORTS[..]).prop_map(|n| (json!(n), Value::Null)),
+        Just((json!(80), json!(85))),
+    ];
+    (protocol, number).prop_map(|(protocol, (port, end))| {
+        let mut entry = json!({});
+        for (field, value) in [("protocol", protocol), ("port", port), ("endPort", end)] {
+            if !value.is_null() {
+                entry[field] = value;
+            }
+        }
+        entry
+    })
+}
+
+fn rules(peers: &'static str) -> impl Strategy<Value = Value> {
+    let rule = (
+        prop::collection::vec(peer(), 0..3),
+        prop::collection::vec(port(), 0..3),
+    )
+        .prop_map(move |(from, ports)| json!({ peers: from, "ports": ports }));
+    prop::collection::vec(rule, 0..3).prop_map(Value::Array)
+}
+
+fn policy() -> impl Strategy<Value = (&'static str, Value)> {
+    let types = prop::sample::select(vec![
+        Value::Null,
+        json!(["Ingress"]),
+        json!(["Egress"]),
+        json!(["Ingress", "Egress"]),
+    ]);
+    let namespace = prop::sample::select(&NAMESPACES[..]);
+    (namespace, selector(), types, rules("from"), rules("to")).prop_map(
+        |(namespace, pods, types, ingress, egress)| {
+            let mut spec = json!({ "podSelector": pods, "ingress": ingress, "egress": egress });
+            if !types.is_null() {
+                spec["policyTypes"] = types;
+            }
+            (namespace, spec)
+        },
+    )
+}
+
+fn named_ports() -> impl Strategy<Value = Vec<(String, u16, u8)>> {
+    let names = prop::sample::select(vec!["web", "dns"]).prop_map(str::to_owned);
+    let protos = prop::sample::select(&PROTOS[..3]);
+    prop::collection::vec((names, prop::sample::select(&PORTS[..]), protos), 0..3)
+}
+
+/// Pods take the addresses of their index; some records claim the address of pod 0.
+fn pod() -> impl Strategy<Value = Pod> {
+    let kind = (
+        prop::bool::weighted(0.6),
+        prop::bool::weighted(0.9),
+        prop::bool::weighted(0.1),
+    );
+    let phase = prop_oneof![
+        8 => Just(PodPhase::Running),
+        1 => Just(PodPhase::Succeeded),
+        1 => Just(PodPhase::Pending),
+    ];
+    let namespace = prop::sample::select(&NAMESPACES[..]);
+    let lies = prop::bool::weighted(0.1);
+    (namespace, some_labels(), kind, phase, named_ports(), lies).prop_map(
+        |(namespace, with, (is_local, is_known, host_network), phase, ports, lies)| Pod {
+            key: key(&format!("{namespace}/p")),
+            labels: labels(&with),
+            ips: Vec::new(),
+            status_ips: if lies {
+                vec!["10.0.0.1".parse().unwrap()]
+            } else {
+                Vec::new()
+            },
+            is_local,
+            is_known,
+            host_network,
+            phase,
+            ports,
+        },
+    )
+}
+
+fn place(pods: Vec<Pod>) -> Vec<Pod> {
+    let mut placed = Vec::new();
+    for (index, mut pod) in pods.into_iter().enumerate() {
+        pod.key.name = format!("p{index}");
+        let number = index + 1;
+        pod.ips = vec![
+            format!("10.0.0.{number}").parse().unwrap(),
+            format!("fd00::{number}").parse().unwrap(),
+        ];
+        pod.is_local |= index == 0;
+        if !pod.is_local {
+            // A remote pod's status is all that is known of it.
+            pod.is_known = true;
+            pod.ips.append(&mut pod.status_ips);
+        }
+        placed.push(pod);
+    }
+    placed
+}
+
+fn world() -> impl Strategy<Value = World> {
+    let namespaces = prop::collection::vec(prop::option::weighted(0.9, some_labels()), 3);
+    let pods = prop::collection::vec(pod(), 2..6).prop_map(place);
+    let policies = prop::collection::vec(policy(), 0..4);
+    (namespaces, pods, policies).prop_map(|(namespaces, pods, policies)| {
+        let named = NAMESPACES.iter().zip(namespaces);
+        let known = named.filter_map(|(name, l)| l.map(|l| ((*name).to_owned(), labels(&l))));
+        let policies = policies
+            .into_iter()
+            .enumerate()
+            .map(|(index, (namespace, spec))| Policy {
+                key: key(&format!("{namespace}/policy{index}")),
+                spec,
+            });
+        World {
+            namespaces: known.collect(),
+            pods,
+            policies: policies.collect(),
+        }
+    })
+}
+
+fn every_address(world: &World) -> Vec<String> {
+    let pods = world
+        .pods
+        .iter()
+        .flat_map(|pod| &pod.ips)
+        .map(ToString::to_string);
+    pods.chain(OUTSIDE.map(str::to_owned)).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    #[test]
+    fn compiled_rules_decide_as_the_api_is_worded(world in world()) {
+        let program = world.program();
+        prop_assert!(program.problems.is_empty(), "{:?}", program.problems);
+        let addresses = every_address(&world);
+        for from in &addresses {
+            for to in &addresses {
+                for (proto, port) in PROTOS.into_iter().flat_map(|p| PORTS.map(|n| (p, n))) {
+                    let flow = world.flow(from, to, proto, port);
+                    if flow.src.is_ipv4() != flow.dst.is_ipv4() {
+                        continue;
+                    }
+                    let compiled = walker::verdict(&program, &flow);
+                    let expected = naive::allows(&world, &flow);
+                    prop_assert_eq!(compiled.is_ok(), expected, "{:?} {:?}", flow, compiled);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_program_does_not_depend_on_the_order_of_delivery(
+        (world, changes) in world().prop_flat_map(|world| {
+            let changes = Just(world.changes()).prop_shuffle();
+            (Just(world), changes)
+        })
+    ) {
+        let mut state = ClusterState::default();
+        for change in changes {
+            state.apply(change);
+        }
+        let node = super::world::node();
+        let shuffled = compile(&state, &world.locals(), &node);
+        prop_assert_eq!(shuffled, world.program());
+    }
+}

@@ -1,0 +1,1 @@
+//! One test per numbered demand on NetworkPolicy semantics.

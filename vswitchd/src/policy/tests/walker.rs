@@ -1,0 +1,119 @@
+//! Walks a program rule by rule, without any classifier: the plainest reading of the tables.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use vswitch_api::PortNo;
+use vswitch_datapath::flow::{AddressMatch, Match, PortClass, PortRange};
+use vswitch_datapath::pipeline::TableId;
+use vswitch_datapath::{Action, DropReason};
+
+use super::world::GATEWAY;
+use crate::policy::PolicyProgram;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flow {
+    pub(super) src: IpAddr,
+    pub(super) dst: IpAddr,
+    pub(super) proto: u8,
+    pub(super) port: u16,
+    pub(super) in_port: PortNo,
+    pub(super) out_port: PortNo,
+}
+
+/// Judges the flow in both directions, each only where the pod is local.
+pub(super) fn verdict(program: &PolicyProgram, flow: &Flow) -> Result<(), DropReason> {
+    egress(program, flow)?;
+    ingress(program, flow)
+}
+
+pub(super) fn egress(program: &PolicyProgram, flow: &Flow) -> Result<(), DropReason> {
+    if flow.in_port == GATEWAY {
+        return Ok(());
+    }
+    walk(
+        program,
+        flow,
+        TableId::EgressRule,
+        TableId::EgressDefault,
+        TableId::Forward,
+    )
+}
+
+pub(super) fn ingress(program: &PolicyProgram, flow: &Flow) -> Result<(), DropReason> {
+    if flow.out_port == GATEWAY {
+        return Ok(());
+    }
+    walk(
+        program,
+        flow,
+        TableId::IngressRule,
+        TableId::IngressDefault,
+        TableId::Output,
+    )
+}
+
+fn walk(
+    program: &PolicyProgram,
+    flow: &Flow,
+    rules: TableId,
+    default: TableId,
+    passed: TableId,
+) -> Result<(), DropReason> {
+    for table in [rules, default] {
+        match best(program, flow, table) {
+            None => {}
+            Some([Action::Goto(next)]) if *next == passed => return Ok(()),
+            Some([Action::Drop(reason)]) => return Err(*reason),
+            Some(other) => panic!("{table:?} does {other:?}"),
+        }
+    }
+    Ok(())
+}
+
+fn best<'a>(program: &'a PolicyProgram, flow: &Flow, table: TableId) -> Option<&'a [Action]> {
+    let in_table = program.rules.iter().filter(|rule| rule.table == table);
+    let matching = in_table.filter(|rule| matches(program, &rule.matches, flow));
+    let best = matching.max_by_key(|rule| (rule.priority, std::cmp::Reverse(rule.id)));
+    best.map(|rule| rule.actions.as_slice())
+}
+
+fn matches(program: &PolicyProgram, m: &Match, flow: &Flow) -> bool {
+    let class = if flow.in_port == GATEWAY {
+        PortClass::Gateway
+    } else {
+        PortClass::Pod
+    };
+    let known = Match {
+        in_port: m.in_port,
+        out_port: m.out_port,
+        class: m.class,
+        ip_proto: m.ip_proto,
+        ip_src: m.ip_src.clone(),
+        ip_dst: m.ip_dst.clone(),
+        tp_dst: m.tp_dst,
+        ..Match::default()
+    };
+    assert_eq!(
+        *m, known,
+        "a policy rule demands a field that this walker does not know"
+    );
+    m.in_port.is_none_or(|port| port == flow.in_port)
+        && m.out_port.is_none_or(|port| port == flow.out_port)
+        && m.class.is_none_or(|wanted| wanted == class)
+        && m.ip_proto.is_none_or(|proto| proto == flow.proto)
+        && m.tp_dst
+            .is_none_or(|PortRange { first, last }| (first..=last).contains(&flow.port))
+        && address_matches(program, m.ip_src.as_ref(), flow.src)
+        && address_matches(program, m.ip_dst.as_ref(), flow.dst)
+}
+
+fn address_matches(program: &PolicyProgram, demand: Option<&AddressMatch>, ip: IpAddr) -> bool {
+    match demand {
+        None => true,
+        Some(AddressMatch::Net(net)) => net.contains(&ip),
+        Some(AddressMatch::Set(name)) => program.sets[name]
+            .iter()
+            .any(|net: &IpNet| net.contains(&ip)),
+    }
+}

@@ -1,0 +1,242 @@
+//! A small cluster as tests write it down, and the facts the compiler gets of it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde_json::Value;
+use vswitch_api::{MacAddr, PortNo};
+use vswitch_datapath::flow::ip_proto;
+
+use super::walker::{self, Flow};
+use crate::policy::{NodeFacts, PolicyProgram, compile};
+use crate::state::{
+    ClusterChange, ClusterState, LocalEndpoint, NamedPort, NamespaceRecord, ObjectKey, PodPhase,
+    PodRecord, PolicyRecord,
+};
+
+pub(super) type Labels = BTreeMap<String, String>;
+
+/// Port of the gateway in every world; pods are numbered from 10.
+pub(super) const GATEWAY: PortNo = PortNo(1);
+/// Address of the node in every world.
+pub(super) const NODE: &str = "192.168.0.1";
+
+#[derive(Debug, Clone)]
+pub(super) struct Pod {
+    pub(super) key: ObjectKey,
+    pub(super) labels: Labels,
+    /// Addresses that it really has if it is local, else what its status says.
+    pub(super) ips: Vec<IpAddr>,
+    /// What the status of a local pod says.
+    pub(super) status_ips: Vec<IpAddr>,
+    pub(super) is_local: bool,
+    /// Whether its object has been heard of.
+    pub(super) is_known: bool,
+    pub(super) host_network: bool,
+    pub(super) phase: PodPhase,
+    /// Name, number, protocol.
+    pub(super) ports: Vec<(String, u16, u8)>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Policy {
+    pub(super) key: ObjectKey,
+    pub(super) spec: Value,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct World {
+    pub(super) namespaces: BTreeMap<String, Labels>,
+    pub(super) pods: Vec<Pod>,
+    pub(super) policies: Vec<Policy>,
+}
+
+/// Splits `ns/name`.
+pub(super) fn key(text: &str) -> ObjectKey {
+    let (namespace, name) = text.split_once('/').unwrap();
+    ObjectKey {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+/// Splits `a=1,b=2`.
+pub(super) fn labels(text: &str) -> Labels {
+    let pairs = text.split(',').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| pair.split_once('=').unwrap())
+        .map(|(k, v)| (k.into(), v.into()))
+        .collect()
+}
+
+impl World {
+    pub(super) fn namespace(mut self, name: &str, with: &str) -> Self {
+        self.namespaces.insert(name.to_owned(), labels(with));
+        self
+    }
+
+    /// A running pod of this node; its namespace comes with it.
+    pub(super) fn pod(mut self, name: &str, with: &str, ips: &[&str]) -> Self {
+        let key = key(name);
+        self.namespaces.entry(key.namespace.clone()).or_default();
+        let ips: Vec<IpAddr> = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        self.pods.push(Pod {
+            key,
+            labels: labels(with),
+            status_ips: ips.clone(),
+            ips,
+            is_local: true,
+            is_known: true,
+            host_network: false,
+            phase: PodPhase::Running,
+            ports: Vec::new(),
+        });
+        self
+    }
+
+    /// A running pod of another node.
+    pub(super) fn remote(self, name: &str, with: &str, ips: &[&str]) -> Self {
+        self.pod(name, with, ips)
+            .last_pod(|pod| pod.is_local = false)
+    }
+
+    /// Changes the pod that was added last.
+    pub(super) fn last_pod(mut self, change: impl FnOnce(&mut Pod)) -> Self {
+        change(self.pods.last_mut().unwrap());
+        self
+    }
+
+    pub(super) fn policy(mut self, name: &str, spec: Value) -> Self {
+        self.policies.push(Policy {
+            key: key(name),
+            spec,
+        });
+        self
+    }
+
+    pub(super) fn changes(&self) -> Vec<ClusterChange> {
+        let mut changes: Vec<ClusterChange> = Vec::new();
+        for (name, labels) in &self.namespaces {
+            let record = NamespaceRecord {
+                name: name.clone(),
+                labels: labels.clone(),
+            };
+            changes.push(ClusterChange::Namespace(record));
+        }
+        let known = self.pods.iter().filter(|pod| pod.is_known);
+        changes.extend(known.map(|pod| ClusterChange::Pod(pod.record())));
+        for policy in &self.policies {
+            let spec = serde_json::from_value(policy.spec.clone()).unwrap();
+            changes.push(ClusterChange::Policy(PolicyRecord {
+                key: policy.key.clone(),
+                spec,
+            }));
+        }
+        changes
+    }
+
+    pub(super) fn state(&self) -> ClusterState {
+        let mut state = ClusterState::default();
+        for change in self.changes() {
+            state.apply(change);
+        }
+        state
+    }
+
+    pub(super) fn port_of(&self, index: usize) -> PortNo {
+        PortNo(u32::try_from(index).unwrap() + 10)
+    }
+
+    pub(super) fn locals(&self) -> BTreeMap<PortNo, LocalEndpoint> {
+        let local = self.pods.iter().enumerate().filter(|(_, pod)| pod.is_local);
+        local
+            .map(|(index, pod)| {
+                let port_no = self.port_of(index);
+                let mac = MacAddr([2, 0, 0, 0, 0, u8::try_from(index).unwrap()]);
+                let (addresses, pod) = (pod.ips.clone(), pod.key.clone());
+                (
+                    port_no,
+                    LocalEndpoint {
+                        port_no,
+                        pod,
+                        mac,
+                        addresses,
+                    },
+                )
+            })
+            .collect()
+    }
+
+    pub(super) fn program(&self) -> PolicyProgram {
+        compile(&self.state(), &self.locals(), &node())
+    }
+
+    /// Returns the local port that an address is behind, else the gateway.
+    pub(super) fn port_at(&self, ip: IpAddr) -> PortNo {
+        let behind = |pod: &Pod| pod.is_local && pod.ips.contains(&ip);
+        self.pods
+            .iter()
+            .position(behind)
+            .map_or(GATEWAY, |index| self.port_of(index))
+    }
+
+    pub(super) fn flow(&self, from: &str, to: &str, proto: u8, port: u16) -> Flow {
+        let (src, dst): (IpAddr, IpAddr) = (self.ip(from), self.ip(to));
+        let (in_port, out_port) = (self.port_at(src), self.port_at(dst));
+        Flow {
+            src,
+            dst,
+            proto,
+            port,
+            in_port,
+            out_port,
+        }
+    }
+
+    /// Returns the first address of the pod of that name, or the text as an address.
+    fn ip(&self, text: &str) -> IpAddr {
+        let named = |pod: &&Pod| pod.key.to_string() == text;
+        let pod = self.pods.iter().find(named);
+        pod.map_or_else(|| text.parse().unwrap(), |pod| pod.ips[0])
+    }
+
+    /// Returns whether both sides' policies let the flow pass.
+    pub(super) fn allows(&self, from: &str, to: &str, proto: u8, port: u16) -> bool {
+        walker::verdict(&self.program(), &self.flow(from, to, proto, port)).is_ok()
+    }
+
+    pub(super) fn tcp(&self, from: &str, to: &str, port: u16) -> bool {
+        self.allows(from, to, ip_proto::TCP, port)
+    }
+}
+
+impl Pod {
+    fn record(&self) -> PodRecord {
+        let port = |(name, port, proto): &(String, u16, u8)| NamedPort {
+            name: name.clone(),
+            port: *port,
+            proto: *proto,
+        };
+        PodRecord {
+            key: self.key.clone(),
+            uid: format!("uid-{}", self.key),
+            labels: self.labels.clone(),
+            ips: if self.is_local {
+                self.status_ips.clone()
+            } else {
+                self.ips.clone()
+            },
+            host_network: self.host_network,
+            phase: self.phase,
+            node_name: None,
+            named_ports: self.ports.iter().map(port).collect(),
+        }
+    }
+}
+
+pub(super) fn node() -> NodeFacts {
+    NodeFacts {
+        addresses: [NODE.parse().unwrap()].into(),
+        is_synced: true,
+    }
+}
