@@ -1,1 +1,41 @@
 //! What the daemon changes in the host: gateway, veth pairs, masquerade, shields.
+//!
+//! The only module that speaks rtnetlink or runs the `nft` binary. Everything here acts on
+//! the network namespace of the calling thread (the daemon's own), except for the container
+//! end of a veth pair, which is configured from a helper thread inside the container's
+//! namespace. All functions block for some milliseconds: call them from `spawn_blocking` or
+//! a plain thread; only [`HostWatcher`] is asynchronous.
+//!
+//! Invariant: what is made here carries the daemon's names (`vsw…` links, `vswitch…` tables)
+//! and can be found and removed again by [`cleanup`] without any record, except for sysctls,
+//! whose earlier values are kept in a [`SysctlLedger`] before they are changed.
+
+mod cleanup;
+mod container_netns;
+mod gateway;
+mod masquerade;
+mod names;
+mod netlink;
+mod nft;
+mod shield;
+mod sysctl;
+#[cfg(test)]
+mod testing;
+mod uplink;
+mod veth;
+mod veth_check;
+mod watch;
+
+pub use cleanup::{CleanupProblem, Leftovers, cleanup};
+pub use container_netns::NetnsError;
+pub use gateway::{GatewayError, GatewaySpec, configure_gateway, gateway_addresses};
+pub use masquerade::{Masquerade, MasqueradeSpec};
+pub use names::{HOST_VETH_PREFIX, NftTable, NftTableError, container_mac, host_ifname};
+pub use netlink::NetlinkError;
+pub use nft::NftError;
+pub use shield::Shield;
+pub use sysctl::{SysctlError, SysctlLedger};
+pub use uplink::{Uplink, uplink};
+pub use veth::{HostVeth, VethError, VethSpec, create_veth, delete_veth, list_host_veths};
+pub use veth_check::{VethMismatch, check_veth};
+pub use watch::{HostEvent, HostWatcher, LinkEvent, node_addresses};

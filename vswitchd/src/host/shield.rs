@@ -1,0 +1,102 @@
+//! Keeps the host's own stack from seeing what pods send.
+//!
+//! A frame that a pod sends into its veth reaches the packet socket of the switch as a copy;
+//! the original goes on into the host's stack, which would answer ARP for every address of
+//! the node, answer ICMP, even route. A netdev ingress chain with policy drop sits behind
+//! the packet taps (`__netif_receive_skb_core`) and ends it there. One chain per veth, in
+//! one table, so that removing a port touches nothing of the others.
+
+use vswitch_api::IfName;
+
+use super::nft::{self, NftError};
+use super::{NftTable, names};
+
+/// The table of shields of one daemon.
+#[derive(Debug, Clone)]
+pub struct Shield {
+    table: NftTable,
+}
+
+impl Shield {
+    /// Returns the shield that keeps its chains in `table` of family netdev.
+    #[must_use]
+    pub fn new(table: NftTable) -> Self {
+        Self { table }
+    }
+
+    /// Shields one interface; to be done before it is up. Repeating it is harmless. Blocks.
+    ///
+    /// # Errors
+    /// [`NftError`].
+    pub fn add(&self, ifname: &IfName) -> Result<(), NftError> {
+        nft::apply(&format!("shield {ifname}"), &self.addition(ifname)?)
+    }
+
+    /// Removes the shield of one interface, which may be gone already. Blocks.
+    ///
+    /// # Errors
+    /// [`NftError`].
+    pub fn remove(&self, ifname: &IfName) -> Result<(), NftError> {
+        nft::apply(
+            &format!("remove shield of {ifname}"),
+            &self.removal(ifname)?,
+        )
+    }
+
+    /// Shields exactly these interfaces, in one transaction, and drops shields of others.
+    /// For the start of the daemon: its ports' shields may be lost or stale. Blocks.
+    ///
+    /// # Errors
+    /// [`NftError`].
+    pub fn replace(&self, ifnames: &[IfName]) -> Result<(), NftError> {
+        let table = &self.table;
+        let mut transaction = format!("add table netdev {table}\ndelete table netdev {table}\n");
+        for ifname in ifnames {
+            transaction += &self.addition(ifname)?;
+        }
+        nft::apply("install shields", &transaction)
+    }
+
+    /// Removes all shields and the table. Blocks.
+    ///
+    /// # Errors
+    /// [`NftError`].
+    pub fn remove_all(&self) -> Result<(), NftError> {
+        self.replace(&[])
+    }
+
+    /// Deletes and adds in one transaction: before Linux 6.16 a chain does not find back to
+    /// its device when that is made anew under the same name.
+    fn addition(&self, ifname: &IfName) -> Result<String, NftError> {
+        let (table, chain, device) = (&self.table, chain_of(ifname)?, nft::quoted(ifname)?);
+        let removal = self.removal(ifname)?;
+        Ok(format!(
+            "{removal}add chain netdev {table} {chain} {{ type filter hook ingress \
+             device {device} priority -500; policy drop; }}\n"
+        ))
+    }
+
+    /// `delete` of what is absent fails, and `destroy` is too young (nft 1.0.7, Linux 6.3):
+    /// so the transaction adds first, which changes nothing of an existing chain.
+    fn removal(&self, ifname: &IfName) -> Result<String, NftError> {
+        let (table, chain) = (&self.table, chain_of(ifname)?);
+        Ok(format!(
+            "add table netdev {table}\nadd chain netdev {table} {chain}\n\
+             delete chain netdev {table} {chain}\n"
+        ))
+    }
+}
+
+/// A chain's name must be a plain word; host ends are, others are refused.
+fn chain_of(ifname: &IfName) -> Result<&str, NftError> {
+    let name = ifname.as_str();
+    let is_word = name.starts_with(names::HOST_VETH_PREFIX)
+        && name.bytes().all(|b| b.is_ascii_alphanumeric());
+    if is_word {
+        Ok(name)
+    } else {
+        Err(NftError::Unquotable {
+            ifname: ifname.clone(),
+        })
+    }
+}
