@@ -62,7 +62,7 @@ where
 {
     let mut table = Table::new();
     table
-        .load_preset(presets::NOTHING)
+        .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header.iter().copied().map(Cell::new));
     for row in rows {
