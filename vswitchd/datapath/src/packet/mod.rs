@@ -7,6 +7,7 @@
 mod arp;
 mod bytes;
 pub mod checksum;
+pub mod emit;
 mod ethernet;
 mod frame;
 mod icmp;
@@ -14,8 +15,10 @@ mod ipv4;
 mod ipv6;
 mod l4_checksum;
 mod nd;
+pub mod offload;
 mod parse;
 mod parsed;
+pub mod rewrite;
 mod sctp;
 mod tcp;
 mod udp;
