@@ -174,6 +174,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         #[test]
         fn the_sum_is_that_of_smoltcp(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {
             prop_assert_eq!(
