@@ -1,6 +1,6 @@
 //! The Internet checksum: whole (RFC 1071), over pseudo-headers, and by increments (RFC 1624).
 //!
-//! Sums are one's complement sums in native integers, not yet inverted; [`finish`] inverts.
+//! Sums are one's complement sums in native integers, not yet inverted; [`Sum::finish`] inverts.
 
 use std::net::IpAddr;
 

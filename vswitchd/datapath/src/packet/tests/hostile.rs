@@ -164,6 +164,22 @@ fn an_sctp_chunk_outside_the_packet_is_malformed() {
 }
 
 #[test]
+fn an_icmp_message_shorter_than_its_header_is_malformed() {
+    assert_drop(
+        &ipv4(ip_proto::ICMP, &icmp(13, 0, [0; 4], &[])[..7]),
+        DropReason::MalformedL4,
+    );
+    for (kind, len) in [(128, 7), (1, 7), (200, 3)] {
+        let message = icmp6(kind, 0, [0; 4], &[]);
+        assert_drop(
+            &ipv6(ip_proto::ICMPV6, &message[..len]),
+            DropReason::MalformedL4,
+        );
+    }
+    assert!(parse_bytes(&ipv6(ip_proto::ICMPV6, &icmp6(200, 0, [0; 4], &[])[..4])).is_ok());
+}
+
+#[test]
 fn an_icmp_error_without_a_usable_quote_is_malformed() {
     let cut = &valid("udp4")[14..14 + 20 + 3];
     assert_drop(
@@ -418,6 +434,14 @@ fn a_wrong_transport_checksum_is_found_unless_the_kernel_vouches() {
         assert!(!verify_l4_checksum(&frame, &packet), "{name} is wrong");
         frame.vnet.flags = VnetHeader::F_DATA_VALID;
         assert!(verify_l4_checksum(&frame, &packet), "{name} was verified");
+        frame.vnet = VnetHeader {
+            gso_type: VnetHeader::GSO_TCPV4,
+            ..VnetHeader::default()
+        };
+        assert!(
+            verify_l4_checksum(&frame, &packet),
+            "{name} has no sum of the whole"
+        );
     }
 }
 

@@ -4,6 +4,7 @@ use smoltcp::wire::{Ipv4Packet, Ipv6Packet, TcpPacket, UdpPacket};
 use vswitch_api::PortNo;
 
 use super::frames::*;
+use crate::DropReason;
 use crate::flow::{ether_type, ip_proto};
 use crate::packet::offload::{
     MAX_SEGMENTS, OffloadError, complete_checksum, segment, segment_l3_len,
@@ -24,7 +25,7 @@ fn gso(kind: u8, size: u16, start: usize, offset: u16) -> VnetHeader {
 }
 
 fn payload(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i % 251) as u8).collect()
+    (0..=250).cycle().take(len).collect()
 }
 
 fn segments(frame: &Frame) -> Vec<Vec<u8>> {
@@ -85,7 +86,8 @@ fn assert_tcp_segments(frame: &Frame, l2: usize, extensions: usize, whole: &[u8]
             tcp.seq_number().0.cast_unsigned(),
             0xffff_fff0u32.wrapping_add(sent)
         );
-        assert_eq!(id.unwrap_or(0x1234 + index as u16), 0x1234 + index as u16);
+        let index_id = 0x1234 + u16::try_from(index).unwrap();
+        assert_eq!(id.unwrap_or(index_id), index_id);
         let is_last = index + 1 == all.len();
         assert_eq!(
             (tcp.psh(), tcp.fin(), tcp.ack()),
@@ -174,6 +176,13 @@ fn a_super_frame_too_long_for_its_length_field_is_cut_to_the_frame_end() {
     let mut bytes = tcp6(FLAGS, &data);
     bytes[18..20].fill(0);
     let frame = frame_with(&bytes, gso(VnetHeader::GSO_TCPV6, 1_440, 54, 16));
+    assert_tcp_segments(&frame, 14, 0, &data, 1_440);
+    let mut bytes = tcp4(FLAGS, &data);
+    bytes[16..18].fill(0);
+    let sum = pnet_packet::util::checksum(&bytes[14..34], 5);
+    bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+    assert_eq!(parse_bytes(&bytes).err(), Some(DropReason::MalformedIp));
+    let frame = frame_with(&bytes, gso(VnetHeader::GSO_TCPV4, 1_440, 34, 16));
     assert_tcp_segments(&frame, 14, 0, &data, 1_440);
 }
 

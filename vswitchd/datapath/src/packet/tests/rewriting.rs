@@ -127,6 +127,22 @@ fn a_udp_checksum_of_zero_stays_not_computed() {
 }
 
 #[test]
+fn a_udp_checksum_never_becomes_not_computed() {
+    let mut frame = Frame::from_bytes(&valid("udp4"));
+    let packet = parse(&frame, PortNo(1)).unwrap();
+    // Some port makes the sum zero.
+    for port in 0..=u16::MAX {
+        rewrite::set_port(&mut frame, &packet, End::Src, port);
+        assert_ne!(
+            frame.bytes()[packet.l4_offset + 6..packet.l4_offset + 8],
+            [0, 0],
+            "{port}"
+        );
+    }
+    assert_valid(&frame);
+}
+
+#[test]
 fn a_later_fragment_has_no_transport_header_to_mend() {
     let bytes = valid("later4");
     let mut frame = Frame::from_bytes(&bytes);
