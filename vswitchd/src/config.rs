@@ -113,6 +113,18 @@ pub enum MtuSetting {
     Bytes(u16),
 }
 
+impl MtuSetting {
+    /// Returns the MTU, given that of the interface of the default route, if there is one;
+    /// without it 1500, Ethernet's.
+    #[must_use]
+    pub fn resolve(self, uplink_mtu: Option<u32>) -> u16 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Auto => uplink_mtu.map_or(1500, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX)),
+        }
+    }
+}
+
 /// The packet engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatapathSettings {

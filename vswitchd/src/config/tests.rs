@@ -250,3 +250,28 @@ fn configuration_in_force_is_a_file_that_means_the_same() {
     assert_eq!(again, config);
     assert!(config.to_toml().contains("node_name = \"node-a\""));
 }
+
+#[test]
+fn automatic_mtu_is_the_uplinks_or_ethernets() {
+    assert_eq!(MtuSetting::Auto.resolve(Some(1450)), 1450);
+    assert_eq!(MtuSetting::Auto.resolve(Some(65_536)), 65_535);
+    assert_eq!(MtuSetting::Auto.resolve(None), 1500);
+    assert_eq!(MtuSetting::Bytes(1400).resolve(Some(9000)), 1400);
+}
+
+#[test]
+fn shipped_network_list_chains_the_switch_with_portmap_and_bandwidth() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/10-vswitch.conflist");
+    let list: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    assert_eq!(
+        (&list["cniVersion"], &list["name"]),
+        (&"1.0.0".into(), &"vswitch".into())
+    );
+    let types: Vec<_> = list["plugins"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| &p["type"])
+        .collect();
+    assert_eq!(types, ["vswitch-cni", "portmap", "bandwidth"]);
+}
