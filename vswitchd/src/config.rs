@@ -1,1 +1,251 @@
 //! Configuration: defaults < file < environment < flags, checked as a whole.
+//!
+//! [`RawConfig`] is what was written, [`Config`] what it means. Every layer is a tree of the
+//! keys of `config/vswitchd.toml`; the layers are laid over each other, then everything is
+//! checked, and all problems are reported at once, each with the place it was written at.
+//! Nothing here reads more than the one file: what the machine contributes (host name,
+//! cores, environment) is handed in. Used once at start by `app` and `--check-config`.
+
+mod check;
+mod layers;
+mod raw;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use vswitch_api::IfName;
+use vswitch_datapath::conntrack::ConntrackConfig;
+
+pub use raw::{RawApi, RawConfig, RawConntrack, RawDatapath, RawLog, RawMtu, RawNetwork};
+
+/// What the machine contributes to the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Machine {
+    /// Its host name.
+    pub hostname: String,
+    /// Its processor cores.
+    pub cores: usize,
+    /// The environment; only names with `VSWITCHD_` count.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Machine {
+    /// Reads host name, cores and environment of this process.
+    #[must_use]
+    pub fn read() -> Self {
+        let hostname = nix::unistd::gethostname().ok();
+        let text = |os: std::ffi::OsString| os.into_string().ok();
+        Self {
+            hostname: hostname.and_then(text).unwrap_or_default(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            environment: std::env::vars_os()
+                .filter_map(|(name, value)| Some((text(name)?, text(value)?)))
+                .collect(),
+        }
+    }
+}
+
+/// Values of command line flags, by the keys of the file (`network.mtu`).
+#[derive(Debug, Clone, Default)]
+pub struct Overrides(Vec<(String, String)>);
+
+impl Overrides {
+    /// Sets a key; lists are separated by commas.
+    pub fn set(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        self.0.push((key.into(), value.into()));
+    }
+}
+
+/// The checked configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Name of the Node object that this machine is.
+    pub node_name: String,
+    /// Where the store lives.
+    pub state_dir: PathBuf,
+    /// Where sockets live.
+    pub run_dir: PathBuf,
+    /// Pod network.
+    pub network: NetworkConfig,
+    /// Packet engine.
+    pub datapath: DatapathSettings,
+    /// Unix socket, TCP, standalone mode.
+    pub api: ApiConfig,
+    /// Logging.
+    pub log: LogConfig,
+    /// `VSWITCHD_…` variables that are no key, to be warned of: Kubernetes makes such names
+    /// for a Service called vswitchd, so they are no error.
+    pub ignored_environment: Vec<String>,
+    effective: RawConfig,
+}
+
+/// The pod network of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// Addresses of this node's pods, at most one CIDR per family, the first usable address
+    /// of each is the gateway's.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Destinations that see pods' own addresses (besides `pod_cidrs`).
+    pub cluster_cidrs: Vec<IpNet>,
+    /// MTU of pods.
+    pub mtu: MtuSetting,
+    /// Name of the gateway TAP.
+    pub gateway_ifname: IfName,
+    /// Whether to masquerade what leaves the cluster.
+    pub masquerade: bool,
+    /// Suffix of our nft tables; empty for none.
+    pub nft_table_suffix: String,
+    /// Namespace of pods whose runtime names none.
+    pub default_namespace: String,
+    /// How long a released address rests before it is assigned again.
+    pub lease_rest: Duration,
+}
+
+/// Where the MTU of pods comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MtuSetting {
+    /// From the interface of the default route.
+    Auto,
+    /// Bytes.
+    Bytes(u16),
+}
+
+impl MtuSetting {
+    /// Returns the MTU, given that of the interface of the default route, if there is one;
+    /// without it 1500, Ethernet's.
+    #[must_use]
+    pub fn resolve(self, uplink_mtu: Option<u32>) -> u16 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Auto => uplink_mtu.map_or(1500, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX)),
+        }
+    }
+}
+
+/// The packet engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatapathSettings {
+    /// Worker threads, at least 1.
+    pub workers: usize,
+    /// Entries of each worker's FlowCache; 0 turns it off.
+    pub flow_cache_entries: usize,
+    /// How long an idle worker polls before it sleeps.
+    pub busy_poll: Duration,
+    /// Connection tracking.
+    pub conntrack: ConntrackConfig,
+}
+
+/// The daemon's interfaces to clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// The unix socket.
+    pub socket: PathBuf,
+    /// Its permissions.
+    pub socket_mode: u32,
+    /// TCP addresses to listen on; none by default.
+    pub tcp_listen: Vec<SocketAddr>,
+    /// File with the bearer token that TCP clients must present.
+    pub token_file: Option<PathBuf>,
+    /// Whether this daemon serves the Kubernetes API itself.
+    pub standalone: bool,
+}
+
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A level, or directives like `info,vswitchd::cni=debug`.
+    pub level: String,
+    /// Where and how.
+    pub format: LogFormat,
+}
+
+/// Where log lines go, and in which form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// The journal where standard error is connected to it, text elsewhere.
+    Auto,
+    /// The journal, with fields.
+    Journald,
+    /// JSON lines on standard error.
+    Json,
+    /// Text on standard error.
+    Text,
+}
+
+/// One thing wrong with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it was written: file, variable, flag or default.
+    pub place: String,
+    /// The key, empty if it is about the file as a whole.
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            place,
+            key,
+            problem,
+        } = self;
+        if key.is_empty() {
+            write!(f, "{place}: {problem}")
+        } else {
+            write!(f, "{place}: {key}: {problem}")
+        }
+    }
+}
+
+/// Everything that is wrong with the configuration.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("configuration is not usable:{}", self.list())]
+pub struct ConfigError {
+    /// The problems, in the order of the file's keys.
+    pub problems: Vec<Problem>,
+}
+
+impl ConfigError {
+    fn list(&self) -> String {
+        self.problems
+            .iter()
+            .map(|problem| format!("\n  {problem}"))
+            .collect()
+    }
+}
+
+impl Config {
+    /// Reads `file` (`None`: none) and lays environment and flags over it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all problems.
+    pub fn load(
+        file: Option<&Path>,
+        machine: &Machine,
+        overrides: &Overrides,
+    ) -> Result<Self, ConfigError> {
+        let mut layers = layers::Layers::new();
+        if let Some(path) = file {
+            layers.add_file(path);
+        }
+        let ignored = layers.add_environment(&machine.environment);
+        layers.add_overrides(&overrides.0);
+        let merged = layers.merge();
+        let mut config = check::resolve(merged, machine)?;
+        config.ignored_environment = ignored;
+        Ok(config)
+    }
+
+    /// Returns the configuration in force in the format of the file.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(&self.effective).expect("text, numbers and lists are always TOML")
+    }
+}
+
+#[cfg(test)]
+mod tests;

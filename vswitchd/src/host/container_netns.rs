@@ -31,20 +31,14 @@ pub enum NetnsError {
 
 /// An open network namespace; it lives at least as long as this.
 #[derive(Debug)]
-pub(super) struct Netns {
+pub(super) struct NetnsFile {
     path: PathBuf,
     file: File,
     /// Device and inode of nsfs: what makes two namespaces the same.
     identity: (u64, u64),
 }
 
-impl PartialEq for Netns {
-    fn eq(&self, other: &Self) -> bool {
-        self.identity == other.identity
-    }
-}
-
-impl Netns {
+impl NetnsFile {
     pub(super) fn open(path: &Path) -> Result<Self, NetnsError> {
         let failed = |source| NetnsError::Open {
             path: path.to_owned(),
@@ -70,28 +64,31 @@ impl Netns {
         Self::open(Path::new("/proc/thread-self/ns/net"))
     }
 
-    /// Runs `body` on a thread of its own inside; blocks.
-    pub(super) fn run<T, E>(&self, body: impl FnOnce() -> Result<T, E> + Send) -> Result<T, E>
-    where
-        T: Send,
-        E: From<NetnsError> + Send,
-    {
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| NetnsError::Enter {
-                    path: self.path.clone(),
-                    source: errno.into(),
-                })?;
-                body()
-            });
-            inside
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.identity == other.identity
     }
 }
 
-impl AsFd for Netns {
+/// Runs `task` on a thread of its own inside; blocks.
+pub(super) fn in_netns<T: Send>(
+    netns: &NetnsFile,
+    task: impl FnOnce() -> T + Send,
+) -> Result<T, NetnsError> {
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            setns(&netns.file, CloneFlags::CLONE_NEWNET).map_err(|errno| NetnsError::Enter {
+                path: netns.path.clone(),
+                source: errno.into(),
+            })?;
+            Ok(task())
+        });
+        inside
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+impl AsFd for NetnsFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }

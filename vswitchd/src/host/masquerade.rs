@@ -53,6 +53,18 @@ impl Masquerade {
         nft::apply("remove masquerade", &self.removal())
     }
 
+    /// Returns whether the rules are in force: a `flush ruleset` of somebody else takes them
+    /// too. Blocks.
+    ///
+    /// # Errors
+    /// [`NftError`].
+    pub fn is_installed(&self) -> Result<bool, NftError> {
+        let chains = nft::chains(&format!("inet {}", self.table))?.unwrap_or_default();
+        Ok(chains
+            .iter()
+            .any(|chain| chain.hook.as_deref() == Some("postrouting")))
+    }
+
     fn removal(&self) -> String {
         let table = &self.table;
         format!("add table inet {table}\ndelete table inet {table}\n")
@@ -124,7 +136,9 @@ mod tests {
             let masquerade = Masquerade::new("t1".parse().unwrap());
             // The node's CIDR lies inside the cluster's: an overlap that nft refuses in a set.
             let both = spec(&["10.244.1.0/24", "fd00:1::/64"], &["10.244.0.0/16"]);
+            assert!(!masquerade.is_installed().unwrap());
             masquerade.install(&both).unwrap();
+            assert!(masquerade.is_installed().unwrap());
             let rules = run("nft list ruleset").unwrap();
             for part in [
                 "10.244.1.0/24",
@@ -142,6 +156,7 @@ mod tests {
             );
             assert_eq!(rules.matches("masquerade").count(), 1, "{rules}");
             masquerade.remove().unwrap();
+            assert!(!masquerade.is_installed().unwrap());
             masquerade.remove().unwrap();
             assert_eq!(run("nft list ruleset").unwrap(), "");
         });

@@ -24,7 +24,7 @@ use netlink_packet_route::route::{
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use vswitch_api::{IfName, MacAddr};
 
-use super::container_netns::{Netns, NetnsError};
+use super::container_netns::{self, NetnsError, NetnsFile};
 
 /// A netlink request that failed.
 #[derive(Debug, thiserror::Error)]
@@ -109,13 +109,13 @@ where
 ///
 /// # Errors
 /// [`NetnsError`], [`NetlinkError::Open`], or what `body` returns.
-pub(super) fn in_netns<T, E, F>(netns: &Netns, body: F) -> Result<T, E>
+pub(super) fn in_netns<T, E, F>(netns: &NetnsFile, body: F) -> Result<T, E>
 where
     F: AsyncFnOnce(Session) -> Result<T, E> + Send,
     T: Send,
     E: From<NetlinkError> + From<NetnsError> + Send,
 {
-    netns.run(|| serve(body))
+    container_netns::in_netns(netns, || serve(body))?
 }
 
 /// Serves `body` on the current thread, which must be outside any runtime.

@@ -7,6 +7,7 @@ use std::io::{self, Write as _};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
+use serde::Deserialize;
 use vswitch_api::IfName;
 
 /// Serialises transactions: concurrent ones fail with EBUSY or are retried by nft with a
@@ -44,13 +45,67 @@ pub enum NftError {
     },
 }
 
-/// Applies a transaction in the calling thread's network namespace; blocks (8 ms measured).
+/// Applies a transaction in the calling thread's network namespace; blocks (8 ms measured,
+/// 40 ms beside 5000 chains of kube-proxy, whose names nft reads first).
 pub(super) fn apply(operation: &str, transaction: &str) -> Result<(), NftError> {
     let _one_at_a_time = TRANSACTION.lock().unwrap_or_else(PoisonError::into_inner);
+    run(&["-f", "-"], transaction)?
+        .map(drop)
+        .map_err(|message| refused(operation, message))
+}
+
+/// Returns the chains of a table (`netdev vswitch`), `None` if there is no such table; blocks.
+pub(super) fn chains(table: &str) -> Result<Option<Vec<Chain>>, NftError> {
+    let arguments = ["-j", "list", "table"]
+        .into_iter()
+        .chain(table.split(' '))
+        .collect::<Vec<_>>();
+    let operation = || format!("list table {table}");
+    let listing = match run(&arguments, "")? {
+        Ok(listing) => listing,
+        Err(message) if message.contains("No such file or directory") => return Ok(None),
+        Err(message) => return Err(refused(&operation(), message)),
+    };
+    let listing: Listing = serde_json::from_str(&listing)
+        .map_err(|error| refused(&operation(), format!("unexpected output: {error}")))?;
+    Ok(Some(
+        listing
+            .nftables
+            .into_iter()
+            .filter_map(|entry| entry.chain)
+            .collect(),
+    ))
+}
+
+/// What `nft -j` says of a chain.
+#[derive(Debug, Deserialize)]
+pub(super) struct Chain {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) hook: Option<String>,
+    #[serde(default)]
+    pub(super) policy: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Listing {
+    nftables: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(default)]
+    chain: Option<Chain>,
+}
+
+/// The inner result is what `nft` says: its output, or on failure its message on one line.
+fn run(arguments: &[&str], input: &str) -> Result<Result<String, String>, NftError> {
     let mut child = Command::new("nft")
-        .args(["-f", "-"])
+        .args(arguments)
+        // Messages are looked at.
+        .env("LC_ALL", "C")
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|source| match source.kind() {
@@ -61,19 +116,27 @@ pub(super) fn apply(operation: &str, transaction: &str) -> Result<(), NftError> 
     let written = child
         .stdin
         .take()
-        .map_or(Ok(()), |mut pipe| pipe.write_all(transaction.as_bytes()));
+        .map_or(Ok(()), |mut pipe| pipe.write_all(input.as_bytes()));
     let output = child
         .wait_with_output()
         .map_err(|source| NftError::Run { source })?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
-        return written.map_err(|source| NftError::Run { source });
+        written.map_err(|source| NftError::Run { source })?;
+        return Ok(Ok(text(&output.stdout)));
     }
-    let message = String::from_utf8_lossy(&output.stderr);
-    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    Err(NftError::Refused {
+    let message = text(&output.stderr);
+    Ok(Err(message
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")))
+}
+
+fn refused(operation: &str, message: String) -> NftError {
+    NftError::Refused {
         operation: operation.to_owned(),
         message,
-    })
+    }
 }
 
 /// Returns the name in quotes; refuses what would end the quotes or act as a wildcard.

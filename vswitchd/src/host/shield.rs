@@ -6,6 +6,8 @@
 //! the packet taps (`__netif_receive_skb_core`) and ends it there. One chain per veth, in
 //! one table, so that removing a port touches nothing of the others.
 
+use std::collections::BTreeSet;
+
 use vswitch_api::IfName;
 
 use super::nft::{self, NftError};
@@ -49,12 +51,29 @@ impl Shield {
     /// # Errors
     /// [`NftError`].
     pub fn replace(&self, ifnames: &[IfName]) -> Result<(), NftError> {
-        let table = &self.table;
-        let mut transaction = format!("add table netdev {table}\ndelete table netdev {table}\n");
+        let mut transaction = self.table_removal();
         for ifname in ifnames {
             transaction += &self.addition(ifname)?;
         }
         nft::apply("install shields", &transaction)
+    }
+
+    /// Returns the interfaces whose shields are in force: `flush ruleset`, as firewall
+    /// services do on reload, takes ours too, and [`Shield::replace`] brings them back.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// [`NftError`].
+    pub fn shielded(&self) -> Result<BTreeSet<IfName>, NftError> {
+        let chains = nft::chains(&format!("netdev {}", self.table))?.unwrap_or_default();
+        let drops = |chain: &nft::Chain| {
+            chain.hook.as_deref() == Some("ingress") && chain.policy.as_deref() == Some("drop")
+        };
+        Ok(chains
+            .iter()
+            .filter(|c| drops(c))
+            .filter_map(|c| c.name.parse().ok())
+            .collect())
     }
 
     /// Removes all shields and the table. Blocks.
@@ -62,7 +81,12 @@ impl Shield {
     /// # Errors
     /// [`NftError`].
     pub fn remove_all(&self) -> Result<(), NftError> {
-        self.replace(&[])
+        nft::apply("remove shields", &self.table_removal())
+    }
+
+    fn table_removal(&self) -> String {
+        let table = &self.table;
+        format!("add table netdev {table}\ndelete table netdev {table}\n")
     }
 
     /// Deletes and adds in one transaction: before Linux 6.16 a chain does not find back to

@@ -15,7 +15,7 @@ use netlink_packet_route::link::InfoKind;
 use rtnetlink::LinkUnspec;
 use vswitch_api::{IfName, MacAddr};
 
-use super::container_netns::{Netns, NetnsError};
+use super::container_netns::{NetnsError, NetnsFile};
 use super::netlink::{self, Link, NewVeth, Session};
 use super::{NetlinkError, NftError, Shield, SysctlError, names, sysctl};
 
@@ -199,9 +199,9 @@ impl VethSpec {
     }
 
     /// Opens the container's namespace and refuses the host's own.
-    pub(super) fn open_netns(&self) -> Result<Netns, VethError> {
-        let netns = Netns::open(&self.netns)?;
-        if netns == Netns::current()? {
+    pub(super) fn open_netns(&self) -> Result<NetnsFile, VethError> {
+        let netns = NetnsFile::open(&self.netns)?;
+        if netns.is_same(&NetnsFile::current()?) {
             return Err(VethError::OwnNetns {
                 netns: self.netns.clone(),
             });
@@ -261,7 +261,7 @@ pub fn create_veth(spec: &VethSpec, shield: &Shield) -> Result<(), VethError> {
     configured
 }
 
-async fn add_pair(host: &Session, spec: &VethSpec, netns: &Netns) -> Result<Link, VethError> {
+async fn add_pair(host: &Session, spec: &VethSpec, netns: &NetnsFile) -> Result<Link, VethError> {
     if host.link(spec.host_ifname.as_str()).await?.is_some() {
         return Err(VethError::HostIfnameExists {
             ifname: spec.host_ifname.clone(),
@@ -305,7 +305,7 @@ fn configure_host_end(link: &Link, spec: &VethSpec, shield: &Shield) -> Result<(
     })?)
 }
 
-fn configure_container_end(spec: &VethSpec, netns: &Netns) -> Result<(), VethError> {
+fn configure_container_end(spec: &VethSpec, netns: &NetnsFile) -> Result<(), VethError> {
     netlink::in_netns(netns, async |container: Session| {
         set_container_sysctls(spec)?;
         let configured = configure_addresses_and_routes(&container, spec).await;

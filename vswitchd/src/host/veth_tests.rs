@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::testing::{Pod, in_new_netns, run};
@@ -56,7 +57,14 @@ fn both_ends_are_configured_as_specified() {
         ] {
             assert!(inside.contains(part), "{part} in {inside}");
         }
-        assert!(!inside.contains("tentative"), "{inside}");
+        assert!(
+            inside.contains("inet6 fd00:1::2/64 scope global nodad \n"),
+            "{inside}"
+        );
+        assert!(soon(|| !pod
+            .run("ip addr show eth0")
+            .unwrap()
+            .contains("tentative")));
         let outside = run(&format!("ip -d addr show {}", spec.host_ifname)).unwrap();
         assert!(
             outside.contains("mtu 1400") && outside.contains("NOARP"),
@@ -68,6 +76,14 @@ fn both_ends_are_configured_as_specified() {
         );
         check_veth(&spec).unwrap();
     });
+}
+
+/// Polls for half a second; duplicate address detection takes one to two.
+fn soon(mut holds: impl FnMut() -> bool) -> bool {
+    (0..25).any(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        holds()
+    })
 }
 
 #[test]
@@ -351,7 +367,9 @@ fn shields_are_replaced_as_a_whole() {
         let (a, b): (IfName, IfName) = ("vswa".parse().unwrap(), "vswb".parse().unwrap());
         shield().add(&a).unwrap();
         shield().add(&a).unwrap();
-        shield().replace(&[b]).unwrap();
+        assert_eq!(shield().shielded().unwrap(), BTreeSet::from([a]));
+        shield().replace(std::slice::from_ref(&b)).unwrap();
+        assert_eq!(shield().shielded().unwrap(), BTreeSet::from([b]));
         let rules = run("nft list ruleset").unwrap();
         assert!(
             !rules.contains("vswa") && rules.contains("device \"vswb\""),
@@ -359,7 +377,9 @@ fn shields_are_replaced_as_a_whole() {
         );
         assert!(rules.contains("policy drop"), "{rules}");
         shield().remove_all().unwrap();
+        shield().remove_all().unwrap();
         assert_eq!(run("nft list ruleset").unwrap(), "");
+        assert!(shield().shielded().unwrap().is_empty());
     });
 }
 

@@ -1,0 +1,184 @@
+//! The keys of the file with their defaults: plain text, numbers and lists, unchecked.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be written in the file. [`Default`] has the defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "config/vswitchd.toml describes each key")]
+pub struct RawConfig {
+    pub node_name: String,
+    pub state_dir: String,
+    pub run_dir: String,
+    pub network: RawNetwork,
+    pub datapath: RawDatapath,
+    pub conntrack: RawConntrack,
+    pub api: RawApi,
+    pub log: RawLog,
+}
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        Self {
+            node_name: String::new(),
+            state_dir: "/var/lib/vswitchd".to_owned(),
+            run_dir: "/run/vswitchd".to_owned(),
+            network: RawNetwork::default(),
+            datapath: RawDatapath::default(),
+            conntrack: RawConntrack::default(),
+            api: RawApi::default(),
+            log: RawLog::default(),
+        }
+    }
+}
+
+/// `[network]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "config/vswitchd.toml describes each key")]
+pub struct RawNetwork {
+    pub pod_cidrs: Vec<String>,
+    pub cluster_cidrs: Vec<String>,
+    pub mtu: RawMtu,
+    pub gateway_ifname: String,
+    pub masquerade: bool,
+    pub nft_table_suffix: String,
+    pub default_namespace: String,
+    pub lease_rest_seconds: i64,
+}
+
+impl Default for RawNetwork {
+    fn default() -> Self {
+        Self {
+            pod_cidrs: vec!["10.244.0.0/24".to_owned()],
+            cluster_cidrs: Vec::new(),
+            mtu: RawMtu::Text("auto".to_owned()),
+            gateway_ifname: "vsw0".to_owned(),
+            masquerade: true,
+            nft_table_suffix: String::new(),
+            default_namespace: "default".to_owned(),
+            lease_rest_seconds: 60,
+        }
+    }
+}
+
+/// `"auto"` or a number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum RawMtu {
+    Bytes(i64),
+    Text(String),
+}
+
+/// `[datapath]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "config/vswitchd.toml describes each key")]
+pub struct RawDatapath {
+    pub workers: i64,
+    pub flow_cache_entries: i64,
+    pub busy_poll_microseconds: i64,
+}
+
+impl Default for RawDatapath {
+    fn default() -> Self {
+        Self {
+            workers: 0,
+            flow_cache_entries: 16_384,
+            busy_poll_microseconds: 50,
+        }
+    }
+}
+
+/// `[conntrack]`; timeouts are named as the sysctls of nf_conntrack and in seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "config/vswitchd.toml describes each key")]
+pub struct RawConntrack {
+    pub max_entries: i64,
+    pub tcp_timeout_syn_sent: i64,
+    pub tcp_timeout_syn_recv: i64,
+    pub tcp_timeout_established: i64,
+    pub tcp_timeout_fin_wait: i64,
+    pub tcp_timeout_close_wait: i64,
+    pub tcp_timeout_last_ack: i64,
+    pub tcp_timeout_time_wait: i64,
+    pub tcp_timeout_close: i64,
+    pub tcp_timeout_unacknowledged: i64,
+    pub udp_timeout: i64,
+    pub udp_timeout_stream: i64,
+    pub icmp_timeout: i64,
+    pub sctp_timeout_init: i64,
+    pub sctp_timeout_established: i64,
+    pub sctp_timeout_shutdown: i64,
+    pub generic_timeout: i64,
+    pub frag_timeout: i64,
+}
+
+impl Default for RawConntrack {
+    fn default() -> Self {
+        Self {
+            max_entries: 262_144,
+            tcp_timeout_syn_sent: 120,
+            tcp_timeout_syn_recv: 60,
+            tcp_timeout_established: 432_000,
+            tcp_timeout_fin_wait: 120,
+            tcp_timeout_close_wait: 60,
+            tcp_timeout_last_ack: 30,
+            tcp_timeout_time_wait: 120,
+            tcp_timeout_close: 10,
+            tcp_timeout_unacknowledged: 300,
+            udp_timeout: 30,
+            udp_timeout_stream: 120,
+            icmp_timeout: 30,
+            sctp_timeout_init: 60,
+            sctp_timeout_established: 432_000,
+            sctp_timeout_shutdown: 10,
+            generic_timeout: 600,
+            frag_timeout: 30,
+        }
+    }
+}
+
+/// `[api]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "config/vswitchd.toml describes each key")]
+pub struct RawApi {
+    pub socket: String,
+    pub socket_mode: String,
+    pub tcp_listen: Vec<String>,
+    pub token_file: String,
+    pub standalone: bool,
+}
+
+impl Default for RawApi {
+    fn default() -> Self {
+        Self {
+            socket: String::new(),
+            socket_mode: "0660".to_owned(),
+            tcp_listen: Vec::new(),
+            token_file: String::new(),
+            standalone: true,
+        }
+    }
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "config/vswitchd.toml describes each key")]
+pub struct RawLog {
+    pub level: String,
+    pub format: String,
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: "auto".to_owned(),
+        }
+    }
+}

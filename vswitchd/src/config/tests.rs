@@ -1,0 +1,277 @@
+use std::fs;
+
+use super::*;
+
+fn machine() -> Machine {
+    Machine {
+        hostname: "Node-A".to_owned(),
+        cores: 2,
+        environment: Vec::new(),
+    }
+}
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    load_with(text, &[], &[])
+}
+
+fn load_with(
+    text: &str,
+    environment: &[(&str, &str)],
+    flags: &[(&str, &str)],
+) -> Result<Config, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vswitchd.toml");
+    fs::write(&path, text).unwrap();
+    let mut machine = machine();
+    for (name, value) in environment {
+        machine
+            .environment
+            .push(((*name).to_owned(), (*value).to_owned()));
+    }
+    let mut overrides = Overrides::default();
+    for (key, value) in flags {
+        overrides.set(*key, *value);
+    }
+    Config::load(Some(&path), &machine, &overrides)
+}
+
+fn problems(text: &str) -> String {
+    load(text).expect_err(text).to_string()
+}
+
+#[test]
+fn shipped_file_has_every_key_with_its_default() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/vswitchd.toml");
+    let text = fs::read_to_string(path).unwrap();
+    let shipped: toml::Table = text.parse().unwrap();
+    assert_eq!(
+        shipped,
+        toml::Table::try_from(RawConfig::default()).unwrap()
+    );
+    let keys = |text: &str| -> Vec<String> {
+        let names = text
+            .lines()
+            .filter_map(|line| line.split_once(" = "))
+            .map(|(name, _)| name);
+        names
+            .filter(|name| !name.starts_with('#'))
+            .map(str::to_owned)
+            .collect()
+    };
+    let in_order = toml::to_string(&RawConfig::default()).unwrap();
+    assert_eq!(
+        keys(&text),
+        keys(&in_order),
+        "the file is in the order of the code"
+    );
+}
+
+#[test]
+fn defaults_are_usable_and_take_what_the_machine_knows() {
+    let config = Config::load(None, &machine(), &Overrides::default()).unwrap();
+    assert_eq!(config.node_name, "node-a");
+    assert_eq!(config.datapath.workers, 2);
+    assert_eq!(config.datapath.conntrack, ConntrackConfig::default());
+    assert_eq!(config.api.socket, Path::new("/run/vswitchd/api.sock"));
+    assert_eq!(config.api.socket_mode, 0o660);
+    assert_eq!(config.network.mtu, MtuSetting::Auto);
+    assert_eq!(config.network.lease_rest, Duration::from_secs(60));
+}
+
+#[test]
+fn flags_win_over_environment_over_file_over_defaults() {
+    let file = "[network]\nmtu = 1300\nlease_rest_seconds = 1\n[log]\nlevel = \"warn\"\n";
+    let environment = [
+        ("VSWITCHD_NETWORK_MTU", "1400"),
+        ("VSWITCHD_LOG_LEVEL", "debug"),
+    ];
+    let config = load_with(file, &environment, &[("network.mtu", "1500")]).unwrap();
+    assert_eq!(config.network.mtu, MtuSetting::Bytes(1500));
+    assert_eq!(config.log.level, "debug");
+    assert_eq!(config.network.lease_rest, Duration::from_secs(1));
+    assert_eq!(config.network.default_namespace, "default");
+}
+
+#[test]
+fn environment_sets_lists_numbers_and_switches() {
+    let environment = [
+        ("VSWITCHD_NETWORK_POD_CIDRS", "10.1.0.0/24, fd00::/64"),
+        ("VSWITCHD_NETWORK_MASQUERADE", "false"),
+        ("VSWITCHD_CONNTRACK_UDP_TIMEOUT", "7"),
+        ("VSWITCHD_CONFIG", "/etc/vswitchd.toml"),
+        ("VSWITCHD_PORT", "tcp://10.96.0.1:80"),
+        ("PATH", "/bin"),
+    ];
+    let config = load_with("", &environment, &[]).unwrap();
+    assert_eq!(config.network.pod_cidrs.len(), 2);
+    assert!(!config.network.masquerade);
+    assert_eq!(config.datapath.conntrack.udp, Duration::from_secs(7));
+    assert_eq!(config.ignored_environment, ["VSWITCHD_PORT"]);
+}
+
+#[test]
+fn all_problems_are_reported_at_once_with_their_place() {
+    let file = "node_name = \"a_b\"\nspeed = 1\n[network]\nmtu = \"big\"\nmasquerade = 1\n\
+                pod_cidrs = [\"10.0.0.1/24\"]\n[log]\nformat = \"xml\"\n";
+    let environment = [("VSWITCHD_DATAPATH_WORKERS", "many")];
+    let flags = [("api.socket_mode", "999"), ("nonsense", "1")];
+    let error = load_with(file, &environment, &flags).unwrap_err();
+    let found: Vec<&str> = error
+        .problems
+        .iter()
+        .map(|problem| problem.key.as_str())
+        .collect();
+    let expected = [
+        "network.masquerade",
+        "speed",
+        "datapath.workers",
+        "nonsense",
+        "node_name",
+        "network.pod_cidrs",
+        "network.mtu",
+        "api.socket_mode",
+        "log.format",
+    ];
+    let sorted = |mut keys: Vec<&str>| -> Vec<String> {
+        keys.sort_unstable();
+        keys.into_iter().map(str::to_owned).collect()
+    };
+    assert_eq!(sorted(found), sorted(expected.to_vec()), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("VSWITCHD_DATAPATH_WORKERS: datapath.workers: must be a number"),
+        "{text}"
+    );
+    assert!(text.contains("command line: api.socket_mode: "), "{text}");
+    assert!(
+        text.contains("vswitchd.toml: network.mtu: must be \"auto\" or 68 to 65535"),
+        "{text}"
+    );
+}
+
+#[test]
+fn file_that_is_missing_or_no_toml_is_a_problem() {
+    let missing = Path::new("/no/such/file.toml");
+    let error = Config::load(Some(missing), &machine(), &Overrides::default()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("/no/such/file.toml: cannot be read"),
+        "{error}"
+    );
+    assert!(
+        problems("[network\n").contains("vswitchd.toml: "),
+        "no place named"
+    );
+    assert!(problems("network = 1\n").contains("network: is a section, not a value"));
+    assert!(problems("[network.mtu]\na = 1\n").contains("network.mtu: must be a text"));
+    assert!(problems("[network]\npod_cidrs = [1]\n").contains("must be a list of texts"));
+}
+
+#[test]
+fn pod_cidrs_that_cannot_work_are_refused() {
+    for bad in [
+        "[]",
+        "[\"10.0.0.0/31\"]",
+        "[\"10.0.0.0/24\", \"10.0.1.0/24\"]",
+        "[\"127.0.0.0/8\"]",
+        "[\"0.0.0.0/0\"]",
+        "[\"fe80::/64\"]",
+        "[\"224.0.0.0/8\"]",
+        "[\"10.0.0.0\"]",
+    ] {
+        let text = problems(&format!("[network]\npod_cidrs = {bad}\n"));
+        assert!(text.contains("network.pod_cidrs"), "{bad}: {text}");
+    }
+}
+
+#[test]
+fn ipv6_pods_need_an_mtu_of_1280() {
+    let with_mtu = |mtu| format!("[network]\npod_cidrs = [\"fd00::/64\"]\nmtu = {mtu}\n");
+    assert!(problems(&with_mtu(1279)).contains("1280 to 65535"));
+    assert_eq!(
+        load(&with_mtu(1280)).unwrap().network.mtu,
+        MtuSetting::Bytes(1280)
+    );
+}
+
+#[test]
+fn tcp_beyond_loopback_takes_a_token() {
+    let open = "[api]\ntcp_listen = [\"127.0.0.1:1\", \"[::1]:1\", \"0.0.0.0:1\"]\n";
+    let text = problems(open);
+    assert!(
+        text.contains("0.0.0.0:1 can be reached by others"),
+        "{text}"
+    );
+    assert_eq!(text.lines().count(), 2, "{text}");
+    let config = load(&format!("{open}token_file = \"/etc/vswitchd/token\"\n")).unwrap();
+    assert_eq!(config.api.tcp_listen.len(), 3);
+}
+
+#[test]
+fn names_that_would_end_up_in_rules_or_paths_are_checked() {
+    for (key, bad) in [
+        ("gateway_ifname", "vsw\\\"0"),
+        ("gateway_ifname", "a-name-of-16-byt"),
+        ("gateway_ifname", "vsw*"),
+        ("nft_table_suffix", "a b"),
+        ("default_namespace", "Default"),
+    ] {
+        let text = problems(&format!("[network]\n{key} = \"{bad}\"\n"));
+        assert!(text.contains(&format!("network.{key}")), "{text}");
+    }
+    assert!(problems("state_dir = \"var\"\n").contains("not an absolute path"));
+    let long = format!("[api]\nsocket = \"/{}\"\n", "x".repeat(107));
+    assert!(problems(&long).contains("api.socket: is longer than"));
+}
+
+#[test]
+fn numbers_out_of_range_are_refused() {
+    for (section, key, bad) in [
+        ("conntrack", "max_entries", "0"),
+        ("conntrack", "tcp_timeout_established", "-1"),
+        ("conntrack", "icmp_timeout", "0"),
+        ("datapath", "workers", "257"),
+        ("datapath", "flow_cache_entries", "9223372036854775807"),
+        ("network", "lease_rest_seconds", "-5"),
+    ] {
+        let text = problems(&format!("[{section}]\n{key} = {bad}\n"));
+        assert!(
+            text.contains(&format!("{section}.{key}: {bad} is not in ")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn configuration_in_force_is_a_file_that_means_the_same() {
+    let config = load("[network]\nmtu = 1400\n[conntrack]\nudp_timeout = 9\n").unwrap();
+    let again = load(&config.to_toml()).unwrap();
+    assert_eq!(again, config);
+    assert!(config.to_toml().contains("node_name = \"node-a\""));
+}
+
+#[test]
+fn automatic_mtu_is_the_uplinks_or_ethernets() {
+    assert_eq!(MtuSetting::Auto.resolve(Some(1450)), 1450);
+    assert_eq!(MtuSetting::Auto.resolve(Some(65_536)), 65_535);
+    assert_eq!(MtuSetting::Auto.resolve(None), 1500);
+    assert_eq!(MtuSetting::Bytes(1400).resolve(Some(9000)), 1400);
+}
+
+#[test]
+fn shipped_network_list_chains_the_switch_with_portmap_and_bandwidth() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/10-vswitch.conflist");
+    let list: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    assert_eq!(
+        (&list["cniVersion"], &list["name"]),
+        (&"1.0.0".into(), &"vswitch".into())
+    );
+    let types: Vec<_> = list["plugins"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| &p["type"])
+        .collect();
+    assert_eq!(types, ["vswitch-cni", "portmap", "bandwidth"]);
+}
