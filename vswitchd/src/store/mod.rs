@@ -2,7 +2,15 @@
 //!
 //! A write is acknowledged only when it is on the disk.
 
+mod export;
+mod memory;
+mod record;
+mod sled_store;
+
 use std::sync::Arc;
+
+pub use memory::MemoryStore;
+pub use sled_store::SledStore;
 
 /// A group of records with its own key space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,6 +25,22 @@ pub enum Bucket {
     AdminFlows,
     /// Objects of the standalone API, key `resource/namespace/name`.
     Objects,
+    /// VM and mirror ports made over REST.
+    Ports,
+}
+
+impl Bucket {
+    /// First byte of every key; never changes, or old stores would be misread.
+    const fn byte(self) -> u8 {
+        match self {
+            Self::Meta => b'm',
+            Self::Leases => b'l',
+            Self::Attachments => b'a',
+            Self::AdminFlows => b'f',
+            Self::Objects => b'o',
+            Self::Ports => b'p',
+        }
+    }
 }
 
 /// One write of a batch.
