@@ -97,7 +97,10 @@ impl NetnsFile {
     /// [`NetnsError::Open`] if it is not there, [`NetnsError::NotNetns`] if it is something else.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, NetnsError> {
         let path = path.as_ref().to_owned();
-        let failed = |source: io::Error| NetnsError::Open { path: path.clone(), source };
+        let failed = |source: io::Error| NetnsError::Open {
+            path: path.clone(),
+            source,
+        };
         // O_PATH first: a FIFO or device that a caller names must not be opened for real.
         let probe = open(&path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
             .map_err(|errno| failed(errno.into()))?;
@@ -110,10 +113,18 @@ impl NetnsFile {
             return Err(NetnsError::NotNetns { path });
         }
         match fstat(&fd) {
-            Ok(stat) => {
-                Ok(Self { fd, id: NetnsId { dev: stat.st_dev, inode: stat.st_ino }, path })
-            }
-            Err(errno) => Err(NetnsError::Identify { path, source: errno.into() }),
+            Ok(stat) => Ok(Self {
+                fd,
+                id: NetnsId {
+                    dev: stat.st_dev,
+                    inode: stat.st_ino,
+                },
+                path,
+            }),
+            Err(errno) => Err(NetnsError::Identify {
+                path,
+                source: errno.into(),
+            }),
         }
     }
 
@@ -173,13 +184,21 @@ where
         let helper = std::thread::Builder::new()
             .name("vsw-netns".to_owned())
             .spawn_scoped(scope, || {
-                setns(&netns.fd, CloneFlags::CLONE_NEWNET)
-                    .map_err(|errno| NetnsError::Enter { path: path(), source: errno.into() })?;
+                setns(&netns.fd, CloneFlags::CLONE_NEWNET).map_err(|errno| NetnsError::Enter {
+                    path: path(),
+                    source: errno.into(),
+                })?;
                 Ok(task())
             })
-            .map_err(|source| NetnsError::Spawn { path: path(), source })?;
+            .map_err(|source| NetnsError::Spawn {
+                path: path(),
+                source,
+            })?;
         helper.join().unwrap_or_else(|payload| {
-            Err(NetnsError::Panicked { path: path(), panic: panic_message(payload.as_ref()) })
+            Err(NetnsError::Panicked {
+                path: path(),
+                panic: panic_message(payload.as_ref()),
+            })
         })
     })
 }
@@ -222,7 +241,10 @@ mod tests {
     fn a_panic_inside_comes_back_as_an_error() {
         let here = NetnsFile::current().unwrap();
         let err = in_netns(&here, || -> u8 { panic!("boom {}", 1) }).unwrap_err();
-        assert!(matches!(&err, NetnsError::Panicked { panic, .. } if panic == "boom 1"), "{err}");
+        assert!(
+            matches!(&err, NetnsError::Panicked { panic, .. } if panic == "boom 1"),
+            "{err}"
+        );
     }
 
     #[test]
@@ -238,9 +260,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
         nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
-        for path in [file.path(), dir.path(), &fifo, Path::new("/proc/self/ns/mnt")] {
+        for path in [
+            file.path(),
+            dir.path(),
+            &fifo,
+            Path::new("/proc/self/ns/mnt"),
+        ] {
             let err = NetnsFile::open(path).unwrap_err();
-            assert!(matches!(err, NetnsError::NotNetns { .. }), "{}: {err}", path.display());
+            assert!(
+                matches!(err, NetnsError::NotNetns { .. }),
+                "{}: {err}",
+                path.display()
+            );
             assert!(!is_netns(path));
         }
         let err = NetnsFile::open("/run/netns/there-is-none").unwrap_err();

@@ -44,7 +44,8 @@ impl PortCounters {
         self.tx_frames.fetch_add(sent.frames as u64, Relaxed);
         self.tx_bytes.fetch_add(sent.bytes, Relaxed);
         if sent.lost() > 0 {
-            self.tx_dropped.fetch_add((sent.no_room + sent.down) as u64, Relaxed);
+            self.tx_dropped
+                .fetch_add((sent.no_room + sent.down) as u64, Relaxed);
             self.tx_errors.fetch_add(sent.refused as u64, Relaxed);
         }
     }

@@ -16,6 +16,8 @@ mod sys;
 mod tap;
 #[cfg(test)]
 pub(crate) mod testnet;
+#[cfg(test)]
+mod tests;
 mod veth;
 
 use std::fmt::Debug;

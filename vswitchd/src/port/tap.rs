@@ -40,10 +40,26 @@ pub struct TapOffloads {
 impl TapOffloads {
     /// From best to none; the kernel takes a set whole or not at all.
     const LADDER: [Self; 4] = [
-        Self { csum: true, tso: true, uso: true },
-        Self { csum: true, tso: true, uso: false },
-        Self { csum: true, tso: false, uso: false },
-        Self { csum: false, tso: false, uso: false },
+        Self {
+            csum: true,
+            tso: true,
+            uso: true,
+        },
+        Self {
+            csum: true,
+            tso: true,
+            uso: false,
+        },
+        Self {
+            csum: true,
+            tso: false,
+            uso: false,
+        },
+        Self {
+            csum: false,
+            tso: false,
+            uso: false,
+        },
     ];
 
     const fn bits(self) -> libc::c_uint {
@@ -87,8 +103,12 @@ pub fn open_tap(
 ) -> Result<TapPort, PortError> {
     match netns {
         None => open_here(no, config),
-        Some(netns) => in_netns(netns, || open_here(no, config))
-            .map_err(|source| PortError::Netns { ifname: config.ifname.clone(), source })?,
+        Some(netns) => {
+            in_netns(netns, || open_here(no, config)).map_err(|source| PortError::Netns {
+                ifname: config.ifname.clone(),
+                source,
+            })?
+        }
     }
 }
 
@@ -100,14 +120,23 @@ pub fn open_tap(
 pub fn remove_tap(ifname: &IfName, netns: Option<&NetnsFile>) -> Result<bool, PortError> {
     match netns {
         None => remove_here(ifname),
-        Some(netns) => in_netns(netns, || remove_here(ifname))
-            .map_err(|source| PortError::Netns { ifname: ifname.clone(), source })?,
+        Some(netns) => {
+            in_netns(netns, || remove_here(ifname)).map_err(|source| PortError::Netns {
+                ifname: ifname.clone(),
+                source,
+            })?
+        }
     }
 }
 
 fn remove_here(ifname: &IfName) -> Result<bool, PortError> {
-    let failed =
-        |step| move |source| PortError::Tap { ifname: ifname.clone(), step, source };
+    let failed = |step| {
+        move |source| PortError::Tap {
+            ifname: ifname.clone(),
+            step,
+            source,
+        }
+    };
     let control = sys::control_socket().map_err(failed("socket"))?;
     if sys::if_index(&control, ifname.as_str()).is_err() {
         return Ok(false);
@@ -120,15 +149,23 @@ fn remove_here(ifname: &IfName) -> Result<bool, PortError> {
 
 fn open_here(no: PortNo, config: &TapConfig) -> Result<TapPort, PortError> {
     let ifname = &config.ifname;
-    let failed =
-        |step| move |source| PortError::Tap { ifname: ifname.clone(), step, source };
+    let failed = |step| {
+        move |source| PortError::Tap {
+            ifname: ifname.clone(),
+            step,
+            source,
+        }
+    };
     let control = sys::control_socket().map_err(failed("socket"))?;
     let reattached = sys::if_index(&control, ifname.as_str()).is_ok();
     let tap = sys::open_tun().map_err(failed("open /dev/net/tun"))?;
     let actual = sys::tun_set_iff(&tap, ifname.as_str()).map_err(failed("TUNSETIFF"))?;
     if actual != ifname.as_str() {
         // The kernel fills in a `%d`; such a device must not stay under a name nobody knows.
-        return Err(PortError::Renamed { ifname: ifname.clone(), actual });
+        return Err(PortError::Renamed {
+            ifname: ifname.clone(),
+            actual,
+        });
     }
     sys::tun_set_vnet_hdr_len(&tap).map_err(failed("TUNSETVNETHDRSZ"))?;
     let offloads = grant_offloads(&tap).map_err(failed("TUNSETOFFLOAD"))?;
@@ -143,11 +180,18 @@ fn open_here(no: PortNo, config: &TapConfig) -> Result<TapPort, PortError> {
     let port = Port {
         no,
         ifname: ifname.clone(),
-        rx: Some(Box::new(TapRx { tap: Arc::clone(&tap) })),
+        rx: Some(Box::new(TapRx {
+            tap: Arc::clone(&tap),
+        })),
         tx: Box::new(TapTx { tap, link }),
         counters: Arc::default(),
     };
-    Ok(TapPort { port, offloads, reattached, if_index: if_index.unsigned_abs() })
+    Ok(TapPort {
+        port,
+        offloads,
+        reattached,
+        if_index: if_index.unsigned_abs(),
+    })
 }
 
 fn grant_offloads(tap: &OwnedFd) -> io::Result<TapOffloads> {
@@ -175,7 +219,9 @@ impl PortRx for TapRx {
         let mut received = Received::default();
         // A bad frame is followed by another try in the same slot: two counts, one bound.
         while received.frames + received.bad < frames.len() {
-            let Some(slot) = frames.get_mut(received.frames) else { break };
+            let Some(slot) = frames.get_mut(received.frames) else {
+                break;
+            };
             match sys::read_frame(&self.tap, slot) {
                 Ok(true) => received.frames += 1,
                 Ok(false) => received.bad += 1,

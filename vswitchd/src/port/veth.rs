@@ -28,23 +28,37 @@ pub fn open_veth(
 ) -> Result<Port, PortError> {
     match netns {
         None => open_here(no, ifname),
-        Some(netns) => in_netns(netns, || open_here(no, ifname))
-            .map_err(|source| PortError::Netns { ifname: ifname.clone(), source })?,
+        Some(netns) => {
+            in_netns(netns, || open_here(no, ifname)).map_err(|source| PortError::Netns {
+                ifname: ifname.clone(),
+                source,
+            })?
+        }
     }
 }
 
 fn open_here(no: PortNo, ifname: &IfName) -> Result<Port, PortError> {
-    let failed = |(step, source)| PortError::PacketSocket { ifname: ifname.clone(), step, source };
+    let failed = |(step, source)| PortError::PacketSocket {
+        ifname: ifname.clone(),
+        step,
+        source,
+    };
     let socket = sys::packet_socket().map_err(failed)?;
-    let if_index = sys::if_index(&socket, ifname.as_str())
-        .map_err(|source| PortError::FindInterface { ifname: ifname.clone(), source })?;
+    let if_index =
+        sys::if_index(&socket, ifname.as_str()).map_err(|source| PortError::FindInterface {
+            ifname: ifname.clone(),
+            source,
+        })?;
     sys::bind_packet_socket(&socket, if_index).map_err(failed)?;
     let socket = Arc::new(socket);
     let link = LinkProbe::new(Arc::clone(&socket), if_index);
     Ok(Port {
         no,
         ifname: ifname.clone(),
-        rx: Some(Box::new(VethRx { socket: Arc::clone(&socket), link: link.clone() })),
+        rx: Some(Box::new(VethRx {
+            socket: Arc::clone(&socket),
+            link: link.clone(),
+        })),
         tx: Box::new(VethTx { socket, link }),
         counters: Arc::default(),
     })
