@@ -27,7 +27,13 @@ impl RuleSet {
         actions: Vec<Action>,
         origin: &Arc<Origin>,
     ) {
-        self.add_with_cookie((table, priority), matches, actions, origin, cookie_of(origin));
+        self.add_with_cookie(
+            (table, priority),
+            matches,
+            actions,
+            origin,
+            cookie_of(origin),
+        );
     }
 
     /// Adds a rule whose owner chose the cookie.

@@ -102,7 +102,9 @@ impl ReconcileHandle {
     pub fn cluster(&self, changes: Vec<ClusterChange>) {
         self.tell(|intent| {
             let cluster = Arc::make_mut(&mut intent.cluster);
-            changes.into_iter().fold(false, |changed, change| cluster.apply(change) | changed)
+            changes
+                .into_iter()
+                .fold(false, |changed, change| cluster.apply(change) | changed)
         });
     }
 
@@ -160,8 +162,12 @@ impl ReconcileHandle {
     pub async fn settled(&self) -> Result<Epoch, ReconcileStopped> {
         let wanted = self.shared.lock().generation;
         let mut progress = self.progress.clone();
-        let reached = progress.wait_for(|progress| progress.generation >= wanted).await;
-        reached.map(|progress| progress.epoch).map_err(|_| ReconcileStopped)
+        let reached = progress
+            .wait_for(|progress| progress.generation >= wanted)
+            .await;
+        reached
+            .map(|progress| progress.epoch)
+            .map_err(|_| ReconcileStopped)
     }
 
     /// Returns what is in force.
@@ -189,14 +195,22 @@ impl<P: Publish> Reconciler<P> {
     /// Starts the thread. It installs the base rules and the gateway port at once.
     #[must_use]
     pub fn start(publish: Arc<P>, config: ReconcileConfig) -> (ReconcileHandle, JoinHandle<()>) {
-        let inbox = Inbox { intent: Intent::new(config), generation: 1, is_stopped: false };
+        let inbox = Inbox {
+            intent: Intent::new(config),
+            generation: 1,
+            is_stopped: false,
+        };
         let shared = Arc::new(Shared {
             inbox: Mutex::new(inbox),
             told: Condvar::new(),
             snapshot: ArcSwap::default(),
         });
         let (sender, progress) = watch::channel(Progress::default());
-        let reconciler = Self { publish, shared: Arc::clone(&shared), progress: sender };
+        let reconciler = Self {
+            publish,
+            shared: Arc::clone(&shared),
+            progress: sender,
+        };
         let thread = std::thread::spawn(move || reconciler.run());
         (ReconcileHandle { shared, progress }, thread)
     }
@@ -215,7 +229,9 @@ impl<P: Publish> Reconciler<P> {
             warn_of_new(&program.problems, &problems);
             problems.clone_from(&program.problems);
             done.generation = generation;
-            self.shared.snapshot.store(snapshot(intent, program, &installed, done.epoch));
+            self.shared
+                .snapshot
+                .store(snapshot(intent, program, &installed, done.epoch));
             tracing::debug!(generation, epoch = done.epoch.0, "reconciled");
             self.progress.send_replace(done);
         }
@@ -225,8 +241,11 @@ impl<P: Publish> Reconciler<P> {
     fn next(&self, done: u64) -> Option<(Intent, u64)> {
         let inbox = self.shared.lock();
         let waiting = |inbox: &mut Inbox| inbox.generation == done && !inbox.is_stopped;
-        let inbox =
-            self.shared.told.wait_while(inbox, waiting).unwrap_or_else(PoisonError::into_inner);
+        let inbox = self
+            .shared
+            .told
+            .wait_while(inbox, waiting)
+            .unwrap_or_else(PoisonError::into_inner);
         let is_left = inbox.generation != done;
         is_left.then(|| (inbox.intent.clone(), inbox.generation))
     }
@@ -241,7 +260,9 @@ fn snapshot(
     let attached = intent.attached.into_iter();
     Arc::new(Snapshot {
         cluster: intent.cluster,
-        attachments: attached.map(|(no, attached)| (no, attached.attachment)).collect(),
+        attachments: attached
+            .map(|(no, attached)| (no, attached.attachment))
+            .collect(),
         program: Arc::new(program),
         installed: Arc::clone(installed),
         epoch,

@@ -42,7 +42,10 @@ pub(super) fn icmpv6(first: u16, last: u16) -> Match {
 
 /// Demands ARP.
 pub(super) fn arp() -> Match {
-    Match { eth_type: Some(ether_type::ARP), ..Match::default() }
+    Match {
+        eth_type: Some(ether_type::ARP),
+        ..Match::default()
+    }
 }
 
 /// EtherType of an address's family.
@@ -54,7 +57,11 @@ pub(super) fn ether_type_of(net: IpNet) -> u16 {
 }
 
 pub(super) fn builtin(part: &str) -> Arc<Origin> {
-    Arc::new(Origin { kind: "Builtin", name: "switch".to_owned(), part: part.to_owned() })
+    Arc::new(Origin {
+        kind: "Builtin",
+        name: "switch".to_owned(),
+        part: part.to_owned(),
+    })
 }
 
 /// Adds what leads from table to table.
@@ -77,7 +84,12 @@ pub(super) fn add_spine(rules: &mut RuleSet) {
         (T::Output, vec![CtCommit, Output]),
     ];
     for (table, actions) in spine {
-        rules.add((table, priority::DEFAULT), Match::default(), actions, &origin);
+        rules.add(
+            (table, priority::DEFAULT),
+            Match::default(),
+            actions,
+            &origin,
+        );
     }
 }
 
@@ -86,16 +98,20 @@ pub(super) fn add_spine(rules: &mut RuleSet) {
 pub(super) fn add_connection_rules(rules: &mut RuleSet) {
     let tracked = |flag| {
         let value = CtState::TRK | flag;
-        Match { ct_state: Some(CtStateMatch { value, mask: value }), ..Match::default() }
+        Match {
+            ct_state: Some(CtStateMatch { value, mask: value }),
+            ..Match::default()
+        }
     };
     let invalid = builtin("invalid connection state");
     let actions = vec![Action::Drop(DropReason::CtInvalid)];
     let at = (TableId::ServiceLb, priority::REPLY);
     rules.add(at, tracked(CtState::INV), actions, &invalid);
     let origin = builtin("replies and related errors");
-    for (table, next) in
-        [(TableId::EgressRule, TableId::Forward), (TableId::IngressRule, TableId::Output)]
-    {
+    for (table, next) in [
+        (TableId::EgressRule, TableId::Forward),
+        (TableId::IngressRule, TableId::Output),
+    ] {
         for flag in [CtState::RPL, CtState::REL] {
             let at = (table, priority::REPLY);
             rules.add(at, tracked(flag), vec![Action::Goto(next)], &origin);
@@ -106,15 +122,36 @@ pub(super) fn add_connection_rules(rules: &mut RuleSet) {
 /// Adds the gateway port. What comes out of the node's stack may have any source but a local
 /// pod's: those send through their own ports.
 pub(super) fn add_gateway(rules: &mut RuleSet, gateway: &GatewaySpec) {
-    let origin =
-        Arc::new(Origin { kind: "Gateway", name: gateway.name.clone(), part: String::new() });
-    let from = Match { in_port: Some(gateway.port_no), ..Match::default() };
-    let classify =
-        vec![Action::SetClass(PortClass::Gateway), Action::Goto(TableId::SpoofGuard)];
-    rules.add((TableId::Classify, Priority(100)), from.clone(), classify, &origin);
-    let as_pod = Match { ip_src: Some(AddressMatch::Set(local_pods_set())), ..from.clone() };
+    let origin = Arc::new(Origin {
+        kind: "Gateway",
+        name: gateway.name.clone(),
+        part: String::new(),
+    });
+    let from = Match {
+        in_port: Some(gateway.port_no),
+        ..Match::default()
+    };
+    let classify = vec![
+        Action::SetClass(PortClass::Gateway),
+        Action::Goto(TableId::SpoofGuard),
+    ];
+    rules.add(
+        (TableId::Classify, Priority(100)),
+        from.clone(),
+        classify,
+        &origin,
+    );
+    let as_pod = Match {
+        ip_src: Some(AddressMatch::Set(local_pods_set())),
+        ..from.clone()
+    };
     let spoofed = vec![Action::Drop(DropReason::Spoofed)];
-    rules.add((TableId::SpoofGuard, Priority(200)), as_pod, spoofed, &origin);
+    rules.add(
+        (TableId::SpoofGuard, Priority(200)),
+        as_pod,
+        spoofed,
+        &origin,
+    );
     let on = vec![Action::Goto(TableId::ArpResponder)];
     rules.add((TableId::SpoofGuard, Priority(100)), from, on, &origin);
 }

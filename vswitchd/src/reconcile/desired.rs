@@ -73,7 +73,10 @@ pub(super) fn build(intent: &Intent) -> (Desired, PolicyProgram) {
     }
     let mut sets = program.sets.clone();
     let local = endpoints.values().flat_map(|endpoint| &endpoint.addresses);
-    sets.insert(base::local_pods_set(), local.map(|ip| IpNet::from(*ip)).collect());
+    sets.insert(
+        base::local_pods_set(),
+        local.map(|ip| IpNet::from(*ip)).collect(),
+    );
     let desired = Desired {
         rules: rules.into_rules(),
         sets,
@@ -90,8 +93,11 @@ fn base_rules(intent: &Intent, endpoints: &BTreeMap<PortNo, LocalEndpoint>) -> R
     base::add_connection_rules(&mut rules);
     base::add_gateway(&mut rules, gateway);
     responder::add_unknown(&mut rules);
-    let origin =
-        Arc::new(Origin { kind: "Gateway", name: gateway.name.clone(), part: String::new() });
+    let origin = Arc::new(Origin {
+        kind: "Gateway",
+        name: gateway.name.clone(),
+        part: String::new(),
+    });
     for ip in &gateway.addresses {
         responder::add_address(&mut rules, (gateway.port_no, gateway.mac), *ip, &origin);
     }
@@ -105,7 +111,11 @@ fn base_rules(intent: &Intent, endpoints: &BTreeMap<PortNo, LocalEndpoint>) -> R
 fn add_pod(rules: &mut RuleSet, endpoint: &LocalEndpoint) {
     let name = endpoint.pod.to_string();
     let part = format!("port {}", endpoint.port_no);
-    let origin = Arc::new(Origin { kind: "Pod", name, part });
+    let origin = Arc::new(Origin {
+        kind: "Pod",
+        name,
+        part,
+    });
     spoof_guard::add_pod(rules, endpoint, &origin);
     for ip in &endpoint.addresses {
         responder::add_address(rules, (endpoint.port_no, endpoint.mac), *ip, &origin);
@@ -129,8 +139,11 @@ fn add_admin_flow(rules: &mut RuleSet, flow: &AdminFlow) {
     if !actions.iter().any(decides) {
         actions.push(Action::Goto(TableId::Conntrack));
     }
-    let origin =
-        Arc::new(Origin { kind: "AdminFlow", name: flow.name.clone(), part: String::new() });
+    let origin = Arc::new(Origin {
+        kind: "AdminFlow",
+        name: flow.name.clone(),
+        part: String::new(),
+    });
     let at = (TableId::Admin, flow.priority);
     rules.add_with_cookie(at, flow.matches.clone(), actions, &origin, flow.cookie);
 }
@@ -155,7 +168,13 @@ fn ports(intent: &Intent) -> BTreeMap<PortNo, DesiredPort> {
         (no, DesiredPort { spec, container_id })
     });
     let mut ports: BTreeMap<PortNo, DesiredPort> = pods.collect();
-    ports.insert(no, DesiredPort { spec: own, container_id: String::new() });
+    ports.insert(
+        no,
+        DesiredPort {
+            spec: own,
+            container_id: String::new(),
+        },
+    );
     ports
 }
 
@@ -165,9 +184,14 @@ fn owners(
 ) -> BTreeMap<IpAddr, AddressOwner> {
     let mut owners = pod_owners(&intent.cluster);
     for endpoint in endpoints.values() {
-        let Some(attached) = intent.attached.get(&endpoint.port_no) else { continue };
+        let Some(attached) = intent.attached.get(&endpoint.port_no) else {
+            continue;
+        };
         let container_id = attached.attachment.container_id.clone();
-        let owner = AddressOwner::Attachment { port_no: endpoint.port_no, container_id };
+        let owner = AddressOwner::Attachment {
+            port_no: endpoint.port_no,
+            container_id,
+        };
         owners.extend(endpoint.addresses.iter().map(|ip| (*ip, owner.clone())));
     }
     let gateway = intent.config.gateway.addresses.iter();

@@ -24,7 +24,11 @@ const TO_GATEWAY: Priority = Priority(10);
 
 fn to(net: IpNet) -> Match {
     let (eth_type, ip_dst) = (Some(ether_type_of(net)), Some(AddressMatch::Net(net)));
-    Match { eth_type, ip_dst, ..Match::default() }
+    Match {
+        eth_type,
+        ip_dst,
+        ..Match::default()
+    }
 }
 
 /// Adds the ways to a local pod's addresses; its ingress policies come next.
@@ -35,30 +39,69 @@ pub(super) fn add_pod(rules: &mut RuleSet, endpoint: &LocalEndpoint, origin: &Ar
             Action::SetOutPort(endpoint.port_no),
             Action::Goto(TableId::IngressRule),
         ];
-        rules.add((TableId::Forward, KNOWN), to(IpNet::from(*ip)), actions, origin);
+        rules.add(
+            (TableId::Forward, KNOWN),
+            to(IpNet::from(*ip)),
+            actions,
+            origin,
+        );
     }
 }
 
 /// Adds the way to the node and through it to everything that is not on this switch.
 pub(super) fn add_gateway(rules: &mut RuleSet, config: &ReconcileConfig) {
     let gateway = &config.gateway;
-    let origin =
-        Arc::new(Origin { kind: "Gateway", name: gateway.name.clone(), part: String::new() });
+    let origin = Arc::new(Origin {
+        kind: "Gateway",
+        name: gateway.name.clone(),
+        part: String::new(),
+    });
     for ip in &gateway.addresses {
         let matches = to(IpNet::from(*ip));
-        rules.add((TableId::Forward, KNOWN), matches, leave_through(gateway), &origin);
+        rules.add(
+            (TableId::Forward, KNOWN),
+            matches,
+            leave_through(gateway),
+            &origin,
+        );
     }
     for class in [PortClass::Pod, PortClass::Vm] {
-        let matches = Match { class: Some(class), ..Match::default() };
-        rules.add((TableId::Forward, TO_GATEWAY), matches, leave_through(gateway), &origin);
+        let matches = Match {
+            class: Some(class),
+            ..Match::default()
+        };
+        rules.add(
+            (TableId::Forward, TO_GATEWAY),
+            matches,
+            leave_through(gateway),
+            &origin,
+        );
     }
     let nowhere = builtin("not on this switch, nor anywhere else");
     let no_route = || vec![Action::Drop(DropReason::NoRoute)];
-    for net in config.pod_cidrs.iter().map(IpNet::trunc).chain([link_local()]) {
-        rules.add((TableId::Forward, NOWHERE_ELSE), to(net), no_route(), &nowhere);
+    for net in config
+        .pod_cidrs
+        .iter()
+        .map(IpNet::trunc)
+        .chain([link_local()])
+    {
+        rules.add(
+            (TableId::Forward, NOWHERE_ELSE),
+            to(net),
+            no_route(),
+            &nowhere,
+        );
     }
-    let returned = Match { class: Some(PortClass::Gateway), ..Match::default() };
-    rules.add((TableId::Forward, FROM_GATEWAY), returned, no_route(), &nowhere);
+    let returned = Match {
+        class: Some(PortClass::Gateway),
+        ..Match::default()
+    };
+    rules.add(
+        (TableId::Forward, FROM_GATEWAY),
+        returned,
+        no_route(),
+        &nowhere,
+    );
     add_multicast(rules);
 }
 

@@ -101,7 +101,13 @@ impl Intent {
         self.next_order += 1;
         self.mtus.remove(&port);
         self.set_midstream(port, mode.midstream);
-        self.attached.insert(port, Attached { attachment: Arc::new(attachment), order });
+        self.attached.insert(
+            port,
+            Attached {
+                attachment: Arc::new(attachment),
+                order,
+            },
+        );
     }
 
     pub(super) fn detach(&mut self, port: PortNo) -> bool {
@@ -111,14 +117,21 @@ impl Intent {
     }
 
     pub(super) fn set_midstream(&mut self, port: PortNo, midstream: bool) -> bool {
-        if midstream { self.midstream.insert(port) } else { self.midstream.remove(&port) }
+        if midstream {
+            self.midstream.insert(port)
+        } else {
+            self.midstream.remove(&port)
+        }
     }
 
     /// Returns the node's addresses, the gateway's included.
     pub(super) fn node_facts(&self) -> NodeFacts {
         let mut addresses = self.node_addresses.clone();
         addresses.extend(&self.config.gateway.addresses);
-        NodeFacts { addresses, is_synced: self.is_synced }
+        NodeFacts {
+            addresses,
+            is_synced: self.is_synced,
+        }
     }
 
     /// Returns the local pods' ports, each address at one of them: the one attached last has
@@ -130,7 +143,9 @@ impl Intent {
         let mut endpoints = BTreeMap::new();
         for attached in latest_first {
             let mut endpoint = LocalEndpoint::from(attached.attachment.as_ref());
-            endpoint.addresses.retain(|ip| names_a_pod(*ip) && taken.insert(*ip));
+            endpoint
+                .addresses
+                .retain(|ip| names_a_pod(*ip) && taken.insert(*ip));
             endpoints.insert(endpoint.port_no, endpoint);
         }
         endpoints

@@ -12,9 +12,14 @@ use super::desired::Desired;
 /// Returns what turns `installed` into `desired`; empty if they are the same.
 #[must_use]
 pub fn plan(desired: &Desired, installed: &Desired) -> Transaction {
-    let gone = installed.rules.keys().filter(|id| !desired.rules.contains_key(id));
-    let differing =
-        desired.rules.iter().filter(|(id, rule)| installed.rules.get(id) != Some(rule));
+    let gone = installed
+        .rules
+        .keys()
+        .filter(|id| !desired.rules.contains_key(id));
+    let differing = desired
+        .rules
+        .iter()
+        .filter(|(id, rule)| installed.rules.get(id) != Some(rule));
     Transaction {
         remove_rules: gone.copied().collect(),
         add_rules: differing.map(|(_, rule)| rule.clone()).collect(),
@@ -40,7 +45,10 @@ fn set_updates(desired: &Desired, installed: &Desired) -> Vec<(SetName, SetUpdat
             Some(before) => member_updates(name, members, before, &mut updates),
         }
     }
-    let gone = installed.sets.keys().filter(|name| !desired.sets.contains_key(name));
+    let gone = installed
+        .sets
+        .keys()
+        .filter(|name| !desired.sets.contains_key(name));
     updates.extend(gone.map(|name| (name.clone(), SetUpdate::Delete)));
     updates
 }
@@ -63,19 +71,31 @@ fn member_updates(
 
 fn port_updates(desired: &Desired, installed: &Desired) -> Vec<PortUpdate> {
     let is_kept = |no, container_id: &str| {
-        desired.ports.get(no).is_some_and(|port| port.container_id == container_id)
+        desired
+            .ports
+            .get(no)
+            .is_some_and(|port| port.container_id == container_id)
     };
-    let gone = installed.ports.iter().filter(|(no, port)| !is_kept(no, &port.container_id));
-    let differing =
-        desired.ports.iter().filter(|(no, port)| installed.ports.get(no) != Some(port));
+    let gone = installed
+        .ports
+        .iter()
+        .filter(|(no, port)| !is_kept(no, &port.container_id));
+    let differing = desired
+        .ports
+        .iter()
+        .filter(|(no, port)| installed.ports.get(no) != Some(port));
     // A number that passes to another container is removed first, with its connections.
     let removals = gone.map(|(no, _)| PortUpdate::Remove(*no));
-    removals.chain(differing.map(|(_, port)| PortUpdate::Upsert(port.spec.clone()))).collect()
+    removals
+        .chain(differing.map(|(_, port)| PortUpdate::Upsert(port.spec.clone())))
+        .collect()
 }
 
 /// Addresses that had an owner and have none or another now.
 fn changed_hands(desired: &Desired, installed: &Desired) -> Vec<IpAddr> {
-    let changed =
-        installed.owners.iter().filter(|(ip, owner)| desired.owners.get(ip) != Some(owner));
+    let changed = installed
+        .owners
+        .iter()
+        .filter(|(ip, owner)| desired.owners.get(ip) != Some(owner));
     changed.map(|(ip, _)| *ip).collect()
 }

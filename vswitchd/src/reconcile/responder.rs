@@ -29,15 +29,25 @@ pub(super) fn add_address(
     let (asked, answer, unknown) = match ip {
         IpAddr::V4(_) => {
             let ip_dst = Some(AddressMatch::Net(IpNet::from(ip)));
-            let asked = Match { ip_proto: Some(ARP_REQUEST), ip_dst, ..arp() };
+            let asked = Match {
+                ip_proto: Some(ARP_REQUEST),
+                ip_dst,
+                ..arp()
+            };
             (asked, Action::ArpReply(mac), DropReason::ArpUnknown)
         }
         IpAddr::V6(target) => {
-            let asked = Match { nd_target: Some(target), ..solicitation() };
+            let asked = Match {
+                nd_target: Some(target),
+                ..solicitation()
+            };
             (asked, Action::NdAdvertise(mac), DropReason::NdUnknown)
         }
     };
-    let by_owner = Match { in_port: Some(port), ..asked.clone() };
+    let by_owner = Match {
+        in_port: Some(port),
+        ..asked.clone()
+    };
     // An answer to the owner would tell it that its address is taken (RFC 5227, RFC 4862).
     let at = (TableId::ArpResponder, OWNER);
     rules.add(at, by_owner, vec![Action::Drop(unknown)], origin);
@@ -48,11 +58,24 @@ pub(super) fn add_address(
 pub(super) fn add_unknown(rules: &mut RuleSet) {
     let at = (TableId::ArpResponder, UNKNOWN);
     let origin = builtin("nobody has the address");
-    rules.add(at, arp(), vec![Action::Drop(DropReason::ArpUnknown)], &origin);
+    rules.add(
+        at,
+        arp(),
+        vec![Action::Drop(DropReason::ArpUnknown)],
+        &origin,
+    );
     let discovery = icmpv6(icmpv6_type::ROUTER_SOLICITATION, icmpv6_type::REDIRECT);
-    rules.add(at, discovery, vec![Action::Drop(DropReason::NdUnknown)], &origin);
+    rules.add(
+        at,
+        discovery,
+        vec![Action::Drop(DropReason::NdUnknown)],
+        &origin,
+    );
 }
 
 fn solicitation() -> Match {
-    icmpv6(icmpv6_type::NEIGHBOUR_SOLICITATION, icmpv6_type::NEIGHBOUR_SOLICITATION)
+    icmpv6(
+        icmpv6_type::NEIGHBOUR_SOLICITATION,
+        icmpv6_type::NEIGHBOUR_SOLICITATION,
+    )
 }
