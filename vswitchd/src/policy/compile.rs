@@ -11,7 +11,7 @@ use vswitch_datapath::pipeline::Origin;
 
 use super::direction::Direction;
 use super::endpoints;
-use super::members::{Member, Members, Scope, single};
+use super::members::{Member, Members, single};
 use super::peers::{Peer, PodPeer, by_number};
 use super::ports::PortDemand;
 use super::program::{NodeFacts, PolicyProblem, PolicyProgram, node_set, priority};
@@ -67,12 +67,8 @@ impl Output {
 }
 
 fn compile_policy(policy: &PolicyRecord, members: &Members<'_>, out: &mut Output) {
-    let scope = Scope::Namespace(policy.key.namespace.clone());
     let (selector, is_understood) = subject_selector(policy, out);
-    let selected: Vec<&Member<'_>> = members
-        .select(&scope, &selector)
-        .filter(|member| member.is_local)
-        .collect();
+    let selected: Vec<&Member<'_>> = members.subjects(&policy.key.namespace, &selector).collect();
     if selected.is_empty() {
         return;
     }

@@ -15,15 +15,22 @@ use crate::state::{
 #[derive(Debug)]
 pub(super) struct Member<'a> {
     pub(super) pod: &'a PodRecord,
-    namespace: Option<&'a NamespaceRecord>,
     pub(super) addresses: Vec<IpAddr>,
-    pub(super) is_local: bool,
+}
+
+/// Those of one namespace.
+#[derive(Debug)]
+struct NamespaceMembers<'a> {
+    /// `None` if the namespace itself has not been heard of.
+    record: Option<&'a NamespaceRecord>,
+    local: Vec<Member<'a>>,
+    remote: Vec<Member<'a>>,
 }
 
 /// All such pods, by namespace.
 #[derive(Debug)]
 pub(super) struct Members<'a> {
-    by_namespace: BTreeMap<&'a str, Vec<Member<'a>>>,
+    by_namespace: BTreeMap<&'a str, NamespaceMembers<'a>>,
 }
 
 /// Which pods a peer means.
@@ -68,26 +75,41 @@ impl<'a> Members<'a> {
                 .extend(&endpoint.addresses);
             taken.extend(&endpoint.addresses);
         }
-        let mut by_namespace: BTreeMap<&str, Vec<Member<'_>>> = BTreeMap::new();
+        let mut by_namespace: BTreeMap<&str, NamespaceMembers<'_>> = BTreeMap::new();
         for pod in state.pods().filter(|pod| is_addressable(pod)) {
-            let local = attached.get(&pod.key);
-            let addresses = match local {
-                Some(addresses) => addresses.clone(),
-                None => claimed(state, pod)
-                    .filter(|ip| !taken.contains(ip))
-                    .collect(),
-            };
             let name = pod.key.namespace.as_str();
-            let namespace = state.namespace(name).map(AsRef::as_ref);
-            let member = Member {
-                pod,
-                namespace,
-                addresses,
-                is_local: local.is_some(),
-            };
-            by_namespace.entry(name).or_default().push(member);
+            let namespace = by_namespace.entry(name).or_insert_with(|| {
+                let record = state.namespace(name).map(AsRef::as_ref);
+                NamespaceMembers {
+                    record,
+                    local: Vec::new(),
+                    remote: Vec::new(),
+                }
+            });
+            if let Some(addresses) = attached.get(&pod.key) {
+                namespace.local.push(Member {
+                    pod,
+                    addresses: addresses.clone(),
+                });
+            } else {
+                let addresses = claimed(state, pod)
+                    .filter(|ip| !taken.contains(ip))
+                    .collect();
+                namespace.remote.push(Member { pod, addresses });
+            }
         }
         Self { by_namespace }
+    }
+
+    /// Returns the pods of this node that a policy of the namespace selects.
+    pub(super) fn subjects<'s>(
+        &'s self,
+        namespace: &str,
+        selector: &'s Selector,
+    ) -> impl Iterator<Item = &'s Member<'a>> {
+        let namespace = self.by_namespace.get(namespace);
+        let local = namespace.into_iter().flat_map(|namespace| &namespace.local);
+        local.filter(|member| selector.matches(&member.pod.labels))
     }
 
     /// Returns the pods that a selector finds in a scope.
@@ -99,19 +121,19 @@ impl<'a> Members<'a> {
         scope: &'s Scope,
         selector: &'s Selector,
     ) -> impl Iterator<Item = &'s Member<'a>> {
-        let namespaces: Box<dyn Iterator<Item = &'s Vec<Member<'a>>>> = match scope {
+        let namespaces: Box<dyn Iterator<Item = &'s NamespaceMembers<'a>>> = match scope {
+            Scope::Everywhere => Box::new(self.by_namespace.values()),
             Scope::Namespace(name) => Box::new(self.by_namespace.get(name.as_str()).into_iter()),
-            Scope::Everywhere | Scope::Namespaces(_) => Box::new(self.by_namespace.values()),
+            Scope::Namespaces(wanted) => {
+                let is_wanted = |of: &&NamespaceMembers<'_>| {
+                    of.record
+                        .is_some_and(|record| wanted.matches(&record.labels))
+                };
+                Box::new(self.by_namespace.values().filter(is_wanted))
+            }
         };
-        namespaces.flatten().filter(move |member| {
-            let in_scope = match scope {
-                Scope::Namespaces(wanted) => member
-                    .namespace
-                    .is_some_and(|ns| wanted.matches(&ns.labels)),
-                Scope::Everywhere | Scope::Namespace(_) => true,
-            };
-            in_scope && selector.matches(&member.pod.labels)
-        })
+        let pods = namespaces.flat_map(|namespace| namespace.local.iter().chain(&namespace.remote));
+        pods.filter(|member| selector.matches(&member.pod.labels))
     }
 }
 

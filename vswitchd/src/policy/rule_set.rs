@@ -27,7 +27,24 @@ impl RuleSet {
         actions: Vec<Action>,
         origin: &Arc<Origin>,
     ) {
-        let cookie = cookie_of(origin);
+        self.add_with_cookie(
+            (table, priority),
+            matches,
+            actions,
+            origin,
+            cookie_of(origin),
+        );
+    }
+
+    /// Adds a rule whose owner chose the cookie.
+    pub fn add_with_cookie(
+        &mut self,
+        (table, priority): (TableId, Priority),
+        matches: Match,
+        actions: Vec<Action>,
+        origin: &Arc<Origin>,
+        cookie: Cookie,
+    ) {
         let origin = Arc::clone(origin);
         let id = rule_id(table, priority, &matches, &origin);
         self.insert(Rule {

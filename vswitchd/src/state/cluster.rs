@@ -161,7 +161,7 @@ fn claimed(pod: &PodRecord) -> Vec<IpAddr> {
 
 /// Returns whether an address can be a pod's. An IPv4-mapped IPv6 address is none: on the
 /// wire it would be another address than the one it looks like.
-fn names_a_pod(ip: IpAddr) -> bool {
+pub(crate) fn names_a_pod(ip: IpAddr) -> bool {
     let is_mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
     let is_link_local = matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
     !(is_mapped || is_link_local || ip.is_unspecified() || ip.is_loopback() || ip.is_multicast())

@@ -13,6 +13,7 @@ mod selector;
 
 pub use attachment::{Attachment, LocalEndpoint};
 pub use cluster::ClusterState;
+pub(crate) use cluster::names_a_pod;
 pub use records::{
     ClusterChange, NamedPort, NamespaceRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord,
 };

@@ -126,7 +126,7 @@ fn pod() -> impl Strategy<Value = Pod> {
         1 => Just(PodPhase::Pending),
     ];
     let namespace = prop::sample::select(&NAMESPACES[..]);
-    let lies = prop::bool::weighted(0.1);
+    let lies = prop::bool::weighted(0.4);
     (namespace, some_labels(), kind, phase, named_ports(), lies).prop_map(
         |(namespace, with, (is_local, is_known, host_network), phase, ports, lies)| Pod {
             key: key(&format!("{namespace}/p")),
@@ -198,7 +198,7 @@ fn every_address(world: &World) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn compiled_rules_decide_as_the_api_is_worded(world in world()) {

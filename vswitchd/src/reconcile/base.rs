@@ -1,0 +1,157 @@
+//! The rules that every switch has: the way from table to table, and the gateway port.
+//!
+//! What each table does with a packet that nothing else in it takes is a rule of its own, so
+//! that a dump of the tables shows it.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use vswitch_api::Priority;
+use vswitch_datapath::flow::{
+    AddressMatch, CtState, CtStateMatch, Match, PortClass, SetName, ether_type, ip_proto,
+};
+use vswitch_datapath::pipeline::{Origin, TableId};
+use vswitch_datapath::{Action, DropReason};
+
+use super::intent::GatewaySpec;
+use crate::policy::{RuleSet, priority};
+
+/// The set of all local pods' addresses.
+pub(super) fn local_pods_set() -> SetName {
+    SetName("local-pods".into())
+}
+
+/// ICMPv6 types of neighbour discovery (RFC 4861 section 4) and multicast listeners (RFC 3810).
+pub(super) mod icmpv6_type {
+    pub(in super::super) const ROUTER_SOLICITATION: u16 = 133;
+    pub(in super::super) const NEIGHBOUR_SOLICITATION: u16 = 135;
+    pub(in super::super) const NEIGHBOUR_ADVERTISEMENT: u16 = 136;
+    pub(in super::super) const REDIRECT: u16 = 137;
+    pub(in super::super) const MULTICAST_LISTENER_REPORT_V2: u16 = 143;
+}
+
+/// Demands an ICMPv6 type, or one of a range of them.
+pub(super) fn icmpv6(first: u16, last: u16) -> Match {
+    Match {
+        eth_type: Some(ether_type::IPV6),
+        ip_proto: Some(ip_proto::ICMPV6),
+        tp_src: Some(vswitch_datapath::flow::PortRange { first, last }),
+        ..Match::default()
+    }
+}
+
+/// Demands ARP.
+pub(super) fn arp() -> Match {
+    Match {
+        eth_type: Some(ether_type::ARP),
+        ..Match::default()
+    }
+}
+
+/// EtherType of an address's family.
+pub(super) fn ether_type_of(net: IpNet) -> u16 {
+    match net {
+        IpNet::V4(_) => ether_type::IPV4,
+        IpNet::V6(_) => ether_type::IPV6,
+    }
+}
+
+pub(super) fn builtin(part: &str) -> Arc<Origin> {
+    Arc::new(Origin {
+        kind: "Builtin",
+        name: "switch".to_owned(),
+        part: part.to_owned(),
+    })
+}
+
+/// Adds what leads from table to table.
+pub(super) fn add_spine(rules: &mut RuleSet) {
+    use Action::{CtCommit, CtLookup, Drop, Goto, Output};
+    use TableId as T;
+    let origin = builtin("default of the table");
+    let spine: [(TableId, Vec<Action>); 12] = [
+        (T::Classify, vec![Drop(DropReason::UnknownPort)]),
+        (T::SpoofGuard, vec![Drop(DropReason::Spoofed)]),
+        (T::ArpResponder, vec![Goto(T::Admin)]),
+        (T::Admin, vec![Goto(T::Conntrack)]),
+        (T::Conntrack, vec![CtLookup, Goto(T::ServiceLb)]),
+        (T::ServiceLb, vec![Goto(T::EgressRule)]),
+        (T::EgressRule, vec![Goto(T::EgressDefault)]),
+        (T::EgressDefault, vec![Goto(T::Forward)]),
+        (T::Forward, vec![Drop(DropReason::NoRoute)]),
+        (T::IngressRule, vec![Goto(T::IngressDefault)]),
+        (T::IngressDefault, vec![Goto(T::Output)]),
+        (T::Output, vec![CtCommit, Output]),
+    ];
+    for (table, actions) in spine {
+        rules.add(
+            (table, priority::DEFAULT),
+            Match::default(),
+            actions,
+            &origin,
+        );
+    }
+}
+
+/// Adds what connection states decide: nothing invalid passes, and what answers an allowed
+/// connection, or reports an error of it, needs no leave of its own.
+pub(super) fn add_connection_rules(rules: &mut RuleSet) {
+    let tracked = |flag| {
+        let value = CtState::TRK | flag;
+        Match {
+            ct_state: Some(CtStateMatch { value, mask: value }),
+            ..Match::default()
+        }
+    };
+    let invalid = builtin("invalid connection state");
+    let actions = vec![Action::Drop(DropReason::CtInvalid)];
+    let at = (TableId::ServiceLb, priority::REPLY);
+    rules.add(at, tracked(CtState::INV), actions, &invalid);
+    let origin = builtin("replies and related errors");
+    for (table, next) in [
+        (TableId::EgressRule, TableId::Forward),
+        (TableId::IngressRule, TableId::Output),
+    ] {
+        for flag in [CtState::RPL, CtState::REL] {
+            let at = (table, priority::REPLY);
+            rules.add(at, tracked(flag), vec![Action::Goto(next)], &origin);
+        }
+    }
+}
+
+/// Adds the gateway port. What comes out of the node's stack may have any source but a local
+/// pod's: those send through their own ports.
+pub(super) fn add_gateway(rules: &mut RuleSet, gateway: &GatewaySpec) {
+    let origin = Arc::new(Origin {
+        kind: "Gateway",
+        name: gateway.name.clone(),
+        part: String::new(),
+    });
+    let from = Match {
+        in_port: Some(gateway.port_no),
+        ..Match::default()
+    };
+    let classify = vec![
+        Action::SetClass(PortClass::Gateway),
+        Action::Goto(TableId::SpoofGuard),
+    ];
+    rules.add(
+        (TableId::Classify, Priority(100)),
+        from.clone(),
+        classify,
+        &origin,
+    );
+    let as_pod = Match {
+        ip_src: Some(AddressMatch::Set(local_pods_set())),
+        ..from.clone()
+    };
+    let spoofed = vec![Action::Drop(DropReason::Spoofed)];
+    rules.add(
+        (TableId::SpoofGuard, Priority(200)),
+        as_pod,
+        spoofed,
+        &origin,
+    );
+    let on = vec![Action::Goto(TableId::ArpResponder)];
+    rules.add((TableId::SpoofGuard, Priority(100)), from, on, &origin);
+}

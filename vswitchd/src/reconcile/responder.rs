@@ -1,0 +1,81 @@
+//! ARP and neighbour discovery: the switch answers for every address it knows and forwards
+//! none of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use vswitch_api::{MacAddr, PortNo, Priority};
+use vswitch_datapath::flow::{AddressMatch, Match};
+use vswitch_datapath::pipeline::{Origin, TableId};
+use vswitch_datapath::{Action, DropReason};
+
+use super::base::{arp, builtin, icmpv6, icmpv6_type};
+use crate::policy::RuleSet;
+
+/// The owner of an address, who asks only whether somebody else has it.
+const OWNER: Priority = Priority(200);
+const ANSWER: Priority = Priority(100);
+const UNKNOWN: Priority = Priority(50);
+const ARP_REQUEST: u8 = 1;
+
+/// Adds the answer for one address that is behind a port.
+pub(super) fn add_address(
+    rules: &mut RuleSet,
+    (port, mac): (PortNo, MacAddr),
+    ip: IpAddr,
+    origin: &Arc<Origin>,
+) {
+    let (asked, answer, unknown) = match ip {
+        IpAddr::V4(_) => {
+            let ip_dst = Some(AddressMatch::Net(IpNet::from(ip)));
+            let asked = Match {
+                ip_proto: Some(ARP_REQUEST),
+                ip_dst,
+                ..arp()
+            };
+            (asked, Action::ArpReply(mac), DropReason::ArpUnknown)
+        }
+        IpAddr::V6(target) => {
+            let asked = Match {
+                nd_target: Some(target),
+                ..solicitation()
+            };
+            (asked, Action::NdAdvertise(mac), DropReason::NdUnknown)
+        }
+    };
+    let by_owner = Match {
+        in_port: Some(port),
+        ..asked.clone()
+    };
+    // An answer to the owner would tell it that its address is taken (RFC 5227, RFC 4862).
+    let at = (TableId::ArpResponder, OWNER);
+    rules.add(at, by_owner, vec![Action::Drop(unknown)], origin);
+    rules.add((TableId::ArpResponder, ANSWER), asked, vec![answer], origin);
+}
+
+/// Adds the end of whatever the switch has no answer for.
+pub(super) fn add_unknown(rules: &mut RuleSet) {
+    let at = (TableId::ArpResponder, UNKNOWN);
+    let origin = builtin("nobody has the address");
+    rules.add(
+        at,
+        arp(),
+        vec![Action::Drop(DropReason::ArpUnknown)],
+        &origin,
+    );
+    let discovery = icmpv6(icmpv6_type::ROUTER_SOLICITATION, icmpv6_type::REDIRECT);
+    rules.add(
+        at,
+        discovery,
+        vec![Action::Drop(DropReason::NdUnknown)],
+        &origin,
+    );
+}
+
+fn solicitation() -> Match {
+    icmpv6(
+        icmpv6_type::NEIGHBOUR_SOLICITATION,
+        icmpv6_type::NEIGHBOUR_SOLICITATION,
+    )
+}

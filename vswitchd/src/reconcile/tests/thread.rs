@@ -1,0 +1,151 @@
+//! The thread and its handle.
+
+use std::sync::{Arc, Condvar, Mutex};
+
+use vswitch_api::{Epoch, PortNo};
+use vswitch_datapath::DropReason;
+use vswitch_datapath::pipeline::{PortUpdate, RuleId, TableId, Transaction};
+
+use super::{GATEWAY, attachment, config, pod};
+use crate::reconcile::{PortAttachMode, Publish, ReconcileHandle, ReconcileStopped, Reconciler};
+
+/// Keeps what is published; holds publication up while it is shut.
+#[derive(Debug, Default)]
+struct Journal {
+    published: Mutex<Vec<Transaction>>,
+    is_shut: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Journal {
+    fn shut(&self, is_shut: bool) {
+        *self.is_shut.lock().unwrap() = is_shut;
+        self.opened.notify_all();
+    }
+
+    fn published(&self) -> Vec<Transaction> {
+        self.published.lock().unwrap().clone()
+    }
+}
+
+impl Publish for Journal {
+    fn publish(&self, changes: Transaction) -> Epoch {
+        let shut = self.is_shut.lock().unwrap();
+        drop(self.opened.wait_while(shut, |shut| *shut).unwrap());
+        let mut published = self.published.lock().unwrap();
+        published.push(changes);
+        Epoch(u64::try_from(published.len()).unwrap())
+    }
+}
+
+fn settled(handle: &ReconcileHandle) -> Result<Epoch, ReconcileStopped> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    runtime.block_on(handle.settled())
+}
+
+fn start() -> (Arc<Journal>, ReconcileHandle, std::thread::JoinHandle<()>) {
+    let journal = Arc::new(Journal::default());
+    let (handle, thread) = Reconciler::start(Arc::clone(&journal), config());
+    (journal, handle, thread)
+}
+
+#[test]
+fn the_base_rules_and_the_gateway_are_there_at_once() {
+    let (journal, handle, _thread) = start();
+    assert_eq!(settled(&handle), Ok(Epoch(1)));
+    let first = &journal.published()[0];
+    assert!(matches!(first.ports.as_slice(), [PortUpdate::Upsert(spec)] if spec.no == GATEWAY));
+    assert_eq!(
+        handle.snapshot().installed.rules.len(),
+        first.add_rules.len()
+    );
+    handle.stop();
+}
+
+#[test]
+fn what_was_told_is_in_force_when_settled_and_isolated_until_synced() {
+    let (journal, handle, _thread) = start();
+    handle.cluster(vec![pod("a", &[])]);
+    handle.attach(
+        attachment(10, "a", &["10.0.0.10/24"]),
+        PortAttachMode::default(),
+    );
+    settled(&handle).unwrap();
+    let isolating = |snapshot: &crate::reconcile::Snapshot| {
+        let drop = vswitch_datapath::Action::Drop(DropReason::PodUnknown);
+        let rules = snapshot.installed.rules.values();
+        rules
+            .filter(|rule| rule.actions.contains(&drop))
+            .map(|rule| rule.table)
+            .collect::<Vec<_>>()
+    };
+    let mut tables = isolating(&handle.snapshot());
+    tables.sort_unstable();
+    assert_eq!(tables, [TableId::EgressDefault, TableId::IngressDefault]);
+    handle.cluster_synced();
+    let epoch = settled(&handle).unwrap();
+    let snapshot = handle.snapshot();
+    assert!(isolating(&snapshot).is_empty());
+    assert_eq!(snapshot.epoch, epoch);
+    assert!(snapshot.attachments.contains_key(&PortNo(10)));
+    let removed: Vec<RuleId> = journal
+        .published()
+        .into_iter()
+        .flat_map(|t| t.remove_rules)
+        .collect();
+    assert_eq!(removed.len(), 2);
+    handle.stop();
+}
+
+#[test]
+fn a_burst_is_taken_together() {
+    let (journal, handle, _thread) = start();
+    settled(&handle).unwrap();
+    journal.shut(true);
+    for port in 10..60 {
+        let address = format!("10.0.0.{port}/24");
+        handle.attach(
+            attachment(port, "a", &[&address]),
+            PortAttachMode::default(),
+        );
+    }
+    journal.shut(false);
+    settled(&handle).unwrap();
+    // The first, whatever was under way when publication was held up, and the rest.
+    assert!(
+        journal.published().len() <= 3,
+        "{}",
+        journal.published().len()
+    );
+    assert_eq!(handle.snapshot().attachments.len(), 50);
+    handle.stop();
+}
+
+#[test]
+fn telling_what_is_known_publishes_nothing() {
+    let (journal, handle, _thread) = start();
+    handle.cluster(vec![pod("a", &["10.0.1.1"])]);
+    handle.set_node_addresses(vec!["192.168.0.1".parse().unwrap()]);
+    settled(&handle).unwrap();
+    let published = journal.published().len();
+    handle.cluster(vec![pod("a", &["10.0.1.1"])]);
+    handle.set_node_addresses(vec!["192.168.0.1".parse().unwrap()]);
+    handle.detach(PortNo(77));
+    handle.set_admin_flows(Vec::new());
+    settled(&handle).unwrap();
+    assert_eq!(journal.published().len(), published);
+    handle.stop();
+}
+
+#[test]
+fn a_stopped_reconciler_ends_its_thread_and_says_so() {
+    let (_journal, handle, thread) = start();
+    settled(&handle).unwrap();
+    handle.stop();
+    thread.join().unwrap();
+    handle.detach(PortNo(1));
+    handle.cluster_synced();
+    assert_eq!(settled(&handle), Err(ReconcileStopped));
+}
