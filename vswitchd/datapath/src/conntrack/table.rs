@@ -27,8 +27,8 @@ const ENTRIES_PER_SHARD: usize = 256;
 const EXPIRE_BUDGET: usize = 16_384;
 /// Connections of one shard that early drop looks at (nf_conntrack: NF_CT_EVICTION_RANGE).
 const EVICTION_LOOKS: usize = 8;
-/// Shards that early drop tries, so that a flood against a full table stays cheap.
-const EVICTION_SHARDS: usize = 8;
+/// Shards that early drop tries (a small table's again), so that a flood against a full table stays cheap.
+const EVICTION_TRIES: usize = 8;
 /// Datagrams under way whose first fragment is remembered, over all shards.
 const MAX_FRAGMENTED: usize = 8_192;
 
@@ -208,20 +208,15 @@ impl ConnTable {
     /// Removes the oldest unanswered connection among a few; returns whether there was one.
     fn early_drop(&self, hash: u64, now: Timestamp) -> bool {
         let start = self.shard_at(hash);
-        let order = self
-            .shards
-            .iter()
-            .cycle()
-            .skip(start)
-            .take(self.shards.len());
-        order.take(EVICTION_SHARDS).any(|shard| {
+        let order = self.shards.iter().cycle().skip(start).take(EVICTION_TRIES);
+        order.zip(0..).any(|(shard, nth)| {
             let mut shard = lock(&shard.connections);
             let rank = |conn: &Connection| {
                 let expired = conn.is_expired(now);
                 (expired || !conn.is_assured())
                     .then(|| (!expired, conn.is_replied(), conn.last_seen()))
             };
-            let Some(at) = shard.candidate(EVICTION_LOOKS, rank) else {
+            let Some(at) = shard.candidate(hash.rotate_left(nth * 8), EVICTION_LOOKS, rank) else {
                 return false;
             };
             shard.take(at);
