@@ -112,13 +112,12 @@ impl Shard {
     }
 
     /// Takes out what is in a slot and marks it dead.
-    pub(super) fn take(&mut self, at: usize) {
-        let Some(slot) = self.slot(at) else { return };
-        let hash = slot.hash;
+    pub(super) fn take(&mut self, at: usize) -> Option<Arc<Connection>> {
+        let hash = self.slot(at)?.hash;
         if let Ok(entry) = self.index.find_entry(hash, |&other| other == at) {
             entry.remove();
         }
-        self.vacate(at);
+        self.vacate(at)
     }
 
     pub(super) fn connections(&self) -> impl Iterator<Item = &Arc<Connection>> {
@@ -133,11 +132,11 @@ impl Shard {
         self.slots.get(at).and_then(Option::as_ref)
     }
 
-    fn vacate(&mut self, at: usize) {
-        if let Some(slot) = self.slots.get_mut(at).and_then(Option::take) {
-            slot.conn.set_dead();
-            self.free.push(at);
-        }
+    fn vacate(&mut self, at: usize) -> Option<Arc<Connection>> {
+        let slot = self.slots.get_mut(at)?.take()?;
+        slot.conn.set_dead();
+        self.free.push(at);
+        Some(slot.conn)
     }
 
     fn advance_cursor(&mut self) -> usize {

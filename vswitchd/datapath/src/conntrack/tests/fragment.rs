@@ -12,7 +12,7 @@ fn first(from: End, to: End, id: u16) -> Frame {
         ip_proto::UDP,
         id,
         MORE,
-        &udp_payload(from, to, 1000).split_at(808).0,
+        udp_payload(from, to, 1000).split_at(808).0,
     )
 }
 
