@@ -35,3 +35,6 @@ pub use connection::{Connection, ConnectionInfo};
 pub use lookup::CtLookup;
 pub use table::{CommitOptions, ConnTable, ConntrackStats};
 pub use tuple::{Direction, Tuple};
+
+#[cfg(test)]
+mod tests;

@@ -23,12 +23,16 @@ use crate::time::Timestamp;
 const MAX_SHARDS: usize = 64;
 /// Connections for which another shard is worth its lock.
 const ENTRIES_PER_SHARD: usize = 256;
-/// Slots that one call of [`ConnTable::expire`] looks at.
+/// Slots that one call of [`ConnTable::expire`] looks at, at least; and the share of a larger
+/// table. Called each second it goes through the table in a quarter of a minute.
 const EXPIRE_BUDGET: usize = 16_384;
+const EXPIRE_SHARE: usize = 16;
+/// Slots that it looks at under one lock, some tens of microseconds.
+const EXPIRE_CHUNK: usize = 4_096;
 /// Connections of one shard that early drop looks at (nf_conntrack: NF_CT_EVICTION_RANGE).
 const EVICTION_LOOKS: usize = 8;
-/// Shards that early drop tries, so that a flood against a full table stays cheap.
-const EVICTION_SHARDS: usize = 8;
+/// Shards that early drop tries (a small table's again), so that a flood against a full table stays cheap.
+const EVICTION_TRIES: usize = 8;
 /// Datagrams under way whose first fragment is remembered, over all shards.
 const MAX_FRAGMENTED: usize = 8_192;
 
@@ -208,25 +212,25 @@ impl ConnTable {
     /// Removes the oldest unanswered connection among a few; returns whether there was one.
     fn early_drop(&self, hash: u64, now: Timestamp) -> bool {
         let start = self.shard_at(hash);
-        let order = self
-            .shards
-            .iter()
-            .cycle()
-            .skip(start)
-            .take(self.shards.len());
-        order.take(EVICTION_SHARDS).any(|shard| {
+        let order = self.shards.iter().cycle().skip(start).take(EVICTION_TRIES);
+        order.zip(0..).any(|(shard, nth)| {
             let mut shard = lock(&shard.connections);
             let rank = |conn: &Connection| {
                 let expired = conn.is_expired(now);
                 (expired || !conn.is_assured())
                     .then(|| (!expired, conn.is_replied(), conn.last_seen()))
             };
-            let Some(at) = shard.candidate(EVICTION_LOOKS, rank) else {
+            let Some(at) = shard.candidate(hash.rotate_left(nth * 8), EVICTION_LOOKS, rank) else {
                 return false;
             };
-            shard.take(at);
+            let expired = shard.take(at).is_some_and(|conn| conn.is_expired(now));
+            let counter = if expired {
+                &self.stats.expired
+            } else {
+                &self.stats.early_dropped
+            };
             self.entries.fetch_sub(1, Relaxed);
-            self.stats.early_dropped.fetch_add(1, Relaxed);
+            counter.fetch_add(1, Relaxed);
             true
         })
     }
@@ -305,6 +309,7 @@ impl ConnTable {
     pub fn expire(&self, now: Timestamp) -> usize {
         let mut removed = 0;
         let mut looked = 0;
+        let budget = EXPIRE_BUDGET.max(self.config.max_entries / EXPIRE_SHARE);
         for _ in 0..self.shards.len() {
             let at = self.expire_at.load(Relaxed) % self.shards.len();
             let Some(locked) = self.shards.get(at) else {
@@ -312,12 +317,12 @@ impl ConnTable {
             };
             lock(&locked.fragments).expire(now);
             let mut shard = lock(&locked.connections);
-            let slots = shard.slot_count();
+            let slots = shard.slot_count().min(EXPIRE_CHUNK);
             removed += shard.sweep(slots, |conn| conn.is_expired(now));
             drop(shard);
             self.expire_at.store(at + 1, Relaxed);
             looked += slots;
-            if looked >= EXPIRE_BUDGET {
+            if looked >= budget {
                 break;
             }
         }

@@ -102,7 +102,6 @@ impl StraySyn {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct LastSegment {
     seq: u32,
-    end: u32,
     ack: u32,
     is_reply: bool,
     has_zero_window: bool,
@@ -323,7 +322,6 @@ impl TcpTrack {
     fn note_repeats(&mut self, span: &Span, direction: Direction) {
         let mut this = LastSegment {
             seq: span.seq,
-            end: span.end,
             ack: span.ack,
             is_reply: direction == Direction::Reply,
             has_zero_window: span.win == 0,
