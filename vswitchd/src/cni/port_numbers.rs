@@ -105,7 +105,7 @@ mod tests {
     fn numbers_go_around_before_one_comes_again() {
         let store = MemoryStore::shared();
         let numbers = PortNumbers::load(store.clone(), 10..=12, [PortNo(11)].into_iter()).unwrap();
-        let mut next = || numbers.allocate().unwrap().map(|port| port.0);
+        let next = || numbers.allocate().unwrap().map(|port| port.0);
         assert_eq!((next(), next(), next()), (Some(10), Some(12), None));
         numbers.release(PortNo(10));
         assert_eq!(numbers.allocate().unwrap(), Some(PortNo(10)));

@@ -63,21 +63,20 @@ fn key(owner: &LeaseOwner) -> Vec<u8> {
     owner.to_string().into_bytes()
 }
 
+/// Returns the record; one that cannot be decoded counts as absent, so that DEL and a new
+/// ADD can replace it.
 pub(super) fn get(
     store: &SharedStore,
     owner: &LeaseOwner,
 ) -> Result<Option<AttachmentRecord>, StoreError> {
-    let key = key(owner);
-    let Some(value) = store.get(Bucket::Attachments, &key)? else {
+    let Some(value) = store.get(Bucket::Attachments, &key(owner))? else {
         return Ok(None);
     };
-    serde_json::from_slice(&value)
-        .map(Some)
-        .map_err(|error| StoreError::Damaged {
-            bucket: Bucket::Attachments,
-            key: String::from_utf8_lossy(&key).into_owned(),
-            problem: error.to_string(),
-        })
+    let decoded = serde_json::from_slice(&value);
+    if let Err(error) = &decoded {
+        tracing::warn!(%owner, %error, "attachment record is damaged");
+    }
+    Ok(decoded.ok())
 }
 
 /// Returns all records, and what could not be read.

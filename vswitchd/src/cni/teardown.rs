@@ -32,6 +32,7 @@ impl<H: AttachHost, P: SwitchPorts, D: PodDirectory> Locked<H, P, D> {
         // be there all the same.
         let mut problems = Vec::new();
         problems.extend(self.inner.release_lease(&self.owner).await.err());
+        problems.extend(self.inner.delete_record(&self.owner).await.err());
         let conf = NetConf::parse(&call.config, &std::collections::BTreeMap::new());
         if let Some(plugin) = conf.ok().and_then(|conf| conf.delegated_ipam) {
             problems.extend(self.inner.delegated_del(&plugin, call).await.err());
@@ -84,12 +85,15 @@ impl<H: AttachHost, P: SwitchPorts, D: PodDirectory> Inner<H, P, D> {
             Some((plugin, call)) => self.delegated_del(plugin, &call).await?,
             None => self.release_lease(&owner).await?,
         }
-        let port_no = record.attachment.port_no;
+        self.delete_record(&owner).await?;
+        self.numbers.release(record.attachment.port_no);
+        Ok(())
+    }
+
+    async fn delete_record(self: &Arc<Self>, owner: &LeaseOwner) -> Result<(), String> {
+        let owner = owner.clone();
         let deleted = self.blocking(move |inner| {
-            records::delete(&inner.deps.store, &owner)
-                .map_err(|error| failure::of_store(&error))?;
-            inner.numbers.release(port_no);
-            Ok(())
+            records::delete(&inner.deps.store, &owner).map_err(|error| failure::of_store(&error))
         });
         deleted.await.map_err(|failure| failure.to_string())
     }
