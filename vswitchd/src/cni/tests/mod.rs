@@ -1,0 +1,6 @@
+//! The service with fakes around it. `world` holds the fakes, the other modules the tests.
+
+mod add;
+mod delegated;
+mod lifecycle;
+mod world;
