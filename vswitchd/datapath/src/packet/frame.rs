@@ -38,7 +38,12 @@ impl Frame {
         if let (Some(to), Some(from)) = (buf.get_mut(HEADROOM..), bytes.get(..len)) {
             to.copy_from_slice(from);
         }
-        Self { buf, start: HEADROOM, end: HEADROOM + len, vnet: VnetHeader::default() }
+        Self {
+            buf,
+            start: HEADROOM,
+            end: HEADROOM + len,
+            vnet: VnetHeader::default(),
+        }
     }
 
     /// Returns the frame from its Ethernet header on.
