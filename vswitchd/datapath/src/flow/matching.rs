@@ -52,7 +52,10 @@ pub struct CtStateMatch {
 /// `ip ipv6 arp icmp icmp6 tcp udp sctp tcp6 udp6 sctp6`; `ip_src`/`ip_dst` take either
 /// family, `nw_*` and `ipv6_*` are accepted for them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-#[expect(missing_docs, reason = "each field demands the key field of the same name")]
+#[expect(
+    missing_docs,
+    reason = "each field demands the key field of the same name"
+)]
 pub struct Match {
     pub in_port: Option<PortNo>,
     pub out_port: Option<PortNo>,
