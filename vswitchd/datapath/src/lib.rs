@@ -17,6 +17,8 @@
 #![warn(missing_docs)]
 #![warn(clippy::indexing_slicing)]
 
+mod address_set;
+mod classifier;
 pub mod action;
 pub mod conntrack;
 pub mod datapath;
