@@ -1,8 +1,8 @@
 //! The Internet checksum: whole (RFC 1071), over pseudo-headers, and by increments (RFC 1624).
 //!
-//! Sums are one's complement sums in native integers, not yet inverted; [`finish`] inverts.
+//! Sums are one's complement sums in native integers, not yet inverted; [`Sum::finish`] inverts.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// A one's complement sum in progress; wide enough to add a 64 KiB frame without folding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -122,18 +122,6 @@ pub fn pseudo_header(src: IpAddr, dst: IpAddr, proto: u8, len: usize) -> Sum {
         .add(len as u64)
 }
 
-/// Returns the pseudo-header sum for IPv4.
-#[must_use]
-pub fn pseudo_header_v4(src: Ipv4Addr, dst: Ipv4Addr, proto: u8, len: usize) -> Sum {
-    pseudo_header(src.into(), dst.into(), proto, len)
-}
-
-/// Returns the pseudo-header sum for IPv6.
-#[must_use]
-pub fn pseudo_header_v6(src: Ipv6Addr, dst: Ipv6Addr, proto: u8, len: usize) -> Sum {
-    pseudo_header(src.into(), dst.into(), proto, len)
-}
-
 /// Returns the checksum after some words that it covers changed (RFC 1624 equation 3).
 ///
 /// `old` and `new` are the sums of those words before and after.
@@ -159,6 +147,8 @@ pub const fn update_partial(partial: u16, old: Sum, new: Sum) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -184,6 +174,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         #[test]
         fn the_sum_is_that_of_smoltcp(bytes in proptest::collection::vec(any::<u8>(), 0..2_000)) {
             prop_assert_eq!(
@@ -194,13 +186,13 @@ mod tests {
 
         #[test]
         fn the_pseudo_header_is_that_of_smoltcp(
-            src: [u8; 16], dst: [u8; 16], proto: u8, len in 0u32..70_000,
+            src: [u8; 16], dst: [u8; 16], proto: u8, len in 0u32..65_536,
         ) {
             let (src, dst) = (Ipv6Addr::from(src), Ipv6Addr::from(dst));
             let expected = smoltcp::wire::checksum::pseudo_header_v6(
                 &src, &dst, smoltcp::wire::IpProtocol::from(proto), len,
             );
-            prop_assert_eq!(pseudo_header_v6(src, dst, proto, len as usize).fold(), expected);
+            prop_assert_eq!(pseudo_header(src.into(), dst.into(), proto, len as usize).fold(), expected);
         }
 
         #[test]

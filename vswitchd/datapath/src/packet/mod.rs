@@ -7,6 +7,7 @@
 mod arp;
 mod bytes;
 pub mod checksum;
+pub mod emit;
 mod ethernet;
 mod frame;
 mod icmp;
@@ -14,8 +15,10 @@ mod ipv4;
 mod ipv6;
 mod l4_checksum;
 mod nd;
+pub mod offload;
 mod parse;
 mod parsed;
+pub mod rewrite;
 mod sctp;
 mod tcp;
 mod udp;
@@ -28,3 +31,6 @@ pub use parse::parse;
 pub use parsed::{Fragment, IcmpQuote, ParsedPacket, TcpSegment, tcp_flags};
 pub use sctp::crc32c;
 pub use vnet::{VNET_HDR_LEN, VnetHeader};
+
+#[cfg(test)]
+mod tests;

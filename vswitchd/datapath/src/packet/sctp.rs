@@ -49,6 +49,11 @@ impl<'a> SctpView<'a> {
 }
 
 /// CRC32c (Castagnoli, reflected), one table step per byte.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    reason = "evaluated at compile time with an index below 256"
+)]
 const CRC32C_TABLE: [u32; 256] = {
     // RFC 9260 appendix A: the polynomial 0x1edc6f41, here bit-reversed.
     const POLYNOMIAL: u32 = 0x82f6_3b78;

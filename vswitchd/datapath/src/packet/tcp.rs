@@ -1,6 +1,6 @@
 //! TCP header and options (RFC 9293, window scale: RFC 7323, SACK: RFC 2018).
 
-use super::bytes::{chunk, u16_at};
+use super::bytes::chunk;
 use super::parsed::{TcpSegment, tcp_flags};
 
 /// Bytes of a header without options.
@@ -131,9 +131,4 @@ fn right_edge(blocks: &[u8]) -> Option<u32> {
         .map(|&[_, _, _, _, a, b, c, d]| u32::from_be_bytes([a, b, c, d]));
     // Serial numbers: `b` is past `a` if it is less than half of the space ahead.
     edges.reduce(|a, b| if b.wrapping_sub(a) < 1 << 31 { b } else { a })
-}
-
-/// Returns the stored checksum of a segment.
-pub(super) fn stored_checksum(segment: &[u8]) -> Option<u16> {
-    u16_at(segment, field::CHECKSUM)
 }
