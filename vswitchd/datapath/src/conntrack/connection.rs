@@ -136,7 +136,7 @@ impl Connection {
         direction: Direction,
         now: Timestamp,
     ) -> Result<(), DropReason> {
-        if pkt.key.ip_proto != self.original.proto {
+        if pkt.icmp_quote.is_some() || pkt.key.ip_proto != self.original.proto {
             return Ok(());
         }
         if self.is_dead() || self.is_expired(now) {

@@ -95,9 +95,64 @@ impl FragmentTable {
             keep
         });
     }
+}
 
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn datagram(id: u32) -> DatagramId {
+        let address = IpAddr::from([10, 0, 0, 1]);
+        DatagramId {
+            in_port: PortNo(1),
+            src: address,
+            dst: address,
+            proto: 17,
+            id,
+        }
+    }
+
+    fn first(expires: Timestamp) -> FirstFragment {
+        let address = IpAddr::from([10, 0, 0, 1]);
+        let tuple = Tuple {
+            src: address,
+            dst: address,
+            proto: 17,
+            icmp_type: 0,
+            tp_src: 1,
+            tp_dst: 2,
+        };
+        FirstFragment {
+            tuple,
+            tp_src: 1,
+            tp_dst: 2,
+            expires,
+        }
+    }
+
+    #[test]
+    fn the_oldest_datagram_makes_room() {
+        let start = Timestamp::default();
+        let mut table = FragmentTable::new(3);
+        for id in 0..10 {
+            table.note(datagram(id), first(start + Duration::from_secs(30)));
+            assert!(table.entries.len() <= 3 && table.order.len() <= 3);
+        }
+        assert_eq!(table.get(&datagram(6), start), None);
+        assert!((7..10).all(|id| table.get(&datagram(id), start).is_some()));
+    }
+
+    #[test]
+    fn expired_datagrams_leave_nothing_behind() {
+        let start = Timestamp::default();
+        let mut table = FragmentTable::new(10);
+        for id in 0..4 {
+            let time = Duration::from_secs(u64::from(id));
+            table.note(datagram(id), first(start + time));
+        }
+        table.expire(start + Duration::from_secs(2));
+        assert_eq!((table.entries.len(), table.order.len()), (1, 1));
     }
 }

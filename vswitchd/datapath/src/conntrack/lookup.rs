@@ -9,7 +9,7 @@ use super::protocol::{Protocol, Start};
 use super::{ConnTable, Connection, Direction, Tuple, icmp};
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey};
-use crate::packet::{Fragment, Frame, IcmpQuote, ParsedPacket};
+use crate::packet::{Fragment, Frame, IcmpQuote, ParsedPacket, verify_l4_checksum};
 use crate::time::Timestamp;
 
 /// What the connection table knows of a packet.
@@ -56,7 +56,8 @@ impl CtLookup {
 }
 
 impl ConnTable {
-    /// Finds out what the packet is to the connections in the table.
+    /// Finds out what the packet is to the connections in the table. Whether a packet of a
+    /// connection fits its state is for [`Connection::track`] to say.
     ///
     /// # Errors
     /// [`DropReason::FragmentUnknown`] for a later fragment whose first fragment was not
@@ -71,7 +72,7 @@ impl ConnTable {
         let Some(tuple) = tuple else {
             return Ok(CtLookup::without(CtState::INV, key, false));
         };
-        if !self.is_checksum_good(pkt, frame) {
+        if !Protocol::is_well_formed(pkt) || !verify_l4_checksum(frame, pkt) {
             return Ok(CtLookup::without(CtState::INV, key, false));
         }
         if let Some(quote) = &pkt.icmp_quote {

@@ -26,11 +26,15 @@ mod sctp;
 mod shard;
 mod table;
 mod tcp;
+mod tcp_window;
 mod tuple;
 mod udp;
 
 pub use config::ConntrackConfig;
 pub use connection::{Connection, ConnectionInfo};
 pub use lookup::CtLookup;
-pub use table::{ChecksumCheck, CommitOptions, ConnTable, ConntrackStats};
+pub use table::{CommitOptions, ConnTable, ConntrackStats};
 pub use tuple::{Direction, Tuple};
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use super::tcp::TcpTrack;
 use super::{ConntrackConfig, Direction, generic, icmp, udp};
 use crate::drop_reason::DropReason;
 use crate::flow::ip_proto;
-use crate::packet::ParsedPacket;
+use crate::packet::{Fragment, ParsedPacket};
 
 /// What an accepted packet means for its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,17 +102,30 @@ impl Protocol {
         match self {
             Self::Tcp(track) => match &pkt.tcp {
                 Some(segment) => track.advance(segment, step),
-                // A later fragment: its first fragment was judged.
-                None => Ok(Progress::UNCHANGED),
+                None => Self::advance_headless(pkt),
             },
             Self::Sctp(track) => match pkt.sctp {
                 Some((tag, chunk)) => track.advance(tag, chunk, step),
-                None => Ok(Progress::UNCHANGED),
+                None => Self::advance_headless(pkt),
             },
             Self::Udp => Ok(udp::track(step.config, step.replied, step.age)),
             Self::Icmp => Ok(Progress::keep(step.config.icmp, false)),
             Self::Generic => Ok(generic::track(step.config, step.replied)),
         }
+    }
+
+    /// A later fragment says nothing: its first fragment was judged. Everything else has its
+    /// transport header.
+    fn advance_headless(pkt: &ParsedPacket) -> Result<Progress, DropReason> {
+        match pkt.fragment {
+            Fragment::Later { .. } => Ok(Progress::UNCHANGED),
+            Fragment::No | Fragment::First { .. } => Err(DropReason::CtInvalid),
+        }
+    }
+
+    /// Returns whether any state accepts the packet.
+    pub(super) fn is_well_formed(pkt: &ParsedPacket) -> bool {
+        pkt.tcp.as_ref().is_none_or(TcpTrack::is_well_formed)
     }
 
     /// Returns whether the connection is over and the packet starts another one.

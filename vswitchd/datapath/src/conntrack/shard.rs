@@ -89,40 +89,35 @@ impl Shard {
         removed
     }
 
-    /// Returns the best one to sacrifice among at most `looks` connections from the cursor on:
-    /// `rank` says how good a choice each is, lowest first, `None` not at all.
+    /// Returns the best one to sacrifice among at most `looks` connections: `rank` says how good
+    /// a choice each is, lowest first, `None` not at all. They are picked all over the shard,
+    /// because slots of long-lived connections are neighbours; `random` decides which.
     pub(super) fn candidate<R: Ord>(
-        &mut self,
+        &self,
+        random: u64,
         looks: usize,
         rank: impl Fn(&Connection) -> Option<R>,
     ) -> Option<usize> {
-        let mut best: Option<(R, usize)> = None;
-        let mut looked = 0;
-        // Free slots cost next to nothing; still, walk the shard once at most.
-        for _ in 0..self.slots.len() {
-            if looked == looks {
-                break;
-            }
-            let at = self.advance_cursor();
-            let Some(slot) = self.slot(at) else { continue };
-            looked += 1;
-            if let Some(rank) = rank(&slot.conn)
-                && best.as_ref().is_none_or(|(lowest, _)| rank < *lowest)
-            {
-                best = Some((rank, at));
-            }
-        }
-        best.map(|(_, at)| at)
+        let random = usize::try_from(random >> 1).unwrap_or(usize::MAX >> 1);
+        let start = random.checked_rem(self.slots.len())?;
+        let stride = (random >> 20) | 1;
+        // Free slots cost less than a look, not nothing.
+        (0..looks * 16)
+            .map(|step| start.wrapping_add(stride.wrapping_mul(step)) % self.slots.len())
+            .filter_map(|at| Some((at, self.slot(at)?)))
+            .take(looks)
+            .filter_map(|(at, slot)| Some((rank(&slot.conn)?, at)))
+            .min()
+            .map(|(_, at)| at)
     }
 
     /// Takes out what is in a slot and marks it dead.
-    pub(super) fn take(&mut self, at: usize) {
-        let Some(slot) = self.slot(at) else { return };
-        let hash = slot.hash;
+    pub(super) fn take(&mut self, at: usize) -> Option<Arc<Connection>> {
+        let hash = self.slot(at)?.hash;
         if let Ok(entry) = self.index.find_entry(hash, |&other| other == at) {
             entry.remove();
         }
-        self.vacate(at);
+        self.vacate(at)
     }
 
     pub(super) fn connections(&self) -> impl Iterator<Item = &Arc<Connection>> {
@@ -137,11 +132,11 @@ impl Shard {
         self.slots.get(at).and_then(Option::as_ref)
     }
 
-    fn vacate(&mut self, at: usize) {
-        if let Some(slot) = self.slots.get_mut(at).and_then(Option::take) {
-            slot.conn.set_dead();
-            self.free.push(at);
-        }
+    fn vacate(&mut self, at: usize) -> Option<Arc<Connection>> {
+        let slot = self.slots.get_mut(at)?.take()?;
+        slot.conn.set_dead();
+        self.free.push(at);
+        Some(slot.conn)
     }
 
     fn advance_cursor(&mut self) -> usize {

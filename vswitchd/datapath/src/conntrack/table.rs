@@ -16,24 +16,25 @@ use super::shard::Shard;
 use super::{Connection, ConnectionInfo, ConntrackConfig, Direction, Tuple};
 use crate::drop_reason::DropReason;
 use crate::flow::FlowKey;
-use crate::packet::{Fragment, Frame, ParsedPacket};
+use crate::packet::{Fragment, ParsedPacket};
 use crate::time::Timestamp;
 
 /// Shards of a table that is large enough to need them.
 const MAX_SHARDS: usize = 64;
 /// Connections for which another shard is worth its lock.
 const ENTRIES_PER_SHARD: usize = 256;
-/// Slots that one call of [`ConnTable::expire`] looks at.
+/// Slots that one call of [`ConnTable::expire`] looks at, at least; and the share of a larger
+/// table. Called each second it goes through the table in a quarter of a minute.
 const EXPIRE_BUDGET: usize = 16_384;
+const EXPIRE_SHARE: usize = 16;
+/// Slots that it looks at under one lock, some tens of microseconds.
+const EXPIRE_CHUNK: usize = 4_096;
 /// Connections of one shard that early drop looks at (nf_conntrack: NF_CT_EVICTION_RANGE).
 const EVICTION_LOOKS: usize = 8;
-/// Shards that early drop tries, so that a flood against a full table stays cheap.
-const EVICTION_SHARDS: usize = 8;
+/// Shards that early drop tries (a small table's again), so that a flood against a full table stays cheap.
+const EVICTION_TRIES: usize = 8;
 /// Datagrams under way whose first fragment is remembered, over all shards.
 const MAX_FRAGMENTED: usize = 8_192;
-
-/// Tells whether a packet's transport checksum is right, or vouched for by its vnet header.
-pub type ChecksumCheck = fn(&ParsedPacket, &Frame) -> bool;
 
 /// How to commit a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,11 +93,10 @@ pub struct ConnTable {
     /// Shard at which the next call of `expire` goes on.
     expire_at: AtomicUsize,
     stats: Stats,
-    checksum_check: ChecksumCheck,
 }
 
 impl ConnTable {
-    /// Returns an empty table that takes every checksum as good.
+    /// Returns an empty table.
     #[must_use]
     pub fn new(config: ConntrackConfig) -> Self {
         let shard_count = (config.max_entries / ENTRIES_PER_SHARD)
@@ -113,21 +113,7 @@ impl ConnTable {
             entries: AtomicUsize::new(0),
             expire_at: AtomicUsize::new(0),
             stats: Stats::default(),
-            checksum_check: |_, _| true,
         }
-    }
-
-    /// Has lookups report packets as invalid whose checksum `check` finds wrong.
-    #[must_use]
-    pub fn with_checksum_check(self, check: ChecksumCheck) -> Self {
-        Self {
-            checksum_check: check,
-            ..self
-        }
-    }
-
-    pub(super) fn is_checksum_good(&self, pkt: &ParsedPacket, frame: &Frame) -> bool {
-        (self.checksum_check)(pkt, frame)
     }
 
     /// Makes the packet the first one of a connection, or takes it into the one that another
@@ -226,24 +212,25 @@ impl ConnTable {
     /// Removes the oldest unanswered connection among a few; returns whether there was one.
     fn early_drop(&self, hash: u64, now: Timestamp) -> bool {
         let start = self.shard_at(hash);
-        let order = self
-            .shards
-            .iter()
-            .cycle()
-            .skip(start)
-            .take(self.shards.len());
-        order.take(EVICTION_SHARDS).any(|shard| {
+        let order = self.shards.iter().cycle().skip(start).take(EVICTION_TRIES);
+        order.zip(0..).any(|(shard, nth)| {
             let mut shard = lock(&shard.connections);
             let rank = |conn: &Connection| {
                 let expired = conn.is_expired(now);
-                (expired || !conn.is_assured()).then(|| (!expired, conn.last_seen()))
+                (expired || !conn.is_assured())
+                    .then(|| (!expired, conn.is_replied(), conn.last_seen()))
             };
-            let Some(at) = shard.candidate(EVICTION_LOOKS, rank) else {
+            let Some(at) = shard.candidate(hash.rotate_left(nth * 8), EVICTION_LOOKS, rank) else {
                 return false;
             };
-            shard.take(at);
+            let expired = shard.take(at).is_some_and(|conn| conn.is_expired(now));
+            let counter = if expired {
+                &self.stats.expired
+            } else {
+                &self.stats.early_dropped
+            };
             self.entries.fetch_sub(1, Relaxed);
-            self.stats.early_dropped.fetch_add(1, Relaxed);
+            counter.fetch_add(1, Relaxed);
             true
         })
     }
@@ -322,6 +309,7 @@ impl ConnTable {
     pub fn expire(&self, now: Timestamp) -> usize {
         let mut removed = 0;
         let mut looked = 0;
+        let budget = EXPIRE_BUDGET.max(self.config.max_entries / EXPIRE_SHARE);
         for _ in 0..self.shards.len() {
             let at = self.expire_at.load(Relaxed) % self.shards.len();
             let Some(locked) = self.shards.get(at) else {
@@ -329,12 +317,12 @@ impl ConnTable {
             };
             lock(&locked.fragments).expire(now);
             let mut shard = lock(&locked.connections);
-            let slots = shard.slot_count();
+            let slots = shard.slot_count().min(EXPIRE_CHUNK);
             removed += shard.sweep(slots, |conn| conn.is_expired(now));
             drop(shard);
             self.expire_at.store(at + 1, Relaxed);
             looked += slots;
-            if looked >= EXPIRE_BUDGET {
+            if looked >= budget {
                 break;
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Called by the table to find connections. Invariant: reversing a tuple twice gives it back.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 use super::icmp;
@@ -107,8 +107,6 @@ impl Tuple {
     pub(super) fn symmetric_hash(&self, hasher: &impl BuildHasher) -> u64 {
         let (a, b) = ((self.src, self.tp_src), (self.dst, self.tp_dst));
         let (low, high) = if a <= b { (a, b) } else { (b, a) };
-        let mut state = hasher.build_hasher();
-        (low, high, self.proto).hash(&mut state);
-        state.finish()
+        hasher.hash_one((low, high, self.proto))
     }
 }
