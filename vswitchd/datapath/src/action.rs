@@ -113,24 +113,36 @@ pub enum ActionSyntaxError {
 ///
 /// Names the first token that is no action.
 pub fn parse_actions(text: &str) -> Result<Vec<Action>, ActionSyntaxError> {
-    let actions = split_fields(text).map(parse_action).collect::<Result<Vec<_>, _>>()?;
-    if actions.is_empty() { Err(ActionSyntaxError::Empty) } else { Ok(actions) }
+    let actions = split_fields(text)
+        .map(parse_action)
+        .collect::<Result<Vec<_>, _>>()?;
+    if actions.is_empty() {
+        Err(ActionSyntaxError::Empty)
+    } else {
+        Ok(actions)
+    }
 }
 
 fn parse_action(token: &str) -> Result<Action, ActionSyntaxError> {
     let (name, argument) = split_argument(token);
     let parsed = match name {
-        "goto_table" => argument.and_then(table).map(Action::Goto).ok_or("a table number"),
+        "goto_table" => argument
+            .and_then(table)
+            .map(Action::Goto)
+            .ok_or("a table number"),
         "drop" => match argument {
             None => Ok(Action::Drop(DropReason::AdminDrop)),
-            Some(reason) => {
-                DropReason::from_name(reason).map(Action::Drop).ok_or("a drop reason")
-            }
+            Some(reason) => DropReason::from_name(reason)
+                .map(Action::Drop)
+                .ok_or("a drop reason"),
         },
-        "set_class" => {
-            argument.and_then(PortClass::from_name).map(Action::SetClass).ok_or("a port class")
-        }
-        "set_field" => argument.and_then(set_field).ok_or("MAC->eth_dst or MAC->eth_src"),
+        "set_class" => argument
+            .and_then(PortClass::from_name)
+            .map(Action::SetClass)
+            .ok_or("a port class"),
+        "set_field" => argument
+            .and_then(set_field)
+            .ok_or("MAC->eth_dst or MAC->eth_src"),
         "output" => match argument {
             None => Ok(Action::Output),
             Some(text) => port(text).map(Action::SetOutPort).ok_or("a port number"),
@@ -140,16 +152,35 @@ fn parse_action(token: &str) -> Result<Action, ActionSyntaxError> {
             Some("commit") => Ok(Action::CtCommit),
             Some(_) => Err("commit"),
         },
-        "arp_reply" => argument.and_then(mac).map(Action::ArpReply).ok_or("an Ethernet address"),
-        "nd_advertise" => {
-            argument.and_then(mac).map(Action::NdAdvertise).ok_or("an Ethernet address")
+        "arp_reply" => argument
+            .and_then(mac)
+            .map(Action::ArpReply)
+            .ok_or("an Ethernet address"),
+        "nd_advertise" => argument
+            .and_then(mac)
+            .map(Action::NdAdvertise)
+            .ok_or("an Ethernet address"),
+        "mirror" => argument
+            .and_then(port)
+            .map(Action::Mirror)
+            .ok_or("a port number"),
+        "redirect" => argument
+            .and_then(port)
+            .map(Action::Redirect)
+            .ok_or("a port number"),
+        "rate_limit" => argument
+            .and_then(rate_limit)
+            .ok_or("pps=N,burst=N, both above 0"),
+        _ => {
+            return Err(ActionSyntaxError::UnknownAction {
+                token: token.to_owned(),
+            });
         }
-        "mirror" => argument.and_then(port).map(Action::Mirror).ok_or("a port number"),
-        "redirect" => argument.and_then(port).map(Action::Redirect).ok_or("a port number"),
-        "rate_limit" => argument.and_then(rate_limit).ok_or("pps=N,burst=N, both above 0"),
-        _ => return Err(ActionSyntaxError::UnknownAction { token: token.to_owned() }),
     };
-    parsed.map_err(|expected| ActionSyntaxError::BadArgument { token: token.to_owned(), expected })
+    parsed.map_err(|expected| ActionSyntaxError::BadArgument {
+        token: token.to_owned(),
+        expected,
+    })
 }
 
 /// Splits `name:argument` and `name(argument)`; a missing `)` leaves a name that no action has.
@@ -168,7 +199,10 @@ fn split_argument(token: &str) -> (&str, Option<&str>) {
 
 fn table(text: &str) -> Option<TableId> {
     let by_name = || TableId::ALL.into_iter().find(|table| table.name() == text);
-    text.parse().ok().and_then(TableId::from_number).or_else(by_name)
+    text.parse()
+        .ok()
+        .and_then(TableId::from_number)
+        .or_else(by_name)
 }
 
 fn port(text: &str) -> Option<PortNo> {
@@ -199,7 +233,10 @@ fn rate_limit(text: &str) -> Option<Action> {
             _ => return None,
         }
     }
-    Some(Action::RateLimit { rate_pps: rate_pps?, burst: burst? })
+    Some(Action::RateLimit {
+        rate_pps: rate_pps?,
+        burst: burst?,
+    })
 }
 
 #[cfg(test)]
@@ -220,7 +257,10 @@ mod tests {
             Action::NdAdvertise(mac),
             Action::Mirror(PortNo(4)),
             Action::Redirect(PortNo(5)),
-            Action::RateLimit { rate_pps: 100, burst: 20 },
+            Action::RateLimit {
+                rate_pps: 100,
+                burst: 20,
+            },
         ];
         actions.extend(TableId::ALL.map(Action::Goto));
         actions.extend(PortClass::ALL.map(Action::SetClass));
@@ -231,12 +271,18 @@ mod tests {
 
     #[test]
     fn a_lone_drop_is_the_operators() {
-        assert_eq!(parse_actions("drop"), Ok(vec![Action::Drop(DropReason::AdminDrop)]));
+        assert_eq!(
+            parse_actions("drop"),
+            Ok(vec![Action::Drop(DropReason::AdminDrop)])
+        );
     }
 
     #[test]
     fn tables_go_by_number_and_by_name() {
-        assert_eq!(parse_actions("goto_table:Conntrack"), parse_actions("goto_table:40"));
+        assert_eq!(
+            parse_actions("goto_table:Conntrack"),
+            parse_actions("goto_table:40")
+        );
     }
 
     #[test]
@@ -256,7 +302,9 @@ mod tests {
             "rate_limit(pps=5)",
             "rate_limit(pps=1,burst=1,x=1)",
         ] {
-            let error = parse_actions(&format!("output,{token}")).unwrap_err().to_string();
+            let error = parse_actions(&format!("output,{token}"))
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(&format!("{token:?}")), "{token}: {error}");
         }
         assert_eq!(parse_actions(" , "), Err(ActionSyntaxError::Empty));

@@ -45,7 +45,11 @@ impl AddressIndex {
     pub(crate) fn lookup(&self, address: Option<IpAddr>, ids: &mut Vec<SetId>) {
         ids.clear();
         let Some(address) = address else { return };
-        if let Some(exact) = self.exact.get(self.shard_of(address)).and_then(|s| s.get(&address)) {
+        if let Some(exact) = self
+            .exact
+            .get(self.shard_of(address))
+            .and_then(|s| s.get(&address))
+        {
             ids.extend_from_slice(exact);
         }
         let of_hosts = ids.len();
@@ -105,7 +109,11 @@ impl AddressIndex {
 
     fn trie_mut(&mut self, net: IpNet) -> (&mut PrefixTrie, u128, u8) {
         let (_, bits) = self.trie_of(net.network());
-        let trie = if net.addr().is_ipv4() { &mut self.v4 } else { &mut self.v6 };
+        let trie = if net.addr().is_ipv4() {
+            &mut self.v4
+        } else {
+            &mut self.v6
+        };
         (trie, bits, net.prefix_len())
     }
 }

@@ -35,8 +35,11 @@ impl AddressSets {
     /// Returns every existing set with its members, by name.
     pub(crate) fn list(&self) -> Vec<(SetName, Vec<IpNet>)> {
         let members = |set: &Set| Some(set.members.as_ref()?.iter().copied().collect());
-        let mut list: Vec<_> =
-            self.sets.iter().filter_map(|(name, set)| Some((name.clone(), members(set)?))).collect();
+        let mut list: Vec<_> = self
+            .sets
+            .iter()
+            .filter_map(|(name, set)| Some((name.clone(), members(set)?)))
+            .collect();
         list.sort();
         list
     }
@@ -109,13 +112,22 @@ impl AddressSets {
     }
 
     fn entry(&mut self, name: &SetName) -> &mut Set {
-        let Self { sets, free, allocated, .. } = self;
+        let Self {
+            sets,
+            free,
+            allocated,
+            ..
+        } = self;
         sets.entry(name.clone()).or_insert_with(|| {
             let id = free.pop().unwrap_or_else(|| {
                 *allocated += 1;
                 SetId(*allocated - 1)
             });
-            Set { id, rules: 0, members: None }
+            Set {
+                id,
+                rules: 0,
+                members: None,
+            }
         })
     }
 
@@ -150,7 +162,8 @@ mod tests {
     /// Names of the sets that the published index finds for the address.
     fn sets_of(sets: &AddressSets, address: &str) -> Vec<String> {
         let mut ids = Vec::new();
-        sets.index().lookup(Some(address.parse().unwrap()), &mut ids);
+        sets.index()
+            .lookup(Some(address.parse().unwrap()), &mut ids);
         let mut names: Vec<_> = sets
             .sets
             .iter()
@@ -164,10 +177,19 @@ mod tests {
     #[test]
     fn an_address_is_in_every_set_that_holds_it_or_a_network_around_it() {
         let mut sets = AddressSets::default();
-        sets.update(&name("host"), &SetUpdate::Add(nets(&["10.0.0.1/32", "fd00::1/128"])));
+        sets.update(
+            &name("host"),
+            &SetUpdate::Add(nets(&["10.0.0.1/32", "fd00::1/128"])),
+        );
         sets.update(&name("all"), &SetUpdate::Add(nets(&["0.0.0.0/0", "::/0"])));
-        sets.update(&name("net"), &SetUpdate::Add(nets(&["10.0.0.0/8", "fd00::/16"])));
-        sets.update(&name("half"), &SetUpdate::Add(nets(&["10.0.0.0/9", "10.128.0.0/9"])));
+        sets.update(
+            &name("net"),
+            &SetUpdate::Add(nets(&["10.0.0.0/8", "fd00::/16"])),
+        );
+        sets.update(
+            &name("half"),
+            &SetUpdate::Add(nets(&["10.0.0.0/9", "10.128.0.0/9"])),
+        );
         assert_eq!(sets_of(&sets, "10.0.0.1"), ["all", "half", "host", "net"]);
         assert_eq!(sets_of(&sets, "10.200.0.1"), ["all", "half", "net"]);
         assert_eq!(sets_of(&sets, "11.0.0.1"), ["all"]);
@@ -191,20 +213,27 @@ mod tests {
     #[test]
     fn a_published_index_does_not_see_later_changes() {
         let mut sets = AddressSets::default();
-        sets.update(&name("a"), &SetUpdate::Add(nets(&["10.0.0.1/32", "10.0.0.0/8"])));
+        sets.update(
+            &name("a"),
+            &SetUpdate::Add(nets(&["10.0.0.1/32", "10.0.0.0/8"])),
+        );
         let published = sets.index();
         sets.update(&name("a"), &SetUpdate::Delete);
         let mut ids = Vec::new();
         published.lookup(Some("10.0.0.1".parse().unwrap()), &mut ids);
         assert_eq!(ids, [SetId(0)]);
-        sets.index().lookup(Some("10.0.0.1".parse().unwrap()), &mut ids);
+        sets.index()
+            .lookup(Some("10.0.0.1".parse().unwrap()), &mut ids);
         assert_eq!(ids, []);
     }
 
     #[test]
     fn members_count_once_whatever_their_host_bits() {
         let mut sets = AddressSets::default();
-        sets.update(&name("a"), &SetUpdate::Add(nets(&["10.0.0.1/8", "10.0.0.2/8"])));
+        sets.update(
+            &name("a"),
+            &SetUpdate::Add(nets(&["10.0.0.1/8", "10.0.0.2/8"])),
+        );
         assert_eq!(sets.list(), [(name("a"), nets(&["10.0.0.0/8"]))]);
         sets.update(&name("a"), &SetUpdate::Remove(nets(&["10.9.9.9/8"])));
         assert_eq!(sets_of(&sets, "10.0.0.1"), Vec::<String>::new());

@@ -25,7 +25,11 @@ struct Node {
 
 /// Returns the first `len` bits of `bits`.
 const fn prefix(bits: u128, len: u8) -> u128 {
-    if len == 0 { 0 } else { bits & (u128::MAX << (128 - len as u32)) }
+    if len == 0 {
+        0
+    } else {
+        bits & (u128::MAX << (128 - len as u32))
+    }
 }
 
 /// Returns the child that an address with these bits is under.
@@ -43,7 +47,11 @@ impl PrefixTrie {
             }
             found.extend_from_slice(&node.ids);
             let [zero, one] = &node.children;
-            next = if side(address, node.len) == 0 { zero } else { one };
+            next = if side(address, node.len) == 0 {
+                zero
+            } else {
+                one
+            };
         }
     }
 
@@ -60,7 +68,12 @@ impl PrefixTrie {
 
 fn insert(slot: &mut Option<Arc<Node>>, bits: u128, len: u8, id: SetId) {
     let Some(node) = slot else {
-        *slot = Some(Arc::new(Node { bits, len, ids: Arc::new([id]), children: [None, None] }));
+        *slot = Some(Arc::new(Node {
+            bits,
+            len,
+            ids: Arc::new([id]),
+            children: [None, None],
+        }));
         return;
     };
     let common = common_len(node, bits, len);
@@ -87,7 +100,12 @@ fn common_len(node: &Node, bits: u128, len: u8) -> u8 {
 /// Puts a node of the first `len` bits above the one in the slot.
 fn fork(slot: &mut Option<Arc<Node>>, bits: u128, len: u8) {
     let below = slot.take();
-    let mut fork = Node { bits: prefix(bits, len), len, ids: Ids::default(), children: [None, None] };
+    let mut fork = Node {
+        bits: prefix(bits, len),
+        len,
+        ids: Ids::default(),
+        children: [None, None],
+    };
     if let Some(node) = &below {
         let bits = node.bits;
         *child_mut(&mut fork, bits) = below;

@@ -2,8 +2,8 @@
 
 use ipnet::IpNet;
 
-use super::packed::{CT_WORD, PackedKey, WORDS, flag, mac, split};
 use super::Membership;
+use super::packed::{CT_WORD, PackedKey, WORDS, flag, mac, split};
 use crate::address_set::SetId;
 use crate::flow::{AddressMatch, Match, PortRange, SetName};
 
@@ -50,11 +50,21 @@ impl CompiledMatch {
 
     fn demand_port_and_ethernet(&mut self, m: &Match) {
         const MAC: u64 = !0xffff;
-        self.demand(0, m.in_port.map(|port| u64::from(port.0) << 32), 0xffff_ffff << 32);
+        self.demand(
+            0,
+            m.in_port.map(|port| u64::from(port.0) << 32),
+            0xffff_ffff << 32,
+        );
         self.demand(0, m.out_port.map(|port| u64::from(port.0)), 0xffff_ffff);
         self.demand(CT_WORD, m.eth_src.map(mac), MAC);
-        self.demand(CT_WORD, m.class.map(|class| u64::from(class as u8) << 8), 0xff00);
-        let state = m.ct_state.map(|state| (u64::from(state.value.0), u64::from(state.mask.0)));
+        self.demand(
+            CT_WORD,
+            m.class.map(|class| u64::from(class as u8) << 8),
+            0xff00,
+        );
+        let state = m
+            .ct_state
+            .map(|state| (u64::from(state.value.0), u64::from(state.mask.0)));
         self.demand(CT_WORD, state.map(|s| s.0), state.map_or(0, |s| s.1));
         self.demand(2, m.eth_dst.map(mac), MAC);
         self.demand(2, m.is_tagged.map(|tagged| u64::from(tagged) << 12), 0x1000);
@@ -93,9 +103,21 @@ impl CompiledMatch {
 
     fn demand_transport(&mut self, m: &Match) {
         let exact = |range: Option<PortRange>| range.filter(|r| r.first == r.last).map(|r| r.first);
-        self.demand(10, exact(m.tp_src).map(|port| u64::from(port) << 48), 0xffff << 48);
-        self.demand(10, exact(m.tp_dst).map(|port| u64::from(port) << 32), 0xffff << 32);
-        self.demand(10, m.ip_proto.map(|proto| u64::from(proto) << 16), 0xff << 16);
+        self.demand(
+            10,
+            exact(m.tp_src).map(|port| u64::from(port) << 48),
+            0xffff << 48,
+        );
+        self.demand(
+            10,
+            exact(m.tp_dst).map(|port| u64::from(port) << 32),
+            0xffff << 32,
+        );
+        self.demand(
+            10,
+            m.ip_proto.map(|proto| u64::from(proto) << 16),
+            0xff << 16,
+        );
         self.demand(10, m.is_later_fragment.map(u64::from), flag::LATER_FRAGMENT);
     }
 
@@ -117,12 +139,22 @@ impl CompiledMatch {
 
     /// Returns the words of the mask that are not zero, with their index.
     pub(super) fn mask(&self) -> Vec<(usize, u64)> {
-        self.mask.iter().copied().enumerate().filter(|(_, mask)| *mask != 0).collect()
+        self.mask
+            .iter()
+            .copied()
+            .enumerate()
+            .filter(|(_, mask)| *mask != 0)
+            .collect()
     }
 
     /// Returns the demanded value of those words.
     pub(super) fn value(&self) -> Box<[u64]> {
-        self.mask.iter().zip(self.value).filter(|(mask, _)| **mask != 0).map(|(_, v)| v).collect()
+        self.mask
+            .iter()
+            .zip(self.value)
+            .filter(|(mask, _)| **mask != 0)
+            .map(|(_, v)| v)
+            .collect()
     }
 
     pub(super) fn uses_ct_state(&self) -> bool {

@@ -97,14 +97,29 @@ impl<T> Classifier<T> {
                 Anchor::Destination(set) => dst_anchors.set(set),
             }
             uses_ct_state |= matches.uses_ct_state();
-            let shape = Shape { mask: matches.mask(), side: anchor.side() };
+            let shape = Shape {
+                mask: matches.mask(),
+                side: anchor.side(),
+            };
             let subtable = subtables.entry(shape).or_insert_with_key(Subtable::new);
-            subtable.add(anchor, Entry { rank, matches, value });
+            subtable.add(
+                anchor,
+                Entry {
+                    rank,
+                    matches,
+                    value,
+                },
+            );
         }
         let mut subtables: Vec<_> = subtables.into_values().collect();
         subtables.iter_mut().for_each(Subtable::finish);
         subtables.sort_by_key(|subtable| Reverse(subtable.best()));
-        Self { subtables, src_anchors, dst_anchors, uses_ct_state }
+        Self {
+            subtables,
+            src_anchors,
+            dst_anchors,
+            uses_ct_state,
+        }
     }
 
     /// Returns whether any rule looks at the connection state.
@@ -114,7 +129,10 @@ impl<T> Classifier<T> {
 
     /// Returns every rule, in no order.
     pub(crate) fn values(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.subtables.iter().flat_map(Subtable::entries).map(|entry| &entry.value)
+        self.subtables
+            .iter()
+            .flat_map(Subtable::entries)
+            .map(|entry| &entry.value)
     }
 
     /// Returns the winning rule.
@@ -154,18 +172,25 @@ impl<T> Classifier<T> {
         for subtable in &self.subtables {
             subtable.probe(key, scratch, |bucket| {
                 found.extend(
-                    bucket.iter().filter(|entry| entry.matches.is_met_beyond_mask(key, member_of)),
+                    bucket
+                        .iter()
+                        .filter(|entry| entry.matches.is_met_beyond_mask(key, member_of)),
                 );
             });
         }
         found.sort_by_key(|entry| Reverse(entry.rank));
-        found.into_iter().map(|entry| Arc::clone(&entry.value)).collect()
+        found
+            .into_iter()
+            .map(|entry| Arc::clone(&entry.value))
+            .collect()
     }
 
     /// An address may be in many sets that only serve as peers: they anchor nothing here.
     fn filter_anchors(&self, member_of: &Membership, scratch: &mut LookupScratch) {
-        self.src_anchors.filter(&member_of.src, &mut scratch.src_anchors);
-        self.dst_anchors.filter(&member_of.dst, &mut scratch.dst_anchors);
+        self.src_anchors
+            .filter(&member_of.src, &mut scratch.src_anchors);
+        self.dst_anchors
+            .filter(&member_of.dst, &mut scratch.dst_anchors);
     }
 }
 

@@ -38,9 +38,14 @@ impl PackedKey {
     pub(crate) fn of(key: &FlowKey) -> Self {
         let (src, src_flag) = address(key.ip_src, flag::SRC_V4, flag::SRC_V6);
         let (dst, dst_flag) = address(key.ip_dst, flag::DST_V4, flag::DST_V6);
-        let (nd, nd_flag) =
-            key.nd_target.map_or(([0, 0], 0), |t| (split(t.to_bits()), flag::ND_TARGET));
-        let later = if key.is_later_fragment { flag::LATER_FRAGMENT } else { 0 };
+        let (nd, nd_flag) = key
+            .nd_target
+            .map_or(([0, 0], 0), |t| (split(t.to_bits()), flag::ND_TARGET));
+        let later = if key.is_later_fragment {
+            flag::LATER_FRAGMENT
+        } else {
+            0
+        };
         let flags = later | src_flag | dst_flag | nd_flag;
         let [s0, s1] = src;
         let [d0, d1] = dst;
@@ -70,7 +75,10 @@ impl PackedKey {
     }
 
     /// Returns the destination port.
-    #[expect(clippy::cast_possible_truncation, reason = "takes the 16 bits out of the word")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "takes the 16 bits out of the word"
+    )]
     pub(super) const fn tp_dst(&self) -> u16 {
         let [.., last] = self.0;
         (last >> 32) as u16
@@ -85,7 +93,10 @@ pub(super) fn mac(MacAddr([a, b, c, d, e, f]): MacAddr) -> u64 {
 /// Returns the upper and the lower half.
 pub(super) fn split(bits: u128) -> [u64; 2] {
     let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bits.to_be_bytes();
-    [u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes([i, j, k, l, m, n, o, p])]
+    [
+        u64::from_be_bytes([a, b, c, d, e, f, g, h]),
+        u64::from_be_bytes([i, j, k, l, m, n, o, p]),
+    ]
 }
 
 fn address(address: Option<IpAddr>, v4_flag: u64, v6_flag: u64) -> ([u64; 2], u64) {

@@ -83,7 +83,11 @@ struct Bucket<T> {
 impl<T> Subtable<T> {
     pub(super) fn new(shape: &Shape) -> Self {
         let lowest = (vswitch_api::Priority(0), Reverse(u64::MAX));
-        Self { shape: shape.clone(), best: lowest, buckets: HashTable::new() }
+        Self {
+            shape: shape.clone(),
+            best: lowest,
+            buckets: HashTable::new(),
+        }
     }
 
     /// Returns the rank of the best rule.
@@ -103,8 +107,14 @@ impl<T> Subtable<T> {
         match self.buckets.find_mut(hash, is_same) {
             Some(bucket) => bucket.entries.push(entry),
             None => {
-                let bucket = Bucket { hash, words, anchor, entries: vec![entry] };
-                self.buckets.insert_unique(hash, bucket, |bucket| bucket.hash);
+                let bucket = Bucket {
+                    hash,
+                    words,
+                    anchor,
+                    entries: vec![entry],
+                };
+                self.buckets
+                    .insert_unique(hash, bucket, |bucket| bucket.hash);
             }
         }
     }
@@ -126,10 +136,16 @@ impl<T> Subtable<T> {
         match self.shape.side {
             Side::None => self.probe_one(key, 0, &mut visit),
             Side::Source => {
-                scratch.src_anchors.iter().for_each(|set| self.probe_one(key, set.0, &mut visit));
+                scratch
+                    .src_anchors
+                    .iter()
+                    .for_each(|set| self.probe_one(key, set.0, &mut visit));
             }
             Side::Destination => {
-                scratch.dst_anchors.iter().for_each(|set| self.probe_one(key, set.0, &mut visit));
+                scratch
+                    .dst_anchors
+                    .iter()
+                    .for_each(|set| self.probe_one(key, set.0, &mut visit));
             }
         }
     }

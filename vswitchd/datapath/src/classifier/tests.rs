@@ -15,7 +15,9 @@ use crate::flow::{
 
 /// Sets 0 to 3 are 10.0.0.x with x a multiple of 2, 3, 4 or anything.
 fn is_in_set(set: u32, address: IpAddr) -> bool {
-    let IpAddr::V4(v4) = address else { return set == 3 };
+    let IpAddr::V4(v4) = address else {
+        return set == 3;
+    };
     let last = v4.octets()[3];
     [last % 2 == 0, last % 3 == 0, last % 4 == 0, true][set as usize]
 }
@@ -25,8 +27,13 @@ fn set_id(SetName(name): &SetName) -> SetId {
 }
 
 fn sets_of(address: Option<IpAddr>) -> Vec<SetId> {
-    let Some(address) = address else { return Vec::new() };
-    (0..4).filter(|set| is_in_set(*set, address)).map(SetId).collect()
+    let Some(address) = address else {
+        return Vec::new();
+    };
+    (0..4)
+        .filter(|set| is_in_set(*set, address))
+        .map(SetId)
+        .collect()
 }
 
 /// The reference: what match.rs documents, field by field.
@@ -54,12 +61,14 @@ fn matches(m: &Match, key: &FlowKey) -> bool {
         && is(m.ip_proto, key.ip_proto)
         && is(m.is_later_fragment, key.is_later_fragment)
         && is(m.arp_sha, key.arp_sha)
-        && m.nd_target.is_none_or(|target| key.nd_target == Some(target))
+        && m.nd_target
+            .is_none_or(|target| key.nd_target == Some(target))
         && address(&m.ip_src, key.ip_src)
         && address(&m.ip_dst, key.ip_dst)
         && range(m.tp_src, key.tp_src)
         && range(m.tp_dst, key.tp_dst)
-        && m.ct_state.is_none_or(|s| key.ct_state.0 & s.mask.0 == s.value.0 & s.mask.0)
+        && m.ct_state
+            .is_none_or(|s| key.ct_state.0 & s.mask.0 == s.value.0 & s.mask.0)
 }
 
 fn build(prefer: PreferredAnchor, rules: &[(Priority, Match)]) -> Classifier<usize> {
@@ -71,8 +80,11 @@ fn build(prefer: PreferredAnchor, rules: &[(Priority, Match)]) -> Classifier<usi
 }
 
 fn scan(rules: &[(Priority, Match)], key: &FlowKey) -> Vec<usize> {
-    let mut found: Vec<_> =
-        rules.iter().enumerate().filter(|(_, (_, m))| matches(m, key)).collect();
+    let mut found: Vec<_> = rules
+        .iter()
+        .enumerate()
+        .filter(|(_, (_, m))| matches(m, key))
+        .collect();
     found.sort_by_key(|(id, (priority, _))| (Reverse(*priority), *id));
     found.into_iter().map(|(id, _)| id).collect()
 }
@@ -95,9 +107,15 @@ fn any_address_match() -> impl Strategy<Value = AddressMatch> {
 
 fn any_range() -> impl Strategy<Value = PortRange> {
     prop_oneof![
-        (0u16..6).prop_map(|port| PortRange { first: port, last: port }),
+        (0u16..6).prop_map(|port| PortRange {
+            first: port,
+            last: port
+        }),
         (0u16..6, 0u16..6).prop_map(|(first, last)| PortRange { first, last }),
-        Just(PortRange { first: 0, last: u16::MAX }),
+        Just(PortRange {
+            first: 0,
+            last: u16::MAX
+        }),
     ]
 }
 
@@ -115,46 +133,76 @@ fn any_mac() -> impl Strategy<Value = MacAddr> + Clone {
 fn any_match() -> impl Strategy<Value = Match> {
     let port = || sometimes((0u32..2).prop_map(PortNo));
     let state = sometimes((any::<u8>(), any::<u8>())).prop_map(|state| {
-        state.map(|(value, mask)| CtStateMatch { value: CtState(value), mask: CtState(mask & 0x29) })
+        state.map(|(value, mask)| CtStateMatch {
+            value: CtState(value),
+            mask: CtState(mask & 0x29),
+        })
     });
     (
-        (port(), port(), sometimes(proptest::sample::select(&PortClass::ALL[..2]))),
-        (sometimes(any_mac()), sometimes(any_mac()), sometimes(any_mac())),
-        (sometimes(Just(0x1001u16)), sometimes(any::<bool>()), sometimes(any::<bool>())),
+        (
+            port(),
+            port(),
+            sometimes(proptest::sample::select(&PortClass::ALL[..2])),
+        ),
+        (
+            sometimes(any_mac()),
+            sometimes(any_mac()),
+            sometimes(any_mac()),
+        ),
+        (
+            sometimes(Just(0x1001u16)),
+            sometimes(any::<bool>()),
+            sometimes(any::<bool>()),
+        ),
         (sometimes(Just(0x0800u16)), sometimes(0u8..2)),
-        (sometimes(any_address_match()), sometimes(any_address_match())),
+        (
+            sometimes(any_address_match()),
+            sometimes(any_address_match()),
+        ),
         (sometimes(any_range()), sometimes(any_range())),
         state,
         sometimes((0u16..2).prop_map(|last| [0xfd00, 0, 0, 0, 0, 0, 0, last].into())),
     )
-        .prop_map(|(ports, macs, flags, types, addresses, ranges, ct_state, nd_target)| Match {
-            in_port: ports.0,
-            out_port: ports.1,
-            class: ports.2,
-            eth_src: macs.0,
-            eth_dst: macs.1,
-            arp_sha: macs.2,
-            vlan_tci: flags.0,
-            is_tagged: flags.1,
-            is_later_fragment: flags.2,
-            eth_type: types.0,
-            ip_proto: types.1,
-            ip_src: addresses.0,
-            ip_dst: addresses.1,
-            tp_src: ranges.0,
-            tp_dst: ranges.1,
-            ct_state,
-            nd_target,
-        })
+        .prop_map(
+            |(ports, macs, flags, types, addresses, ranges, ct_state, nd_target)| Match {
+                in_port: ports.0,
+                out_port: ports.1,
+                class: ports.2,
+                eth_src: macs.0,
+                eth_dst: macs.1,
+                arp_sha: macs.2,
+                vlan_tci: flags.0,
+                is_tagged: flags.1,
+                is_later_fragment: flags.2,
+                eth_type: types.0,
+                ip_proto: types.1,
+                ip_src: addresses.0,
+                ip_dst: addresses.1,
+                tp_src: ranges.0,
+                tp_dst: ranges.1,
+                ct_state,
+                nd_target,
+            },
+        )
 }
 
 fn any_key() -> impl Strategy<Value = FlowKey> {
     (
-        (0u32..2, 0u32..2, proptest::sample::select(&PortClass::ALL[..2])),
+        (
+            0u32..2,
+            0u32..2,
+            proptest::sample::select(&PortClass::ALL[..2]),
+        ),
         (any_mac(), any_mac(), any_mac()),
-        (proptest::sample::select(vec![0u16, 0x1001, 0x1002]), any::<bool>()),
+        (
+            proptest::sample::select(vec![0u16, 0x1001, 0x1002]),
+            any::<bool>(),
+        ),
         (proptest::sample::select(vec![0x0800u16, 0x0806]), 0u8..2),
-        (proptest::option::of(any_address()), proptest::option::of(any_address())),
+        (
+            proptest::option::of(any_address()),
+            proptest::option::of(any_address()),
+        ),
         (0u16..6, 0u16..6, any::<u8>()),
         proptest::option::of(0u16..2),
     )

@@ -63,7 +63,14 @@ impl<'a, 'b> Fields<'a, 'b> {
             Some((name, ..)) => self.bare(format_args!("{name}"))?,
             None => self.bare(format_args!("dl_type={ether:#06x}"))?,
         }
-        self.field(if ether == ether_type::ARP { "arp_op" } else { "nw_proto" }, proto)
+        self.field(
+            if ether == ether_type::ARP {
+                "arp_op"
+            } else {
+                "nw_proto"
+            },
+            proto,
+        )
     }
 }
 
@@ -100,7 +107,11 @@ impl fmt::Display for CtStateMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (flag, name) in CtState::FLAGS {
             if self.mask.contains(flag) {
-                write!(f, "{}{name}", if self.value.contains(flag) { '+' } else { '-' })?;
+                write!(
+                    f,
+                    "{}{name}",
+                    if self.value.contains(flag) { '+' } else { '-' }
+                )?;
             }
         }
         Ok(())
@@ -129,17 +140,30 @@ impl fmt::Display for Match {
             out.bare(format_args!("vlan_tci={tci:#06x}"))?;
         }
         if let Some(tagged) = self.is_tagged {
-            out.bare(format_args!("vlan_tci={:#06x}/0x1000", u16::from(tagged) << 12))?;
+            out.bare(format_args!(
+                "vlan_tci={:#06x}/0x1000",
+                u16::from(tagged) << 12
+            ))?;
         }
         out.field("dl_src", self.eth_src)?;
         out.field("dl_dst", self.eth_dst)?;
         if let Some(src) = &self.ip_src {
-            out.field(address_field(src, ["nw_src", "ipv6_src", "ip_src"]), Some(src))?;
+            out.field(
+                address_field(src, ["nw_src", "ipv6_src", "ip_src"]),
+                Some(src),
+            )?;
         }
         if let Some(dst) = &self.ip_dst {
-            out.field(address_field(dst, ["nw_dst", "ipv6_dst", "ip_dst"]), Some(dst))?;
+            out.field(
+                address_field(dst, ["nw_dst", "ipv6_dst", "ip_dst"]),
+                Some(dst),
+            )?;
         }
-        out.field("ip_frag", self.is_later_fragment.map(|l| if l { "later" } else { "not_later" }))?;
+        out.field(
+            "ip_frag",
+            self.is_later_fragment
+                .map(|l| if l { "later" } else { "not_later" }),
+        )?;
         let (tp_src, tp_dst) = transport_names(self.eth_type, self.ip_proto);
         out.field(tp_src, self.tp_src)?;
         out.field(tp_dst, self.tp_dst)?;
@@ -157,8 +181,14 @@ impl fmt::Display for FlowKey {
         }
         out.protocol(Some(self.eth_type), has_protocol.then_some(self.ip_proto))?;
         out.field("in_port", Some(self.in_port))?;
-        out.field("out_port", Some(self.out_port).filter(|port| *port != PortNo(0)))?;
-        out.field("class", Some(self.class).filter(|class| *class != PortClass::Unknown))?;
+        out.field(
+            "out_port",
+            Some(self.out_port).filter(|port| *port != PortNo(0)),
+        )?;
+        out.field(
+            "class",
+            Some(self.class).filter(|class| *class != PortClass::Unknown),
+        )?;
         if self.vlan_tci != 0 {
             out.bare(format_args!("vlan_tci={:#06x}", self.vlan_tci))?;
         }
@@ -176,7 +206,10 @@ impl fmt::Display for FlowKey {
             return out.field("arp_tha", Some(self.arp_tha));
         }
         if has_protocol {
-            out.bare(format_args!("nw_tos={},nw_ttl={}", self.ip_tos, self.ip_ttl))?;
+            out.bare(format_args!(
+                "nw_tos={},nw_ttl={}",
+                self.ip_tos, self.ip_ttl
+            ))?;
             out.field("ip_frag", self.is_later_fragment.then_some("later"))?;
             let (src, dst) = transport_names(Some(self.eth_type), Some(self.ip_proto));
             out.field(src, Some(self.tp_src))?;

@@ -45,8 +45,14 @@ pub enum PortClass {
 
 impl PortClass {
     /// Every class.
-    pub const ALL: [Self; 6] =
-        [Self::Unknown, Self::Pod, Self::Gateway, Self::Uplink, Self::Vm, Self::Mirror];
+    pub const ALL: [Self; 6] = [
+        Self::Unknown,
+        Self::Pod,
+        Self::Gateway,
+        Self::Uplink,
+        Self::Vm,
+        Self::Mirror,
+    ];
 
     /// Returns the name in match syntax and JSON.
     #[must_use]

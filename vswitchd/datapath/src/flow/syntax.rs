@@ -70,7 +70,10 @@ fn apply(m: &mut Match, token: &str) -> Result<(), MatchSyntaxError> {
     match name {
         "in_port" => field.set(&mut m.in_port, field.number("a port number")?.map(PortNo)),
         "out_port" => field.set(&mut m.out_port, field.number("a port number")?.map(PortNo)),
-        "class" => field.set(&mut m.class, PortClass::from_name(value).ok_or("a port class")),
+        "class" => field.set(
+            &mut m.class,
+            PortClass::from_name(value).ok_or("a port class"),
+        ),
         "dl_src" | "eth_src" => field.set(&mut m.eth_src, field.parse("an Ethernet address")),
         "dl_dst" | "eth_dst" => field.set(&mut m.eth_dst, field.parse("an Ethernet address")),
         "vlan_tci" => vlan(m, &field),
@@ -94,7 +97,9 @@ fn apply(m: &mut Match, token: &str) -> Result<(), MatchSyntaxError> {
         "arp_sha" => field.set(&mut m.arp_sha, field.parse("an Ethernet address")),
         "nd_target" => field.set(&mut m.nd_target, field.parse("an IPv6 address")),
         "ct_state" => field.set(&mut m.ct_state, ct_state(value)),
-        _ => Err(MatchSyntaxError::UnknownField { token: token.to_owned() }),
+        _ => Err(MatchSyntaxError::UnknownField {
+            token: token.to_owned(),
+        }),
     }
 }
 
@@ -113,9 +118,9 @@ impl Field<'_> {
     ) -> Result<(), MatchSyntaxError> {
         let value = value.map_err(|expected| self.bad(expected))?;
         match slot {
-            Some(earlier) if *earlier != value => {
-                Err(MatchSyntaxError::Contradiction { token: self.token.to_owned() })
-            }
+            Some(earlier) if *earlier != value => Err(MatchSyntaxError::Contradiction {
+                token: self.token.to_owned(),
+            }),
             _ => {
                 *slot = Some(value);
                 Ok(())
@@ -139,13 +144,18 @@ impl Field<'_> {
     }
 
     fn bad(&self, expected: &'static str) -> MatchSyntaxError {
-        MatchSyntaxError::BadValue { token: self.token.to_owned(), expected }
+        MatchSyntaxError::BadValue {
+            token: self.token.to_owned(),
+            expected,
+        }
     }
 }
 
 fn shorthand(m: &mut Match, token: &str) -> Result<(), MatchSyntaxError> {
     let Some((_, ether, proto)) = SHORTHANDS.iter().find(|(name, ..)| *name == token) else {
-        return Err(MatchSyntaxError::UnknownField { token: token.to_owned() });
+        return Err(MatchSyntaxError::UnknownField {
+            token: token.to_owned(),
+        });
     };
     let field = Field { token, value: "" };
     field.set(&mut m.eth_type, Ok(*ether))?;
@@ -162,7 +172,10 @@ pub(crate) fn number(text: &str) -> Option<u64> {
         None => (text, 10),
     };
     // from_str_radix alone would take a sign.
-    digits.bytes().all(|b| b.is_ascii_alphanumeric()).then_some(())?;
+    digits
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric())
+        .then_some(())?;
     u64::from_str_radix(digits, radix).ok()
 }
 
@@ -209,18 +222,29 @@ fn later_fragment(value: &str) -> Result<bool, &'static str> {
 
 fn port_range(value: &str) -> Result<PortRange, &'static str> {
     const EXPECTED: &str = "a number up to 65535 or a range FIRST-LAST";
-    let one = |text| number(text).and_then(|n| u16::try_from(n).ok()).ok_or(EXPECTED);
+    let one = |text| {
+        number(text)
+            .and_then(|n| u16::try_from(n).ok())
+            .ok_or(EXPECTED)
+    };
     let (first, last) = match value.split_once('-') {
         Some((first, last)) => (one(first)?, one(last)?),
         None => (one(value)?, one(value)?),
     };
-    if first <= last { Ok(PortRange { first, last }) } else { Err(EXPECTED) }
+    if first <= last {
+        Ok(PortRange { first, last })
+    } else {
+        Err(EXPECTED)
+    }
 }
 
 /// Reads `+new-rpl+trk`.
 fn ct_state(text: &str) -> Result<CtStateMatch, &'static str> {
     const EXPECTED: &str = "a list like +trk+est-rpl of new est rel rpl inv trk snat dnat";
-    let mut state = CtStateMatch { value: CtState(0), mask: CtState(0) };
+    let mut state = CtStateMatch {
+        value: CtState(0),
+        mask: CtState(0),
+    };
     let mut rest = text;
     while let Some(sign) = rest.chars().next() {
         let is_set = match sign {
@@ -232,7 +256,10 @@ fn ct_state(text: &str) -> Result<CtStateMatch, &'static str> {
         let end = rest.find(['+', '-']).unwrap_or(rest.len());
         let (name, tail) = rest.split_at(end);
         rest = tail;
-        let (flag, _) = CtState::FLAGS.into_iter().find(|(_, n)| *n == name).ok_or(EXPECTED)?;
+        let (flag, _) = CtState::FLAGS
+            .into_iter()
+            .find(|(_, n)| *n == name)
+            .ok_or(EXPECTED)?;
         if state.mask.contains(flag) && state.value.contains(flag) != is_set {
             return Err(EXPECTED);
         }
@@ -241,7 +268,11 @@ fn ct_state(text: &str) -> Result<CtStateMatch, &'static str> {
             state.value = state.value | flag;
         }
     }
-    if state.mask.0 == 0 { Err(EXPECTED) } else { Ok(state) }
+    if state.mask.0 == 0 {
+        Err(EXPECTED)
+    } else {
+        Ok(state)
+    }
 }
 
 #[cfg(test)]
@@ -262,11 +293,29 @@ mod tests {
         assert_eq!(m.eth_type, Some(0x0800));
         assert_eq!(m.ip_proto, Some(6));
         assert_eq!(m.in_port, Some(PortNo(3)));
-        assert_eq!(m.ip_src, Some(AddressMatch::Net("10.0.0.0/8".parse().unwrap())));
-        assert_eq!(m.ip_dst, Some(AddressMatch::Set(SetName("default/web/pods".into()))));
-        assert_eq!(m.tp_dst, Some(PortRange { first: 80, last: 90 }));
+        assert_eq!(
+            m.ip_src,
+            Some(AddressMatch::Net("10.0.0.0/8".parse().unwrap()))
+        );
+        assert_eq!(
+            m.ip_dst,
+            Some(AddressMatch::Set(SetName("default/web/pods".into())))
+        );
+        assert_eq!(
+            m.tp_dst,
+            Some(PortRange {
+                first: 80,
+                last: 90
+            })
+        );
         let new_trk = CtState::NEW | CtState::TRK;
-        assert_eq!(m.ct_state, Some(CtStateMatch { value: new_trk, mask: new_trk }));
+        assert_eq!(
+            m.ct_state,
+            Some(CtStateMatch {
+                value: new_trk,
+                mask: new_trk
+            })
+        );
         assert_eq!(
             m.to_string(),
             "ct_state=+new+trk,tcp,in_port=3,dl_src=02:00:00:00:00:01,nw_src=10.0.0.0/8,\
@@ -312,8 +361,10 @@ mod tests {
             )),
             "[a-z/0-9.-]{1,12}".prop_map(|name| AddressMatch::Set(SetName(name.as_str().into()))),
         ];
-        let range = (any::<u16>(), any::<u16>())
-            .prop_map(|(a, b)| PortRange { first: a.min(b), last: a.max(b) });
+        let range = (any::<u16>(), any::<u16>()).prop_map(|(a, b)| PortRange {
+            first: a.min(b),
+            last: a.max(b),
+        });
         let mac = any::<[u8; 6]>().prop_map(vswitch_api::MacAddr);
         let state = (1u8.., any::<u8>()).prop_map(|(mask, value)| CtStateMatch {
             value: CtState(value & mask),
@@ -336,12 +387,15 @@ mod tests {
                 any::<u8>()
             ]),
             (option(address.clone()), option(address)),
-            (proptest::option::of(range.clone()), proptest::option::of(range)),
+            (
+                proptest::option::of(range.clone()),
+                proptest::option::of(range),
+            ),
             proptest::option::of(state),
             proptest::option::of(any::<[u8; 16]>().prop_map(std::net::Ipv6Addr::from)),
         )
-            .prop_map(|(port, class, mac, tci, flag, ether, proto, ip, tp, ct_state, nd_target)| {
-                Match {
+            .prop_map(
+                |(port, class, mac, tci, flag, ether, proto, ip, tp, ct_state, nd_target)| Match {
                     in_port: port,
                     out_port: port,
                     class,
@@ -359,8 +413,8 @@ mod tests {
                     arp_sha: mac,
                     nd_target,
                     ct_state,
-                }
-            })
+                },
+            )
     }
 
     proptest! {

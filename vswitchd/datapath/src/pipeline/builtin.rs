@@ -19,13 +19,49 @@ type Line = (TableId, u16, &'static str, &'static str, &'static str);
 /// Neighbour discovery (router and neighbour solicitation and advertisement, redirect) is
 /// types 133 to 137: RFC 4861 section 4.
 const LINES: &[Line] = &[
-    (TableId::Classify, 0, "", "drop(unknown_port)", "nothing is known of the port"),
-    (TableId::SpoofGuard, 0, "", "drop(spoofed)", "addresses are used only by their owner"),
-    (TableId::ArpResponder, 2, "arp", "drop(arp_unknown)", "the switch answers for what it knows"),
-    (TableId::ArpResponder, 2, "icmp6,icmp_type=133-137", "drop(nd_unknown)", "as for ARP"),
-    (TableId::ArpResponder, 0, "", "goto_table:30", "not address resolution"),
+    (
+        TableId::Classify,
+        0,
+        "",
+        "drop(unknown_port)",
+        "nothing is known of the port",
+    ),
+    (
+        TableId::SpoofGuard,
+        0,
+        "",
+        "drop(spoofed)",
+        "addresses are used only by their owner",
+    ),
+    (
+        TableId::ArpResponder,
+        2,
+        "arp",
+        "drop(arp_unknown)",
+        "the switch answers for what it knows",
+    ),
+    (
+        TableId::ArpResponder,
+        2,
+        "icmp6,icmp_type=133-137",
+        "drop(nd_unknown)",
+        "as for ARP",
+    ),
+    (
+        TableId::ArpResponder,
+        0,
+        "",
+        "goto_table:30",
+        "not address resolution",
+    ),
     (TableId::Admin, 0, "", "goto_table:40", "no operator's flow"),
-    (TableId::Conntrack, 90, "vlan_tci=0x1000/0x1000", "drop(unsupported_vlan)", "pods are untagged"),
+    (
+        TableId::Conntrack,
+        90,
+        "vlan_tci=0x1000/0x1000",
+        "drop(unsupported_vlan)",
+        "pods are untagged",
+    ),
     (
         TableId::Conntrack,
         80,
@@ -33,7 +69,13 @@ const LINES: &[Line] = &[
         "drop(multicast_not_forwarded)",
         "multicast listener reports are of no connection",
     ),
-    (TableId::Conntrack, 70, "ct_state=+trk+inv", "drop(ct_invalid)", "fits no connection"),
+    (
+        TableId::Conntrack,
+        70,
+        "ct_state=+trk+inv",
+        "drop(ct_invalid)",
+        "fits no connection",
+    ),
     (
         TableId::Conntrack,
         60,
@@ -41,12 +83,48 @@ const LINES: &[Line] = &[
         "goto_table:70",
         "replies need no policy of their own: their connection was judged",
     ),
-    (TableId::Conntrack, 60, "ct_state=+trk+rel", "goto_table:70", "errors go with their connection"),
-    (TableId::Conntrack, 50, "ct_state=+trk", "goto_table:50", "judged as its connection"),
-    (TableId::Conntrack, 0, "", "drop(unsupported_ether_type)", "not IP: it cannot be tracked"),
-    (TableId::ServiceLb, 0, "", "goto_table:60", "not to a service"),
-    (TableId::EgressRule, 0, "", "goto_table:61", "no rule allows it"),
-    (TableId::EgressDefault, 0, "", "goto_table:70", "the sender is not isolated for egress"),
+    (
+        TableId::Conntrack,
+        60,
+        "ct_state=+trk+rel",
+        "goto_table:70",
+        "errors go with their connection",
+    ),
+    (
+        TableId::Conntrack,
+        50,
+        "ct_state=+trk",
+        "goto_table:50",
+        "judged as its connection",
+    ),
+    (
+        TableId::Conntrack,
+        0,
+        "",
+        "drop(unsupported_ether_type)",
+        "not IP: it cannot be tracked",
+    ),
+    (
+        TableId::ServiceLb,
+        0,
+        "",
+        "goto_table:60",
+        "not to a service",
+    ),
+    (
+        TableId::EgressRule,
+        0,
+        "",
+        "goto_table:61",
+        "no rule allows it",
+    ),
+    (
+        TableId::EgressDefault,
+        0,
+        "",
+        "goto_table:70",
+        "the sender is not isolated for egress",
+    ),
     (
         TableId::Forward,
         60_000,
@@ -68,10 +146,34 @@ const LINES: &[Line] = &[
         "drop(multicast_not_forwarded)",
         "no multicast routing",
     ),
-    (TableId::Forward, 0, "", "drop(no_route)", "nobody has the destination address"),
-    (TableId::IngressRule, 0, "", "goto_table:81", "no rule allows it"),
-    (TableId::IngressDefault, 0, "", "goto_table:90", "the receiver is not isolated for ingress"),
-    (TableId::Output, 0, "", "ct(commit),output", "end of the pipeline"),
+    (
+        TableId::Forward,
+        0,
+        "",
+        "drop(no_route)",
+        "nobody has the destination address",
+    ),
+    (
+        TableId::IngressRule,
+        0,
+        "",
+        "goto_table:81",
+        "no rule allows it",
+    ),
+    (
+        TableId::IngressDefault,
+        0,
+        "",
+        "goto_table:90",
+        "the receiver is not isolated for ingress",
+    ),
+    (
+        TableId::Output,
+        0,
+        "",
+        "ct(commit),output",
+        "end of the pipeline",
+    ),
 ];
 
 /// Built once: the text above is constant.
@@ -94,7 +196,9 @@ fn rule((id, (table, priority, matches, actions, why)): (u64, &Line)) -> Rule {
         id: RuleId(id),
         table: *table,
         priority: Priority(*priority),
-        matches: matches.parse::<Match>().expect("the text in LINES is match syntax"),
+        matches: matches
+            .parse::<Match>()
+            .expect("the text in LINES is match syntax"),
         actions: parse_actions(actions).expect("the text in LINES is action syntax"),
         cookie: Cookie(0),
         origin: Arc::new(Origin {
@@ -107,7 +211,9 @@ fn rule((id, (table, priority, matches, actions, why)): (u64, &Line)) -> Rule {
 
 /// Returns whether the rule drops.
 pub(super) fn drops(rule: &Rule) -> bool {
-    rule.actions.iter().any(|action| matches!(action, Action::Drop(_)))
+    rule.actions
+        .iter()
+        .any(|action| matches!(action, Action::Drop(_)))
 }
 
 #[cfg(test)]
@@ -120,7 +226,11 @@ mod tests {
             let is_default = |rule: &Rule| {
                 rule.table == table && rule.priority.0 == 0 && rule.matches == Match::default()
             };
-            assert_eq!(builtin_rules().iter().filter(|r| is_default(r)).count(), 1, "{table}");
+            assert_eq!(
+                builtin_rules().iter().filter(|r| is_default(r)).count(),
+                1,
+                "{table}"
+            );
         }
     }
 
@@ -128,7 +238,11 @@ mod tests {
     fn only_the_conntrack_table_looks_at_the_connection_state() {
         for rule in builtin_rules() {
             let uses = rule.matches.ct_state.is_some();
-            assert!(!uses || rule.table == TableId::Conntrack, "{}", rule.matches);
+            assert!(
+                !uses || rule.table == TableId::Conntrack,
+                "{}",
+                rule.matches
+            );
         }
     }
 }

@@ -20,7 +20,11 @@ impl Meter {
     pub(crate) fn new(rate_pps: u32, burst: u32) -> Self {
         let interval_nanos = 1_000_000_000 / u64::from(rate_pps.max(1));
         let tolerance_nanos = interval_nanos * u64::from(burst.saturating_sub(1));
-        Self { interval_nanos, tolerance_nanos, due: AtomicU64::new(0) }
+        Self {
+            interval_nanos,
+            tolerance_nanos,
+            due: AtomicU64::new(0),
+        }
     }
 
     /// Returns whether one more packet may pass now, and counts it if so.
@@ -55,6 +59,9 @@ mod tests {
     fn the_rate_holds_over_a_second() {
         let meter = Meter::new(1_000, 1);
         let at = |micros| Timestamp::from_nanos(0) + Duration::from_micros(micros);
-        assert_eq!((0..100_000).filter(|i| meter.allow(at(i * 10))).count(), 1_000);
+        assert_eq!(
+            (0..100_000).filter(|i| meter.allow(at(i * 10))).count(),
+            1_000
+        );
     }
 }

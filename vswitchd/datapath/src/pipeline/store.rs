@@ -27,16 +27,26 @@ impl RuleStore {
     pub(crate) fn add(&mut self, rule: Rule, sets: &mut AddressSets) {
         let old = self.take(rule.id);
         let matches = CompiledMatch::compile(&rule.matches, |name| sets.acquire(name));
-        let counters = old.as_ref().map_or_else(Arc::default, |old| Arc::clone(&old.counters));
+        let counters = old
+            .as_ref()
+            .map_or_else(Arc::default, |old| Arc::clone(&old.counters));
         let meter = meter_of(&rule, old.as_deref());
         if let Some(old) = old {
             // After the new rule took its sets, so that a set that both name keeps its number.
             release(&old.rule, sets);
         }
         let (id, table) = (rule.id, rule.table);
-        let installed = InstalledRule { rule: Arc::new(rule), matches, counters, meter };
+        let installed = InstalledRule {
+            rule: Arc::new(rule),
+            matches,
+            counters,
+            meter,
+        };
         self.table_of.insert(id, table);
-        self.tables.entry(table).or_default().insert(id, Arc::new(installed));
+        self.tables
+            .entry(table)
+            .or_default()
+            .insert(id, Arc::new(installed));
         self.touched.insert(table);
     }
 
@@ -68,7 +78,11 @@ impl RuleStore {
             TableId::EgressRule | TableId::EgressDefault => PreferredAnchor::Source,
             _ => PreferredAnchor::Destination,
         };
-        let rules = self.tables.get(&table).into_iter().flat_map(BTreeMap::values);
+        let rules = self
+            .tables
+            .get(&table)
+            .into_iter()
+            .flat_map(BTreeMap::values);
         Classifier::build(
             prefer,
             rules.filter_map(|installed| {
@@ -80,8 +94,12 @@ impl RuleStore {
 
     /// Returns every rule with its counters, in pipeline order, best first.
     pub(crate) fn list(&self) -> Vec<RuleStats> {
-        let mut list: Vec<_> =
-            self.tables.values().flat_map(BTreeMap::values).map(|rule| rule.stats()).collect();
+        let mut list: Vec<_> = self
+            .tables
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(|rule| rule.stats())
+            .collect();
         list.sort_by_key(|stats| {
             let rule = &stats.rule;
             (rule.table, Reverse(rule.priority), rule.id)
@@ -95,10 +113,12 @@ fn release(rule: &Rule, sets: &mut AddressSets) {
 }
 
 fn set_names(rule: &Rule) -> impl Iterator<Item = &SetName> {
-    [&rule.matches.ip_src, &rule.matches.ip_dst].into_iter().filter_map(|address| match address {
-        Some(AddressMatch::Set(name)) => Some(name),
-        _ => None,
-    })
+    [&rule.matches.ip_src, &rule.matches.ip_dst]
+        .into_iter()
+        .filter_map(|address| match address {
+            Some(AddressMatch::Set(name)) => Some(name),
+            _ => None,
+        })
 }
 
 /// Returns the rule's meter; an unchanged limit keeps its fill.
@@ -125,6 +145,10 @@ impl RuleCounters {
 impl InstalledRule {
     fn stats(&self) -> RuleStats {
         let (packets, bytes) = self.counters.read();
-        RuleStats { rule: Arc::clone(&self.rule), packets, bytes }
+        RuleStats {
+            rule: Arc::clone(&self.rule),
+            packets,
+            bytes,
+        }
     }
 }

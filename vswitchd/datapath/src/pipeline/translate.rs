@@ -61,8 +61,19 @@ pub(crate) fn translate(
     judge: &mut WalkScratch,
 ) -> Translation {
     judge.clear();
-    let judge = Judge { snapshot, scratch: judge, last: None };
-    let mut tracking = Tracking { conns, packet, judge, found: None, pickup: None, denied: false };
+    let judge = Judge {
+        snapshot,
+        scratch: judge,
+        last: None,
+    };
+    let mut tracking = Tracking {
+        conns,
+        packet,
+        judge,
+        found: None,
+        pickup: None,
+        denied: false,
+    };
     let mut walk = Walk::new(snapshot, packet.parsed.key, scratch);
     let end = walk.run(TableId::Classify, None, &mut tracking);
     // Without a table to stop before, a walk only stops at its end.
@@ -81,8 +92,16 @@ struct Judge<'a> {
 impl Judge<'_> {
     /// Walks the tuple through the policy tables.
     fn judge(&mut self, in_port: PortNo, tuple: &Tuple, state: CtState) -> Result<(), DropReason> {
-        let class = self.snapshot.port(in_port).map_or(PortClass::Unknown, |port| port.spec.class);
-        let key = FlowKey { in_port, class, ct_state: CtState::TRK | state, ..key_of(tuple) };
+        let class = self
+            .snapshot
+            .port(in_port)
+            .map_or(PortClass::Unknown, |port| port.spec.class);
+        let key = FlowKey {
+            in_port,
+            class,
+            ct_state: CtState::TRK | state,
+            ..key_of(tuple)
+        };
         let mut walk = Walk::new(self.snapshot, key, self.scratch);
         let end = walk.run(TableId::EgressRule, Some(TableId::Output), &mut Tracked);
         self.last = Some(walk.key);
@@ -100,7 +119,9 @@ impl Judge<'_> {
     }
 
     fn picks_up(&self, port: PortNo) -> bool {
-        self.snapshot.port(port).is_some_and(|port| port.spec.midstream_pickup)
+        self.snapshot
+            .port(port)
+            .is_some_and(|port| port.spec.midstream_pickup)
     }
 }
 
@@ -108,11 +129,19 @@ impl Judge<'_> {
 fn key_of(tuple: &Tuple) -> FlowKey {
     let is_icmp = matches!(tuple.proto, ip_proto::ICMP | ip_proto::ICMPV6);
     FlowKey {
-        eth_type: if tuple.src.is_ipv4() { ether_type::IPV4 } else { ether_type::IPV6 },
+        eth_type: if tuple.src.is_ipv4() {
+            ether_type::IPV4
+        } else {
+            ether_type::IPV6
+        },
         ip_proto: tuple.proto,
         ip_src: Some(tuple.src),
         ip_dst: Some(tuple.dst),
-        tp_src: if is_icmp { u16::from(tuple.icmp_type) } else { tuple.tp_src },
+        tp_src: if is_icmp {
+            u16::from(tuple.icmp_type)
+        } else {
+            tuple.tp_src
+        },
         tp_dst: if is_icmp { 0 } else { tuple.tp_dst },
         ..FlowKey::default()
     }
@@ -144,7 +173,11 @@ impl Tracker for Tracking<'_> {
         let Packet { parsed, frame, now } = self.packet;
         let found = self.conns.lookup(parsed, frame, now)?;
         (key.tp_src, key.tp_dst) = (found.key.tp_src, found.key.tp_dst);
-        key.ct_state = if found.midstream { self.orient(key) } else { found.state };
+        key.ct_state = if found.midstream {
+            self.orient(key)
+        } else {
+            found.state
+        };
         let goes_past_policies =
             found.state.contains(CtState::RPL) || found.state.contains(CtState::REL);
         let conn = found.conn.clone().filter(|_| goes_past_policies);
@@ -159,7 +192,9 @@ impl Tracking<'_> {
         if conn.judged() >= self.judge.snapshot.epoch {
             return Ok(());
         }
-        let judged = self.judge.judge(conn.in_port(), conn.original(), CtState::EST);
+        let judged = self
+            .judge
+            .judge(conn.in_port(), &conn.original(), CtState::EST);
         self.denied = judged.is_err();
         judged
     }
@@ -169,16 +204,27 @@ impl Tracking<'_> {
     /// turn a denied connection into a reply by leaving out its first packet.
     fn orient(&mut self, key: &FlowKey) -> CtState {
         const INVALID: CtState = CtState(CtState::TRK.0 | CtState::INV.0);
-        let (Some(src), Some(dst)) = (key.ip_src, key.ip_dst) else { return INVALID };
+        let (Some(src), Some(dst)) = (key.ip_src, key.ip_dst) else {
+            return INVALID;
+        };
         let out_port = self.judge.route(*key);
         if !(self.judge.picks_up(key.in_port) || self.judge.picks_up(out_port)) {
             self.judge.scratch.clear();
             return INVALID;
         }
         let (proto, tp_src, tp_dst) = (key.ip_proto, key.tp_src, key.tp_dst);
-        let as_is = Tuple { src, dst, proto, icmp_type: 0, tp_src, tp_dst };
-        let allows_swapped =
-            self.judge.judge(out_port, &as_is.reversed(), CtState::NEW).is_ok();
+        let as_is = Tuple {
+            src,
+            dst,
+            proto,
+            icmp_type: 0,
+            tp_src,
+            tp_dst,
+        };
+        let allows_swapped = self
+            .judge
+            .judge(out_port, &as_is.reversed(), CtState::NEW)
+            .is_ok();
         let judged_swapped = self.judge.last.take();
         // Servers listen on the lower port; among equals the packet in hand is the first.
         let swapped = allows_swapped
@@ -187,14 +233,20 @@ impl Tracking<'_> {
         self.judge.last = judged_swapped.filter(|_| swapped);
         // The packet's own walk counts and shows what it is judged by.
         self.judge.scratch.clear();
-        if swapped { CtState::TRK | CtState::EST | CtState::RPL } else { CtState::TRK | CtState::NEW }
+        if swapped {
+            CtState::TRK | CtState::EST | CtState::RPL
+        } else {
+            CtState::TRK | CtState::NEW
+        }
     }
 
     fn conclude(self, end: End, key: FlowKey, commits: bool) -> Translation {
         let judged_reply = self.judge.last.is_some() && !self.denied;
         let conn = self.found.as_ref().and_then(|found| found.conn.clone());
-        let is_original =
-            self.found.as_ref().is_some_and(|found| found.state == CtState::TRK | CtState::EST);
+        let is_original = self
+            .found
+            .as_ref()
+            .is_some_and(|found| found.state == CtState::TRK | CtState::EST);
         let is_forwarded = matches!(end, End::Forward { .. });
         let was_judged = judged_reply || (is_original && is_forwarded && commits);
         Translation {
@@ -207,13 +259,17 @@ impl Tracking<'_> {
     }
 
     fn settlement(&self, end: End, key: FlowKey, commits: bool) -> Settlement {
-        let Some(found) = &self.found else { return Settlement::Nothing };
+        let Some(found) = &self.found else {
+            return Settlement::Nothing;
+        };
         match (end, &found.conn) {
             (End::Forward { .. }, _) if found.state.contains(CtState::REL) => Settlement::Nothing,
             (End::Forward { .. }, Some(conn)) => {
                 Settlement::Track(Arc::clone(conn), found.direction)
             }
-            (End::Forward { port, .. }, None) if commits => Settlement::Commit(self.options(key, port)),
+            (End::Forward { port, .. }, None) if commits => {
+                Settlement::Commit(self.options(key, port))
+            }
             (End::Drop(reason), Some(conn)) if is_policy(reason) => {
                 let is_original = found.state == CtState::TRK | CtState::EST;
                 if self.denied || is_original {
@@ -228,8 +284,17 @@ impl Tracking<'_> {
 
     fn options(&self, key: FlowKey, port: PortNo) -> CommitOptions {
         let swapped = self.pickup.is_some_and(|pickup| pickup.swapped);
-        let (in_port, out_port) = if swapped { (port, key.in_port) } else { (key.in_port, port) };
-        CommitOptions { midstream_pickup: self.pickup.is_some(), swapped, in_port, out_port }
+        let (in_port, out_port) = if swapped {
+            (port, key.in_port)
+        } else {
+            (key.in_port, port)
+        };
+        CommitOptions {
+            midstream_pickup: self.pickup.is_some(),
+            swapped,
+            in_port,
+            out_port,
+        }
     }
 }
 

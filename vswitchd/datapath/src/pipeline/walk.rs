@@ -139,9 +139,18 @@ impl<'a> Walk<'a> {
     /// Starts a walk: finds out what sets the addresses are in.
     pub(super) fn new(snapshot: &'a Snapshot, key: FlowKey, scratch: &'a mut WalkScratch) -> Self {
         scratch.clear();
-        snapshot.addresses.lookup(key.ip_src, &mut scratch.member_of.src);
-        snapshot.addresses.lookup(key.ip_dst, &mut scratch.member_of.dst);
-        Self { snapshot, key, scratch, commits: false }
+        snapshot
+            .addresses
+            .lookup(key.ip_src, &mut scratch.member_of.src);
+        snapshot
+            .addresses
+            .lookup(key.ip_dst, &mut scratch.member_of.dst);
+        Self {
+            snapshot,
+            key,
+            scratch,
+            commits: false,
+        }
     }
 
     /// Walks from `start` to the end; `None` if it came to `before` instead.
@@ -170,11 +179,19 @@ impl<'a> Walk<'a> {
             return Next::End(End::Drop(reason));
         }
         let packed = PackedKey::of(&self.key);
-        let WalkScratch { member_of, lookup, .. } = &mut *self.scratch;
+        let WalkScratch {
+            member_of, lookup, ..
+        } = &mut *self.scratch;
         let snapshot = self.snapshot;
-        let rule = snapshot.table(table).and_then(|rules| rules.lookup(&packed, member_of, lookup));
+        let rule = snapshot
+            .table(table)
+            .and_then(|rules| rules.lookup(&packed, member_of, lookup));
         let ct_state = self.key.ct_state;
-        self.scratch.hits.push(Hit { table, rule: rule.cloned(), ct_state });
+        self.scratch.hits.push(Hit {
+            table,
+            rule: rule.cloned(),
+            ct_state,
+        });
         match rule {
             Some(rule) => self.act(table, rule, tracker),
             None => Next::End(self.default_drop(table)),
@@ -220,7 +237,11 @@ impl<'a> Walk<'a> {
     /// Only untagged IP packets have connections; others keep an empty `ct_state`.
     fn track(&mut self, tracker: &mut impl Tracker) -> Result<(), DropReason> {
         let is_ip = matches!(self.key.eth_type, ether_type::IPV4 | ether_type::IPV6);
-        if is_ip && self.key.vlan_tci == 0 { tracker.track(&mut self.key) } else { Ok(()) }
+        if is_ip && self.key.vlan_tci == 0 {
+            tracker.track(&mut self.key)
+        } else {
+            Ok(())
+        }
     }
 
     fn limit(&mut self, rule: &InstalledRule) {
@@ -238,7 +259,10 @@ impl<'a> Walk<'a> {
             return End::Drop(DropReason::Hairpin);
         }
         match self.snapshot.port(port) {
-            Some(known) => End::Forward { port, mtu: known.spec.mtu },
+            Some(known) => End::Forward {
+                port,
+                mtu: known.spec.mtu,
+            },
             None => End::Drop(DropReason::PortDown),
         }
     }
