@@ -198,6 +198,7 @@ impl Windows {
         }
         // One more than the window: keep-alives repeat the last byte (RFC 1122 4.2.3.6).
         let oldest_end = sender.end.wrapping_sub(receiver.max_win).wrapping_sub(1);
+        // Starting right at the window's end is the probe of a closed one (section 3.8.6.1).
         is_ack_possible && !after(span.seq, sender.max_end) && after(span.end, oldest_end)
     }
 
@@ -224,9 +225,7 @@ impl Windows {
             let excess = span.end.wrapping_sub(sender.max_end);
             receiver.max_win = receiver.max_win.saturating_add(excess).min(MAX_WINDOW);
         }
-        // A closed window still lets one byte through, the probe (RFC 9293 section 3.8.6.1).
-        let edge = span.sack.wrapping_add(span.win.max(1));
-        receiver.max_end = receiver.max_end.max_seq(edge);
+        receiver.max_end = receiver.max_end.max_seq(span.sack.wrapping_add(span.win));
         if span.has_ack {
             sender.acknowledge(span.ack, receiver);
         }

@@ -140,6 +140,53 @@ fn errors_neither_prolong_a_connection_nor_count_in_it() {
     assert_eq!(lab.only_connection().packets_reply, 0);
 }
 
+/// An IPv6 frame between `fd00::from` and `fd00::to`.
+fn ipv6(from: u8, to: u8, proto: u8, payload: &[u8]) -> Frame {
+    let mut bytes = vec![
+        2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x86, 0xdd, 0x60, 0, 0, 0,
+    ];
+    bytes.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
+    bytes.extend([proto, 64]);
+    for host in [from, to] {
+        bytes.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]);
+    }
+    bytes.extend(payload);
+    let mut frame = Frame::from_bytes(&bytes);
+    frame.vnet.flags = VnetHeader::F_DATA_VALID;
+    frame
+}
+
+#[test]
+fn an_echo_over_ipv6_has_its_reply_and_its_errors() {
+    let lab = Lab::new();
+    let request = ipv6(1, 2, ip_proto::ICMPV6, &[128, 0, 0, 0, 0, 7, 0, 1]);
+    let reply = ipv6(2, 1, ip_proto::ICMPV6, &[129, 0, 0, 0, 0, 7, 0, 1]);
+    assert_eq!(lab.state(&reply), CtState::TRK | CtState::INV);
+    lab.accept(&request);
+    assert_eq!(lab.accept(&reply), "REPLIED");
+    let mut too_big = vec![2, 0, 0, 0, 0, 0, 5, 0];
+    too_big.extend(request.bytes().iter().skip(14));
+    let error = ipv6(9, 1, ip_proto::ICMPV6, &too_big);
+    assert_eq!(
+        lab.state(&error),
+        CtState::TRK | CtState::REL | CtState::RPL
+    );
+}
+
+#[test]
+fn a_packet_too_big_about_a_datagram_is_related() {
+    let lab = Lab::new();
+    let datagram = ipv6(1, 2, ip_proto::UDP, &udp_payload(CLIENT, SERVER, 10));
+    lab.accept(&datagram);
+    let mut too_big = vec![2, 0, 0, 0, 0, 0, 5, 0];
+    too_big.extend(datagram.bytes().iter().skip(14));
+    let error = ipv6(9, 1, ip_proto::ICMPV6, &too_big);
+    assert_eq!(
+        lab.state(&error),
+        CtState::TRK | CtState::REL | CtState::RPL
+    );
+}
+
 #[test]
 fn an_error_cannot_be_committed() {
     let lab = Lab::new();

@@ -306,22 +306,30 @@ fn many_threads_share_one_table() {
 
 #[test]
 fn racing_commits_of_one_tuple_make_one_connection() {
+    const THREADS: usize = 4;
     let lab = Lab::new();
-    let pkt = parsed(&udp(CLIENT, SERVER));
-    let commit = || {
-        lab.table
-            .commit(&pkt, &pkt.key, lab.now, lab.options())
-            .unwrap()
+    let barrier = std::sync::Barrier::new(THREADS);
+    let race = || -> Vec<_> {
+        let commit = |n| {
+            let pkt = parsed(&udp(host(n), SERVER));
+            barrier.wait();
+            lab.table
+                .commit(&pkt, &pkt.key, lab.now, lab.options())
+                .unwrap()
+        };
+        (0..500).map(commit).collect()
     };
-    let conns: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..8).map(|_| scope.spawn(commit)).collect();
+    let runs: Vec<Vec<Arc<Connection>>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(race)).collect();
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap())
             .collect()
     });
-    let first = conns.first().unwrap();
-    assert!(conns.iter().all(|conn| Arc::ptr_eq(conn, first)));
-    assert_eq!(first.traffic(Direction::Original).0, 8);
-    assert_eq!(lab.table.stats().entries, 1);
+    for n in 0..500 {
+        let first = &runs[0][n];
+        assert!(runs.iter().all(|run| Arc::ptr_eq(&run[n], first)));
+        assert_eq!(first.traffic(Direction::Original).0, 4);
+    }
+    assert_eq!(lab.table.stats().entries, 500);
 }

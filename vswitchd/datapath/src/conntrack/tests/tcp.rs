@@ -279,6 +279,20 @@ fn a_challenged_syn_lets_its_sender_reset_the_old_connection() {
 }
 
 #[test]
+fn a_syn_that_was_refused_does_not_open_the_door_for_an_answer_later() {
+    let lab = Lab::new();
+    open(&lab);
+    lab.accept(&c(SYN).seq(900_000).build());
+    lab.accept(&s(ACK).seq(5001).ack(1001).build());
+    let answer = s(SYN | ACK).seq(7000).ack(900_001).build();
+    assert_eq!(lab.accept(&answer), "ESTABLISHED");
+    assert_eq!(
+        lab.accept(&c(ACK).seq(1001).ack(5001).data(10).build()),
+        "ESTABLISHED"
+    );
+}
+
+#[test]
 fn a_late_copy_of_the_handshake_does_not_disturb_the_connection() {
     let lab = Lab::new();
     open(&lab);
