@@ -31,3 +31,6 @@ pub use parse::parse;
 pub use parsed::{Fragment, IcmpQuote, ParsedPacket, TcpSegment, tcp_flags};
 pub use sctp::crc32c;
 pub use vnet::{VNET_HDR_LEN, VnetHeader};
+
+#[cfg(test)]
+mod tests;
