@@ -87,11 +87,18 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        for name in ["pod", "peer", "switch"] {
+        for name in NETNS {
             let _ = Command::new("ip")
                 .args(["netns", "del", &self.name(name)])
                 .status();
         }
+    }
+}
+
+/// Returns the first sandbox of a process that ended without removing it.
+pub(crate) fn adopt(pid: u32) -> Sandbox {
+    Sandbox {
+        tag: format!("vst{pid}-0"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a rule demands of a [`FlowKey`]. A field that is `None` is a wildcard.
 
+use std::fmt;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -10,6 +11,12 @@ use super::{CtState, PortClass};
 /// Name of an address set, e.g. `default/allow-web/ingress/0/1`; `@NAME` in match syntax.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SetName(pub Arc<str>);
+
+impl fmt::Display for SetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "@{}", self.0)
+    }
+}
 
 /// Demand on an address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -57,6 +64,8 @@ pub struct Match {
     pub eth_dst: Option<MacAddr>,
     /// Whole TCI with the 0x1000 bit, or 0 for untagged.
     pub vlan_tci: Option<u16>,
+    /// Whether there is a tag at all, whatever it holds; `vlan_tci=0x1000/0x1000` in text.
+    pub is_tagged: Option<bool>,
     pub eth_type: Option<u16>,
     pub ip_proto: Option<u8>,
     pub ip_src: Option<AddressMatch>,
