@@ -18,6 +18,9 @@
 #![warn(clippy::indexing_slicing)]
 
 pub mod action;
+mod address_set;
+mod cache;
+mod classifier;
 pub mod conntrack;
 pub mod datapath;
 pub mod drop_reason;
@@ -26,7 +29,8 @@ pub mod packet;
 pub mod pipeline;
 pub mod time;
 
-pub use action::Action;
+pub use action::{Action, ActionList, parse_actions};
+pub use cache::CacheStats;
 pub use datapath::{Datapath, DatapathConfig, Engine, Outputs, Verdict};
 pub use drop_reason::DropReason;
 pub use time::Timestamp;

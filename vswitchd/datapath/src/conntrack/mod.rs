@@ -1,87 +1,40 @@
 //! Connection tracking: a bounded, sharded table of connections shared by all workers.
+//!
+//! The pipeline calls [`ConnTable::lookup`] for each packet that no flow cache knows,
+//! [`ConnTable::commit`] when it forwards the first packet of a connection, and
+//! [`Connection::track`] for each packet that it forwards of one that is there.
+//!
+//! ```text
+//!  packet ─► lookup ─┬─ NEW ───► policies ─► commit ─► forward
+//!                    ├─ EST ───► (re-judge) ─► Connection::track ─► forward
+//!                    ├─ REL ───► forward (an ICMP error about a connection)
+//!                    └─ INV ───► drop
+//! ```
+//!
+//! Invariants: never more than `max_entries` connections; a connection that is past its time is
+//! not found; a connection that is out of the table is dead and says so. Everything takes
+//! `&self` and may be called from any thread. Locks are held for one operation, one at a time.
 
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
+mod config;
+mod connection;
+mod fragment;
+mod generic;
+mod icmp;
+mod lookup;
+mod protocol;
+mod sctp;
+mod shard;
+mod table;
+mod tcp;
+mod tcp_window;
+mod tuple;
+mod udp;
 
-use vswitch_api::{Epoch, PortNo};
+pub use config::ConntrackConfig;
+pub use connection::{Connection, ConnectionInfo};
+pub use lookup::CtLookup;
+pub use table::{CommitOptions, ConnTable, ConntrackStats};
+pub use tuple::{Direction, Tuple};
 
-use crate::drop_reason::DropReason;
-use crate::flow::{CtState, FlowKey};
-use crate::packet::ParsedPacket;
-use crate::time::Timestamp;
-
-/// Both ends of a connection as the first packet had them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Tuple {
-    /// Source address.
-    pub src: IpAddr,
-    /// Destination address.
-    pub dst: IpAddr,
-    /// IP protocol.
-    pub proto: u8,
-    /// Source port; ICMP echo identifier; 0 for generic protocols.
-    pub tp_src: u16,
-    /// Destination port; ICMP echo identifier; 0 for generic protocols.
-    pub tp_dst: u16,
-}
-
-/// Which way a packet of a connection goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// As the first packet.
-    Original,
-    /// Against it.
-    Reply,
-}
-
-/// Limits and timeouts, the defaults are nf_conntrack's (kernel
-/// Documentation/networking/nf_conntrack-sysctl.rst).
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "named as the sysctls")]
-pub struct ConntrackConfig {
-    pub max_entries: usize,
-    pub tcp_syn_sent: Duration,
-    pub tcp_syn_recv: Duration,
-    pub tcp_established: Duration,
-    pub tcp_fin_wait: Duration,
-    pub tcp_close_wait: Duration,
-    pub tcp_last_ack: Duration,
-    pub tcp_time_wait: Duration,
-    pub tcp_close: Duration,
-    pub tcp_unacknowledged: Duration,
-    pub udp: Duration,
-    pub udp_stream: Duration,
-    pub icmp: Duration,
-    pub sctp_init: Duration,
-    pub sctp_established: Duration,
-    pub sctp_shutdown: Duration,
-    pub generic: Duration,
-    pub fragment: Duration,
-}
-
-impl Default for ConntrackConfig {
-    fn default() -> Self {
-        let s = Duration::from_secs;
-        Self {
-            max_entries: 262_144,
-            tcp_syn_sent: s(120),
-            tcp_syn_recv: s(60),
-            tcp_established: s(432_000),
-            tcp_fin_wait: s(120),
-            tcp_close_wait: s(60),
-            tcp_last_ack: s(30),
-            tcp_time_wait: s(120),
-            tcp_close: s(10),
-            tcp_unacknowledged: s(300),
-            udp: s(30),
-            udp_stream: s(120),
-            icmp: s(30),
-            sctp_init: s(60),
-            sctp_established: s(432_000),
-            sctp_shutdown: s(10),
-            generic: s(600),
-            fragment: s(30),
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,43 @@ pub enum PortClass {
     Mirror,
 }
 
+impl PortClass {
+    /// Every class.
+    pub const ALL: [Self; 6] = [
+        Self::Unknown,
+        Self::Pod,
+        Self::Gateway,
+        Self::Uplink,
+        Self::Vm,
+        Self::Mirror,
+    ];
+
+    /// Returns the name in match syntax and JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Pod => "pod",
+            Self::Gateway => "gateway",
+            Self::Uplink => "uplink",
+            Self::Vm => "vm",
+            Self::Mirror => "mirror",
+        }
+    }
+
+    /// Returns the class that has this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.name() == name)
+    }
+}
+
+impl fmt::Display for PortClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// Connection state flags, as OVS names them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct CtState(pub u8);
@@ -65,6 +102,18 @@ impl CtState {
     /// Destination address translated.
     pub const DNAT: Self = Self(0x80);
 
+    /// Each flag with its name.
+    pub const FLAGS: [(Self, &'static str); 8] = [
+        (Self::NEW, "new"),
+        (Self::EST, "est"),
+        (Self::REL, "rel"),
+        (Self::RPL, "rpl"),
+        (Self::INV, "inv"),
+        (Self::TRK, "trk"),
+        (Self::SNAT, "snat"),
+        (Self::DNAT, "dnat"),
+    ];
+
     /// Returns whether all flags of `other` are set.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
@@ -82,10 +131,9 @@ impl std::ops::BitOr for CtState {
 
 impl fmt::Debug for CtState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [&str; 8] = ["new", "est", "rel", "rpl", "inv", "trk", "snat", "dnat"];
         let mut first = true;
-        for (bit, name) in NAMES.iter().enumerate() {
-            if self.0 & (1 << bit) != 0 {
+        for (flag, name) in Self::FLAGS {
+            if self.contains(flag) {
                 write!(f, "{}{name}", if first { "" } else { "|" })?;
                 first = false;
             }

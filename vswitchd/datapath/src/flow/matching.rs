@@ -1,5 +1,6 @@
 //! What a rule demands of a [`FlowKey`]. A field that is `None` is a wildcard.
 
+use std::fmt;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -10,6 +11,12 @@ use super::{CtState, PortClass};
 /// Name of an address set, e.g. `default/allow-web/ingress/0/1`; `@NAME` in match syntax.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SetName(pub Arc<str>);
+
+impl fmt::Display for SetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "@{}", self.0)
+    }
+}
 
 /// Demand on an address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -45,7 +52,10 @@ pub struct CtStateMatch {
 /// `ip ipv6 arp icmp icmp6 tcp udp sctp tcp6 udp6 sctp6`; `ip_src`/`ip_dst` take either
 /// family, `nw_*` and `ipv6_*` are accepted for them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-#[expect(missing_docs, reason = "each field demands the key field of the same name")]
+#[expect(
+    missing_docs,
+    reason = "each field demands the key field of the same name"
+)]
 pub struct Match {
     pub in_port: Option<PortNo>,
     pub out_port: Option<PortNo>,
@@ -54,6 +64,8 @@ pub struct Match {
     pub eth_dst: Option<MacAddr>,
     /// Whole TCI with the 0x1000 bit, or 0 for untagged.
     pub vlan_tci: Option<u16>,
+    /// Whether there is a tag at all, whatever it holds; `vlan_tci=0x1000/0x1000` in text.
+    pub is_tagged: Option<bool>,
     pub eth_type: Option<u16>,
     pub ip_proto: Option<u8>,
     pub ip_src: Option<AddressMatch>,

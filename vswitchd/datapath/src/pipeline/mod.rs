@@ -1,7 +1,27 @@
 //! The flow tables and the walk through them.
+//!
+//! [`store`](store::RuleStore) is the writer's side, a [`snapshot`](snapshot::Snapshot) what it
+//! publishes; `walk` takes a key through the tables, `translate` a packet, with its
+//! connection: both only read, so that a trace is the same walk without the consequences.
 
+mod builtin;
+mod meter;
 mod rule;
+mod snapshot;
+mod store;
 mod table;
+mod trace;
+mod translate;
+mod walk;
 
-pub use rule::{Origin, PortSpec, PortUpdate, Rule, RuleId, SetUpdate, Transaction};
+pub use builtin::{builtin_rules, is_builtin};
+pub use rule::{Origin, PortSpec, PortUpdate, Rule, RuleId, RuleStats, SetUpdate, Transaction};
 pub use table::TableId;
+pub use trace::{Trace, TraceInput, TracePacket, TraceStep, TraceVerdict};
+
+pub(crate) use meter::Meter;
+pub(crate) use snapshot::{DropCounters, Port, Snapshot};
+pub(crate) use store::RuleStore;
+pub(crate) use trace::trace;
+pub(crate) use translate::{Packet, Settlement, Translation, translate};
+pub(crate) use walk::{End, RuleCounters, Step, WalkScratch};

@@ -98,3 +98,14 @@ pub struct Transaction {
     /// Addresses that changed hands: every connection from or to one of them is removed.
     pub forget_addresses: Vec<std::net::IpAddr>,
 }
+
+/// An installed rule with its counters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleStats {
+    /// The rule.
+    pub rule: Arc<Rule>,
+    /// Packets that went through it.
+    pub packets: u64,
+    /// Their bytes, from the Ethernet header on.
+    pub bytes: u64,
+}

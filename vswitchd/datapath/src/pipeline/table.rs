@@ -1,5 +1,7 @@
 //! The tables, their order and names.
 
+use crate::drop_reason::DropReason;
+
 /// A table of the pipeline; the number is what `dump-flows` prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -76,5 +78,46 @@ impl TableId {
             Self::IngressDefault => "IngressDefault",
             Self::Output => "Output",
         }
+    }
+
+    /// Returns the position in [`TableId::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Classify => 0,
+            Self::SpoofGuard => 1,
+            Self::ArpResponder => 2,
+            Self::Admin => 3,
+            Self::Conntrack => 4,
+            Self::ServiceLb => 5,
+            Self::EgressRule => 6,
+            Self::EgressDefault => 7,
+            Self::Forward => 8,
+            Self::IngressRule => 9,
+            Self::IngressDefault => 10,
+            Self::Output => 11,
+        }
+    }
+
+    /// Returns why a packet is dropped that no rule of the table decides on. Every table fails
+    /// closed: what nobody decided on goes nowhere.
+    #[must_use]
+    pub const fn default_reason(self) -> DropReason {
+        match self {
+            Self::Classify => DropReason::UnknownPort,
+            Self::SpoofGuard => DropReason::Spoofed,
+            Self::ArpResponder => DropReason::ArpUnknown,
+            Self::Admin => DropReason::AdminDrop,
+            Self::Conntrack => DropReason::UnsupportedEtherType,
+            Self::EgressRule | Self::EgressDefault => DropReason::PolicyEgress,
+            Self::ServiceLb | Self::Forward | Self::Output => DropReason::NoRoute,
+            Self::IngressRule | Self::IngressDefault => DropReason::PolicyIngress,
+        }
+    }
+}
+
+impl std::fmt::Display for TableId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }

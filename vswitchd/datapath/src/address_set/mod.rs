@@ -1,0 +1,35 @@
+//! Address sets: which sets is this address a member of?
+//!
+//! Rules name their peers by set, so the question is asked once for each address of a packet
+//! that is translated, whatever the number of rules. [`AddressIndex`] answers it: exact
+//! addresses in hash shards, networks in a trie. It is an immutable part of a published
+//! snapshot; cloning it and changing one member copies one shard or one trie path, not all.
+//! [`AddressSets`] is the writer's side: names, members by set, and the index to publish.
+//!
+//! Invariant: the index holds exactly the members that [`AddressSets`] lists.
+
+mod index;
+mod sets;
+mod trie;
+
+pub(crate) use index::AddressIndex;
+pub(crate) use sets::AddressSets;
+
+/// Number of a set inside one datapath; dense, reused once no rule and no member needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SetId(pub(crate) u32);
+
+/// Sets of one address or network; sorted, shared between versions of the index.
+type Ids = std::sync::Arc<[SetId]>;
+
+/// Returns `ids` with `id` in it, `None` if it is there already.
+fn with(ids: &[SetId], id: SetId) -> Option<Ids> {
+    let at = ids.binary_search(&id).err()?;
+    let (below, above) = ids.split_at(at);
+    Some(below.iter().chain([&id]).chain(above).copied().collect())
+}
+
+/// Returns `ids` without `id`.
+fn without(ids: &[SetId], id: SetId) -> Ids {
+    ids.iter().filter(|there| **there != id).copied().collect()
+}

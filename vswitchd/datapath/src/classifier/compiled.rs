@@ -1,0 +1,184 @@
+//! A match in the form in which it is filed and checked.
+
+use ipnet::IpNet;
+
+use super::Membership;
+use super::packed::{CT_WORD, PackedKey, WORDS, flag, mac, split};
+use crate::address_set::SetId;
+use crate::flow::{AddressMatch, Match, PortRange, SetName};
+
+/// A [`Match`] as value and mask, with the demands that a mask cannot express beside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CompiledMatch {
+    value: [u64; WORDS],
+    mask: [u64; WORDS],
+    pub(super) src_set: Option<SetId>,
+    pub(super) dst_set: Option<SetId>,
+    /// Ranges of more than one port.
+    tp_src: Option<PortRange>,
+    tp_dst: Option<PortRange>,
+}
+
+impl CompiledMatch {
+    /// Compiles a match; `set_id` gives the number of each set that it names. `None` if it
+    /// contradicts itself, so that no packet can match.
+    pub(crate) fn compile(m: &Match, mut set_id: impl FnMut(&SetName) -> SetId) -> Option<Self> {
+        let mut c = Self {
+            value: [0; WORDS],
+            mask: [0; WORDS],
+            src_set: None,
+            dst_set: None,
+            tp_src: m.tp_src.filter(is_proper_range),
+            tp_dst: m.tp_dst.filter(is_proper_range),
+        };
+        // Sets first: they have to be counted even where the rest contradicts itself.
+        if let Some(AddressMatch::Set(name)) = &m.ip_src {
+            c.src_set = Some(set_id(name));
+        }
+        if let Some(AddressMatch::Set(name)) = &m.ip_dst {
+            c.dst_set = Some(set_id(name));
+        }
+        let is_tag_possible = match (m.vlan_tci, m.is_tagged) {
+            (Some(tci), Some(tagged)) => (tci & 0x1000 != 0) == tagged,
+            _ => true,
+        };
+        c.demand_port_and_ethernet(m);
+        c.demand_addresses(m);
+        c.demand_transport(m);
+        is_tag_possible.then_some(c)
+    }
+
+    fn demand_port_and_ethernet(&mut self, m: &Match) {
+        const MAC: u64 = !0xffff;
+        self.demand(
+            0,
+            m.in_port.map(|port| u64::from(port.0) << 32),
+            0xffff_ffff << 32,
+        );
+        self.demand(0, m.out_port.map(|port| u64::from(port.0)), 0xffff_ffff);
+        self.demand(CT_WORD, m.eth_src.map(mac), MAC);
+        self.demand(
+            CT_WORD,
+            m.class.map(|class| u64::from(class as u8) << 8),
+            0xff00,
+        );
+        let state = m
+            .ct_state
+            .map(|state| (u64::from(state.value.0), u64::from(state.mask.0)));
+        self.demand(CT_WORD, state.map(|s| s.0), state.map_or(0, |s| s.1));
+        self.demand(2, m.eth_dst.map(mac), MAC);
+        self.demand(2, m.is_tagged.map(|tagged| u64::from(tagged) << 12), 0x1000);
+        self.demand(2, m.vlan_tci.map(u64::from), 0xffff);
+        self.demand(3, m.arp_sha.map(mac), MAC);
+        self.demand(3, m.eth_type.map(u64::from), 0xffff);
+    }
+
+    fn demand_addresses(&mut self, m: &Match) {
+        if let Some(AddressMatch::Net(net)) = &m.ip_src {
+            self.demand_net(4, net, flag::SRC_V4, flag::SRC_V6);
+        }
+        if let Some(AddressMatch::Net(net)) = &m.ip_dst {
+            self.demand_net(6, net, flag::DST_V4, flag::DST_V6);
+        }
+        if let Some(target) = m.nd_target {
+            self.demand_wide(8, target.to_bits(), u128::MAX);
+            self.demand(10, Some(flag::ND_TARGET), flag::ND_TARGET);
+        }
+    }
+
+    fn demand_net(&mut self, word: usize, net: &IpNet, v4_flag: u64, v6_flag: u64) {
+        let is_family = match net {
+            IpNet::V4(net) => {
+                let mask = u128::from(net.netmask().to_bits());
+                self.demand_wide(word, u128::from(net.addr().to_bits()), mask);
+                v4_flag
+            }
+            IpNet::V6(net) => {
+                self.demand_wide(word, net.addr().to_bits(), net.netmask().to_bits());
+                v6_flag
+            }
+        };
+        self.demand(10, Some(is_family), is_family);
+    }
+
+    fn demand_transport(&mut self, m: &Match) {
+        let exact = |range: Option<PortRange>| range.filter(|r| r.first == r.last).map(|r| r.first);
+        self.demand(
+            10,
+            exact(m.tp_src).map(|port| u64::from(port) << 48),
+            0xffff << 48,
+        );
+        self.demand(
+            10,
+            exact(m.tp_dst).map(|port| u64::from(port) << 32),
+            0xffff << 32,
+        );
+        self.demand(
+            10,
+            m.ip_proto.map(|proto| u64::from(proto) << 16),
+            0xff << 16,
+        );
+        self.demand(10, m.is_later_fragment.map(u64::from), flag::LATER_FRAGMENT);
+    }
+
+    fn demand_wide(&mut self, word: usize, value: u128, mask: u128) {
+        let ([v0, v1], [m0, m1]) = (split(value), split(mask));
+        self.demand(word, Some(v0), m0);
+        self.demand(word + 1, Some(v1), m1);
+    }
+
+    fn demand(&mut self, word: usize, value: Option<u64>, mask: u64) {
+        let (Some(value), Some(to), Some(under)) =
+            (value, self.value.get_mut(word), self.mask.get_mut(word))
+        else {
+            return;
+        };
+        *to |= value & mask;
+        *under |= mask;
+    }
+
+    /// Returns the words of the mask that are not zero, with their index.
+    pub(super) fn mask(&self) -> Vec<(usize, u64)> {
+        self.mask
+            .iter()
+            .copied()
+            .enumerate()
+            .filter(|(_, mask)| *mask != 0)
+            .collect()
+    }
+
+    /// Returns the demanded value of those words.
+    pub(super) fn value(&self) -> Box<[u64]> {
+        self.mask
+            .iter()
+            .zip(self.value)
+            .filter(|(mask, _)| **mask != 0)
+            .map(|(_, v)| v)
+            .collect()
+    }
+
+    pub(super) fn uses_ct_state(&self) -> bool {
+        self.mask.get(CT_WORD).is_some_and(|mask| mask & 0xff != 0)
+    }
+
+    /// Returns whether a key that is equal under the mask meets the other demands as well.
+    pub(super) fn is_met_beyond_mask(&self, key: &PackedKey, member_of: &Membership) -> bool {
+        is_in(self.tp_dst, key.tp_dst())
+            && is_in(self.tp_src, key.tp_src())
+            && is_member(self.src_set, &member_of.src)
+            && is_member(self.dst_set, &member_of.dst)
+    }
+}
+
+/// A single port is a matter of the mask, all ports are no demand.
+fn is_proper_range(range: &PortRange) -> bool {
+    range.first != range.last && (range.first, range.last) != (0, u16::MAX)
+}
+
+fn is_in(range: Option<PortRange>, port: u16) -> bool {
+    range.is_none_or(|range| (range.first..=range.last).contains(&port))
+}
+
+fn is_member(set: Option<SetId>, sets: &[SetId]) -> bool {
+    set.is_none_or(|set| sets.binary_search(&set).is_ok())
+}

@@ -1,0 +1,327 @@
+//! One connection: who, through which ports, how far, how much, until when.
+//!
+//! Made by [`super::ConnTable::commit`], shared by the table and by the flow caches of all
+//! workers. What every packet writes is atomic; only the protocol's state machine has a lock.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use vswitch_api::{Epoch, PortNo};
+
+use super::protocol::{Progress, Protocol, Step};
+use super::{ConntrackConfig, Direction, Tuple};
+use crate::drop_reason::DropReason;
+use crate::packet::ParsedPacket;
+use crate::time::Timestamp;
+
+/// Packets and bytes of one direction. The numbers are only summed up, nothing is ordered by
+/// them: relaxed.
+#[derive(Debug, Default)]
+struct Counter {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// A committed connection.
+#[derive(Debug)]
+pub struct Connection {
+    original: Tuple,
+    /// What answers look like on the wire. Kept beside `original`, not derived from it: address
+    /// translation makes them differ.
+    reply: Tuple,
+    in_port: PortNo,
+    out_port: PortNo,
+    config: Arc<ConntrackConfig>,
+    created: Timestamp,
+    // Relaxed throughout: each is read on its own, and a reader that is a packet late is as
+    // good as a packet that came earlier.
+    last_seen: AtomicU64,
+    expires: AtomicU64,
+    judged: AtomicU64,
+    counters: [Counter; 2],
+    replied: AtomicBool,
+    assured: AtomicBool,
+    dead: AtomicBool,
+    /// Guards the state machine for a few nanoseconds per packet; both directions of a
+    /// connection may be on different workers.
+    protocol: Mutex<Protocol>,
+}
+
+/// What is to be known to make a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Birth {
+    pub(super) original: Tuple,
+    pub(super) direction: Direction,
+    pub(super) in_port: PortNo,
+    pub(super) out_port: PortNo,
+    pub(super) now: Timestamp,
+}
+
+/// Everything about a connection, for `dump-conntrack`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    /// Tuple of the first packet's direction.
+    pub original: Tuple,
+    /// Tuple of the answers.
+    pub reply: Tuple,
+    /// Connection tracking zone; there is one, the default zone.
+    pub zone: u16,
+    /// Name of the protocol's state.
+    pub state: &'static str,
+    /// Both sides took part.
+    pub assured: bool,
+    /// Time left if nothing else comes.
+    pub remaining: Duration,
+    /// Time since the last packet.
+    pub idle: Duration,
+    /// Time since the first packet.
+    pub age: Duration,
+    /// Packets in the original direction.
+    pub packets_original: u64,
+    /// Their bytes, IP header included.
+    pub bytes_original: u64,
+    /// Packets in the reply direction.
+    pub packets_reply: u64,
+    /// Their bytes, IP header included.
+    pub bytes_reply: u64,
+    /// Port that the original direction comes in through.
+    pub in_port: PortNo,
+    /// Port that the original direction leaves through.
+    pub out_port: PortNo,
+    /// Rules that it was last judged by.
+    pub judged: Epoch,
+}
+
+impl Connection {
+    /// Returns the connection that the packet starts.
+    ///
+    /// # Errors
+    /// [`DropReason::CtInvalid`] if the packet cannot start one.
+    pub(super) fn start(
+        config: Arc<ConntrackConfig>,
+        birth: Birth,
+        pkt: &ParsedPacket,
+    ) -> Result<Self, DropReason> {
+        let connection = Self {
+            original: birth.original,
+            reply: birth.original.reversed(),
+            in_port: birth.in_port,
+            out_port: birth.out_port,
+            config,
+            created: birth.now,
+            last_seen: AtomicU64::new(birth.now.as_nanos()),
+            expires: AtomicU64::new(u64::MAX),
+            judged: AtomicU64::new(0),
+            counters: Default::default(),
+            replied: AtomicBool::new(false),
+            assured: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
+            protocol: Mutex::new(Protocol::before(pkt)),
+        };
+        connection.track(pkt, birth.direction, birth.now)?;
+        Ok(connection)
+    }
+
+    /// Takes in a packet that is forwarded: advances the protocol state, counts, and extends
+    /// the connection's life. ICMP errors about the connection change nothing.
+    ///
+    /// # Errors
+    /// [`DropReason::CtInvalid`] if the packet does not fit the connection's state, or if the
+    /// connection is dead or past its time, or over and this packet starts another one: then it
+    /// has to go through [`super::ConnTable::lookup`].
+    pub fn track(
+        &self,
+        pkt: &ParsedPacket,
+        direction: Direction,
+        now: Timestamp,
+    ) -> Result<(), DropReason> {
+        if pkt.icmp_quote.is_some() || pkt.key.ip_proto != self.original.proto {
+            return Ok(());
+        }
+        if self.is_dead() || self.is_expired(now) {
+            return Err(DropReason::CtInvalid);
+        }
+        let replied = self.is_replied() || direction == Direction::Reply;
+        let step = Step {
+            config: &self.config,
+            direction,
+            replied,
+            age: now.since(self.created),
+        };
+        let progress = self.lock_protocol().advance(pkt, step)?;
+        self.apply(progress, replied, now);
+        self.count(pkt, direction);
+        Ok(())
+    }
+
+    fn apply(&self, progress: Progress, replied: bool, now: Timestamp) {
+        self.last_seen.store(now.as_nanos(), Relaxed);
+        if let Some(timeout) = progress.timeout {
+            self.expires.store((now + timeout).as_nanos(), Relaxed);
+        }
+        // Flags only ever go up; testing first keeps the line shared between workers.
+        if replied && !self.is_replied() {
+            self.replied.store(true, Relaxed);
+        }
+        if progress.assured && !self.is_assured() {
+            self.assured.store(true, Relaxed);
+        }
+    }
+
+    fn count(&self, pkt: &ParsedPacket, direction: Direction) {
+        let counter = self.counter(direction);
+        let bytes = pkt.l3_end.saturating_sub(pkt.l3_offset);
+        counter.packets.fetch_add(1, Relaxed);
+        counter
+            .bytes
+            .fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    fn counter(&self, direction: Direction) -> &Counter {
+        let [original, reply] = &self.counters;
+        match direction {
+            Direction::Original => original,
+            Direction::Reply => reply,
+        }
+    }
+
+    fn lock_protocol(&self) -> MutexGuard<'_, Protocol> {
+        // A panic inside would leave a state that is merely old.
+        self.protocol.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the tuple of the first packet's direction.
+    #[must_use]
+    pub const fn original(&self) -> Tuple {
+        self.original
+    }
+
+    /// Returns the tuple that answers carry.
+    #[must_use]
+    pub const fn reply(&self) -> Tuple {
+        self.reply
+    }
+
+    /// Returns the port that the original direction comes in through.
+    #[must_use]
+    pub const fn in_port(&self) -> PortNo {
+        self.in_port
+    }
+
+    /// Returns the port that the original direction leaves through.
+    #[must_use]
+    pub const fn out_port(&self) -> PortNo {
+        self.out_port
+    }
+
+    /// Returns the generation of the rules that last allowed the connection; 0 if none did yet.
+    #[must_use]
+    pub fn judged(&self) -> Epoch {
+        Epoch(self.judged.load(Relaxed))
+    }
+
+    /// States that the rules of this generation allow the connection. An older generation never
+    /// replaces a newer one: workers may finish out of order.
+    pub fn set_judged(&self, epoch: Epoch) {
+        self.judged.fetch_max(epoch.0, Relaxed);
+    }
+
+    /// Returns whether the table no longer has the connection; whoever still holds it has to
+    /// look its packets up again.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Relaxed)
+    }
+
+    pub(super) fn set_dead(&self) {
+        self.dead.store(true, Relaxed);
+    }
+
+    /// Returns whether the connection is past its time.
+    #[must_use]
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        now >= self.expires()
+    }
+
+    /// Returns until when the connection is kept if nothing else comes.
+    #[must_use]
+    pub fn expires(&self) -> Timestamp {
+        Timestamp::from_nanos(self.expires.load(Relaxed))
+    }
+
+    /// Returns when the last packet came.
+    #[must_use]
+    pub fn last_seen(&self) -> Timestamp {
+        Timestamp::from_nanos(self.last_seen.load(Relaxed))
+    }
+
+    /// Returns whether both sides took part for good, so that a full table keeps it.
+    #[must_use]
+    pub fn is_assured(&self) -> bool {
+        self.assured.load(Relaxed)
+    }
+
+    /// Returns whether a packet came in the reply direction.
+    #[must_use]
+    pub fn is_replied(&self) -> bool {
+        self.replied.load(Relaxed)
+    }
+
+    /// Returns packets and bytes of one direction.
+    #[must_use]
+    pub fn traffic(&self, direction: Direction) -> (u64, u64) {
+        let counter = self.counter(direction);
+        (counter.packets.load(Relaxed), counter.bytes.load(Relaxed))
+    }
+
+    /// Returns the name of the protocol's state, e.g. `ESTABLISHED`.
+    #[must_use]
+    pub fn state_name(&self) -> &'static str {
+        self.lock_protocol()
+            .state_name(self.is_replied(), self.is_assured())
+    }
+
+    /// Returns whether the connection is over and the packet starts another one between the
+    /// same ends (a SYN after TIME_WAIT). Only [`super::ConnTable::commit`] replaces it.
+    #[must_use]
+    pub fn is_reopened_by(&self, pkt: &ParsedPacket) -> bool {
+        pkt.key.ip_proto == self.original.proto && self.lock_protocol().is_reopened_by(pkt)
+    }
+
+    /// Returns which way packets with this tuple go, `None` if they are not of this connection.
+    #[must_use]
+    pub fn direction_of(&self, tuple: &Tuple) -> Option<Direction> {
+        if *tuple == self.original {
+            Some(Direction::Original)
+        } else if *tuple == self.reply {
+            Some(Direction::Reply)
+        } else {
+            None
+        }
+    }
+
+    /// Returns everything there is to know at `now`.
+    #[must_use]
+    pub fn info(&self, now: Timestamp) -> ConnectionInfo {
+        let (packets_original, bytes_original) = self.traffic(Direction::Original);
+        let (packets_reply, bytes_reply) = self.traffic(Direction::Reply);
+        ConnectionInfo {
+            original: self.original,
+            reply: self.reply,
+            zone: 0,
+            state: self.state_name(),
+            assured: self.is_assured(),
+            remaining: self.expires().since(now),
+            idle: now.since(self.last_seen()),
+            age: now.since(self.created),
+            packets_original,
+            bytes_original,
+            packets_reply,
+            bytes_reply,
+            in_port: self.in_port,
+            out_port: self.out_port,
+            judged: self.judged(),
+        }
+    }
+}

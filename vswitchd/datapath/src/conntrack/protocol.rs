@@ -1,0 +1,155 @@
+//! The state machine of a connection's protocol, behind one face.
+//!
+//! [`super::Connection`] holds one under its lock and asks it about every packet.
+
+use std::time::Duration;
+
+use super::sctp::SctpTrack;
+use super::tcp::TcpTrack;
+use super::{ConntrackConfig, Direction, generic, icmp, udp};
+use crate::drop_reason::DropReason;
+use crate::flow::ip_proto;
+use crate::packet::{Fragment, ParsedPacket};
+
+/// What an accepted packet means for its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// How long the connection is kept from here on; `None` leaves its time as it is, because
+    /// the packet proves nothing (it may be out of place and is for the endpoints to judge).
+    pub(super) timeout: Option<Duration>,
+    /// Both sides took part: not to be sacrificed when the table is full.
+    pub(super) assured: bool,
+}
+
+impl Progress {
+    /// The packet changes nothing.
+    pub(super) const UNCHANGED: Self = Self {
+        timeout: None,
+        assured: false,
+    };
+
+    pub(super) const fn keep(timeout: Duration, assured: bool) -> Self {
+        Self {
+            timeout: Some(timeout),
+            assured,
+        }
+    }
+}
+
+/// What a packet of an unknown connection may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// A connection.
+    New,
+    /// One that is under way already.
+    Midstream,
+    /// None.
+    Invalid,
+}
+
+/// Facts about the connection and the packet that every state machine gets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step<'a> {
+    pub(super) config: &'a ConntrackConfig,
+    pub(super) direction: Direction,
+    /// Whether packets went in both directions, this one included.
+    pub(super) replied: bool,
+    /// Time since the first packet.
+    pub(super) age: Duration,
+}
+
+/// Protocol state of one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Tcp(TcpTrack),
+    Sctp(SctpTrack),
+    Udp,
+    Icmp,
+    Generic,
+}
+
+impl Protocol {
+    /// Returns what the packet may start.
+    pub(super) fn start_of(pkt: &ParsedPacket) -> Start {
+        match pkt.key.ip_proto {
+            ip_proto::TCP => pkt.tcp.as_ref().map_or(Start::Invalid, TcpTrack::start_of),
+            ip_proto::SCTP => pkt.sctp.map_or(Start::Invalid, SctpTrack::start_of),
+            proto @ (ip_proto::ICMP | ip_proto::ICMPV6) => {
+                let is_query = u8::try_from(pkt.key.tp_src).is_ok_and(|t| icmp::is_query(proto, t));
+                if is_query { Start::New } else { Start::Invalid }
+            }
+            _ => Start::New,
+        }
+    }
+
+    /// Returns the state before the first packet, which [`Protocol::advance`] then takes in.
+    pub(super) fn before(pkt: &ParsedPacket) -> Self {
+        match pkt.key.ip_proto {
+            ip_proto::TCP => Self::Tcp(TcpTrack::default()),
+            ip_proto::SCTP => Self::Sctp(SctpTrack::default()),
+            ip_proto::UDP => Self::Udp,
+            ip_proto::ICMP | ip_proto::ICMPV6 => Self::Icmp,
+            _ => Self::Generic,
+        }
+    }
+
+    /// Takes a packet in.
+    pub(super) fn advance(
+        &mut self,
+        pkt: &ParsedPacket,
+        step: Step<'_>,
+    ) -> Result<Progress, DropReason> {
+        match self {
+            Self::Tcp(track) => match &pkt.tcp {
+                Some(segment) => track.advance(segment, step),
+                None => Self::advance_headless(pkt),
+            },
+            Self::Sctp(track) => match pkt.sctp {
+                Some((tag, chunk)) => track.advance(tag, chunk, step),
+                None => Self::advance_headless(pkt),
+            },
+            Self::Udp => Ok(udp::track(step.config, step.replied, step.age)),
+            Self::Icmp => Ok(Progress::keep(step.config.icmp, false)),
+            Self::Generic => Ok(generic::track(step.config, step.replied)),
+        }
+    }
+
+    /// A later fragment says nothing: its first fragment was judged. Everything else has its
+    /// transport header.
+    fn advance_headless(pkt: &ParsedPacket) -> Result<Progress, DropReason> {
+        match pkt.fragment {
+            Fragment::Later { .. } => Ok(Progress::UNCHANGED),
+            Fragment::No | Fragment::First { .. } => Err(DropReason::CtInvalid),
+        }
+    }
+
+    /// Returns whether any state accepts the packet.
+    pub(super) fn is_well_formed(pkt: &ParsedPacket) -> bool {
+        pkt.tcp.as_ref().is_none_or(TcpTrack::is_well_formed)
+    }
+
+    /// Returns whether the connection is over and the packet starts another one.
+    pub(super) fn is_reopened_by(&self, pkt: &ParsedPacket) -> bool {
+        match self {
+            Self::Tcp(track) => pkt
+                .tcp
+                .as_ref()
+                .is_some_and(|segment| track.is_reopened_by(segment)),
+            Self::Sctp(track) => pkt
+                .sctp
+                .is_some_and(|(_, chunk)| track.is_reopened_by(chunk)),
+            Self::Udp | Self::Icmp | Self::Generic => false,
+        }
+    }
+
+    /// Returns the name of the state, as `dump-conntrack` prints it.
+    pub(super) fn state_name(&self, replied: bool, assured: bool) -> &'static str {
+        match self {
+            Self::Tcp(track) => track.state_name(),
+            Self::Sctp(track) => track.state_name(),
+            Self::Udp if assured => "STREAM",
+            Self::Udp | Self::Icmp | Self::Generic if replied => "REPLIED",
+            Self::Udp | Self::Icmp | Self::Generic => "UNREPLIED",
+        }
+    }
+}

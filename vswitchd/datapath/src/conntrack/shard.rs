@@ -1,0 +1,151 @@
+//! One shard of the connection table: slots that can be walked piece by piece, and an index
+//! from hashes to slots.
+//!
+//! Invariant: every used slot is in the index under its hash, exactly once.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use super::{Connection, Direction, Tuple};
+
+#[derive(Debug)]
+struct Slot {
+    hash: u64,
+    conn: Arc<Connection>,
+}
+
+/// Connections whose hashes fall into this shard. Not synchronized: the table locks it.
+#[derive(Debug, Default)]
+pub(super) struct Shard {
+    slots: Vec<Option<Slot>>,
+    free: Vec<usize>,
+    index: HashTable<usize>,
+    /// Where the next bounded walk goes on.
+    cursor: usize,
+}
+
+impl Shard {
+    /// Returns the connection that packets with this tuple belong to, and which way they go.
+    pub(super) fn find(&self, hash: u64, tuple: &Tuple) -> Option<(&Arc<Connection>, Direction)> {
+        let is_match = |&at: &usize| {
+            self.slot(at)
+                .is_some_and(|s| s.hash == hash && s.conn.direction_of(tuple).is_some())
+        };
+        let conn = &self.slot(*self.index.find(hash, is_match)?)?.conn;
+        Some((conn, conn.direction_of(tuple)?))
+    }
+
+    pub(super) fn insert(&mut self, hash: u64, conn: Arc<Connection>) {
+        let slot = Some(Slot { hash, conn });
+        let at = match self.free.pop() {
+            Some(at) => {
+                if let Some(free) = self.slots.get_mut(at) {
+                    *free = slot;
+                }
+                at
+            }
+            None => {
+                self.slots.push(slot);
+                self.slots.len() - 1
+            }
+        };
+        let slots = &self.slots;
+        let rehash = |&at: &usize| slots.get(at).and_then(Option::as_ref).map_or(0, |s| s.hash);
+        self.index.insert_unique(hash, at, rehash);
+    }
+
+    /// Takes out exactly this connection; returns whether it was there.
+    pub(super) fn remove(&mut self, hash: u64, conn: &Arc<Connection>) -> bool {
+        let slots = &self.slots;
+        let is_it = |&at: &usize| {
+            slots
+                .get(at)
+                .and_then(Option::as_ref)
+                .is_some_and(|s| Arc::ptr_eq(&s.conn, conn))
+        };
+        let Ok(entry) = self.index.find_entry(hash, is_it) else {
+            return false;
+        };
+        let (at, _) = entry.remove();
+        self.vacate(at);
+        true
+    }
+
+    /// Takes out every connection that `is_unwanted` names among the next `budget` slots.
+    pub(super) fn sweep(
+        &mut self,
+        budget: usize,
+        mut is_unwanted: impl FnMut(&Connection) -> bool,
+    ) -> usize {
+        let mut removed = 0;
+        for _ in 0..budget.min(self.slots.len()) {
+            let at = self.advance_cursor();
+            if self.slot(at).is_some_and(|slot| is_unwanted(&slot.conn)) {
+                self.take(at);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// Returns the best one to sacrifice among at most `looks` connections: `rank` says how good
+    /// a choice each is, lowest first, `None` not at all. They are picked all over the shard,
+    /// because slots of long-lived connections are neighbours; `random` decides which.
+    pub(super) fn candidate<R: Ord>(
+        &self,
+        random: u64,
+        looks: usize,
+        rank: impl Fn(&Connection) -> Option<R>,
+    ) -> Option<usize> {
+        let random = usize::try_from(random >> 1).unwrap_or(usize::MAX >> 1);
+        let start = random.checked_rem(self.slots.len())?;
+        let stride = (random >> 20) | 1;
+        // Free slots cost less than a look, not nothing.
+        (0..looks * 16)
+            .map(|step| start.wrapping_add(stride.wrapping_mul(step)) % self.slots.len())
+            .filter_map(|at| Some((at, self.slot(at)?)))
+            .take(looks)
+            .filter_map(|(at, slot)| Some((rank(&slot.conn)?, at)))
+            .min()
+            .map(|(_, at)| at)
+    }
+
+    /// Takes out what is in a slot and marks it dead.
+    pub(super) fn take(&mut self, at: usize) -> Option<Arc<Connection>> {
+        let hash = self.slot(at)?.hash;
+        if let Ok(entry) = self.index.find_entry(hash, |&other| other == at) {
+            entry.remove();
+        }
+        self.vacate(at)
+    }
+
+    pub(super) fn connections(&self) -> impl Iterator<Item = &Arc<Connection>> {
+        self.slots.iter().flatten().map(|slot| &slot.conn)
+    }
+
+    pub(super) fn slot_count(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn slot(&self, at: usize) -> Option<&Slot> {
+        self.slots.get(at).and_then(Option::as_ref)
+    }
+
+    fn vacate(&mut self, at: usize) -> Option<Arc<Connection>> {
+        let slot = self.slots.get_mut(at)?.take()?;
+        slot.conn.set_dead();
+        self.free.push(at);
+        Some(slot.conn)
+    }
+
+    fn advance_cursor(&mut self) -> usize {
+        let at = if self.cursor < self.slots.len() {
+            self.cursor
+        } else {
+            0
+        };
+        self.cursor = at + 1;
+        at
+    }
+}

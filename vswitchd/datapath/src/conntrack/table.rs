@@ -1,0 +1,419 @@
+//! The connection table: shards behind locks, one limit over all of them.
+//!
+//! Invariant: `entries` is at least the number of connections in all shards and at most
+//! `max_entries`; a place is reserved in it before a connection goes into its shard.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use foldhash::quality::RandomState;
+use vswitch_api::PortNo;
+
+use super::connection::Birth;
+use super::fragment::{DatagramId, FirstFragment, FragmentTable};
+use super::protocol::{Protocol, Start};
+use super::shard::Shard;
+use super::{Connection, ConnectionInfo, ConntrackConfig, Direction, Tuple};
+use crate::drop_reason::DropReason;
+use crate::flow::FlowKey;
+use crate::packet::{Fragment, ParsedPacket};
+use crate::time::Timestamp;
+
+/// Shards of a table that is large enough to need them.
+const MAX_SHARDS: usize = 64;
+/// Connections for which another shard is worth its lock.
+const ENTRIES_PER_SHARD: usize = 256;
+/// Slots that one call of [`ConnTable::expire`] looks at, at least; and the share of a larger
+/// table. Called each second it goes through the table in a quarter of a minute.
+const EXPIRE_BUDGET: usize = 16_384;
+const EXPIRE_SHARE: usize = 16;
+/// Slots that it looks at under one lock, some tens of microseconds.
+const EXPIRE_CHUNK: usize = 4_096;
+/// Connections of one shard that early drop looks at (nf_conntrack: NF_CT_EVICTION_RANGE).
+const EVICTION_LOOKS: usize = 8;
+/// Shards that early drop tries (a small table's again), so that a flood against a full table stays cheap.
+const EVICTION_TRIES: usize = 8;
+/// Datagrams under way whose first fragment is remembered, over all shards.
+const MAX_FRAGMENTED: usize = 8_192;
+
+/// How to commit a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommitOptions {
+    /// Accept a packet in the middle of a stream as the first one.
+    pub midstream_pickup: bool,
+    /// The packet goes in the reply direction of the connection to be created (mid-stream).
+    pub swapped: bool,
+    /// Port that the connection's original direction comes in through.
+    pub in_port: PortNo,
+    /// Port that the connection's original direction leaves through.
+    pub out_port: PortNo,
+}
+
+/// Figures of the table since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ConntrackStats {
+    /// Connections in the table.
+    pub entries: usize,
+    /// Most that it takes.
+    pub max_entries: usize,
+    /// Connections inserted.
+    pub inserted: u64,
+    /// Connections removed because their time was over.
+    pub expired: u64,
+    /// Unanswered connections removed to make room.
+    pub early_dropped: u64,
+    /// Connections refused because there was no room to make.
+    pub full_drops: u64,
+    /// Connections removed on request (flushed, replaced by a new one).
+    pub removed: u64,
+}
+
+#[derive(Debug, Default)]
+struct Stats {
+    inserted: AtomicU64,
+    expired: AtomicU64,
+    early_dropped: AtomicU64,
+    full_drops: AtomicU64,
+    removed: AtomicU64,
+}
+
+#[derive(Debug)]
+struct LockedShard {
+    connections: Mutex<Shard>,
+    fragments: Mutex<FragmentTable>,
+}
+
+/// All connections, shared by all workers.
+#[derive(Debug)]
+pub struct ConnTable {
+    config: Arc<ConntrackConfig>,
+    hasher: RandomState,
+    shards: Box<[LockedShard]>,
+    entries: AtomicUsize,
+    /// Shard at which the next call of `expire` goes on.
+    expire_at: AtomicUsize,
+    stats: Stats,
+}
+
+impl ConnTable {
+    /// Returns an empty table.
+    #[must_use]
+    pub fn new(config: ConntrackConfig) -> Self {
+        let shard_count = (config.max_entries / ENTRIES_PER_SHARD)
+            .clamp(1, MAX_SHARDS)
+            .next_power_of_two();
+        let shard = || LockedShard {
+            connections: Mutex::default(),
+            fragments: Mutex::new(FragmentTable::new(MAX_FRAGMENTED / shard_count)),
+        };
+        Self {
+            config: Arc::new(config),
+            hasher: RandomState::default(),
+            shards: std::iter::repeat_with(shard).take(shard_count).collect(),
+            entries: AtomicUsize::new(0),
+            expire_at: AtomicUsize::new(0),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Makes the packet the first one of a connection, or takes it into the one that another
+    /// worker has committed meanwhile. A connection that the packet reopens is replaced.
+    ///
+    /// # Errors
+    /// [`DropReason::CtInvalid`] if the packet cannot start a connection,
+    /// [`DropReason::FragmentUnknown`] if it is a later fragment, [`DropReason::CtTableFull`]
+    /// if the table is full of answered connections.
+    pub fn commit(
+        &self,
+        pkt: &ParsedPacket,
+        key: &FlowKey,
+        now: Timestamp,
+        options: CommitOptions,
+    ) -> Result<Arc<Connection>, DropReason> {
+        if matches!(pkt.fragment, Fragment::Later { .. }) {
+            return Err(DropReason::FragmentUnknown);
+        }
+        let tuple = Tuple::of_packet(pkt, key).ok_or(DropReason::CtInvalid)?;
+        if let Some((conn, direction)) = self.find(&tuple, now)
+            && !conn.is_reopened_by(pkt)
+        {
+            conn.track(pkt, direction, now)?;
+            return Ok(conn);
+        }
+        self.check_start(pkt, options)?;
+        self.insert(pkt, &tuple, now, options)
+    }
+
+    fn check_start(&self, pkt: &ParsedPacket, options: CommitOptions) -> Result<(), DropReason> {
+        match Protocol::start_of(pkt) {
+            _ if pkt.icmp_quote.is_some() => Err(DropReason::CtInvalid),
+            Start::New => Ok(()),
+            Start::Midstream if options.midstream_pickup => Ok(()),
+            Start::Midstream | Start::Invalid => Err(DropReason::CtInvalid),
+        }
+    }
+
+    fn insert(
+        &self,
+        pkt: &ParsedPacket,
+        tuple: &Tuple,
+        now: Timestamp,
+        options: CommitOptions,
+    ) -> Result<Arc<Connection>, DropReason> {
+        let (original, direction) = if options.swapped {
+            (tuple.reversed(), Direction::Reply)
+        } else {
+            (*tuple, Direction::Original)
+        };
+        let CommitOptions {
+            in_port, out_port, ..
+        } = options;
+        let birth = Birth {
+            original,
+            direction,
+            in_port,
+            out_port,
+            now,
+        };
+        let fresh = Arc::new(Connection::start(Arc::clone(&self.config), birth, pkt)?);
+        let hash = tuple.symmetric_hash(&self.hasher);
+        self.reserve(hash, now)?;
+        let mut shard = self.lock_shard(hash);
+        if let Some((there, direction)) = shard.find(hash, tuple) {
+            let there = Arc::clone(there);
+            if !there.is_expired(now) && !there.is_reopened_by(pkt) {
+                drop(shard);
+                self.entries.fetch_sub(1, Relaxed);
+                there.track(pkt, direction, now)?;
+                return Ok(there);
+            }
+            self.drop_from(&mut shard, hash, &there, &self.stats.removed);
+        }
+        shard.insert(hash, Arc::clone(&fresh));
+        self.stats.inserted.fetch_add(1, Relaxed);
+        Ok(fresh)
+    }
+
+    /// Reserves room for one connection, by an early drop if there is none.
+    fn reserve(&self, hash: u64, now: Timestamp) -> Result<(), DropReason> {
+        let max = self.config.max_entries;
+        let take = || {
+            let more = |entries: usize| (entries < max).then_some(entries + 1);
+            self.entries.fetch_update(Relaxed, Relaxed, more).is_ok()
+        };
+        // Whoever drops one may see another worker take its place: try again, but not forever.
+        if take() || (0..2).any(|_| self.early_drop(hash, now) && take()) {
+            return Ok(());
+        }
+        self.stats.full_drops.fetch_add(1, Relaxed);
+        Err(DropReason::CtTableFull)
+    }
+
+    /// Removes the oldest unanswered connection among a few; returns whether there was one.
+    fn early_drop(&self, hash: u64, now: Timestamp) -> bool {
+        let start = self.shard_at(hash);
+        let order = self.shards.iter().cycle().skip(start).take(EVICTION_TRIES);
+        order.zip(0..).any(|(shard, nth)| {
+            let mut shard = lock(&shard.connections);
+            let rank = |conn: &Connection| {
+                let expired = conn.is_expired(now);
+                (expired || !conn.is_assured())
+                    .then(|| (!expired, conn.is_replied(), conn.last_seen()))
+            };
+            let Some(at) = shard.candidate(hash.rotate_left(nth * 8), EVICTION_LOOKS, rank) else {
+                return false;
+            };
+            let expired = shard.take(at).is_some_and(|conn| conn.is_expired(now));
+            let counter = if expired {
+                &self.stats.expired
+            } else {
+                &self.stats.early_dropped
+            };
+            self.entries.fetch_sub(1, Relaxed);
+            counter.fetch_add(1, Relaxed);
+            true
+        })
+    }
+
+    /// Has later fragments of this first fragment's datagram follow it. To be called when the
+    /// first fragment is forwarded; does nothing for other packets.
+    pub fn allow_fragments(&self, pkt: &ParsedPacket, key: &FlowKey, now: Timestamp) {
+        let Fragment::First { id } = pkt.fragment else {
+            return;
+        };
+        let Some(datagram) = DatagramId::new(key, id) else {
+            return;
+        };
+        let Some(tuple) = Tuple::of_packet(pkt, key) else {
+            return;
+        };
+        let expires = now + self.config.fragment;
+        let first = FirstFragment {
+            tuple,
+            tp_src: key.tp_src,
+            tp_dst: key.tp_dst,
+            expires,
+        };
+        self.lock_fragments(&datagram).note(datagram, first);
+    }
+
+    pub(super) fn first_fragment(
+        &self,
+        datagram: &DatagramId,
+        now: Timestamp,
+    ) -> Option<FirstFragment> {
+        self.lock_fragments(datagram).get(datagram, now)
+    }
+
+    /// Returns the live connection of a tuple; one that is past its time is removed.
+    pub(super) fn find(
+        &self,
+        tuple: &Tuple,
+        now: Timestamp,
+    ) -> Option<(Arc<Connection>, Direction)> {
+        let hash = tuple.symmetric_hash(&self.hasher);
+        let mut shard = self.lock_shard(hash);
+        let (conn, direction) = shard.find(hash, tuple)?;
+        let conn = Arc::clone(conn);
+        if conn.is_expired(now) {
+            self.drop_from(&mut shard, hash, &conn, &self.stats.expired);
+            return None;
+        }
+        Some((conn, direction))
+    }
+
+    /// Removes a connection; returns whether it was in the table.
+    pub fn remove(&self, conn: &Arc<Connection>) -> bool {
+        let hash = conn.original().symmetric_hash(&self.hasher);
+        let mut shard = self.lock_shard(hash);
+        self.drop_from(&mut shard, hash, conn, &self.stats.removed)
+    }
+
+    fn drop_from(
+        &self,
+        shard: &mut Shard,
+        hash: u64,
+        conn: &Arc<Connection>,
+        counter: &AtomicU64,
+    ) -> bool {
+        let was_there = shard.remove(hash, conn);
+        if was_there {
+            self.entries.fetch_sub(1, Relaxed);
+            counter.fetch_add(1, Relaxed);
+        }
+        was_there
+    }
+
+    /// Removes connections that are past their time; returns how many. Looks at a bounded part
+    /// of the table, the next call goes on from there.
+    pub fn expire(&self, now: Timestamp) -> usize {
+        let mut removed = 0;
+        let mut looked = 0;
+        let budget = EXPIRE_BUDGET.max(self.config.max_entries / EXPIRE_SHARE);
+        for _ in 0..self.shards.len() {
+            let at = self.expire_at.load(Relaxed) % self.shards.len();
+            let Some(locked) = self.shards.get(at) else {
+                break;
+            };
+            lock(&locked.fragments).expire(now);
+            let mut shard = lock(&locked.connections);
+            let slots = shard.slot_count().min(EXPIRE_CHUNK);
+            removed += shard.sweep(slots, |conn| conn.is_expired(now));
+            drop(shard);
+            self.expire_at.store(at + 1, Relaxed);
+            looked += slots;
+            if looked >= budget {
+                break;
+            }
+        }
+        self.count_removed(removed, &self.stats.expired);
+        removed
+    }
+
+    /// Removes the connections that `is_unwanted` names; returns how many.
+    pub fn flush(&self, mut is_unwanted: impl FnMut(&Connection) -> bool) -> usize {
+        let mut removed = 0;
+        for shard in &self.shards {
+            let mut shard = lock(&shard.connections);
+            let slots = shard.slot_count();
+            removed += shard.sweep(slots, &mut is_unwanted);
+        }
+        self.count_removed(removed, &self.stats.removed);
+        removed
+    }
+
+    fn count_removed(&self, removed: usize, counter: &AtomicU64) {
+        self.entries.fetch_sub(removed, Relaxed);
+        counter.fetch_add(u64::try_from(removed).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Calls `visit` for each connection, shard by shard; no lock is held meanwhile.
+    pub fn for_each(&self, mut visit: impl FnMut(&Arc<Connection>)) {
+        for shard in &self.shards {
+            let connections: Vec<_> = lock(&shard.connections).connections().cloned().collect();
+            connections.iter().for_each(&mut visit);
+        }
+    }
+
+    /// Returns all about every connection that is not past its time.
+    #[must_use]
+    pub fn snapshot(&self, now: Timestamp) -> Vec<ConnectionInfo> {
+        let mut all = Vec::new();
+        self.for_each(|conn| {
+            if !conn.is_expired(now) {
+                all.push(conn.info(now));
+            }
+        });
+        all
+    }
+
+    /// Returns the table's figures.
+    #[must_use]
+    pub fn stats(&self) -> ConntrackStats {
+        ConntrackStats {
+            entries: self.entries.load(Relaxed),
+            max_entries: self.config.max_entries,
+            inserted: self.stats.inserted.load(Relaxed),
+            expired: self.stats.expired.load(Relaxed),
+            early_dropped: self.stats.early_dropped.load(Relaxed),
+            full_drops: self.stats.full_drops.load(Relaxed),
+            removed: self.stats.removed.load(Relaxed),
+        }
+    }
+
+    /// Returns the limits and timeouts.
+    #[must_use]
+    pub fn config(&self) -> &ConntrackConfig {
+        &self.config
+    }
+
+    fn shard_at(&self, hash: u64) -> usize {
+        // The index uses the hash's low and topmost bits: take the shard from between.
+        usize::try_from((hash >> 32) & 0xffff).unwrap_or(0) % self.shards.len()
+    }
+
+    fn lock_shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        let shard = self
+            .shards
+            .get(self.shard_at(hash))
+            .expect("an index below the length");
+        lock(&shard.connections)
+    }
+
+    fn lock_fragments(&self, datagram: &DatagramId) -> MutexGuard<'_, FragmentTable> {
+        use std::hash::BuildHasher;
+        let at = self.shard_at(self.hasher.hash_one(datagram));
+        lock(
+            &self
+                .shards
+                .get(at)
+                .expect("an index below the length")
+                .fragments,
+        )
+    }
+}
+
+/// Locks, whatever became of another thread: shards are consistent between statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,392 @@
+//! TCP: the state of a connection as a box between both ends sees it.
+//!
+//! ```text
+//!            SYN           SYN|ACK          ACK
+//!  (none) ────────► SYN_SENT ────► SYN_RECV ───► ESTABLISHED
+//!                      │ SYN back     ▲              │ FIN
+//!                      ▼              │              ▼
+//!                  SYN_SENT2 ─────────┘          FIN_WAIT ──its ACK──► CLOSE_WAIT
+//!                                                    │ FIN back            │
+//!                                                    └─────► LAST_ACK ◄────┘
+//!  RST: CLOSE from everywhere                                   │ both acknowledged
+//!                                                               ▼
+//!                                                           TIME_WAIT
+//! ```
+//!
+//! States and timeouts are nf_conntrack's; unlike there, a repeated FIN is not taken for the
+//! other side's. A segment that fits the state but says nothing about it passes without a
+//! change: the endpoints answer it. What cannot come from an endpoint is invalid.
+
+use std::time::Duration;
+
+use super::protocol::{Progress, Start, Step};
+use super::tcp_window::{ResetPlace, Span, Windows};
+use super::{ConntrackConfig, Direction};
+use crate::drop_reason::DropReason;
+use crate::packet::{TcpSegment, tcp_flags};
+
+/// Repeats of one segment after which the other end is taken for gone (nf_conntrack's
+/// tcp_max_retrans).
+const MAX_RETRANSMISSIONS: u8 = 3;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum TcpState {
+    #[default]
+    None,
+    SynSent,
+    /// Both ends sent a SYN (RFC 9293 section 3.5, simultaneous open).
+    SynSent2,
+    SynRecv,
+    Established,
+    FinWait,
+    CloseWait,
+    LastAck,
+    TimeWait,
+    Close,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Syn,
+    SynAck,
+    Fin,
+    Ack,
+    Rst,
+}
+
+impl Kind {
+    /// Returns what a segment is, `None` for combinations that no stack sends.
+    const fn of(segment: &TcpSegment) -> Option<Self> {
+        use tcp_flags::{ACK, FIN, RST, SYN};
+        match segment.flags & (SYN | ACK | FIN | RST) {
+            SYN => Some(Self::Syn),
+            flags if flags == SYN | ACK => Some(Self::SynAck),
+            flags if flags == FIN | ACK => Some(Self::Fin),
+            ACK => Some(Self::Ack),
+            flags if flags & !ACK == RST => Some(Self::Rst),
+            _ => None,
+        }
+    }
+}
+
+/// A SYN that was let through although the connection is open: if its receiver has lost the
+/// connection it answers with SYN|ACK, and the tracked state is what is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct StraySyn {
+    seq: u32,
+    payload_len: u32,
+    window: u16,
+    window_scale: Option<u8>,
+}
+
+impl StraySyn {
+    const fn segment(self) -> TcpSegment {
+        TcpSegment {
+            seq: self.seq,
+            ack: 0,
+            window: self.window,
+            flags: tcp_flags::SYN,
+            payload_len: self.payload_len,
+            window_scale: self.window_scale,
+            sack_permitted: false,
+            sack_right_edge: None,
+        }
+    }
+
+    const fn end(self) -> u32 {
+        self.seq.wrapping_add(self.payload_len).wrapping_add(1)
+    }
+}
+
+/// The last segment, to notice that it comes again and again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct LastSegment {
+    seq: u32,
+    ack: u32,
+    is_reply: bool,
+    has_zero_window: bool,
+    repeats: u8,
+}
+
+/// State of a TCP connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct TcpTrack {
+    state: TcpState,
+    is_simultaneous: bool,
+    windows: Windows,
+    last: LastSegment,
+    stray_syn: Option<StraySyn>,
+}
+
+type Accepted = Result<Progress, DropReason>;
+
+impl TcpTrack {
+    /// Returns what a segment of an unknown connection may start.
+    pub(super) fn start_of(segment: &TcpSegment) -> Start {
+        match Kind::of(segment) {
+            Some(Kind::Syn) => Start::New,
+            Some(Kind::Ack | Kind::Fin) => Start::Midstream,
+            Some(Kind::SynAck | Kind::Rst) | None => Start::Invalid,
+        }
+    }
+
+    /// Returns whether a stack can have sent these flags.
+    pub(super) const fn is_well_formed(segment: &TcpSegment) -> bool {
+        Kind::of(segment).is_some()
+    }
+
+    /// Returns whether the connection is over and the segment a SYN for the next one.
+    pub(super) fn is_reopened_by(&self, segment: &TcpSegment) -> bool {
+        matches!(self.state, TcpState::TimeWait | TcpState::Close)
+            && Kind::of(segment) == Some(Kind::Syn)
+    }
+
+    /// Takes a segment in.
+    pub(super) fn advance(&mut self, segment: &TcpSegment, step: Step<'_>) -> Accepted {
+        match Kind::of(segment).ok_or(DropReason::CtInvalid)? {
+            Kind::Syn => self.on_syn(segment, step),
+            Kind::SynAck => self.on_syn_ack(segment, step),
+            Kind::Rst => self.on_rst(segment, step),
+            kind @ (Kind::Fin | Kind::Ack) => self.on_ack(segment, kind, step),
+        }
+    }
+
+    fn on_syn(&mut self, segment: &TcpSegment, step: Step<'_>) -> Accepted {
+        use Direction::{Original, Reply};
+        use TcpState::{Close, None, SynSent, SynSent2, TimeWait};
+        match (self.state, step.direction) {
+            (None | SynSent, Original) => self.open(SynSent, segment, step),
+            (SynSent, Reply) => {
+                self.is_simultaneous = true;
+                self.open(SynSent2, segment, step)
+            }
+            (SynSent2, _) => self.open(SynSent2, segment, step),
+            // The next connection: commit makes it, not this one.
+            (TimeWait | Close, _) => Err(DropReason::CtInvalid),
+            (_, Original) => {
+                self.note_stray_syn(segment);
+                Ok(Progress::UNCHANGED)
+            }
+            (_, Reply) => Err(DropReason::CtInvalid),
+        }
+    }
+
+    /// A SYN with another number is of a host that forgot the connection, the same number is a
+    /// repetition.
+    fn note_stray_syn(&mut self, segment: &TcpSegment) {
+        let is_repeated = self.windows.has_isn(Direction::Original, segment.seq);
+        self.stray_syn = (!is_repeated).then_some(StraySyn {
+            seq: segment.seq,
+            payload_len: segment.payload_len,
+            window: segment.window,
+            window_scale: segment.window_scale,
+        });
+    }
+
+    fn on_syn_ack(&mut self, segment: &TcpSegment, step: Step<'_>) -> Accepted {
+        use Direction::{Original, Reply};
+        use TcpState::{SynRecv, SynSent, SynSent2};
+        if self.resynchronize(segment, step.direction) {
+            return self.open(SynRecv, segment, step);
+        }
+        match (self.state, step.direction) {
+            (SynSent, Reply) => self.open_answer(segment, step),
+            (SynSent2, _) => self.open_answer(segment, step),
+            (SynRecv, _) if self.is_simultaneous => self.open_answer(segment, step),
+            (TcpState::None | SynSent, _) | (_, Original) => Err(DropReason::CtInvalid),
+            // A repetition: its ACK was lost behind us.
+            (_, Reply) => Ok(Progress::UNCHANGED),
+        }
+    }
+
+    fn open_answer(&mut self, segment: &TcpSegment, step: Step<'_>) -> Accepted {
+        if !self.windows.acknowledges_syn(segment, step.direction) {
+            return Err(DropReason::CtInvalid);
+        }
+        let other = self.windows.endpoint(step.direction.opposite());
+        // RFC 9293 figure 8: the second SYN|ACK of a simultaneous open needs no ACK.
+        let is_complete = self.is_simultaneous && other.sent_syn_ack;
+        let state = if is_complete {
+            TcpState::Established
+        } else {
+            TcpState::SynRecv
+        };
+        self.open(state, segment, step)
+    }
+
+    /// Takes the connection for a new one if the receiver of a stray SYN accepted that.
+    fn resynchronize(&mut self, segment: &TcpSegment, direction: Direction) -> bool {
+        let Some(syn) = self.stray_syn else {
+            return false;
+        };
+        if direction != Direction::Reply || segment.ack != syn.end() {
+            return false;
+        }
+        *self = Self::default();
+        self.windows.open(&syn.segment(), Direction::Original);
+        true
+    }
+
+    fn open(&mut self, state: TcpState, segment: &TcpSegment, step: Step<'_>) -> Accepted {
+        self.windows.open(segment, step.direction);
+        Ok(self.enter(state, step))
+    }
+
+    fn on_rst(&mut self, segment: &TcpSegment, step: Step<'_>) -> Accepted {
+        let span = self.windows.span(segment, step.direction);
+        let place = match (self.state, step.direction) {
+            (TcpState::None, _) => ResetPlace::Outside,
+            // RFC 9293 section 3.10.7.3: must acknowledge the SYN.
+            (TcpState::SynSent, Direction::Reply) => {
+                let is_answer = self.windows.acknowledges_syn(segment, step.direction);
+                if is_answer {
+                    ResetPlace::Exact
+                } else {
+                    ResetPlace::Outside
+                }
+            }
+            // May end an older connection that the other end still has (RFC 9293 figure 9).
+            (TcpState::SynSent, Direction::Original)
+                if span.seq != self.windows.next_seq(Direction::Original) =>
+            {
+                ResetPlace::Inside
+            }
+            (_, Direction::Reply) if self.stray_syn.is_some_and(|syn| syn.end() == span.ack) => {
+                ResetPlace::Exact
+            }
+            _ => self.windows.judge_reset(&span, step.direction),
+        };
+        match place {
+            ResetPlace::Exact => Ok(self.enter(TcpState::Close, step)),
+            // Outside of an open connection nobody asks back: it is over.
+            ResetPlace::Inside if self.is_closing() => Ok(self.enter(TcpState::Close, step)),
+            ResetPlace::Inside => Ok(Progress::UNCHANGED),
+            ResetPlace::Outside => Err(DropReason::CtInvalid),
+        }
+    }
+
+    const fn is_closing(&self) -> bool {
+        use TcpState::{Close, CloseWait, FinWait, LastAck, TimeWait};
+        matches!(self.state, FinWait | CloseWait | LastAck | TimeWait | Close)
+    }
+
+    fn on_ack(&mut self, segment: &TcpSegment, kind: Kind, step: Step<'_>) -> Accepted {
+        match (self.state, step.direction) {
+            (TcpState::None, _) => self.windows = Windows::midstream(),
+            // The other end may have an older connection open and say so (RFC 9293 figure 9).
+            (TcpState::SynSent | TcpState::SynSent2, Direction::Reply) if kind == Kind::Ack => {
+                return Ok(Progress::UNCHANGED);
+            }
+            (TcpState::SynSent | TcpState::SynSent2, _) => return Err(DropReason::CtInvalid),
+            _ => {}
+        }
+        let span = self.windows.span(segment, step.direction);
+        if !self.windows.contain(&span, step.direction) {
+            return if step.config.tcp_be_liberal {
+                Ok(Progress::UNCHANGED)
+            } else {
+                Err(DropReason::CtInvalid)
+            };
+        }
+        self.windows.update(&span, step.direction);
+        // Both ends go on as before: the SYN was refused.
+        self.stray_syn = None;
+        if kind == Kind::Fin {
+            self.windows.ends_mut(step.direction).0.sent_fin = true;
+        }
+        let state = self.state_after_ack(step.direction);
+        self.note_repeats(&span, step.direction);
+        Ok(self.enter(state, step))
+    }
+
+    /// Returns the state that FINs and their acknowledgements amount to.
+    fn state_after_ack(&self, direction: Direction) -> TcpState {
+        use TcpState::{Close, CloseWait, Established, FinWait, LastAck, SynRecv, TimeWait};
+        let original = self.windows.endpoint(Direction::Original);
+        let reply = self.windows.endpoint(Direction::Reply);
+        match (self.state, original.sent_fin, reply.sent_fin) {
+            (Close, ..) => Close,
+            // The handshake ends with the ACK of whoever began it.
+            (SynRecv, false, false) if direction == Direction::Reply && !self.is_simultaneous => {
+                SynRecv
+            }
+            (_, false, false) => Established,
+            (_, true, false) if original.has_unacknowledged => FinWait,
+            (_, false, true) if reply.has_unacknowledged => FinWait,
+            (_, true, false) | (_, false, true) => CloseWait,
+            (_, true, true) if self.windows.have_unacknowledged() => LastAck,
+            (_, true, true) => TimeWait,
+        }
+    }
+
+    fn note_repeats(&mut self, span: &Span, direction: Direction) {
+        let mut this = LastSegment {
+            seq: span.seq,
+            ack: span.ack,
+            is_reply: direction == Direction::Reply,
+            has_zero_window: span.win == 0,
+            repeats: self.last.repeats,
+        };
+        let is_repeated = this
+            == LastSegment {
+                repeats: this.repeats,
+                ..self.last
+            };
+        this.repeats = if is_repeated {
+            this.repeats.saturating_add(1)
+        } else {
+            0
+        };
+        self.last = this;
+    }
+
+    fn enter(&mut self, state: TcpState, step: Step<'_>) -> Progress {
+        let was_open = matches!(self.state, TcpState::SynRecv | TcpState::Established);
+        let assured = was_open && state == TcpState::Established && step.replied;
+        self.state = state;
+        Progress::keep(self.timeout(step), assured)
+    }
+
+    fn timeout(&self, step: Step<'_>) -> Duration {
+        let timeout = self.state.timeout(step.config);
+        let is_doubtful = self.last.repeats >= MAX_RETRANSMISSIONS
+            || self.last.has_zero_window
+            || self.windows.have_unacknowledged()
+            || !step.replied;
+        if is_doubtful {
+            timeout.min(step.config.tcp_unacknowledged)
+        } else {
+            timeout
+        }
+    }
+
+    pub(super) const fn state_name(&self) -> &'static str {
+        match self.state {
+            TcpState::None => "NONE",
+            TcpState::SynSent => "SYN_SENT",
+            TcpState::SynSent2 => "SYN_SENT2",
+            TcpState::SynRecv => "SYN_RECV",
+            TcpState::Established => "ESTABLISHED",
+            TcpState::FinWait => "FIN_WAIT",
+            TcpState::CloseWait => "CLOSE_WAIT",
+            TcpState::LastAck => "LAST_ACK",
+            TcpState::TimeWait => "TIME_WAIT",
+            TcpState::Close => "CLOSE",
+        }
+    }
+}
+
+impl TcpState {
+    const fn timeout(self, config: &ConntrackConfig) -> Duration {
+        match self {
+            Self::None | Self::SynSent | Self::SynSent2 => config.tcp_syn_sent,
+            Self::SynRecv => config.tcp_syn_recv,
+            Self::Established => config.tcp_established,
+            Self::FinWait => config.tcp_fin_wait,
+            Self::CloseWait => config.tcp_close_wait,
+            Self::LastAck => config.tcp_last_ack,
+            Self::TimeWait => config.tcp_time_wait,
+            Self::Close => config.tcp_close,
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! One worker's side of the datapath: the life of a packet.
+//!
+//! An engine is owned by one thread. It shares the published snapshot and the connection
+//! table with the other engines, and has its FlowCache and its counters to itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use arc_swap::{ArcSwap, Cache};
+use vswitch_api::PortNo;
+
+use super::counters::EngineCounters;
+use super::in_hand::InHand;
+use super::{Datapath, Outputs, Verdict};
+use crate::cache::{CacheKey, CachedFlow, FlowCache};
+use crate::conntrack::{Connection, Direction};
+use crate::drop_reason::DropReason;
+use crate::flow::{CtState, FlowKey, ip_proto};
+use crate::packet::{Frame, parse};
+use crate::pipeline::{End, Settlement, Snapshot, Translation, WalkScratch, translate};
+use crate::time::Timestamp;
+
+/// One worker's view: its FlowCache and its counters.
+#[derive(Debug)]
+pub struct Engine {
+    /// Rereads the published snapshot with one load per packet and no reference count.
+    snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
+    core: Core,
+}
+
+/// The engine but for the snapshot, which is borrowed while a packet is processed.
+#[derive(Debug)]
+struct Core {
+    datapath: Arc<Datapath>,
+    cache: FlowCache,
+    counters: Arc<EngineCounters>,
+    /// Rules and steps of the packet's own walk.
+    walk: WalkScratch,
+    /// Rules of its connection's judgement.
+    judge: WalkScratch,
+}
+
+/// A packet's connection and the packet's way in it.
+type ConnectionSide = (Arc<Connection>, Direction);
+
+impl Engine {
+    pub(super) fn new(datapath: Arc<Datapath>) -> Self {
+        let cache = FlowCache::new(datapath.flow_cache_entries);
+        let counters = datapath.counters.register();
+        let snapshot = Cache::new(Arc::clone(&datapath.published));
+        let (walk, judge) = (WalkScratch::default(), WalkScratch::default());
+        let core = Core {
+            datapath,
+            cache,
+            counters,
+            walk,
+            judge,
+        };
+        core.publish_cache_figures();
+        Self { snapshot, core }
+    }
+
+    /// Decides on one frame and rewrites it in place. `out` holds afterwards what this frame
+    /// caused, and nothing of the frame before.
+    pub fn process(
+        &mut self,
+        in_port: PortNo,
+        frame: &mut Frame,
+        now: Timestamp,
+        out: &mut Outputs,
+    ) -> Verdict {
+        out.replies.clear();
+        out.copies.clear();
+        let snapshot = self.snapshot.load();
+        match self.core.decide(snapshot, in_port, frame, now, out) {
+            Ok(verdict) => verdict,
+            Err(reason) => {
+                self.core.counters.drops.count(reason);
+                if let Some(port) = snapshot.port(in_port) {
+                    port.drops.count(reason);
+                }
+                Verdict::Drop(reason)
+            }
+        }
+    }
+
+    /// Counts a frame that was lost after its verdict (port down, kernel refused it).
+    pub fn count_drop(&mut self, reason: DropReason) {
+        self.core.counters.drops.count(reason);
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.datapath.counters.retire(&self.counters);
+    }
+}
+
+impl Core {
+    /// The life of a packet: parse, FlowCache, else the tables, connection, actions.
+    fn decide(
+        &mut self,
+        snapshot: &Snapshot,
+        in_port: PortNo,
+        frame: &mut Frame,
+        now: Timestamp,
+        out: &mut Outputs,
+    ) -> Result<Verdict, DropReason> {
+        let parsed = parse(frame, in_port)?;
+        let cache_key = CacheKey::of(&parsed);
+        let mut packet = InHand {
+            parsed: &parsed,
+            frame,
+            now,
+            out,
+        };
+        if let Some(verdict) = self.hit(snapshot, cache_key.as_ref(), &mut packet) {
+            return verdict;
+        }
+        let translation = translate(
+            snapshot,
+            &self.datapath.conns,
+            packet.as_packet(),
+            &mut self.walk,
+            &mut self.judge,
+        );
+        let result = self.carry_out(snapshot, &translation, cache_key, &mut packet);
+        if result != Err(DropReason::RateLimited) {
+            // Copies for mirrors are due whatever became of the packet behind them.
+            packet.perform(&self.walk.steps);
+        }
+        result
+    }
+
+    /// Does what the FlowCache says; `None` if it knows nothing of the packet.
+    fn hit(
+        &self,
+        snapshot: &Snapshot,
+        key: Option<&CacheKey>,
+        packet: &mut InHand<'_>,
+    ) -> Option<Result<Verdict, DropReason>> {
+        let flow = self.cache.get(key?, snapshot.epoch);
+        let verdict = flow.and_then(|flow| packet.follow(flow));
+        let counter = if verdict.is_some() {
+            &self.counters.hits
+        } else {
+            &self.counters.misses
+        };
+        counter.fetch_add(1, Relaxed);
+        verdict
+    }
+
+    /// Does what the tables say, short of rewriting the frame.
+    fn carry_out(
+        &mut self,
+        snapshot: &Snapshot,
+        translation: &Translation,
+        key: Option<CacheKey>,
+        packet: &mut InHand<'_>,
+    ) -> Result<Verdict, DropReason> {
+        let refused_at = packet.meter(&self.walk.steps);
+        self.count_rules(packet, refused_at);
+        if refused_at.is_some() {
+            return Err(DropReason::RateLimited);
+        }
+        if let Some(conn) = &translation.allowed {
+            conn.set_judged(snapshot.epoch);
+        }
+        match translation.end {
+            End::Forward { port, mtu } => {
+                packet.fit(mtu)?;
+                let conn = self.settle(snapshot, translation, packet)?;
+                if let Some(key) = key
+                    && is_cacheable(snapshot, translation)
+                {
+                    self.install(snapshot, key, (port, mtu), conn);
+                }
+                Ok(Verdict::Forward(port))
+            }
+            End::ArpReply(mac) => packet.answer_arp(mac),
+            End::NdAdvertise(mac) => packet.answer_nd(mac),
+            End::Drop(reason) => {
+                if let Settlement::Remove(conn) = &translation.settlement {
+                    self.datapath.conns.remove(conn);
+                }
+                Err(reason)
+            }
+        }
+    }
+
+    /// Counts the rules of the walk, up to where a meter refused the packet.
+    fn count_rules(&self, packet: &InHand<'_>, refused_at: Option<usize>) {
+        let bytes = packet.len();
+        let own = self.walk.hits.iter().take(refused_at.unwrap_or(usize::MAX));
+        for rule in own
+            .chain(&self.judge.hits)
+            .filter_map(|hit| hit.rule.as_ref())
+        {
+            rule.counters.count(bytes);
+        }
+    }
+
+    /// Advances or makes the connection of a packet that is forwarded.
+    fn settle(
+        &self,
+        snapshot: &Snapshot,
+        translation: &Translation,
+        packet: &InHand<'_>,
+    ) -> Result<Option<ConnectionSide>, DropReason> {
+        let (conns, parsed, now) = (&self.datapath.conns, packet.parsed, packet.now);
+        let key = &translation.key;
+        let side = match &translation.settlement {
+            Settlement::Nothing | Settlement::Remove(_) => return Ok(None),
+            Settlement::Track(conn, direction) => {
+                conn.track(parsed, *direction, now)?;
+                (Arc::clone(conn), *direction)
+            }
+            Settlement::Commit(options) => {
+                let conn = conns.commit(parsed, key, now, *options)?;
+                let direction = direction_in(&conn, key);
+                if (direction == Direction::Reply) == options.swapped {
+                    conn.set_judged(snapshot.epoch);
+                }
+                (conn, direction)
+            }
+        };
+        conns.allow_fragments(parsed, key, now);
+        Ok(Some(side))
+    }
+
+    fn install(
+        &mut self,
+        snapshot: &Snapshot,
+        key: CacheKey,
+        (out_port, mtu): (PortNo, u16),
+        conn: Option<ConnectionSide>,
+    ) {
+        let rules = self.walk.hits.iter().filter_map(|hit| hit.rule.as_ref());
+        let flow = CachedFlow {
+            steps: self.walk.steps.as_slice().into(),
+            counters: rules.map(|rule| Arc::clone(&rule.counters)).collect(),
+            out_port,
+            mtu,
+            conn,
+        };
+        self.cache.insert(key, snapshot.epoch, flow);
+        self.publish_cache_figures();
+    }
+
+    fn publish_cache_figures(&self) {
+        let set = |figure: &AtomicU64, value: usize| {
+            figure.store(u64::try_from(value).unwrap_or(u64::MAX), Relaxed);
+        };
+        let (entries, max_entries, evictions) = self.cache.figures();
+        set(&self.counters.entries, entries);
+        set(&self.counters.max_entries, max_entries);
+        self.counters.evictions.store(evictions, Relaxed);
+    }
+}
+
+/// Returns whether the next packet of the flow will fare as this one.
+fn is_cacheable(snapshot: &Snapshot, translation: &Translation) -> bool {
+    match translation.settlement {
+        Settlement::Track(..) => true,
+        Settlement::Commit(_) => !snapshot.is_state_dependent,
+        // Left before connection tracking: nothing but the rules decided.
+        Settlement::Nothing => translation.key.ct_state == CtState::default(),
+        Settlement::Remove(_) => false,
+    }
+}
+
+/// Returns which way a packet goes in a connection that was found or made by its commit.
+fn direction_in(conn: &Connection, key: &FlowKey) -> Direction {
+    let original = conn.original();
+    let has_ports = !matches!(original.proto, ip_proto::ICMP | ip_proto::ICMPV6);
+    let is_original = key.ip_src == Some(original.src)
+        && key.ip_dst == Some(original.dst)
+        && (!has_ports || (key.tp_src, key.tp_dst) == (original.tp_src, original.tp_dst));
+    if is_original {
+        Direction::Original
+    } else {
+        Direction::Reply
+    }
+}

@@ -1,0 +1,143 @@
+//! The packet that an engine has in hand, and what can be done to it.
+
+use vswitch_api::{MacAddr, PortNo};
+
+use super::{Outputs, Verdict};
+use crate::cache::CachedFlow;
+use crate::drop_reason::DropReason;
+use crate::packet::{Frame, ParsedPacket, emit, offload, rewrite, verify_l4_checksum};
+use crate::pipeline::{Packet, Step};
+use crate::time::Timestamp;
+
+/// One packet on its way.
+pub(super) struct InHand<'a> {
+    pub(super) parsed: &'a ParsedPacket,
+    pub(super) frame: &'a mut Frame,
+    pub(super) now: Timestamp,
+    pub(super) out: &'a mut Outputs,
+}
+
+impl InHand<'_> {
+    pub(super) fn as_packet(&self) -> Packet<'_> {
+        Packet {
+            parsed: self.parsed,
+            frame: self.frame,
+            now: self.now,
+        }
+    }
+
+    /// Returns the bytes that rules count.
+    pub(super) fn len(&self) -> u64 {
+        u64::try_from(self.frame.len()).unwrap_or(u64::MAX)
+    }
+
+    /// Does what a cached flow says; `None` if it no longer holds, with nothing done yet.
+    /// No allocation and no lock but the connection's own.
+    pub(super) fn follow(&mut self, flow: &CachedFlow) -> Option<Result<Verdict, DropReason>> {
+        let conn = flow.conn.as_ref();
+        // The lookup refuses wrong checksums; a packet must not get past that by being late.
+        if conn.is_some_and(|(conn, _)| conn.is_dead() || !self.is_checksum_right()) {
+            return None;
+        }
+        let refused_at = self.meter(&flow.steps);
+        if refused_at.is_some() {
+            self.count(flow, refused_at);
+            return Some(Err(DropReason::RateLimited));
+        }
+        if self.is_too_big(flow.mtu) {
+            self.count(flow, None);
+            return Some(self.fit(flow.mtu).map(|()| Verdict::Forward(flow.out_port)));
+        }
+        if let Some((conn, direction)) = conn {
+            // What does not fit the connection may be the first packet of the next one.
+            conn.track(self.parsed, *direction, self.now).ok()?;
+        }
+        self.count(flow, None);
+        self.perform(&flow.steps);
+        Some(Ok(Verdict::Forward(flow.out_port)))
+    }
+
+    fn is_checksum_right(&self) -> bool {
+        verify_l4_checksum(self.frame, self.parsed)
+    }
+
+    fn count(&self, flow: &CachedFlow, refused_at: Option<usize>) {
+        let bytes = self.len();
+        let rules = flow.counters.iter().take(refused_at.unwrap_or(usize::MAX));
+        rules.for_each(|counters| counters.count(bytes));
+    }
+
+    /// Asks the meters; returns how many rules a refused packet has gone through.
+    pub(super) fn meter(&self, steps: &[Step]) -> Option<usize> {
+        steps.iter().find_map(|step| match step {
+            Step::Meter { meter, rules } if !meter.allow(self.now) => Some(*rules),
+            _ => None,
+        })
+    }
+
+    /// Copies and rewrites the frame, in the order of the steps.
+    pub(super) fn perform(&mut self, steps: &[Step]) {
+        for step in steps {
+            match step {
+                Step::Meter { .. } => {}
+                Step::Mirror(port) => self.copy_to(*port),
+                Step::SetEthDst(mac) => rewrite::set_eth_dst(self.frame, *mac),
+                Step::SetEthSrc(mac) => rewrite::set_eth_src(self.frame, *mac),
+            }
+        }
+    }
+
+    fn copy_to(&mut self, port: PortNo) {
+        // Not `clone`, which would copy the whole receive buffer.
+        let mut copy = Frame::from_bytes(self.frame.bytes());
+        copy.vnet = self.frame.vnet;
+        self.out.copies.push((port, copy));
+    }
+
+    fn is_too_big(&self, mtu: u16) -> bool {
+        offload::segment_l3_len(self.frame, self.parsed) > usize::from(mtu)
+    }
+
+    /// Refuses what the out port cannot take, and tells the sender.
+    ///
+    /// # Errors
+    ///
+    /// [`DropReason::MtuExceeded`].
+    pub(super) fn fit(&mut self, mtu: u16) -> Result<(), DropReason> {
+        if !self.is_too_big(mtu) {
+            return Ok(());
+        }
+        // Sent as if by the receiver: the switch itself has no address.
+        let receiver = self.parsed.key.ip_dst;
+        let error =
+            receiver.and_then(|from| emit::icmp_too_big(self.frame, self.parsed, mtu, from));
+        self.reply(error);
+        Err(DropReason::MtuExceeded)
+    }
+
+    pub(super) fn answer_arp(&mut self, mac: MacAddr) -> Result<Verdict, DropReason> {
+        let answer = emit::arp_reply(self.frame, self.parsed, mac);
+        if self.reply(answer) {
+            Ok(Verdict::Answered)
+        } else {
+            Err(DropReason::ArpUnknown)
+        }
+    }
+
+    pub(super) fn answer_nd(&mut self, mac: MacAddr) -> Result<Verdict, DropReason> {
+        let answer = emit::neighbor_advertisement(self.frame, self.parsed, mac);
+        if self.reply(answer) {
+            Ok(Verdict::Answered)
+        } else {
+            Err(DropReason::NdUnknown)
+        }
+    }
+
+    /// Sends a frame of the switch's own back to where the packet came from.
+    fn reply(&mut self, frame: Option<Frame>) -> bool {
+        let in_port = self.parsed.key.in_port;
+        let is_some = frame.is_some();
+        self.out.replies.extend(frame.map(|frame| (in_port, frame)));
+        is_some
+    }
+}

@@ -1,0 +1,281 @@
+//! The datapath: published pipeline, connection table, and the engines that workers drive.
+//!
+//! Writers take turns behind one lock and publish a whole [`Snapshot`]; readers never wait.
+//! The epoch is part of the snapshot, so rules and epoch change in one step.
+
+mod counters;
+mod engine;
+mod in_hand;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use vswitch_api::{Epoch, PortNo};
+
+use crate::address_set::AddressSets;
+use crate::cache::CacheStats;
+use crate::conntrack::{ConnTable, Connection, ConnectionInfo, ConntrackConfig, ConntrackStats};
+use crate::drop_reason::DropReason;
+use crate::flow::SetName;
+use crate::packet::Frame;
+use crate::pipeline::{
+    Port, PortSpec, PortUpdate, RuleStats, RuleStore, Snapshot, Trace, TraceInput, Transaction,
+    builtin_rules, is_builtin, trace,
+};
+use crate::time::Timestamp;
+use counters::AllCounters;
+
+pub use engine::Engine;
+
+/// Limits of a datapath.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DatapathConfig {
+    /// Connection tracking limits and timeouts.
+    pub conntrack: ConntrackConfig,
+    /// Entries of each worker's FlowCache; 0 turns it off.
+    pub flow_cache_entries: usize,
+}
+
+/// What is to become of a frame that was processed (and rewritten) in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Send it through this port.
+    Forward(PortNo),
+    /// The switch answered it itself: send [`Outputs::replies`].
+    Answered,
+    /// Drop it; already counted.
+    Drop(DropReason),
+}
+
+/// What a processed frame caused besides its own verdict. Reused from frame to frame.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// Frames that the switch itself makes (ARP and ND answers, ICMP errors).
+    pub replies: Vec<(PortNo, Frame)>,
+    /// Copies for mirror ports.
+    pub copies: Vec<(PortNo, Frame)>,
+}
+
+/// The switch's packet engine; shared by all workers, changed by one writer at a time.
+#[derive(Debug)]
+pub struct Datapath {
+    published: Arc<ArcSwap<Snapshot>>,
+    /// Guards what the next snapshot is made from; held while one is made and published, so
+    /// that epochs grow one by one. A mutex, because workers never take it.
+    writer: Mutex<Writer>,
+    conns: ConnTable,
+    counters: AllCounters,
+    flow_cache_entries: usize,
+}
+
+/// The writer's side of what is published.
+#[derive(Debug, Default)]
+struct Writer {
+    rules: RuleStore,
+    sets: AddressSets,
+}
+
+impl Datapath {
+    /// Returns an empty datapath: every port unknown, everything dropped. It holds the
+    /// [`builtin_rules`].
+    #[must_use]
+    pub fn new(config: DatapathConfig) -> Arc<Self> {
+        let mut writer = Writer::default();
+        for rule in builtin_rules() {
+            writer.rules.add(rule, &mut writer.sets);
+        }
+        let mut snapshot = Snapshot::empty();
+        writer.rules.publish(&mut snapshot.tables);
+        Arc::new(Self {
+            published: Arc::new(ArcSwap::from_pointee(snapshot)),
+            writer: Mutex::new(writer),
+            conns: ConnTable::new(config.conntrack),
+            counters: AllCounters::default(),
+            flow_cache_entries: config.flow_cache_entries,
+        })
+    }
+
+    /// Publishes changes; they are in force for the next packet when this returns. Changes to
+    /// built-in rules are ignored. A transaction without changes publishes nothing.
+    pub fn apply(&self, changes: Transaction) -> Epoch {
+        let mut writer = self.lock();
+        let mut next = Snapshot::clone(&self.published.load());
+        if changes == Transaction::default() {
+            return next.epoch;
+        }
+        let removed_ports = removed_ports(&changes.ports);
+        next.ports = update_ports(next.ports, changes.ports);
+        writer.change(changes.remove_rules, changes.add_rules, &changes.sets);
+        writer.rules.publish(&mut next.tables);
+        next.addresses = writer.sets.index();
+        next.settle();
+        next.epoch = Epoch(next.epoch.0 + 1);
+        let epoch = next.epoch;
+        self.published.store(Arc::new(next));
+        self.forget(&removed_ports, &changes.forget_addresses);
+        epoch
+    }
+
+    /// Removes the connections of ports and addresses that are no longer whose they were.
+    fn forget(&self, ports: &[PortNo], addresses: &[IpAddr]) {
+        if ports.is_empty() && addresses.is_empty() {
+            return;
+        }
+        self.conns.flush(|conn: &Connection| {
+            let (original, reply) = (conn.original(), conn.reply());
+            ports.contains(&conn.in_port())
+                || ports.contains(&conn.out_port())
+                || [original.src, original.dst, reply.src, reply.dst]
+                    .iter()
+                    .any(|address| addresses.contains(address))
+        });
+    }
+
+    /// Returns a new engine for one worker thread.
+    #[must_use]
+    pub fn engine(self: &Arc<Self>) -> Engine {
+        Engine::new(Arc::clone(self))
+    }
+
+    /// Removes connections that are past their time; returns how many.
+    pub fn expire(&self, now: Timestamp) -> usize {
+        self.conns.expire(now)
+    }
+
+    /// Returns the generation of the published rules.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.published.load().epoch
+    }
+
+    /// Returns every rule with its counters, in pipeline order, best first.
+    #[must_use]
+    pub fn rules(&self) -> Vec<RuleStats> {
+        self.lock().rules.list()
+    }
+
+    /// Returns every address set with its members, by name.
+    #[must_use]
+    pub fn address_sets(&self) -> Vec<(SetName, Vec<IpNet>)> {
+        self.lock().sets.list()
+    }
+
+    /// Returns every port, by number.
+    #[must_use]
+    pub fn ports(&self) -> Vec<PortSpec> {
+        let mut ports: Vec<_> = self
+            .published
+            .load()
+            .ports
+            .values()
+            .map(|port| port.spec.clone())
+            .collect();
+        ports.sort_by_key(|port| port.no);
+        ports
+    }
+
+    /// Returns the drops for each reason, of all engines that ever were.
+    #[must_use]
+    pub fn drop_counters(&self) -> Vec<(DropReason, u64)> {
+        self.counters.drops()
+    }
+
+    /// Returns the drops for each reason of what came in through a port, since it was added;
+    /// nothing if there is no such port.
+    #[must_use]
+    pub fn port_drops(&self, port: PortNo) -> Vec<(DropReason, u64)> {
+        self.published
+            .load()
+            .port(port)
+            .map_or_else(Vec::new, |port| port.drops.read())
+    }
+
+    /// Returns the figures of all FlowCaches together.
+    #[must_use]
+    pub fn cache_stats(&self) -> CacheStats {
+        self.counters.cache()
+    }
+
+    /// Returns all about every connection.
+    #[must_use]
+    pub fn connections(&self, now: Timestamp) -> Vec<ConnectionInfo> {
+        self.conns.snapshot(now)
+    }
+
+    /// Returns the figures of the connection table.
+    #[must_use]
+    pub fn conntrack_stats(&self) -> ConntrackStats {
+        self.conns.stats()
+    }
+
+    /// Removes the connections that `is_unwanted` names; returns how many.
+    pub fn flush_connections(&self, is_unwanted: impl FnMut(&Connection) -> bool) -> usize {
+        self.conns.flush(is_unwanted)
+    }
+
+    /// Explains what would become of a packet; changes no state and no counter.
+    #[must_use]
+    pub fn trace(&self, input: &TraceInput, now: Timestamp) -> Trace {
+        trace(&self.published.load(), &self.conns, input, now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        // A writer that panicked published nothing; what it left half done is installed anew
+        // by the next reconciliation, which compares against `rules`.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Writer {
+    fn change(
+        &mut self,
+        remove: Vec<crate::pipeline::RuleId>,
+        add: Vec<crate::pipeline::Rule>,
+        sets: &[(SetName, crate::pipeline::SetUpdate)],
+    ) {
+        for (name, update) in sets {
+            self.sets.update(name, update);
+        }
+        for id in remove.into_iter().filter(|id| !is_builtin(*id)) {
+            self.rules.remove(id, &mut self.sets);
+        }
+        for rule in add.into_iter().filter(|rule| !is_builtin(rule.id)) {
+            self.rules.add(rule, &mut self.sets);
+        }
+    }
+}
+
+fn removed_ports(updates: &[PortUpdate]) -> Vec<PortNo> {
+    let removed = updates.iter().filter_map(|update| match update {
+        PortUpdate::Remove(port) => Some(*port),
+        PortUpdate::Upsert(_) => None,
+    });
+    removed.collect()
+}
+
+fn update_ports(
+    ports: Arc<HashMap<PortNo, Arc<Port>>>,
+    updates: Vec<PortUpdate>,
+) -> Arc<HashMap<PortNo, Arc<Port>>> {
+    if updates.is_empty() {
+        return ports;
+    }
+    let mut ports = HashMap::clone(&ports);
+    for update in updates {
+        match update {
+            PortUpdate::Remove(no) => {
+                ports.remove(&no);
+            }
+            PortUpdate::Upsert(spec) => {
+                let drops = ports
+                    .get(&spec.no)
+                    .map_or_else(Arc::default, |port| Arc::clone(&port.drops));
+                ports.insert(spec.no, Arc::new(Port { spec, drops }));
+            }
+        }
+    }
+    Arc::new(ports)
+}

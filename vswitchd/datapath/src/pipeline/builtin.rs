@@ -1,0 +1,248 @@
+//! The rules that every datapath starts with: what each table does where no other rule
+//! decides. They are real rules, so that `dump-flows` shows and counts the defaults.
+
+use std::sync::{Arc, LazyLock};
+
+use vswitch_api::{Cookie, Priority};
+
+use super::{Origin, Rule, RuleId, TableId};
+use crate::action::{Action, parse_actions};
+use crate::flow::Match;
+
+/// Ids of the built-in rules start here, so that they lose a tie of priorities against any
+/// other rule.
+const FIRST_ID: u64 = u64::MAX - 0xff;
+
+/// Table, priority, match, actions, reason for the default.
+type Line = (TableId, u16, &'static str, &'static str, &'static str);
+
+/// Neighbour discovery (router and neighbour solicitation and advertisement, redirect) is
+/// types 133 to 137: RFC 4861 section 4.
+const LINES: &[Line] = &[
+    (
+        TableId::Classify,
+        0,
+        "",
+        "drop(unknown_port)",
+        "nothing is known of the port",
+    ),
+    (
+        TableId::SpoofGuard,
+        0,
+        "",
+        "drop(spoofed)",
+        "addresses are used only by their owner",
+    ),
+    (
+        TableId::ArpResponder,
+        2,
+        "arp",
+        "drop(arp_unknown)",
+        "the switch answers for what it knows",
+    ),
+    (
+        TableId::ArpResponder,
+        2,
+        "icmp6,icmp_type=133-137",
+        "drop(nd_unknown)",
+        "as for ARP",
+    ),
+    (
+        TableId::ArpResponder,
+        0,
+        "",
+        "goto_table:30",
+        "not address resolution",
+    ),
+    (TableId::Admin, 0, "", "goto_table:40", "no operator's flow"),
+    (
+        TableId::Conntrack,
+        90,
+        "vlan_tci=0x1000/0x1000",
+        "drop(unsupported_vlan)",
+        "pods are untagged",
+    ),
+    (
+        TableId::Conntrack,
+        80,
+        "ct_state=+trk+inv,ipv6,ipv6_dst=ff00::/8",
+        "drop(multicast_not_forwarded)",
+        "multicast listener reports are of no connection",
+    ),
+    (
+        TableId::Conntrack,
+        70,
+        "ct_state=+trk+inv",
+        "drop(ct_invalid)",
+        "fits no connection",
+    ),
+    (
+        TableId::Conntrack,
+        60,
+        "ct_state=+trk+rpl",
+        "goto_table:70",
+        "replies need no policy of their own: their connection was judged",
+    ),
+    (
+        TableId::Conntrack,
+        60,
+        "ct_state=+trk+rel",
+        "goto_table:70",
+        "errors go with their connection",
+    ),
+    (
+        TableId::Conntrack,
+        50,
+        "ct_state=+trk",
+        "goto_table:50",
+        "judged as its connection",
+    ),
+    (
+        TableId::Conntrack,
+        0,
+        "",
+        "drop(unsupported_ether_type)",
+        "not IP: it cannot be tracked",
+    ),
+    (
+        TableId::ServiceLb,
+        0,
+        "",
+        "goto_table:60",
+        "not to a service",
+    ),
+    (
+        TableId::EgressRule,
+        0,
+        "",
+        "goto_table:61",
+        "no rule allows it",
+    ),
+    (
+        TableId::EgressDefault,
+        0,
+        "",
+        "goto_table:70",
+        "the sender is not isolated for egress",
+    ),
+    (
+        TableId::Forward,
+        60_000,
+        "ip,nw_dst=224.0.0.0/4",
+        "drop(multicast_not_forwarded)",
+        "no multicast routing",
+    ),
+    (
+        TableId::Forward,
+        60_000,
+        "ip,nw_dst=255.255.255.255",
+        "drop(multicast_not_forwarded)",
+        "no broadcast domain",
+    ),
+    (
+        TableId::Forward,
+        60_000,
+        "ipv6,ipv6_dst=ff00::/8",
+        "drop(multicast_not_forwarded)",
+        "no multicast routing",
+    ),
+    (
+        TableId::Forward,
+        0,
+        "",
+        "drop(no_route)",
+        "nobody has the destination address",
+    ),
+    (
+        TableId::IngressRule,
+        0,
+        "",
+        "goto_table:81",
+        "no rule allows it",
+    ),
+    (
+        TableId::IngressDefault,
+        0,
+        "",
+        "goto_table:90",
+        "the receiver is not isolated for ingress",
+    ),
+    (
+        TableId::Output,
+        0,
+        "",
+        "ct(commit),output",
+        "end of the pipeline",
+    ),
+];
+
+/// Built once: the text above is constant.
+static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| (FIRST_ID..).zip(LINES).map(rule).collect());
+
+/// Returns the built-in rules.
+#[must_use]
+pub fn builtin_rules() -> Vec<Rule> {
+    RULES.clone()
+}
+
+/// Returns whether this is the id of a built-in rule, which no transaction can change.
+#[must_use]
+pub fn is_builtin(id: RuleId) -> bool {
+    id.0 >= FIRST_ID
+}
+
+fn rule((id, (table, priority, matches, actions, why)): (u64, &Line)) -> Rule {
+    Rule {
+        id: RuleId(id),
+        table: *table,
+        priority: Priority(*priority),
+        matches: matches
+            .parse::<Match>()
+            .expect("the text in LINES is match syntax"),
+        actions: parse_actions(actions).expect("the text in LINES is action syntax"),
+        cookie: Cookie(0),
+        origin: Arc::new(Origin {
+            kind: "Builtin",
+            name: table.name().to_owned(),
+            part: (*why).to_owned(),
+        }),
+    }
+}
+
+/// Returns whether the rule drops.
+pub(super) fn drops(rule: &Rule) -> bool {
+    rule.actions
+        .iter()
+        .any(|action| matches!(action, Action::Drop(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_has_a_rule_for_everything_else() {
+        for table in TableId::ALL {
+            let is_default = |rule: &Rule| {
+                rule.table == table && rule.priority.0 == 0 && rule.matches == Match::default()
+            };
+            assert_eq!(
+                builtin_rules().iter().filter(|r| is_default(r)).count(),
+                1,
+                "{table}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_conntrack_table_looks_at_the_connection_state() {
+        for rule in builtin_rules() {
+            let uses = rule.matches.ct_state.is_some();
+            assert!(
+                !uses || rule.table == TableId::Conntrack,
+                "{}",
+                rule.matches
+            );
+        }
+    }
+}

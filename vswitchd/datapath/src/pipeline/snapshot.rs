@@ -1,0 +1,97 @@
+//! What packets are processed by: one immutable, published version of everything.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use vswitch_api::{Epoch, PortNo};
+
+use super::walk::Table;
+use super::{PortSpec, TableId, is_builtin};
+use crate::address_set::AddressIndex;
+use crate::drop_reason::DropReason;
+
+/// A port as the datapath knows it, with the drops of what came in there.
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub(crate) spec: PortSpec,
+    pub(crate) drops: Arc<DropCounters>,
+}
+
+/// One counter for each reason. The numbers are only summed up, nothing is ordered by them:
+/// relaxed.
+#[derive(Debug)]
+pub(crate) struct DropCounters([AtomicU64; DropReason::ALL.len()]);
+
+impl Default for DropCounters {
+    fn default() -> Self {
+        Self([const { AtomicU64::new(0) }; DropReason::ALL.len()])
+    }
+}
+
+impl DropCounters {
+    /// Counts one drop.
+    pub(crate) fn count(&self, reason: DropReason) {
+        self.add(reason, 1);
+    }
+
+    /// Counts several drops.
+    pub(crate) fn add(&self, reason: DropReason, drops: u64) {
+        if let Some(counter) = self.0.get(reason as usize) {
+            counter.fetch_add(drops, Relaxed);
+        }
+    }
+
+    /// Returns the drops for each reason, in the order of [`DropReason::ALL`].
+    pub(crate) fn read(&self) -> Vec<(DropReason, u64)> {
+        let counts = self.0.iter().map(|counter| counter.load(Relaxed));
+        DropReason::ALL.iter().copied().zip(counts).collect()
+    }
+}
+
+/// One version. Unchanged parts are shared with the version before.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) epoch: Epoch,
+    pub(crate) tables: [Arc<Table>; TableId::ALL.len()],
+    pub(crate) addresses: AddressIndex,
+    pub(crate) ports: Arc<HashMap<PortNo, Arc<Port>>>,
+    /// Some rule tells a connection's first packet from its later ones, so that what is found
+    /// out for the first does not hold for the others.
+    pub(crate) is_state_dependent: bool,
+}
+
+impl Snapshot {
+    /// Returns the version that knows nothing.
+    pub(crate) fn empty() -> Self {
+        Self {
+            epoch: Epoch(0),
+            tables: std::array::from_fn(|_| Arc::new(Table::empty())),
+            addresses: AddressIndex::default(),
+            ports: Arc::default(),
+            is_state_dependent: false,
+        }
+    }
+
+    /// Returns the rules of a table.
+    pub(crate) fn table(&self, table: TableId) -> Option<&Table> {
+        self.tables.get(table.index()).map(Arc::as_ref)
+    }
+
+    /// Returns the port if it exists.
+    pub(crate) fn port(&self, no: PortNo) -> Option<&Arc<Port>> {
+        self.ports.get(&no)
+    }
+
+    /// Computes what follows from the tables, after they changed.
+    pub(crate) fn settle(&mut self) {
+        self.is_state_dependent = TableId::ALL.into_iter().any(|id| {
+            self.table(id).is_some_and(|table| match id {
+                // The built-in rules there treat new and established packets alike.
+                TableId::Conntrack => table.values().any(|rule| !is_builtin(rule.rule.id)),
+                _ => table.uses_ct_state(),
+            })
+        });
+    }
+}

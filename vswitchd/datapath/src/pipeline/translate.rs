@@ -1,0 +1,304 @@
+//! A packet through the tables together with its connection.
+//!
+//! Translation changes nothing: what is to become of the connection comes back as a
+//! [`Settlement`] for the caller to carry out. Packets of the original direction are judged by
+//! the policy tables on their way. Replies and related errors go past those tables; for them
+//! the *connection* is judged, by its original tuple, once for each generation of the rules.
+
+use std::sync::Arc;
+
+use vswitch_api::PortNo;
+
+use super::walk::{End, Tracked, Tracker, Walk, WalkScratch};
+use super::{Snapshot, TableId};
+use crate::conntrack::{CommitOptions, ConnTable, Connection, CtLookup, Direction, Tuple};
+use crate::drop_reason::DropReason;
+use crate::flow::{CtState, FlowKey, PortClass, ether_type, ip_proto};
+use crate::packet::{Frame, ParsedPacket};
+use crate::time::Timestamp;
+
+/// A packet to translate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Packet<'a> {
+    pub(crate) parsed: &'a ParsedPacket,
+    pub(crate) frame: &'a Frame,
+    pub(crate) now: Timestamp,
+}
+
+/// What is to become of the packet's connection.
+#[derive(Debug, Clone)]
+pub(crate) enum Settlement {
+    /// Nothing: it has none, is only related to one, or is dropped.
+    Nothing,
+    /// Take the packet in.
+    Track(Arc<Connection>, Direction),
+    /// Make one, in this direction.
+    Commit(CommitOptions),
+    /// A policy forbids it: remove it.
+    Remove(Arc<Connection>),
+}
+
+/// What the tables say of a packet.
+#[derive(Debug)]
+pub(crate) struct Translation {
+    pub(crate) end: End,
+    /// The key as the last table saw it.
+    pub(crate) key: FlowKey,
+    pub(crate) settlement: Settlement,
+    /// The connection that the current rules allow.
+    pub(crate) allowed: Option<Arc<Connection>>,
+    /// What the connection was judged as, where that is not the packet itself.
+    pub(crate) judged_as: Option<FlowKey>,
+}
+
+/// Takes a packet through the tables; `scratch` holds the rules and steps of its own walk
+/// afterwards, `judge` those of its connection's judgement.
+pub(crate) fn translate(
+    snapshot: &Snapshot,
+    conns: &ConnTable,
+    packet: Packet<'_>,
+    scratch: &mut WalkScratch,
+    judge: &mut WalkScratch,
+) -> Translation {
+    judge.clear();
+    let judge = Judge {
+        snapshot,
+        scratch: judge,
+        last: None,
+    };
+    let mut tracking = Tracking {
+        conns,
+        packet,
+        judge,
+        found: None,
+        pickup: None,
+        denied: false,
+    };
+    let mut walk = Walk::new(snapshot, packet.parsed.key, scratch);
+    let end = walk.run(TableId::Classify, None, &mut tracking);
+    // Without a table to stop before, a walk only stops at its end.
+    let end = end.unwrap_or(End::Drop(DropReason::PipelineLoop));
+    let (key, commits) = (walk.key, walk.commits);
+    tracking.conclude(end, key, commits)
+}
+
+/// Judges connections by the policy tables.
+struct Judge<'a> {
+    snapshot: &'a Snapshot,
+    scratch: &'a mut WalkScratch,
+    last: Option<FlowKey>,
+}
+
+impl Judge<'_> {
+    /// Walks the tuple through the policy tables.
+    fn judge(&mut self, in_port: PortNo, tuple: &Tuple, state: CtState) -> Result<(), DropReason> {
+        let class = self
+            .snapshot
+            .port(in_port)
+            .map_or(PortClass::Unknown, |port| port.spec.class);
+        let key = FlowKey {
+            in_port,
+            class,
+            ct_state: CtState::TRK | state,
+            ..key_of(tuple)
+        };
+        let mut walk = Walk::new(self.snapshot, key, self.scratch);
+        let end = walk.run(TableId::EgressRule, Some(TableId::Output), &mut Tracked);
+        self.last = Some(walk.key);
+        match end {
+            Some(End::Drop(reason)) => Err(reason),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the port that the Forward table chooses.
+    fn route(&mut self, key: FlowKey) -> PortNo {
+        let mut walk = Walk::new(self.snapshot, key, self.scratch);
+        walk.run(TableId::Forward, Some(TableId::IngressRule), &mut Tracked);
+        walk.key.out_port
+    }
+
+    fn picks_up(&self, port: PortNo) -> bool {
+        self.snapshot
+            .port(port)
+            .is_some_and(|port| port.spec.midstream_pickup)
+    }
+}
+
+/// Returns the key of the first packet of a connection, as far as policies look at it.
+fn key_of(tuple: &Tuple) -> FlowKey {
+    let is_icmp = matches!(tuple.proto, ip_proto::ICMP | ip_proto::ICMPV6);
+    FlowKey {
+        eth_type: if tuple.src.is_ipv4() {
+            ether_type::IPV4
+        } else {
+            ether_type::IPV6
+        },
+        ip_proto: tuple.proto,
+        ip_src: Some(tuple.src),
+        ip_dst: Some(tuple.dst),
+        tp_src: if is_icmp {
+            u16::from(tuple.icmp_type)
+        } else {
+            tuple.tp_src
+        },
+        tp_dst: if is_icmp { 0 } else { tuple.tp_dst },
+        ..FlowKey::default()
+    }
+}
+
+/// How a connection whose beginning was not seen is to be taken up.
+#[derive(Debug, Clone, Copy)]
+struct Pickup {
+    /// The packet is a reply.
+    swapped: bool,
+}
+
+/// The connection side of one translation.
+struct Tracking<'a> {
+    conns: &'a ConnTable,
+    packet: Packet<'a>,
+    judge: Judge<'a>,
+    found: Option<CtLookup>,
+    pickup: Option<Pickup>,
+    /// The judgement of the connection went against it.
+    denied: bool,
+}
+
+impl Tracker for Tracking<'_> {
+    fn track(&mut self, key: &mut FlowKey) -> Result<(), DropReason> {
+        if self.found.is_some() {
+            return Ok(());
+        }
+        let Packet { parsed, frame, now } = self.packet;
+        let found = self.conns.lookup(parsed, frame, now)?;
+        (key.tp_src, key.tp_dst) = (found.key.tp_src, found.key.tp_dst);
+        key.ct_state = if found.midstream {
+            self.orient(key)
+        } else {
+            found.state
+        };
+        let goes_past_policies =
+            found.state.contains(CtState::RPL) || found.state.contains(CtState::REL);
+        let conn = found.conn.clone().filter(|_| goes_past_policies);
+        self.found = Some(found);
+        conn.map_or(Ok(()), |conn| self.rejudge(&conn))
+    }
+}
+
+impl Tracking<'_> {
+    /// Judges a connection unless the current rules allowed it already.
+    fn rejudge(&mut self, conn: &Arc<Connection>) -> Result<(), DropReason> {
+        if conn.judged() >= self.judge.snapshot.epoch {
+            return Ok(());
+        }
+        let judged = self
+            .judge
+            .judge(conn.in_port(), &conn.original(), CtState::EST);
+        self.denied = judged.is_err();
+        judged
+    }
+
+    /// Finds out which way a connection goes whose beginning was not seen, and returns the
+    /// packet's state. Only ports that had connections before may have such; nobody else can
+    /// turn a denied connection into a reply by leaving out its first packet.
+    fn orient(&mut self, key: &FlowKey) -> CtState {
+        const INVALID: CtState = CtState(CtState::TRK.0 | CtState::INV.0);
+        let (Some(src), Some(dst)) = (key.ip_src, key.ip_dst) else {
+            return INVALID;
+        };
+        let out_port = self.judge.route(*key);
+        if !(self.judge.picks_up(key.in_port) || self.judge.picks_up(out_port)) {
+            self.judge.scratch.clear();
+            return INVALID;
+        }
+        let (proto, tp_src, tp_dst) = (key.ip_proto, key.tp_src, key.tp_dst);
+        let as_is = Tuple {
+            src,
+            dst,
+            proto,
+            icmp_type: 0,
+            tp_src,
+            tp_dst,
+        };
+        let allows_swapped = self
+            .judge
+            .judge(out_port, &as_is.reversed(), CtState::NEW)
+            .is_ok();
+        let judged_swapped = self.judge.last.take();
+        // Servers listen on the lower port; among equals the packet in hand is the first.
+        let swapped = allows_swapped
+            && (tp_dst > tp_src || self.judge.judge(key.in_port, &as_is, CtState::NEW).is_err());
+        self.pickup = Some(Pickup { swapped });
+        self.judge.last = judged_swapped.filter(|_| swapped);
+        // The packet's own walk counts and shows what it is judged by.
+        self.judge.scratch.clear();
+        if swapped {
+            CtState::TRK | CtState::EST | CtState::RPL
+        } else {
+            CtState::TRK | CtState::NEW
+        }
+    }
+
+    fn conclude(self, end: End, key: FlowKey, commits: bool) -> Translation {
+        let judged_reply = self.judge.last.is_some() && !self.denied;
+        let conn = self.found.as_ref().and_then(|found| found.conn.clone());
+        let is_original = self
+            .found
+            .as_ref()
+            .is_some_and(|found| found.state == CtState::TRK | CtState::EST);
+        let is_forwarded = matches!(end, End::Forward { .. });
+        let was_judged = judged_reply || (is_original && is_forwarded && commits);
+        Translation {
+            end,
+            key,
+            settlement: self.settlement(end, key, commits),
+            allowed: conn.filter(|_| was_judged),
+            judged_as: self.judge.last,
+        }
+    }
+
+    fn settlement(&self, end: End, key: FlowKey, commits: bool) -> Settlement {
+        let Some(found) = &self.found else {
+            return Settlement::Nothing;
+        };
+        match (end, &found.conn) {
+            (End::Forward { .. }, _) if found.state.contains(CtState::REL) => Settlement::Nothing,
+            (End::Forward { .. }, Some(conn)) => {
+                Settlement::Track(Arc::clone(conn), found.direction)
+            }
+            (End::Forward { port, .. }, None) if commits => {
+                Settlement::Commit(self.options(key, port))
+            }
+            (End::Drop(reason), Some(conn)) if is_policy(reason) => {
+                let is_original = found.state == CtState::TRK | CtState::EST;
+                if self.denied || is_original {
+                    Settlement::Remove(Arc::clone(conn))
+                } else {
+                    Settlement::Nothing
+                }
+            }
+            _ => Settlement::Nothing,
+        }
+    }
+
+    fn options(&self, key: FlowKey, port: PortNo) -> CommitOptions {
+        let swapped = self.pickup.is_some_and(|pickup| pickup.swapped);
+        let (in_port, out_port) = if swapped {
+            (port, key.in_port)
+        } else {
+            (key.in_port, port)
+        };
+        CommitOptions {
+            midstream_pickup: self.pickup.is_some(),
+            swapped,
+            in_port,
+            out_port,
+        }
+    }
+}
+
+/// A pod that is not known *yet* will have policies soon, which may allow the connection.
+const fn is_policy(reason: DropReason) -> bool {
+    matches!(reason, DropReason::PolicyEgress | DropReason::PolicyIngress)
+}

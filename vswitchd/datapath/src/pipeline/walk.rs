@@ -1,0 +1,277 @@
+//! One key on its way through the tables.
+//!
+//! A walk only reads: what is to be done comes back as [`Step`]s and an [`End`], the rules that
+//! it went through as [`Hit`]s. Connection tracking is the caller's ([`Tracker`]).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use vswitch_api::{MacAddr, PortNo};
+
+use super::{Meter, Rule, Snapshot, TableId};
+use crate::action::Action;
+use crate::classifier::{Classifier, CompiledMatch, LookupScratch, Membership, PackedKey};
+use crate::drop_reason::DropReason;
+use crate::flow::{CtState, FlowKey, ether_type, ip_proto};
+
+/// The rules of one table, ready for lookup.
+pub(crate) type Table = Classifier<InstalledRule>;
+
+impl Table {
+    /// Returns a table without rules.
+    pub(super) fn empty() -> Self {
+        Self::build(crate::classifier::PreferredAnchor::Destination, [])
+    }
+}
+
+/// Packets and bytes of one rule. The numbers are only summed up, nothing is ordered by them:
+/// relaxed.
+#[derive(Debug, Default)]
+pub(crate) struct RuleCounters {
+    pub(super) packets: AtomicU64,
+    pub(super) bytes: AtomicU64,
+}
+
+impl RuleCounters {
+    /// Counts one packet.
+    pub(crate) fn count(&self, bytes: u64) {
+        self.packets.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+}
+
+/// A rule as it is installed.
+#[derive(Debug)]
+pub(crate) struct InstalledRule {
+    pub(crate) rule: Arc<Rule>,
+    /// `None` if no packet can match.
+    pub(super) matches: Option<CompiledMatch>,
+    pub(crate) counters: Arc<RuleCounters>,
+    pub(super) meter: Option<Arc<Meter>>,
+}
+
+/// A table that a walk came through.
+#[derive(Debug, Clone)]
+pub(crate) struct Hit {
+    pub(crate) table: TableId,
+    pub(crate) rule: Option<Arc<InstalledRule>>,
+    /// The connection state that the table saw.
+    pub(crate) ct_state: CtState,
+}
+
+/// Something to be done to every packet of the flow, before it ends.
+#[derive(Debug, Clone)]
+pub(crate) enum Step {
+    /// Ask the meter; what it refuses is dropped here, after this many rules.
+    Meter { meter: Arc<Meter>, rules: usize },
+    /// Copy the frame to a mirror port.
+    Mirror(PortNo),
+    /// Write the destination MAC.
+    SetEthDst(MacAddr),
+    /// Write the source MAC.
+    SetEthSrc(MacAddr),
+}
+
+/// How a walk ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Dropped.
+    Drop(DropReason),
+    /// Sent, if it is no larger than that.
+    Forward { port: PortNo, mtu: u16 },
+    /// Answered: the asked IPv4 address is at this MAC.
+    ArpReply(MacAddr),
+    /// Answered: the asked IPv6 address is at this MAC.
+    NdAdvertise(MacAddr),
+}
+
+/// Connection tracking, as a walk needs it.
+pub(crate) trait Tracker {
+    /// Looks the packet up and sets `ct_state` (and the ports of later fragments).
+    ///
+    /// # Errors
+    ///
+    /// The reason, if the packet must go no further.
+    fn track(&mut self, key: &mut FlowKey) -> Result<(), DropReason>;
+}
+
+/// For keys whose connection state is known.
+pub(super) struct Tracked;
+
+impl Tracker for Tracked {
+    fn track(&mut self, _key: &mut FlowKey) -> Result<(), DropReason> {
+        Ok(())
+    }
+}
+
+/// Room for a walk to work in, and what it found. Reused from packet to packet.
+#[derive(Debug, Default)]
+pub(crate) struct WalkScratch {
+    pub(super) member_of: Membership,
+    pub(super) lookup: LookupScratch,
+    pub(crate) hits: Vec<Hit>,
+    pub(crate) steps: Vec<Step>,
+}
+
+impl WalkScratch {
+    pub(crate) fn clear(&mut self) {
+        self.hits.clear();
+        self.steps.clear();
+    }
+}
+
+/// A walk under way.
+pub(super) struct Walk<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) key: FlowKey,
+    pub(super) scratch: &'a mut WalkScratch,
+    /// Whether the end was reached over `ct(commit)`.
+    pub(super) commits: bool,
+}
+
+/// What a rule does with the walk.
+enum Next {
+    Table(TableId),
+    End(End),
+}
+
+impl<'a> Walk<'a> {
+    /// Starts a walk: finds out what sets the addresses are in.
+    pub(super) fn new(snapshot: &'a Snapshot, key: FlowKey, scratch: &'a mut WalkScratch) -> Self {
+        scratch.clear();
+        snapshot
+            .addresses
+            .lookup(key.ip_src, &mut scratch.member_of.src);
+        snapshot
+            .addresses
+            .lookup(key.ip_dst, &mut scratch.member_of.dst);
+        Self {
+            snapshot,
+            key,
+            scratch,
+            commits: false,
+        }
+    }
+
+    /// Walks from `start` to the end; `None` if it came to `before` instead.
+    pub(super) fn run(
+        &mut self,
+        start: TableId,
+        before: Option<TableId>,
+        tracker: &mut impl Tracker,
+    ) -> Option<End> {
+        let mut table = start;
+        loop {
+            if Some(table) == before {
+                return None;
+            }
+            match self.visit(table, tracker) {
+                Next::Table(next) => table = next,
+                Next::End(end) => return Some(end),
+            }
+        }
+    }
+
+    fn visit(&mut self, table: TableId, tracker: &mut impl Tracker) -> Next {
+        if table == TableId::Conntrack
+            && let Err(reason) = self.track(tracker)
+        {
+            return Next::End(End::Drop(reason));
+        }
+        let packed = PackedKey::of(&self.key);
+        let WalkScratch {
+            member_of, lookup, ..
+        } = &mut *self.scratch;
+        let snapshot = self.snapshot;
+        let rule = snapshot
+            .table(table)
+            .and_then(|rules| rules.lookup(&packed, member_of, lookup));
+        let ct_state = self.key.ct_state;
+        self.scratch.hits.push(Hit {
+            table,
+            rule: rule.cloned(),
+            ct_state,
+        });
+        match rule {
+            Some(rule) => self.act(table, rule, tracker),
+            None => Next::End(self.default_drop(table)),
+        }
+    }
+
+    fn act(&mut self, table: TableId, rule: &InstalledRule, tracker: &mut impl Tracker) -> Next {
+        for action in &rule.rule.actions {
+            match *action {
+                // Tables only go up: that is what keeps a walk finite.
+                Action::Goto(next) if next <= table => {
+                    return Next::End(End::Drop(DropReason::PipelineLoop));
+                }
+                Action::Goto(next) => return Next::Table(next),
+                Action::Drop(reason) => return Next::End(End::Drop(reason)),
+                Action::SetClass(class) => self.key.class = class,
+                Action::SetEthDst(mac) => {
+                    self.key.eth_dst = mac;
+                    self.scratch.steps.push(Step::SetEthDst(mac));
+                }
+                Action::SetEthSrc(mac) => {
+                    self.key.eth_src = mac;
+                    self.scratch.steps.push(Step::SetEthSrc(mac));
+                }
+                Action::SetOutPort(port) => self.key.out_port = port,
+                Action::CtLookup => {
+                    if let Err(reason) = self.track(tracker) {
+                        return Next::End(End::Drop(reason));
+                    }
+                }
+                Action::CtCommit => self.commits = true,
+                Action::Output => return Next::End(self.output(self.key.out_port)),
+                Action::ArpReply(mac) => return Next::End(End::ArpReply(mac)),
+                Action::NdAdvertise(mac) => return Next::End(End::NdAdvertise(mac)),
+                Action::Mirror(port) => self.scratch.steps.push(Step::Mirror(port)),
+                Action::Redirect(port) => return Next::End(self.output(port)),
+                Action::RateLimit { .. } => self.limit(rule),
+            }
+        }
+        Next::End(self.default_drop(table))
+    }
+
+    /// Only untagged IP packets have connections; others keep an empty `ct_state`.
+    fn track(&mut self, tracker: &mut impl Tracker) -> Result<(), DropReason> {
+        let is_ip = matches!(self.key.eth_type, ether_type::IPV4 | ether_type::IPV6);
+        if is_ip && self.key.vlan_tci == 0 {
+            tracker.track(&mut self.key)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn limit(&mut self, rule: &InstalledRule) {
+        if let Some(meter) = &rule.meter {
+            let (meter, rules) = (Arc::clone(meter), self.scratch.hits.len());
+            self.scratch.steps.push(Step::Meter { meter, rules });
+        }
+    }
+
+    fn output(&self, port: PortNo) -> End {
+        if port == PortNo(0) {
+            return End::Drop(DropReason::NoRoute);
+        }
+        if port == self.key.in_port {
+            return End::Drop(DropReason::Hairpin);
+        }
+        match self.snapshot.port(port) {
+            Some(known) => End::Forward {
+                port,
+                mtu: known.spec.mtu,
+            },
+            None => End::Drop(DropReason::PortDown),
+        }
+    }
+
+    fn default_drop(&self, table: TableId) -> End {
+        let is_nd = self.key.ip_proto == ip_proto::ICMPV6;
+        End::Drop(match table {
+            TableId::ArpResponder if is_nd => DropReason::NdUnknown,
+            _ => table.default_reason(),
+        })
+    }
+}
