@@ -23,8 +23,6 @@ pub mod priority {
     pub const OWN: Priority = Priority(150);
     /// What policies allow, and their isolation.
     pub const POLICY: Priority = Priority(100);
-    /// What a table does with the rest.
-    pub const DEFAULT: Priority = Priority(0);
 }
 
 /// Returns the name of the set that holds the node's own addresses.

@@ -1,7 +1,4 @@
-//! The rules that every switch has: the way from table to table, and the gateway port.
-//!
-//! What each table does with a packet that nothing else in it takes is a rule of its own, so
-//! that a dump of the tables shows it.
+//! The rules that every switch has besides the datapath's own: the gateway port, and replies.
 
 use std::sync::Arc;
 
@@ -56,66 +53,30 @@ pub(super) fn ether_type_of(net: IpNet) -> u16 {
     }
 }
 
-pub(super) fn builtin(part: &str) -> Arc<Origin> {
-    Arc::new(Origin {
+/// Lets what answers an allowed connection, or reports an error of it, past the policies of the
+/// receiving pod; past those of the sender the datapath's own rules take it. Whether the
+/// connection is still allowed, the datapath has judged by then.
+pub(super) fn add_replies(rules: &mut RuleSet) {
+    let origin = Origin {
         kind: "Builtin",
-        name: "switch".to_owned(),
-        part: part.to_owned(),
-    })
-}
-
-/// Adds what leads from table to table.
-pub(super) fn add_spine(rules: &mut RuleSet) {
-    use Action::{CtCommit, CtLookup, Drop, Goto, Output};
-    use TableId as T;
-    let origin = builtin("default of the table");
-    let spine: [(TableId, Vec<Action>); 12] = [
-        (T::Classify, vec![Drop(DropReason::UnknownPort)]),
-        (T::SpoofGuard, vec![Drop(DropReason::Spoofed)]),
-        (T::ArpResponder, vec![Goto(T::Admin)]),
-        (T::Admin, vec![Goto(T::Conntrack)]),
-        (T::Conntrack, vec![CtLookup, Goto(T::ServiceLb)]),
-        (T::ServiceLb, vec![Goto(T::EgressRule)]),
-        (T::EgressRule, vec![Goto(T::EgressDefault)]),
-        (T::EgressDefault, vec![Goto(T::Forward)]),
-        (T::Forward, vec![Drop(DropReason::NoRoute)]),
-        (T::IngressRule, vec![Goto(T::IngressDefault)]),
-        (T::IngressDefault, vec![Goto(T::Output)]),
-        (T::Output, vec![CtCommit, Output]),
-    ];
-    for (table, actions) in spine {
+        name: "replies".to_owned(),
+        part: "their connection was judged".to_owned(),
+    };
+    let origin = Arc::new(origin);
+    for flag in [CtState::RPL, CtState::REL] {
+        let value = CtState::TRK | flag;
+        let ct_state = Some(CtStateMatch { value, mask: value });
+        let matches = Match {
+            ct_state,
+            ..Match::default()
+        };
+        let on = vec![Action::Goto(TableId::Output)];
         rules.add(
-            (table, priority::DEFAULT),
-            Match::default(),
-            actions,
+            (TableId::IngressRule, priority::REPLY),
+            matches,
+            on,
             &origin,
         );
-    }
-}
-
-/// Adds what connection states decide: nothing invalid passes, and what answers an allowed
-/// connection, or reports an error of it, needs no leave of its own.
-pub(super) fn add_connection_rules(rules: &mut RuleSet) {
-    let tracked = |flag| {
-        let value = CtState::TRK | flag;
-        Match {
-            ct_state: Some(CtStateMatch { value, mask: value }),
-            ..Match::default()
-        }
-    };
-    let invalid = builtin("invalid connection state");
-    let actions = vec![Action::Drop(DropReason::CtInvalid)];
-    let at = (TableId::ServiceLb, priority::REPLY);
-    rules.add(at, tracked(CtState::INV), actions, &invalid);
-    let origin = builtin("replies and related errors");
-    for (table, next) in [
-        (TableId::EgressRule, TableId::Forward),
-        (TableId::IngressRule, TableId::Output),
-    ] {
-        for flag in [CtState::RPL, CtState::REL] {
-            let at = (table, priority::REPLY);
-            rules.add(at, tracked(flag), vec![Action::Goto(next)], &origin);
-        }
     }
 }
 

@@ -89,10 +89,8 @@ pub(super) fn build(intent: &Intent) -> (Desired, PolicyProgram) {
 fn base_rules(intent: &Intent, endpoints: &BTreeMap<PortNo, LocalEndpoint>) -> RuleSet {
     let gateway = &intent.config.gateway;
     let mut rules = RuleSet::default();
-    base::add_spine(&mut rules);
-    base::add_connection_rules(&mut rules);
+    base::add_replies(&mut rules);
     base::add_gateway(&mut rules, gateway);
-    responder::add_unknown(&mut rules);
     let origin = Arc::new(Origin {
         kind: "Gateway",
         name: gateway.name.clone(),

@@ -1,15 +1,14 @@
-//! Table 70: where a destination is.
+//! Table 70: where a destination is. Groups are nowhere: the datapath's own rules drop them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use vswitch_api::Priority;
 use vswitch_datapath::flow::{AddressMatch, Match, PortClass};
 use vswitch_datapath::pipeline::{Origin, TableId};
 use vswitch_datapath::{Action, DropReason};
 
-use super::base::{builtin, ether_type_of};
+use super::base::ether_type_of;
 use super::intent::{GatewaySpec, ReconcileConfig};
 use super::spoof_guard::link_local;
 use crate::policy::RuleSet;
@@ -77,7 +76,11 @@ pub(super) fn add_gateway(rules: &mut RuleSet, config: &ReconcileConfig) {
             &origin,
         );
     }
-    let nowhere = builtin("not on this switch, nor anywhere else");
+    let nowhere = Arc::new(Origin {
+        kind: "Gateway",
+        name: gateway.name.clone(),
+        part: "not on this switch, nor anywhere else".to_owned(),
+    });
     let no_route = || vec![Action::Drop(DropReason::NoRoute)];
     for net in config
         .pod_cidrs
@@ -102,20 +105,6 @@ pub(super) fn add_gateway(rules: &mut RuleSet, config: &ReconcileConfig) {
         no_route(),
         &nowhere,
     );
-    add_multicast(rules);
-}
-
-fn add_multicast(rules: &mut RuleSet) {
-    let origin = builtin("groups are not forwarded");
-    let groups: [IpNet; 3] = [
-        Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4).into(),
-        IpNet::from(IpAddr::V4(Ipv4Addr::BROADCAST)),
-        Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8).into(),
-    ];
-    for net in groups {
-        let drop = vec![Action::Drop(DropReason::MulticastNotForwarded)];
-        rules.add((TableId::Forward, KNOWN), to(net), drop, &origin);
-    }
 }
 
 /// Policies of the receiving pod do not concern the gateway.

@@ -1,5 +1,5 @@
 //! ARP and neighbour discovery: the switch answers for every address it knows and forwards
-//! none of it.
+//! none of it. What it does not know ends at the datapath's own rules.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,13 +10,12 @@ use vswitch_datapath::flow::{AddressMatch, Match};
 use vswitch_datapath::pipeline::{Origin, TableId};
 use vswitch_datapath::{Action, DropReason};
 
-use super::base::{arp, builtin, icmpv6, icmpv6_type};
+use super::base::{arp, icmpv6, icmpv6_type};
 use crate::policy::RuleSet;
 
 /// The owner of an address, who asks only whether somebody else has it.
 const OWNER: Priority = Priority(200);
 const ANSWER: Priority = Priority(100);
-const UNKNOWN: Priority = Priority(50);
 const ARP_REQUEST: u8 = 1;
 
 /// Adds the answer for one address that is behind a port.
@@ -52,25 +51,6 @@ pub(super) fn add_address(
     let at = (TableId::ArpResponder, OWNER);
     rules.add(at, by_owner, vec![Action::Drop(unknown)], origin);
     rules.add((TableId::ArpResponder, ANSWER), asked, vec![answer], origin);
-}
-
-/// Adds the end of whatever the switch has no answer for.
-pub(super) fn add_unknown(rules: &mut RuleSet) {
-    let at = (TableId::ArpResponder, UNKNOWN);
-    let origin = builtin("nobody has the address");
-    rules.add(
-        at,
-        arp(),
-        vec![Action::Drop(DropReason::ArpUnknown)],
-        &origin,
-    );
-    let discovery = icmpv6(icmpv6_type::ROUTER_SOLICITATION, icmpv6_type::REDIRECT);
-    rules.add(
-        at,
-        discovery,
-        vec![Action::Drop(DropReason::NdUnknown)],
-        &origin,
-    );
 }
 
 fn solicitation() -> Match {

@@ -2,20 +2,42 @@
 
 use vswitch_api::{Cookie, MacAddr, PortNo, Priority};
 use vswitch_datapath::flow::{CtState, FlowKey, Match, ether_type, ip_proto};
-use vswitch_datapath::{Action, DropReason};
+use vswitch_datapath::pipeline::{TraceInput, TracePacket, TraceVerdict};
+use vswitch_datapath::{Action, Datapath, DatapathConfig, DropReason, Timestamp};
 
 use super::walker::{Outcome, walk};
 use super::{GATEWAY, GATEWAY_MAC, attachment, deny_all, mac, pod, tell, two_pods};
 use crate::reconcile::desired::build;
 use crate::reconcile::intent::Intent;
-use crate::reconcile::{AdminFlow, Desired, PortAttachMode};
+use crate::reconcile::{AdminFlow, Desired, PortAttachMode, plan};
 
 fn desired(intent: &Intent) -> Desired {
     build(intent).0
 }
 
+/// Walks the key, and has the datapath trace it too, where it is the first of its connection.
 fn outcome(intent: &Intent, key: FlowKey) -> Outcome {
-    walk(&desired(intent), key)
+    let desired = desired(intent);
+    let walked = walk(&desired, key);
+    if key.ct_state == CtState::default() {
+        assert_eq!(traced(&desired, key), walked, "{key:?}");
+    }
+    walked
+}
+
+fn traced(desired: &Desired, key: FlowKey) -> Outcome {
+    let datapath = Datapath::new(DatapathConfig::default());
+    datapath.apply(plan(desired, &Desired::default()));
+    let input = TraceInput {
+        in_port: key.in_port,
+        packet: TracePacket::Key(key),
+    };
+    let trace = datapath.trace(&input, Timestamp::default());
+    match trace.verdict {
+        TraceVerdict::Forward(port) => Outcome::Sent(port, trace.key.unwrap().eth_dst),
+        TraceVerdict::Answered(mac) => Outcome::Answered(mac),
+        TraceVerdict::Drop(reason) => Outcome::Dropped(reason),
+    }
 }
 
 /// A TCP segment from a port, with that port's own MAC.

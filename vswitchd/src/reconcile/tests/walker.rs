@@ -1,11 +1,11 @@
-//! Takes a key through all tables, rule by rule.
+//! Takes a key through all tables, rule by rule, the datapath's own included.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use vswitch_api::{MacAddr, PortNo};
-use vswitch_datapath::flow::{AddressMatch, FlowKey, Match, PortRange};
-use vswitch_datapath::pipeline::{Rule, TableId};
+use vswitch_datapath::flow::{AddressMatch, CtState, FlowKey, Match, PortRange};
+use vswitch_datapath::pipeline::{Rule, TableId, builtin_rules};
 use vswitch_datapath::{Action, DropReason};
 
 use crate::reconcile::Desired;
@@ -21,9 +21,15 @@ pub(super) enum Outcome {
 }
 
 pub(super) fn walk(desired: &Desired, mut key: FlowKey) -> Outcome {
+    let mut rules = builtin_rules();
+    rules.extend(desired.rules.values().cloned());
     let mut table = TableId::Classify;
     loop {
-        let rule = best(desired, table, &key).unwrap_or_else(|| panic!("{table:?} has no rule"));
+        if table == TableId::Conntrack && key.ct_state == CtState::default() {
+            key.ct_state = CtState::TRK | CtState::NEW;
+        }
+        let rule =
+            best(desired, &rules, table, &key).unwrap_or_else(|| panic!("{table:?} has no rule"));
         let mut next = None;
         for action in &rule.actions {
             match *action {
@@ -44,8 +50,13 @@ pub(super) fn walk(desired: &Desired, mut key: FlowKey) -> Outcome {
     }
 }
 
-fn best<'a>(desired: &'a Desired, table: TableId, key: &FlowKey) -> Option<&'a Rule> {
-    let in_table = desired.rules.values().filter(|rule| rule.table == table);
+fn best<'a>(
+    desired: &Desired,
+    rules: &'a [Rule],
+    table: TableId,
+    key: &FlowKey,
+) -> Option<&'a Rule> {
+    let in_table = rules.iter().filter(|rule| rule.table == table);
     let matching = in_table.filter(|rule| matches(desired, &rule.matches, key));
     matching.max_by_key(|rule| (rule.priority, std::cmp::Reverse(rule.id)))
 }
@@ -62,6 +73,7 @@ fn matches(desired: &Desired, m: &Match, key: &FlowKey) -> bool {
         && is(m.eth_src, key.eth_src)
         && is(m.eth_dst, key.eth_dst)
         && is(m.vlan_tci, key.vlan_tci)
+        && is(m.is_tagged, key.vlan_tci != 0)
         && is(m.eth_type, key.eth_type)
         && is(m.ip_proto, key.ip_proto)
         && is(m.is_later_fragment, key.is_later_fragment)
