@@ -1,1 +1,26 @@
-//! Worker threads that move frames between ports through the datapath.
+//! Worker threads: they move frames between ports through the datapath.
+//!
+//! ```text
+//!  epoll ─► port: recv_batch ─► Engine::process each ─► group by out port ─► send_batch
+//!    ▲                                                                          │
+//!    └──── sleeps when nothing came for `spin_polls` rounds ◄───────────────────┘
+//! ```
+//!
+//! A port's receiving half belongs to one worker, its sending half to all ([`table`]). Each ready
+//! port gets at most `budget_batches` batches a round, so that no port starves another. Buffers
+//! belong to the worker, not to the port. No worker waits for anything but epoll: a full channel
+//! or socket costs a counted frame or a later notice, never time.
+//!
+//! A panic on a worker ends the process: a switch that forwards on half of its threads would look
+//! healthy. systemd starts it again; until then nothing passes (fail closed).
+
+mod forward;
+mod pool;
+mod switch;
+mod table;
+#[cfg(test)]
+mod tests;
+mod thread;
+
+pub use pool::{WorkerConfig, WorkerError, WorkerPool};
+pub use switch::{FrameProcessor, Switch};

@@ -38,7 +38,12 @@ impl Frame {
         if let (Some(to), Some(from)) = (buf.get_mut(HEADROOM..), bytes.get(..len)) {
             to.copy_from_slice(from);
         }
-        Self { buf, start: HEADROOM, end: HEADROOM + len, vnet: VnetHeader::default() }
+        Self {
+            buf,
+            start: HEADROOM,
+            end: HEADROOM + len,
+            vnet: VnetHeader::default(),
+        }
     }
 
     /// Returns the frame from its Ethernet header on.
@@ -93,12 +98,34 @@ impl Frame {
         if let Some(tag) = self.buf.get_mut(self.start + 12..self.start + 16) {
             tag.copy_from_slice(&[p0, p1, t0, t1]);
         }
+        // A peer may state offsets that overflow; saturated ones lie outside every frame,
+        // and parsing refuses them.
         if self.vnet.needs_csum() {
-            self.vnet.csum_start += 4;
+            self.vnet.csum_start = self.vnet.csum_start.saturating_add(4);
         }
         if self.vnet.is_gso() {
-            self.vnet.hdr_len += 4;
+            self.vnet.hdr_len = self.vnet.hdr_len.saturating_add(4);
         }
+    }
+
+    /// Takes out the outermost VLAN tag and moves the offload offsets with it. Returns its
+    /// TPID and TCI, `None` if there is no tag.
+    pub fn remove_vlan_tag(&mut self) -> Option<(u16, u16)> {
+        let &[p0, p1, t0, t1] = self.bytes().get(12..)?.first_chunk()?;
+        let tpid = u16::from_be_bytes([p0, p1]);
+        if !super::ethernet::is_vlan(tpid) {
+            return None;
+        }
+        self.buf
+            .copy_within(self.start..self.start + 12, self.start + 4);
+        self.start += 4;
+        if self.vnet.needs_csum() {
+            self.vnet.csum_start = self.vnet.csum_start.saturating_sub(4);
+        }
+        if self.vnet.is_gso() {
+            self.vnet.hdr_len = self.vnet.hdr_len.saturating_sub(4);
+        }
+        Some((tpid, u16::from_be_bytes([t0, t1])))
     }
 }
 

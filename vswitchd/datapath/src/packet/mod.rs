@@ -1,9 +1,33 @@
 //! Packet formats: bytes to meaning and back, checksums, offloads.
+//!
+//! [`parse`] takes a frame apart; each format has a module with a checked view. `rewrite`
+//! changes a parsed frame in place, `offload` does what a port cannot, `emit` builds the
+//! frames that the switch itself sends. All of it treats every byte as hostile.
 
+mod arp;
+mod bytes;
+pub mod checksum;
+pub mod emit;
+mod ethernet;
 mod frame;
+mod icmp;
+mod ipv4;
+mod ipv6;
+mod l4_checksum;
+mod nd;
+pub mod offload;
+mod parse;
 mod parsed;
+pub mod rewrite;
+mod sctp;
+mod tcp;
+mod udp;
 mod vnet;
+mod vnet_check;
 
 pub use frame::{Frame, HEADROOM, MAX_FRAME};
+pub use l4_checksum::verify_l4_checksum;
+pub use parse::parse;
 pub use parsed::{Fragment, IcmpQuote, ParsedPacket, TcpSegment, tcp_flags};
+pub use sctp::crc32c;
 pub use vnet::{VNET_HDR_LEN, VnetHeader};

@@ -1,0 +1,366 @@
+//! The worker pool: starts the threads, spreads ports over them, stops them.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tokio::sync::mpsc::Sender;
+use vswitch_api::PortNo;
+
+use super::switch::Switch;
+use super::table::{PortTable, SharedPort};
+use super::thread::{Command, WAKE, Worker};
+use crate::clock::MonotonicClock;
+use crate::netns::panic_message;
+use crate::port::{MAX_BATCH, Port, PortNotice, PortStats};
+
+/// Commands that may wait for one worker; callers block beyond it.
+const COMMAND_QUEUE: usize = 16;
+
+/// How long a worker may take to answer a command. A round is milliseconds; a worker that needs
+/// this long hangs, and its heartbeat says so to the watchdog.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How the workers work.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Threads, at least 1.
+    pub workers: usize,
+    /// Frames per receive call, 1 to [`MAX_BATCH`]; each costs a 64 KiB buffer per worker.
+    pub batch: usize,
+    /// Batches that one port may fill before the next port's turn, at least 1.
+    pub budget_batches: usize,
+    /// Rounds without a frame after which a worker sleeps; 0 sleeps at once.
+    pub spin_polls: u32,
+    /// How often connections past their time are removed.
+    pub expire_interval: Duration,
+    /// The clock whose time stamps the datapath sees.
+    pub clock: MonotonicClock,
+}
+
+impl WorkerConfig {
+    /// Returns the defaults: one worker, batches of 32.
+    #[must_use]
+    pub const fn new(clock: MonotonicClock) -> Self {
+        Self {
+            workers: 1,
+            batch: 32,
+            budget_batches: 2,
+            spin_polls: 16,
+            expire_interval: Duration::from_secs(1),
+            clock,
+        }
+    }
+
+    fn checked(mut self) -> Self {
+        self.workers = self.workers.max(1);
+        self.batch = self.batch.clamp(1, MAX_BATCH);
+        self.budget_batches = self.budget_batches.max(1);
+        self
+    }
+}
+
+/// The pool could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// A thread or its epoll set could not be made.
+    #[error("start worker {worker}")]
+    Start {
+        /// Which one.
+        worker: usize,
+        /// Why.
+        source: io::Error,
+    },
+    /// The thread that removes old connections could not be made.
+    #[error("start the expiry thread")]
+    StartExpiry {
+        /// Why.
+        source: io::Error,
+    },
+    /// The number is taken.
+    #[error("attach port {port}: the number is taken")]
+    PortExists {
+        /// The port.
+        port: PortNo,
+    },
+    /// The worker could not wait for the port's descriptor.
+    #[error("attach port {port}")]
+    Attach {
+        /// The port.
+        port: PortNo,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no such port.
+    #[error("detach port {port}: not attached")]
+    NoSuchPort {
+        /// The port.
+        port: PortNo,
+    },
+    /// A worker did not answer in time, or has stopped.
+    #[error("worker {worker} does not answer")]
+    NoAnswer {
+        /// Which one.
+        worker: usize,
+    },
+}
+
+#[derive(Debug)]
+struct Handle {
+    commands: SyncSender<Command>,
+    wake: Arc<EventFd>,
+    heartbeat: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+}
+
+/// The running workers. Its methods block for the length of a worker's round; call them off the
+/// tokio workers (`spawn_blocking`).
+#[derive(Debug)]
+pub struct WorkerPool {
+    workers: Vec<Handle>,
+    expiry: Option<(SyncSender<()>, JoinHandle<()>)>,
+    table: Arc<PortTable>,
+    /// Serialises attach and detach: both read the table and then replace it.
+    changes: Mutex<()>,
+}
+
+impl WorkerPool {
+    /// Starts the workers. `events` is told of devices that go down, come up or vanish.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError::Start`] if a thread or descriptor cannot be had; nothing runs then.
+    pub fn start<S: Switch>(
+        switch: &Arc<S>,
+        config: WorkerConfig,
+        events: Sender<PortNotice>,
+    ) -> Result<Self, WorkerError> {
+        let config = config.checked();
+        let mut pool = Self {
+            workers: Vec::with_capacity(config.workers),
+            expiry: None,
+            table: Arc::new(PortTable::default()),
+            changes: Mutex::new(()),
+        };
+        for worker in 0..config.workers {
+            let handle = start_worker(worker, switch, &config, &pool.table, &events)
+                .map_err(|source| WorkerError::Start { worker, source })?;
+            pool.workers.push(handle);
+        }
+        pool.expiry = Some(
+            start_expiry(switch, &config).map_err(|source| WorkerError::StartExpiry { source })?,
+        );
+        Ok(pool)
+    }
+
+    /// Attaches a port to the worker that has the fewest; it forwards when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError::PortExists`], or what the worker says; the port is closed then.
+    pub fn attach(&self, port: Port) -> Result<(), WorkerError> {
+        let _serial = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let no = port.no;
+        let ports = self.table.load_full();
+        if ports.contains_key(&no) {
+            return Err(WorkerError::PortExists { port: no });
+        }
+        let load = |worker: &usize| ports.values().filter(|port| port.owner == *worker).count();
+        let owner = (0..self.workers.len()).min_by_key(load).unwrap_or(0);
+        let shared = Arc::new(SharedPort::new(
+            no,
+            port.ifname,
+            port.tx,
+            port.counters,
+            owner,
+        ));
+        self.replace_table(|ports| drop(ports.insert(no, Arc::clone(&shared))));
+        let rx = port.rx;
+        let attached = self
+            .ask(owner, |done| Command::Attach {
+                port: shared,
+                rx,
+                done,
+            })
+            .and_then(|answer| {
+                answer.map_err(|errno| WorkerError::Attach {
+                    port: no,
+                    source: errno.into(),
+                })
+            });
+        if attached.is_err() {
+            self.replace_table(|ports| drop(ports.remove(&no)));
+        }
+        attached
+    }
+
+    /// Detaches a port; no worker touches it any more when this returns, and it is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError::NoSuchPort`]; [`WorkerError::NoAnswer`] if a worker hangs: the port is out of
+    /// the table but may still be open.
+    pub fn detach(&self, no: PortNo) -> Result<(), WorkerError> {
+        let _serial = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.table.load().contains_key(&no) {
+            return Err(WorkerError::NoSuchPort { port: no });
+        }
+        self.replace_table(|ports| drop(ports.remove(&no)));
+        let mut result = Ok(());
+        for worker in 0..self.workers.len() {
+            let answer = self.ask(worker, |done| Command::Detach { no, done });
+            result = result.and(answer.map(drop));
+        }
+        result
+    }
+
+    /// Returns the counters of every port, by number.
+    #[must_use]
+    pub fn port_stats(&self) -> Vec<PortStats> {
+        let mut stats: Vec<_> = self
+            .table
+            .load()
+            .values()
+            .map(|port| port.stats())
+            .collect();
+        stats.sort_by_key(|port| port.port);
+        stats
+    }
+
+    /// Returns a number per worker that grows at least once a second while the worker is alive.
+    #[must_use]
+    pub fn heartbeats(&self) -> Vec<u64> {
+        self.workers
+            .iter()
+            .map(|worker| worker.heartbeat.load(Relaxed))
+            .collect()
+    }
+
+    /// Lets every worker hand on what its ports have queued, and ends the threads.
+    pub fn shutdown(self) {
+        drop(self);
+    }
+
+    fn replace_table(&self, change: impl Fn(&mut HashMap<PortNo, Arc<SharedPort>>)) {
+        let mut ports = HashMap::clone(&self.table.load());
+        change(&mut ports);
+        self.table.store(Arc::new(ports));
+    }
+
+    /// Sends a command and waits for the answer.
+    fn ask<T>(
+        &self,
+        worker: usize,
+        command: impl FnOnce(SyncSender<T>) -> Command,
+    ) -> Result<T, WorkerError> {
+        let no_answer = WorkerError::NoAnswer { worker };
+        let Some(handle) = self.workers.get(worker) else {
+            return Err(no_answer);
+        };
+        let (done, answer) = sync_channel(1);
+        // A full queue means that the worker has not looked for sixteen commands.
+        if handle.commands.try_send(command(done)).is_err() || handle.wake.write(1).is_err() {
+            return Err(no_answer);
+        }
+        answer.recv_timeout(ANSWER_TIMEOUT).map_err(|_| no_answer)
+    }
+}
+
+impl Drop for WorkerPool {
+    fn drop(&mut self) {
+        for worker in &self.workers {
+            let _has_ended = worker.commands.send(Command::Stop);
+            let _has_ended = worker.wake.write(1);
+        }
+        let expiry = self.expiry.take().map(|(stop, thread)| {
+            drop(stop);
+            thread
+        });
+        for thread in self
+            .workers
+            .drain(..)
+            .map(|worker| worker.thread)
+            .chain(expiry)
+        {
+            // A panic aborts the process in the thread itself; there is no error to see here.
+            let _ended = thread.join();
+        }
+    }
+}
+
+fn start_worker<S: Switch>(
+    index: usize,
+    switch: &Arc<S>,
+    config: &WorkerConfig,
+    table: &Arc<PortTable>,
+    events: &Sender<PortNotice>,
+) -> io::Result<Handle> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    let wake = Arc::new(EventFd::from_value_and_flags(0, flags)?);
+    epoll.add(&*wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+    let (commands, inbox) = sync_channel(COMMAND_QUEUE);
+    let heartbeat = Arc::new(AtomicU64::new(0));
+    let worker = Worker::new(
+        switch.processor(),
+        config.clone(),
+        epoll,
+        Arc::clone(&wake),
+        inbox,
+        Arc::clone(table),
+        events.clone(),
+        Arc::clone(&heartbeat),
+    );
+    // The kernel keeps 15 bytes of a thread's name: the number must be among them.
+    let thread = spawn(format!("vsw-worker-{index}"), move || worker.run())?;
+    Ok(Handle {
+        commands,
+        wake,
+        heartbeat,
+        thread,
+    })
+}
+
+fn start_expiry<S: Switch>(
+    switch: &Arc<S>,
+    config: &WorkerConfig,
+) -> io::Result<(SyncSender<()>, JoinHandle<()>)> {
+    let (stop, stopped): (_, Receiver<()>) = sync_channel(0);
+    let (switch, clock, interval) = (Arc::clone(switch), config.clock, config.expire_interval);
+    let thread = spawn("vsw-expiry".to_owned(), move || {
+        while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+            let removed = switch.expire(clock.now());
+            tracing::trace!(removed, "expired connections");
+        }
+    })?;
+    Ok((stop, thread))
+}
+
+/// Starts a thread whose panic ends the process.
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.clone())
+        .spawn(move || {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(body)) {
+                abort(&name, payload.as_ref());
+            }
+        })
+}
+
+fn abort(thread: &str, payload: &(dyn Any + Send)) -> ! {
+    let panic = panic_message(payload);
+    tracing::error!(
+        thread,
+        panic,
+        "a data plane thread panicked, stopping the switch"
+    );
+    std::process::abort();
+}

@@ -1,0 +1,62 @@
+//! What a worker needs of the datapath; tests put a cable in its place.
+
+use std::sync::Arc;
+
+use vswitch_api::PortNo;
+use vswitch_datapath::packet::Frame;
+use vswitch_datapath::{Datapath, DropReason, Engine, Outputs, Timestamp, Verdict};
+
+/// Decides on frames; one per worker.
+pub trait FrameProcessor: Send + 'static {
+    /// Decides on one frame and rewrites it in place.
+    fn process(
+        &mut self,
+        in_port: PortNo,
+        frame: &mut Frame,
+        now: Timestamp,
+        out: &mut Outputs,
+    ) -> Verdict;
+
+    /// Counts a frame that was lost after its verdict.
+    fn count_drop(&mut self, reason: DropReason);
+}
+
+/// What all workers share.
+pub trait Switch: Send + Sync + 'static {
+    /// What one worker works with.
+    type Processor: FrameProcessor;
+
+    /// Returns a processor for one worker.
+    fn processor(self: &Arc<Self>) -> Self::Processor;
+
+    /// Removes what is past its time; returns how much.
+    fn expire(&self, now: Timestamp) -> usize;
+}
+
+impl FrameProcessor for Engine {
+    fn process(
+        &mut self,
+        in_port: PortNo,
+        frame: &mut Frame,
+        now: Timestamp,
+        out: &mut Outputs,
+    ) -> Verdict {
+        Self::process(self, in_port, frame, now, out)
+    }
+
+    fn count_drop(&mut self, reason: DropReason) {
+        Self::count_drop(self, reason);
+    }
+}
+
+impl Switch for Datapath {
+    type Processor = Engine;
+
+    fn processor(self: &Arc<Self>) -> Engine {
+        self.engine()
+    }
+
+    fn expire(&self, now: Timestamp) -> usize {
+        Self::expire(self, now)
+    }
+}

@@ -1,0 +1,293 @@
+use std::collections::HashMap;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use tokio::sync::mpsc::{Receiver, channel};
+use vswitch_api::PortNo;
+use vswitch_datapath::packet::Frame;
+use vswitch_datapath::{DropReason, Outputs, Timestamp, Verdict};
+
+use super::*;
+use crate::clock::MonotonicClock;
+use crate::netns::in_netns;
+use crate::port::testnet::{Sandbox, adopt, ifname};
+use crate::port::{LinkState, PortEvent, PortNotice, open_mirror, open_tap, open_veth};
+
+/// A switch that is a cable from each port to one other.
+#[derive(Debug, Default)]
+struct Cables {
+    to: HashMap<PortNo, PortNo>,
+    mirror: Option<PortNo>,
+    panics: bool,
+    expired: AtomicUsize,
+    dropped: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct CableEnd(Arc<Cables>);
+
+impl Switch for Cables {
+    type Processor = CableEnd;
+
+    fn processor(self: &Arc<Self>) -> CableEnd {
+        CableEnd(Arc::clone(self))
+    }
+
+    fn expire(&self, _now: Timestamp) -> usize {
+        self.expired.fetch_add(1, SeqCst)
+    }
+}
+
+impl FrameProcessor for CableEnd {
+    fn process(
+        &mut self,
+        in_port: PortNo,
+        frame: &mut Frame,
+        _now: Timestamp,
+        out: &mut Outputs,
+    ) -> Verdict {
+        assert!(!self.0.panics, "asked to panic");
+        out.copies
+            .extend(self.0.mirror.map(|mirror| (mirror, frame.clone())));
+        self.0
+            .to
+            .get(&in_port)
+            .map_or(Verdict::Drop(DropReason::NoRoute), |&to| {
+                Verdict::Forward(to)
+            })
+    }
+
+    fn count_drop(&mut self, _reason: DropReason) {
+        self.0.dropped.fetch_add(1, SeqCst);
+    }
+}
+
+fn cable(a: u32, b: u32) -> Cables {
+    let to = HashMap::from([(PortNo(a), PortNo(b)), (PortNo(b), PortNo(a))]);
+    Cables {
+        to,
+        ..Cables::default()
+    }
+}
+
+fn config(workers: usize) -> WorkerConfig {
+    WorkerConfig {
+        workers,
+        ..WorkerConfig::new(MonotonicClock::start())
+    }
+}
+
+fn start(net: &Sandbox, cables: Cables, workers: usize) -> (WorkerPool, Receiver<PortNotice>) {
+    let (events, notices) = channel(16);
+    let pool = WorkerPool::start(&Arc::new(cables), config(workers), events).unwrap();
+    attach(&pool, net, 1, "hpod");
+    attach(&pool, net, 2, "hpeer");
+    (pool, notices)
+}
+
+fn attach(pool: &WorkerPool, net: &Sandbox, no: u32, name: &str) {
+    let port = open_veth(PortNo(no), &ifname(name), Some(&net.open("switch"))).unwrap();
+    pool.attach(port).unwrap();
+}
+
+fn ping(net: &Sandbox) -> bool {
+    let args = ["ping", "-c1", "-W1", "-q", "10.9.0.2"];
+    net.command("pod", &args).output().unwrap().status.success()
+}
+
+async fn next(notices: &mut Receiver<PortNotice>) -> PortNotice {
+    tokio::time::timeout(Duration::from_secs(5), notices.recv())
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+/// Sends a mebibyte through the switch.
+fn tcp_transfer(net: &Sandbox) -> u64 {
+    let listener = in_netns(&net.open("peer"), || {
+        TcpListener::bind("10.9.0.2:5000").unwrap()
+    })
+    .unwrap();
+    let pod = net.open("pod");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            in_netns(&pod, || {
+                let mut stream = TcpStream::connect("10.9.0.2:5000").unwrap();
+                std::io::Write::write_all(&mut stream, &vec![1; 1 << 20]).unwrap();
+            })
+            .unwrap();
+        });
+        let (mut stream, _) = listener.accept().unwrap();
+        std::io::copy(&mut stream, &mut std::io::sink()).unwrap()
+    })
+}
+
+#[test]
+fn a_tcp_stream_passes_between_ports_of_different_workers() {
+    let net = Sandbox::new();
+    let (pool, _notices) = start(&net, cable(1, 2), 2);
+    assert_eq!(tcp_transfer(&net), 1 << 20);
+    // A worker counts a batch after the receiver may already have it: ask until it has.
+    let counted = || pool.port_stats()[1].tx_bytes == pool.port_stats()[0].rx_bytes;
+    (0..1000).take_while(|_| !counted()).for_each(|_| std::thread::yield_now());
+    let stats = pool.port_stats();
+    assert!(stats[0].rx_bytes > 1 << 20, "{stats:?}");
+    assert!(stats[0].rx_bytes / stats[0].rx_frames > 1514, "no super-frames: {stats:?}");
+    assert_eq!(stats[1].tx_bytes, stats[0].rx_bytes, "{stats:?}");
+    pool.shutdown();
+}
+
+#[test]
+fn a_detached_port_is_closed_and_its_frames_are_counted_as_lost() {
+    let net = Sandbox::new();
+    let cables = Arc::new(cable(1, 2));
+    let (events, _notices) = channel(16);
+    let pool = WorkerPool::start(&cables, config(2), events).unwrap();
+    attach(&pool, &net, 1, "hpod");
+    attach(&pool, &net, 2, "hpeer");
+    assert!(ping(&net));
+    pool.detach(PortNo(2)).unwrap();
+    assert!(matches!(
+        pool.detach(PortNo(2)),
+        Err(WorkerError::NoSuchPort { port: PortNo(2) })
+    ));
+    assert!(!ping(&net));
+    assert!(cables.dropped.load(SeqCst) > 0);
+    attach(&pool, &net, 2, "hpeer");
+    assert!(ping(&net));
+}
+
+#[test]
+fn a_number_that_is_taken_is_refused() {
+    let net = Sandbox::new();
+    let (pool, _notices) = start(&net, cable(1, 2), 1);
+    let port = open_veth(PortNo(1), &ifname("hpeer"), Some(&net.open("switch"))).unwrap();
+    assert!(matches!(
+        pool.attach(port),
+        Err(WorkerError::PortExists { port: PortNo(1) })
+    ));
+    assert!(ping(&net));
+}
+
+#[tokio::test]
+async fn a_link_that_goes_down_and_up_is_told_and_forwards_again() {
+    let net = Sandbox::new();
+    let (pool, mut notices) = start(&net, cable(1, 2), 1);
+    net.ip("switch", "link set hpeer down");
+    let down = PortNotice {
+        port: PortNo(2),
+        event: PortEvent::LinkDown,
+    };
+    assert_eq!(next(&mut notices).await, down);
+    assert_eq!(pool.port_stats()[1].link, LinkState::Down);
+    net.ip("switch", "link set hpeer up");
+    assert_eq!(next(&mut notices).await.event, PortEvent::LinkUp);
+    assert!(ping(&net));
+}
+
+#[tokio::test]
+async fn a_deleted_device_is_told_once_and_the_worker_goes_on() {
+    let net = Sandbox::new();
+    let (pool, mut notices) = start(&net, cable(1, 2), 1);
+    net.ip("switch", "link del hpeer");
+    loop {
+        let notice = next(&mut notices).await;
+        assert_eq!(notice.port, PortNo(2));
+        if notice.event == PortEvent::Gone {
+            break;
+        }
+    }
+    let before = pool.heartbeats();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let beats = pool.heartbeats()[0] - before[0];
+    assert!(
+        (1..100).contains(&beats),
+        "{beats} rounds in 1.2 s: dead or spinning"
+    );
+    assert!(notices.try_recv().is_err());
+    pool.detach(PortNo(2)).unwrap();
+}
+
+#[test]
+fn copies_go_to_the_mirror() {
+    let net = Sandbox::new();
+    let cables = Cables {
+        mirror: Some(PortNo(9)),
+        ..cable(1, 2)
+    };
+    let (pool, _notices) = start(&net, cables, 1);
+    let mirror = open_mirror(PortNo(9), &ifname("mirror0"), Some(&net.open("switch"))).unwrap();
+    pool.attach(mirror).unwrap();
+    net.ip("switch", "link set mirror0 up");
+    assert!(ping(&net));
+    let stats = pool.port_stats();
+    assert!(stats[2].tx_frames >= 2, "{stats:?}");
+}
+
+#[test]
+fn a_gateway_tap_talks_to_a_pod() {
+    let net = Sandbox::new();
+    let (events, _notices) = channel(16);
+    let pool = WorkerPool::start(&Arc::new(cable(1, 3)), config(1), events).unwrap();
+    attach(&pool, &net, 1, "hpod");
+    let tap = crate::port::TapConfig {
+        ifname: ifname("vsw0"),
+        mac: None,
+        persistent: false,
+    };
+    let tap = open_tap(PortNo(3), &tap, Some(&net.open("switch"))).unwrap();
+    pool.attach(tap.port).unwrap();
+    net.ip("switch", "link set vsw0 up");
+    net.ip("switch", "addr add 10.9.0.2/24 dev vsw0");
+    assert!(ping(&net));
+}
+
+#[test]
+fn expiry_runs_and_stops_with_the_pool() {
+    let cables = Arc::new(Cables::default());
+    let (events, _notices) = channel(1);
+    let config = WorkerConfig {
+        expire_interval: Duration::from_millis(5),
+        ..config(1)
+    };
+    let pool = WorkerPool::start(&cables, config, events).unwrap();
+    while cables.expired.load(SeqCst) < 3 {
+        std::thread::yield_now();
+    }
+    pool.shutdown();
+    assert_eq!(Arc::strong_count(&cables), 1, "a thread still runs");
+}
+
+#[test]
+fn a_panic_on_a_worker_ends_the_process() {
+    const CHILD: &str = "VSWITCH_TEST_PANIC_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        let net = Sandbox::new();
+        let (pool, _notices) = start(
+            &net,
+            Cables {
+                panics: true,
+                ..cable(1, 2)
+            },
+            1,
+        );
+        ping(&net);
+        pool.shutdown();
+        return;
+    }
+    let name = "worker::tests::a_panic_on_a_worker_ends_the_process";
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(CHILD, "1")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _left_behind = adopt(child.id());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{output:?}");
+}

@@ -1,0 +1,283 @@
+//! One worker thread: epoll, commands, ports in turn.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::Duration;
+
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+use tokio::sync::mpsc::Sender;
+use vswitch_api::PortNo;
+use vswitch_datapath::packet::Frame;
+use vswitch_datapath::{Outputs, Timestamp, Verdict};
+
+use super::forward::Forwarder;
+use super::pool::WorkerConfig;
+use super::switch::FrameProcessor;
+use super::table::{PortTable, SharedPort};
+use crate::clock::MonotonicClock;
+use crate::port::{PortFault, PortNotice, PortRx};
+
+/// Epoll data of the wake-up descriptor; port numbers are 32 bits wide and never meet it.
+pub(super) const WAKE: u64 = u64::MAX;
+
+/// How often devices that were down are asked for again and kernel drops are fetched; also the
+/// longest sleep, so that the heartbeat of an idle worker goes on.
+const TICK: Duration = Duration::from_secs(1);
+
+const EVENTS: usize = 64;
+
+/// What the pool asks of a worker.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Receive from this port from now on.
+    Attach {
+        port: Arc<SharedPort>,
+        rx: Option<Box<dyn PortRx>>,
+        done: SyncSender<nix::Result<()>>,
+    },
+    /// Forget this port; every worker answers, so that none still sends to it.
+    Detach {
+        no: PortNo,
+        done: SyncSender<nix::Result<()>>,
+    },
+    /// Hand on what is queued and end.
+    Stop,
+}
+
+#[derive(Debug)]
+struct OwnedPort {
+    shared: Arc<SharedPort>,
+    rx: Option<Box<dyn PortRx>>,
+}
+
+/// The state of one worker.
+pub(super) struct Worker<P> {
+    pub(super) processor: P,
+    pub(super) config: WorkerConfig,
+    pub(super) epoll: Epoll,
+    pub(super) wake: Arc<EventFd>,
+    pub(super) commands: Receiver<Command>,
+    pub(super) table: Arc<PortTable>,
+    pub(super) events: Sender<PortNotice>,
+    pub(super) clock: MonotonicClock,
+    pub(super) heartbeat: Arc<AtomicU64>,
+    ports: HashMap<PortNo, OwnedPort>,
+    buffers: Buffers,
+}
+
+/// Reused from batch to batch: nothing is allocated per packet.
+struct Buffers {
+    frames: Vec<Frame>,
+    verdicts: Vec<Verdict>,
+    out: Outputs,
+}
+
+impl<P: FrameProcessor> Worker<P> {
+    #[expect(clippy::too_many_arguments, reason = "called once, by the pool")]
+    pub(super) fn new(
+        processor: P,
+        config: WorkerConfig,
+        epoll: Epoll,
+        wake: Arc<EventFd>,
+        commands: Receiver<Command>,
+        table: Arc<PortTable>,
+        events: Sender<PortNotice>,
+        heartbeat: Arc<AtomicU64>,
+    ) -> Self {
+        let frames = (0..config.batch).map(|_| Frame::new()).collect();
+        let verdicts = Vec::with_capacity(config.batch);
+        Self {
+            processor,
+            clock: config.clock,
+            config,
+            epoll,
+            wake,
+            commands,
+            table,
+            events,
+            heartbeat,
+            ports: HashMap::new(),
+            buffers: Buffers {
+                frames,
+                verdicts,
+                out: Outputs::default(),
+            },
+        }
+    }
+
+    /// Works until told to stop.
+    pub(super) fn run(mut self) {
+        let mut ready = [EpollEvent::empty(); EVENTS];
+        let mut empty_rounds = self.config.spin_polls;
+        let mut next_tick = self.clock.now() + TICK;
+        loop {
+            self.heartbeat.fetch_add(1, Relaxed);
+            let idle = empty_rounds >= self.config.spin_polls;
+            let count = self.wait(&mut ready, idle, next_tick);
+            let mut moved = false;
+            for event in ready.iter().take(count) {
+                if event.data() != WAKE {
+                    moved |= self.serve(PortNo(u32::try_from(event.data()).unwrap_or_default()));
+                } else if self.obey() {
+                    return self.drain();
+                }
+            }
+            empty_rounds = if moved {
+                0
+            } else {
+                empty_rounds.saturating_add(1)
+            };
+            let now = self.clock.now();
+            if now >= next_tick {
+                self.tick();
+                next_tick = now + TICK;
+            }
+        }
+    }
+
+    /// Returns how many descriptors are ready; sleeps only when `idle`, at most to the next tick.
+    fn wait(&self, ready: &mut [EpollEvent], idle: bool, next_tick: Timestamp) -> usize {
+        let timeout = if idle {
+            // One more millisecond: rounding down would wake before the tick is due.
+            let left = next_tick.since(self.clock.now()) + Duration::from_millis(1);
+            EpollTimeout::try_from(left).unwrap_or(EpollTimeout::ZERO)
+        } else {
+            EpollTimeout::ZERO
+        };
+        // EINTR is an empty round.
+        self.epoll.wait(ready, timeout).unwrap_or(0)
+    }
+
+    /// Carries out the waiting commands; returns whether to stop.
+    fn obey(&mut self) -> bool {
+        // Read before the channel: a command sent in between wakes the worker once more.
+        let _counter = self.wake.read();
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Attach { port, rx, done } => {
+                    let _caller_gave_up = done.send(self.attach(port, rx));
+                }
+                Command::Detach { no, done } => {
+                    self.detach(no);
+                    let _caller_gave_up = done.send(Ok(()));
+                }
+                Command::Stop => return true,
+            }
+        }
+        false
+    }
+
+    fn attach(&mut self, shared: Arc<SharedPort>, rx: Option<Box<dyn PortRx>>) -> nix::Result<()> {
+        if let Some(rx) = &rx {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::from(shared.no.0));
+            self.epoll.add(rx.fd(), event)?;
+        }
+        self.ports.insert(shared.no, OwnedPort { shared, rx });
+        Ok(())
+    }
+
+    fn detach(&mut self, no: PortNo) {
+        if let Some(OwnedPort { rx: Some(rx), .. }) = self.ports.remove(&no) {
+            let _closed_anyway = self.epoll.delete(rx.fd());
+        }
+    }
+
+    /// Moves what a ready port has, up to its budget; returns whether there was anything.
+    fn serve(&mut self, no: PortNo) -> bool {
+        let mut moved = false;
+        for _ in 0..self.config.budget_batches {
+            let Some(count) = self.receive(no) else { break };
+            moved |= count > 0;
+            self.process(no, count);
+            if count < self.buffers.frames.len() {
+                break;
+            }
+        }
+        moved
+    }
+
+    /// Fills the batch from a port; returns how many frames came.
+    fn receive(&mut self, no: PortNo) -> Option<usize> {
+        let port = self.ports.get_mut(&no)?;
+        let rx = port.rx.as_mut()?;
+        match rx.recv_batch(&mut self.buffers.frames) {
+            Ok(received) => {
+                let frames = self.buffers.frames.iter().take(received.frames);
+                let bytes = frames.map(|frame| frame.len() as u64).sum();
+                port.shared.counters.count_received(received, bytes);
+                Some(received.frames)
+            }
+            Err(fault) => {
+                if matches!(fault, PortFault::Refused { .. }) {
+                    port.shared.counters.count_rx_error();
+                }
+                port.shared.observe_fault(&fault, &self.events);
+                if matches!(fault, PortFault::Gone) {
+                    // Its descriptor would report an error for ever; the port waits for detach.
+                    let _closed_anyway = self.epoll.delete(rx.fd());
+                    port.rx = None;
+                }
+                None
+            }
+        }
+    }
+
+    /// Decides on the first `count` frames of the batch and sends what is to be sent.
+    fn process(&mut self, in_port: PortNo, count: usize) {
+        let Buffers {
+            frames,
+            verdicts,
+            out,
+        } = &mut self.buffers;
+        let frames = frames.get_mut(..count).unwrap_or_default();
+        let now = self.clock.now();
+        verdicts.clear();
+        for frame in frames.iter_mut() {
+            verdicts.push(self.processor.process(in_port, frame, now, out));
+        }
+        let ports = self.table.load();
+        let mut forwarder = Forwarder {
+            ports: &ports,
+            processor: &mut self.processor,
+            events: &self.events,
+        };
+        forwarder.send(
+            verdicts
+                .iter()
+                .zip(frames.iter())
+                .filter_map(|(verdict, frame)| match verdict {
+                    Verdict::Forward(port) => Some((*port, frame)),
+                    Verdict::Answered | Verdict::Drop(_) => None,
+                }),
+        );
+        for made in [&mut out.replies, &mut out.copies] {
+            if !made.is_empty() {
+                forwarder.send(made.iter().map(|(port, frame)| (*port, frame)));
+                made.clear();
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        for port in self.ports.values_mut() {
+            if let Some(rx) = &mut port.rx {
+                let dropped = rx.take_kernel_drops();
+                if dropped > 0 {
+                    port.shared.counters.count_rx_dropped(dropped);
+                }
+            }
+            port.shared.tick(&self.events);
+        }
+    }
+
+    /// Hands on what the ports had queued when the stop came, one budget each.
+    fn drain(&mut self) {
+        let numbers: Vec<PortNo> = self.ports.keys().copied().collect();
+        for no in numbers {
+            self.serve(no);
+        }
+    }
+}
