@@ -148,6 +148,18 @@ mod tests {
     }
 
     #[test]
+    fn logging_starts_once_and_a_second_start_is_an_error() {
+        let config = LogConfig {
+            level: "warn".to_owned(),
+            format: LogFormat::Json,
+        };
+        init(&config).unwrap();
+        assert!(tracing::enabled!(tracing::Level::WARN));
+        assert!(!tracing::enabled!(tracing::Level::INFO));
+        assert!(matches!(init(&config), Err(TelemetryError::Install { .. })));
+    }
+
+    #[test]
     fn journal_is_recognised_by_device_and_inode() {
         assert!(is_stream("8:1234", 8, 1234));
         assert!(!is_stream("8:1234", 8, 1235));

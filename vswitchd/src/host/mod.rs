@@ -11,7 +11,6 @@
 //! whose earlier values are kept in a [`SysctlLedger`] before they are changed.
 
 mod cleanup;
-mod container_netns;
 mod gateway;
 mod masquerade;
 mod names;
@@ -27,7 +26,6 @@ mod veth_check;
 mod watch;
 
 pub use cleanup::{CleanupProblem, Leftovers, cleanup};
-pub use container_netns::NetnsError;
 pub use gateway::{GatewayError, GatewaySpec, configure_gateway, gateway_addresses};
 pub use masquerade::{Masquerade, MasqueradeSpec};
 pub use names::{HOST_VETH_PREFIX, NftTable, NftTableError, container_mac, host_ifname};

@@ -24,7 +24,7 @@ use netlink_packet_route::route::{
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use vswitch_api::{IfName, MacAddr};
 
-use super::container_netns::{self, NetnsError, NetnsFile};
+use crate::netns::{self, NetnsError, NetnsFile};
 
 /// A netlink request that failed.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +115,7 @@ where
     T: Send,
     E: From<NetlinkError> + From<NetnsError> + Send,
 {
-    container_netns::in_netns(netns, || serve(body))?
+    netns::in_netns(netns, || serve(body))?
 }
 
 /// Serves `body` on the current thread, which must be outside any runtime.

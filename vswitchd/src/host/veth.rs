@@ -15,9 +15,9 @@ use netlink_packet_route::link::InfoKind;
 use rtnetlink::LinkUnspec;
 use vswitch_api::{IfName, MacAddr};
 
-use super::container_netns::{NetnsError, NetnsFile};
 use super::netlink::{self, Link, NewVeth, Session};
 use super::{NetlinkError, NftError, Shield, SysctlError, names, sysctl};
+use crate::netns::{NetnsError, NetnsFile};
 
 /// A veth pair as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
