@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::Value;
 use vswitch_api::cni::{CniCall, CniCode, CniFailure};
-use vswitch_api::{IfName, MacAddr};
 
 use super::netconf::NetConf;
 use super::records::{AttachmentRecord, DelegatedCall};
@@ -14,7 +13,7 @@ use super::service::{Locked, gateway_for};
 use super::teardown::Reached;
 use super::world::{AttachHost, NetnsState, PodDirectory, PodIdentity, SwitchPorts};
 use super::{failure, identity, records, result};
-use crate::ipam::{AddressPlan, LeaseOwner, PlannedIp, Route};
+use crate::ipam::{AddressPlan, PlannedIp, Route};
 use crate::state::Attachment;
 
 /// What the call asks for, checked as far as that goes without changing anything.
@@ -176,6 +175,10 @@ impl<H: AttachHost, P: SwitchPorts, D: PodDirectory> Locked<H, P, D> {
         plan: &Plan,
         addresses: AddressPlan,
     ) -> Result<AttachmentRecord, CniFailure> {
+        let mtu = plan.conf.mtu.unwrap_or(self.inner.settings.default_mtu);
+        check_mtu(mtu, &addresses)?;
+        let host = &self.inner.deps.host;
+        let own_mac = || host.container_mac(&self.owner.container_id, &self.owner.ifname);
         let port_no = self.inner.blocking(|inner| {
             inner
                 .numbers
@@ -188,20 +191,16 @@ impl<H: AttachHost, P: SwitchPorts, D: PodDirectory> Locked<H, P, D> {
                 "all port numbers of the switch are in use",
             )
         })?;
-        let settings = &self.inner.settings;
         let attachment = Attachment {
             container_id: self.owner.container_id.clone(),
             ifname: self.owner.ifname.clone(),
             network: plan.conf.network.clone(),
             netns: plan.netns.clone(),
-            host_ifname: host_ifname(&self.owner)?,
+            host_ifname: host.host_ifname(&self.owner.container_id, &self.owner.ifname),
             port_no,
-            mac: plan
-                .conf
-                .requested_mac
-                .unwrap_or_else(|| mac_of(&addresses)),
+            mac: plan.conf.requested_mac.unwrap_or_else(own_mac),
             addresses: addresses.ips.iter().map(|ip| ip.address).collect(),
-            mtu: plan.conf.mtu.unwrap_or(settings.default_mtu),
+            mtu,
             pod: plan.identity.key.clone(),
             delegated_ipam: plan.conf.delegated_ipam.clone(),
             owns_pod_object: false,
@@ -287,14 +286,31 @@ fn with_rollback(mut failed: CniFailure, problems: &[String]) -> CniFailure {
     failed
 }
 
-/// Without routes of its own, an interface gets the default route of each family that has a
-/// gateway: the switch is the way to everything.
+/// Completes the routes. Without any, an interface gets the default route of each family
+/// that has a gateway: the switch is the way to everything. A route without a next hop goes
+/// over the gateway of its family.
 fn with_routes(mut plan: AddressPlan) -> AddressPlan {
+    let gateways: Vec<IpAddr> = plan.ips.iter().filter_map(|ip| ip.gateway).collect();
     if plan.routes.is_empty() {
-        let gateways = plan.ips.iter().filter_map(|ip| ip.gateway);
-        plan.routes = gateways.map(default_route).collect();
+        plan.routes = gateways.iter().copied().map(default_route).collect();
+    }
+    for route in &mut plan.routes {
+        route.gw = route
+            .gw
+            .or_else(|| gateway_for(&gateways, route.dst.addr().is_ipv4()));
     }
     plan
+}
+
+/// RFC 8200 §5: IPv6 needs links of 1280 bytes; the kernel would refuse the address without
+/// saying why.
+fn check_mtu(mtu: u16, addresses: &AddressPlan) -> Result<(), CniFailure> {
+    let has_v6 = addresses.ips.iter().any(|ip| ip.address.addr().is_ipv6());
+    if has_v6 && mtu < 1280 {
+        let msg = format!("configuration key mtu: {mtu} is below 1280, which IPv6 needs");
+        return Err(CniFailure::new(CniCode::InvalidConfig, msg));
+    }
+    Ok(())
 }
 
 fn default_route(gateway: IpAddr) -> Route {
@@ -308,38 +324,4 @@ fn default_route(gateway: IpAddr) -> Route {
         mtu: None,
         priority: None,
     }
-}
-
-/// The same for the same interface of the same container, so that a leftover can be told
-/// from others even when its record is lost.
-fn host_ifname(owner: &LeaseOwner) -> Result<IfName, CniFailure> {
-    let name = format!("vsp{:012x}", fnv1a(owner.to_string().as_bytes()) >> 16);
-    name.parse()
-        .map_err(|error| CniFailure::new(CniCode::Internal, format!("{error}")))
-}
-
-/// 0a:58 and the IPv4 address, as CNI plugins do since kubenet: an address that changes its
-/// owner keeps its MAC, so neighbour caches stay true. Without IPv4, a hash of the IPv6 one.
-fn mac_of(plan: &AddressPlan) -> MacAddr {
-    let addresses = || plan.ips.iter().map(|ip| ip.address.addr());
-    let v4 = addresses().find_map(|address| match address {
-        IpAddr::V4(v4) => Some(v4.octets()),
-        IpAddr::V6(_) => None,
-    });
-    let v6 = addresses().find_map(|address| match address {
-        IpAddr::V6(v6) => Some(fnv1a(&v6.octets())),
-        IpAddr::V4(_) => None,
-    });
-    let [a, b, c, d] = v4.unwrap_or_else(|| {
-        let [.., a, b, c, d] = v6.unwrap_or_default().to_be_bytes();
-        [a, b, c, d]
-    });
-    MacAddr([0x0a, 0x58, a, b, c, d])
-}
-
-/// FNV-1a, 64 bits: names must not change with the standard library's hasher.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }

@@ -33,7 +33,7 @@ pub(super) fn render(
         result.insert("routes".to_owned(), Value::Array(routes));
     }
     let prev_dns = prev_result.and_then(|prev| prev.get("dns")).cloned();
-    if let Some(dns) = record.plan.dns.clone().or(prev_dns) {
+    if let Some(dns) = record.plan.dns.clone().filter(says_something).or(prev_dns) {
         result.insert("dns".to_owned(), dns);
     }
     Value::Object(result)
@@ -89,4 +89,9 @@ fn routes_of(version: &str, record: &AttachmentRecord) -> Vec<Value> {
         rendered
     };
     record.plan.routes.iter().map(route).collect()
+}
+
+/// IPAM plugins write `"dns": {}` for nothing.
+fn says_something(dns: &Value) -> bool {
+    dns.as_object().is_some_and(|dns| !dns.is_empty())
 }

@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sys::statfs::{FsType, statfs};
+use vswitch_api::{IfName, MacAddr};
 
 use crate::ipam::Route;
 use crate::state::{Attachment, ObjectKey};
@@ -74,8 +75,16 @@ pub struct PodIdentity {
 
 /// The container's interface.
 pub trait AttachHost: Send + Sync + 'static {
+    /// Names the host end of an interface: always the same for the same container and name.
+    fn host_ifname(&self, container_id: &str, ifname: &IfName) -> IfName;
+
+    /// Gives the container's end its MAC, where the runtime asks for none: always the same
+    /// for the same container and name.
+    fn container_mac(&self, container_id: &str, ifname: &IfName) -> MacAddr;
+
     /// Makes the veth pair, moves one end into the namespace under its name, sets MAC, MTU,
-    /// addresses and routes. A route without `gw` goes over the gateway of its family.
+    /// addresses and routes. `routes` is complete: it has the default route if there shall
+    /// be one, and a next hop wherever the family has a gateway.
     fn create_interface(
         &self,
         attachment: &Attachment,

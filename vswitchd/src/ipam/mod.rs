@@ -9,6 +9,7 @@ mod delegate;
 mod lease;
 mod pool;
 mod records;
+mod state;
 
 #[cfg(test)]
 pub(crate) mod memory_store;

@@ -343,6 +343,8 @@ impl Model {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn no_address_is_ever_assigned_twice_or_before_it_rested(steps in prop::collection::vec(step(), 1..120)) {
         let cidrs = ["10.9.0.0/28", "fd09::/124"];

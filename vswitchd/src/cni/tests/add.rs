@@ -24,7 +24,6 @@ async fn add_makes_each_step_in_order_and_records_it() {
 #[tokio::test]
 async fn result_has_the_form_of_each_version() {
     let dual = ["10.1.0.0/24", "fd00::/64"];
-    let mut host_name = None;
     for (version, has_family, has_mtu) in [
         ("0.3.0", true, false),
         ("0.3.1", true, false),
@@ -36,18 +35,11 @@ async fn result_has_the_form_of_each_version() {
         let mut call = call_with("ADD", "a", "cniVersion", json!(version));
         call.config["dns"] = json!({"nameservers": ["10.1.0.1"]});
         let result = world.service(&dual).handle(call).await.unwrap().unwrap();
-        let name = result["interfaces"][0]["name"].as_str().unwrap().to_owned();
-        assert!(name.starts_with("vsp") && name.len() == 15, "{name}");
-        assert_eq!(
-            *host_name.get_or_insert(name.clone()),
-            name,
-            "same name each time"
-        );
         let mut expected = json!({
             "cniVersion": version,
             "interfaces": [
-                {"name": name},
-                {"name": "eth0", "mac": "0a:58:0a:01:00:02", "sandbox": "/run/netns/a"},
+                {"name": "vsw-a"},
+                {"name": "eth0", "mac": "02:00:00:00:00:09", "sandbox": "/run/netns/a"},
             ],
             "ips": [
                 {"interface": 1, "address": "10.1.0.2/24", "gateway": "10.1.0.1"},
@@ -293,4 +285,41 @@ async fn exhausted_pool_is_code_11_for_add_and_50_for_status() {
     add(&service, "a").await;
     assert_eq!(code(&service, call("ADD", "b")).await, 11);
     assert_eq!(code(&service, call("STATUS", "a")).await, 50);
+}
+
+#[tokio::test]
+async fn configured_routes_replace_the_default_route_and_get_a_next_hop() {
+    let service = World::default().service(V4);
+    let ipam = json!({"type": "vswitch", "routes": [{"dst": "10.0.0.0/8"}, {"dst": "10.9.0.0/16", "gw": "10.1.0.3"}]});
+    let result = service
+        .handle(call_with("ADD", "a", "ipam", ipam))
+        .await
+        .unwrap()
+        .unwrap();
+    let expected =
+        json!([{"dst": "10.0.0.0/8", "gw": "10.1.0.1"}, {"dst": "10.9.0.0/16", "gw": "10.1.0.3"}]);
+    assert_eq!(result["routes"], expected);
+}
+
+#[tokio::test]
+async fn mtu_below_what_ipv6_needs_is_refused_and_leases_nothing() {
+    let world = World::default();
+    let dual = world.service(&["10.1.0.0/24", "fd00::/64"]);
+    assert_eq!(
+        code(&dual, call_with("ADD", "a", "mtu", json!(1200))).await,
+        7
+    );
+    let leases = world.store().keys(Bucket::Leases);
+    assert!(
+        !leases.iter().any(|key| key.starts_with("lease/")),
+        "{leases:?}"
+    );
+    assert_eq!(
+        code(
+            &World::default().service(V4),
+            call_with("ADD", "a", "mtu", json!(1200))
+        )
+        .await,
+        0
+    );
 }

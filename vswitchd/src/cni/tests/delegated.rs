@@ -44,7 +44,7 @@ impl Plugin {
 }
 
 const ADDRESS: &str = r#"[ $CNI_COMMAND = ADD ] && echo '{"cniVersion":"1.0.0",
-    "ips":[{"address":"192.168.5.9/24","gateway":"192.168.5.1"}]}'
+    "ips":[{"address":"192.168.5.9/24","gateway":"192.168.5.1"}],"dns":{}}'
     exit 0"#;
 
 #[tokio::test]
@@ -58,6 +58,7 @@ async fn addresses_come_from_the_plugin_and_go_back_to_it() {
         result["routes"],
         json!([{"dst": "0.0.0.0/0", "gw": "192.168.5.1"}])
     );
+    assert!(result.get("dns").is_none(), "an empty object says nothing");
     let mut check = plugin.call("CHECK");
     check.config["prevResult"] = result;
     service.handle(check).await.unwrap();

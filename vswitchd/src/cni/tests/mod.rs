@@ -2,5 +2,6 @@
 
 mod add;
 mod delegated;
+mod hostile;
 mod lifecycle;
 mod world;

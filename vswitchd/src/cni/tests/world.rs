@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use vswitch_api::cni::CniCall;
+use vswitch_api::{IfName, MacAddr};
 
 use crate::cni::{
     AttachHost, CniDeps, CniService, CniSettings, NetnsProbe, NetnsState, PodDirectory,
@@ -116,13 +117,21 @@ impl World {
 }
 
 impl AttachHost for World {
+    fn host_ifname(&self, container_id: &str, _ifname: &IfName) -> IfName {
+        format!("vsw-{container_id:.11}").parse().unwrap()
+    }
+
+    fn container_mac(&self, _container_id: &str, _ifname: &IfName) -> MacAddr {
+        MacAddr([2, 0, 0, 0, 0, 9])
+    }
+
     async fn create_interface(
         &self,
         attachment: &Attachment,
         gateways: &[IpAddr],
         routes: &[Route],
     ) -> Result<(), StepError> {
-        assert!(!gateways.is_empty() && !routes.is_empty());
+        assert!(!gateways.is_empty() && routes.iter().all(|route| route.gw.is_some()));
         tokio::task::yield_now().await;
         self.step("create", attachment)?;
         if self.is_failing("create hangs") {
