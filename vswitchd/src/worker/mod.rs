@@ -14,6 +14,8 @@
 //! A panic on a worker ends the process: a switch that forwards on half of its threads would look
 //! healthy. systemd starts it again; until then nothing passes (fail closed).
 
+#[cfg(test)]
+mod datapath_tests;
 mod forward;
 mod pool;
 mod switch;

@@ -74,7 +74,7 @@ fn cable(a: u32, b: u32) -> Cables {
     }
 }
 
-fn config(workers: usize) -> WorkerConfig {
+pub(super) fn config(workers: usize) -> WorkerConfig {
     WorkerConfig {
         workers,
         ..WorkerConfig::new(MonotonicClock::start())
@@ -89,12 +89,12 @@ fn start(net: &Sandbox, cables: Cables, workers: usize) -> (WorkerPool, Receiver
     (pool, notices)
 }
 
-fn attach(pool: &WorkerPool, net: &Sandbox, no: u32, name: &str) {
+pub(super) fn attach(pool: &WorkerPool, net: &Sandbox, no: u32, name: &str) {
     let port = open_veth(PortNo(no), &ifname(name), Some(&net.open("switch"))).unwrap();
     pool.attach(port).unwrap();
 }
 
-fn ping(net: &Sandbox) -> bool {
+pub(super) fn ping(net: &Sandbox) -> bool {
     let args = ["ping", "-c1", "-W1", "-q", "10.9.0.2"];
     net.command("pod", &args).output().unwrap().status.success()
 }
@@ -107,7 +107,7 @@ async fn next(notices: &mut Receiver<PortNotice>) -> PortNotice {
 }
 
 /// Sends a mebibyte through the switch.
-fn tcp_transfer(net: &Sandbox) -> u64 {
+pub(super) fn tcp_transfer(net: &Sandbox) -> u64 {
     let listener = in_netns(&net.open("peer"), || {
         TcpListener::bind("10.9.0.2:5000").unwrap()
     })
@@ -133,10 +133,15 @@ fn a_tcp_stream_passes_between_ports_of_different_workers() {
     assert_eq!(tcp_transfer(&net), 1 << 20);
     // A worker counts a batch after the receiver may already have it: ask until it has.
     let counted = || pool.port_stats()[1].tx_bytes == pool.port_stats()[0].rx_bytes;
-    (0..1000).take_while(|_| !counted()).for_each(|_| std::thread::yield_now());
+    (0..1000)
+        .take_while(|_| !counted())
+        .for_each(|_| std::thread::yield_now());
     let stats = pool.port_stats();
     assert!(stats[0].rx_bytes > 1 << 20, "{stats:?}");
-    assert!(stats[0].rx_bytes / stats[0].rx_frames > 1514, "no super-frames: {stats:?}");
+    assert!(
+        stats[0].rx_bytes / stats[0].rx_frames > 1514,
+        "no super-frames: {stats:?}"
+    );
     assert_eq!(stats[1].tx_bytes, stats[0].rx_bytes, "{stats:?}");
     pool.shutdown();
 }
