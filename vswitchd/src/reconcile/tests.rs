@@ -1,6 +1,7 @@
 //! Tests of the reconciler: the rules it makes, walked one by one; the transactions it plans;
 //! and its thread.
 
+mod frames;
 mod planning;
 mod rules;
 mod thread;
