@@ -25,5 +25,6 @@ pub mod reconcile;
 pub mod rest;
 pub mod state;
 pub mod store;
+pub mod switch;
 pub mod telemetry;
 pub mod worker;
