@@ -11,6 +11,7 @@
 //!    leaf helpers, usable from any layer: config, clock, telemetry, metrics
 //! ```
 
+pub mod app;
 pub mod clock;
 pub mod cni;
 pub mod config;

@@ -1,1 +1,97 @@
-fn main() {}
+//! `vswitchd`: reads its arguments and configuration, then runs the app.
+//!
+//! Exit codes: 0 ok, 1 failure, 64 bad usage or configuration (EX_USAGE).
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use vswitchd::config::{Config, Machine, Overrides};
+use vswitchd::{app, telemetry};
+
+/// Virtual switch for container nodes.
+#[derive(Debug, Parser)]
+#[command(name = "vswitchd", version)]
+struct Arguments {
+    /// Configuration file; without it, /etc/vswitchd/vswitchd.toml if it exists.
+    #[arg(long)]
+    config: Option<PathBuf>,
+
+    /// Set a key of the configuration, e.g. --set network.mtu=1400; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+
+    /// Print the effective configuration, or every problem in it, and exit.
+    #[arg(long)]
+    check_config: bool,
+
+    /// Undo what the daemon changed in the kernel (ports, gateway, nftables, sysctls) and exit.
+    #[arg(long, conflicts_with = "check_config")]
+    cleanup: bool,
+}
+
+const DEFAULT_CONFIG: &str = "/etc/vswitchd/vswitchd.toml";
+const EXIT_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    let config = match load(&arguments) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("vswitchd: {error:#}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let outcome = if arguments.check_config {
+        print_config(&config)
+    } else if arguments.cleanup {
+        app::cleanup(&config)
+    } else {
+        run(config)
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vswitchd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(arguments: &Arguments) -> anyhow::Result<Config> {
+    let mut overrides = Overrides::default();
+    for setting in &arguments.set {
+        let Some((key, value)) = setting.split_once('=') else {
+            anyhow::bail!("--set {setting:?} is not KEY=VALUE");
+        };
+        overrides.set(key, value);
+    }
+    let default = PathBuf::from(DEFAULT_CONFIG);
+    let file = arguments.config.clone().or_else(|| default.exists().then_some(default));
+    Ok(Config::load(file.as_deref(), &Machine::read(), &overrides)?)
+}
+
+#[expect(clippy::print_stdout, reason = "what --check-config is for")]
+fn print_config(config: &Config) -> anyhow::Result<()> {
+    print!("{}", config.to_toml());
+    Ok(())
+}
+
+fn run(config: Config) -> anyhow::Result<()> {
+    telemetry::init(&config.log)?;
+    for name in &config.ignored_environment {
+        tracing::warn!(name, "unknown environment variable");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("vswitch-control")
+        .enable_all()
+        .build()?;
+    runtime.block_on(app::run(config))
+}

@@ -7,6 +7,7 @@
 mod admin_flows;
 mod explain;
 mod extra_ports;
+mod vm;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::worker::{WorkerError, WorkerPool};
 pub use admin_flows::AdminFlowError;
 pub use explain::ExplainError;
 pub use extra_ports::{ExtraPort, ExtraPortError};
+pub use vm::{VmPortError, VmPorts, VmSpec};
 
 /// The gateway's port number.
 pub const GATEWAY_PORT: PortNo = PortNo(1);

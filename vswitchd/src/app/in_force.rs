@@ -1,0 +1,45 @@
+//! From an acknowledged object to rules in force: hands the registry's changes to the
+//! reconciler, and lets others wait until a change has arrived.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::objects::{Registry, feed};
+use crate::reconcile::ReconcileHandle;
+
+/// Lets a caller wait until what it wrote is enforced.
+#[derive(Debug, Clone)]
+pub(crate) struct InForce {
+    delivered: watch::Receiver<u64>,
+    reconcile: ReconcileHandle,
+}
+
+impl InForce {
+    /// Waits until the object version is in force; returns early when the daemon stops.
+    pub(crate) async fn reached(&self, version: u64) {
+        let mut delivered = self.delivered.clone();
+        let arrived = delivered.wait_for(|delivered| *delivered >= version).await.is_ok();
+        if arrived {
+            // An error means that the reconciler has ended: nothing to wait for.
+            let _ = self.reconcile.settled().await;
+        }
+    }
+}
+
+/// Starts handing changes over, beginning with everything there is.
+pub(crate) fn start(registry: &Arc<Registry>, reconcile: ReconcileHandle) -> InForce {
+    let mut feed = feed(registry);
+    reconcile.cluster(std::mem::take(&mut feed.initial));
+    reconcile.cluster_synced();
+    let (sender, delivered) = watch::channel(feed.version());
+    let in_force = InForce { delivered, reconcile: reconcile.clone() };
+    tokio::spawn(async move {
+        while let Some(changes) = feed.next().await {
+            reconcile.cluster(changes);
+            // Nobody waiting is no failure.
+            sender.send_replace(feed.version());
+        }
+    });
+    in_force
+}

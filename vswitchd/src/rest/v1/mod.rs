@@ -1,0 +1,35 @@
+//! `/v1`: the switch for operators and orchestrators. Bodies are those of `vswitch_api::v1`.
+
+mod attachments;
+mod cni;
+mod connections;
+mod flows;
+mod openapi;
+mod ports;
+mod status;
+mod trace;
+
+use axum::Router;
+use axum::routing::{delete, get, post};
+
+pub(super) use status::{metrics, readyz};
+
+use super::RestState;
+
+/// Returns the routes below `/v1`.
+pub(super) fn router() -> Router<RestState> {
+    Router::new()
+        .route("/status", get(status::status))
+        .route("/ports", get(ports::list).post(ports::add))
+        .route("/ports/{ifname}", delete(ports::remove))
+        .route("/flows", get(flows::list).post(flows::put))
+        .route("/flows/{name}", delete(flows::remove))
+        .route("/admin-flows", get(flows::list_admin))
+        .route("/address-sets", get(flows::list_sets))
+        .route("/connections", get(connections::list))
+        .route("/attachments", get(attachments::list))
+        .route("/leases", get(attachments::list_leases))
+        .route("/trace", post(trace::trace))
+        .route("/cni", post(cni::call))
+        .route("/openapi.json", get(openapi::document))
+}

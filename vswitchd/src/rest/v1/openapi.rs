@@ -1,0 +1,48 @@
+//! The OpenAPI document of `/v1`.
+
+use axum::Json;
+use utoipa::OpenApi;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "vswitchd", description = "The switch for operators and orchestrators."),
+    paths(
+        super::status::status,
+        super::ports::list,
+        super::ports::add,
+        super::ports::remove,
+        super::flows::list,
+        super::flows::put,
+        super::flows::remove,
+        super::flows::list_admin,
+        super::flows::list_sets,
+        super::connections::list,
+        super::attachments::list,
+        super::attachments::list_leases,
+        super::trace::trace,
+        super::cni::call,
+    )
+)]
+struct Document;
+
+/// `GET /v1/openapi.json`.
+pub(super) async fn document() -> Json<utoipa::openapi::OpenApi> {
+    Json(Document::openapi())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_described() {
+        let document = serde_json::to_value(Document::openapi()).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        for path in ["/v1/status", "/v1/ports", "/v1/ports/{ifname}", "/v1/flows",
+            "/v1/flows/{name}", "/v1/admin-flows", "/v1/address-sets", "/v1/connections",
+            "/v1/attachments", "/v1/leases", "/v1/trace", "/v1/cni"]
+        {
+            assert!(paths.contains_key(path), "{path}");
+        }
+    }
+}

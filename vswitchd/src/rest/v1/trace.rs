@@ -1,0 +1,91 @@
+//! `POST /v1/trace`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use vswitch_api::v1::{Trace, TraceRequest, TraceStep};
+use vswitch_datapath::DropReason;
+use vswitch_datapath::flow::FlowKey;
+use vswitch_datapath::pipeline::{self, TraceVerdict};
+
+use super::super::RestState;
+use super::super::error::{ApiError, ErrorCode};
+use super::flows::flow;
+use crate::switch::ExplainError;
+
+/// Walks a described packet through the tables.
+#[utoipa::path(post, path = "/v1/trace", request_body = TraceRequest,
+    responses((status = 200, body = Trace), (status = 400), (status = 404)))]
+pub(super) async fn trace(
+    State(state): State<RestState>,
+    body: Result<Json<TraceRequest>, JsonRejection>,
+) -> Result<Json<Trace>, ApiError> {
+    let Json(request) =
+        body.map_err(|error| ApiError::new(ErrorCode::InvalidRequest, error.body_text()))?;
+    let (key, trace) = state.switch.explain(&request).map_err(|error| {
+        let code = match error {
+            ExplainError::UnknownEnd { .. } => ErrorCode::PodNotFound,
+            _ => ErrorCode::InvalidRequest,
+        };
+        ApiError::new(code, error.to_string())
+    })?;
+    Ok(Json(view(&key, &trace)))
+}
+
+fn view(key: &FlowKey, trace: &pipeline::Trace) -> Trace {
+    let policies = policies(trace);
+    let (allowed, drop_reason, out_port) = match trace.verdict {
+        TraceVerdict::Forward(port) => (true, None, Some(port.0)),
+        TraceVerdict::Answered(_) => (true, None, None),
+        TraceVerdict::Drop(reason) => (false, Some(reason), None),
+    };
+    Trace {
+        packet: key.to_string(),
+        steps: trace.steps.iter().map(step).collect(),
+        allowed,
+        drop_reason: drop_reason.map(|reason| reason.name().to_owned()),
+        out_port,
+        summary: summary(drop_reason, &policies),
+        policies,
+    }
+}
+
+fn step(step: &pipeline::TraceStep) -> TraceStep {
+    let state = format!("{:?}", step.ct_state);
+    let mut note = if state == "0" { String::new() } else { format!("ct_state={state}") };
+    if step.judges_connection {
+        note.push_str(" judges the connection by its first packet");
+    }
+    TraceStep {
+        table: step.table.number(),
+        table_name: step.table.name().to_owned(),
+        flow: step.rule.as_deref().map(flow),
+        note,
+    }
+}
+
+/// Names of the policies among the deciding rules, each once, in their order.
+fn policies(trace: &pipeline::Trace) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for rule in &trace.deciding {
+        if rule.origin.kind == "NetworkPolicy" && !names.contains(&rule.origin.name) {
+            names.push(rule.origin.name.clone());
+        }
+    }
+    names
+}
+
+fn summary(reason: Option<DropReason>, policies: &[String]) -> String {
+    let named = policies.join(", ");
+    match reason {
+        None if policies.is_empty() => "allowed: no policy isolates the pods".to_owned(),
+        None => format!("allowed by {named}"),
+        Some(DropReason::PolicyIngress) => {
+            format!("dropped (policy_ingress): the receiver is isolated by {named}, and no rule allows it")
+        }
+        Some(DropReason::PolicyEgress) => {
+            format!("dropped (policy_egress): the sender is isolated by {named}, and no rule allows it")
+        }
+        Some(reason) => format!("dropped ({}): {}", reason.name(), reason.help().trim()),
+    }
+}
