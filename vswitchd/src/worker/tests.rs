@@ -1,9 +1,9 @@
 use std::collections::HashMap;
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, channel};
@@ -15,7 +15,9 @@ use super::*;
 use crate::clock::MonotonicClock;
 use crate::netns::in_netns;
 use crate::port::testnet::{Sandbox, adopt, ifname};
-use crate::port::{LinkState, PortEvent, PortNotice, PortStats, open_mirror, open_tap, open_veth};
+use crate::port::{
+    LinkState, PortEvent, PortNotice, PortStats, TapConfig, open_mirror, open_tap, open_veth,
+};
 
 /// A switch that is a cable from each port to one other.
 #[derive(Debug, Default)]
@@ -246,7 +248,7 @@ fn a_gateway_tap_talks_to_a_pod() {
     let (events, _notices) = channel(16);
     let pool = WorkerPool::start(&Arc::new(cable(1, 3)), config(1), events).unwrap();
     attach(&pool, &net, 1, "hpod");
-    let tap = crate::port::TapConfig {
+    let tap = TapConfig {
         ifname: ifname("vsw0"),
         mac: None,
         persistent: false,
@@ -313,4 +315,46 @@ fn a_panic_on_a_worker_ends_the_process() {
     let _left_behind = adopt(child.id());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{output:?}");
+}
+
+#[test]
+fn a_port_that_is_flooded_does_not_starve_another() {
+    let net = Sandbox::new();
+    let (events, _notices) = channel(16);
+    let pool = WorkerPool::start(&Arc::new(cable(2, 3)), config(1), events).unwrap();
+    attach(&pool, &net, 1, "hpod");
+    attach(&pool, &net, 2, "hpeer");
+    let tap = TapConfig {
+        ifname: ifname("vsw0"),
+        mac: None,
+        persistent: false,
+    };
+    let tap = open_tap(PortNo(3), &tap, Some(&net.open("switch"))).unwrap();
+    pool.attach(tap.port).unwrap();
+    net.ip("switch", "link set vsw0 up");
+    net.ip("switch", "addr add 10.9.0.3/24 dev vsw0");
+    net.ip(
+        "pod",
+        "neigh add 10.9.0.77 lladdr 02:00:00:00:00:77 dev eth0",
+    );
+    let pod = net.open("pod");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            in_netns(&pod, || {
+                let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+                while !stop.load(SeqCst) {
+                    let _full = socket.send_to(&[0; 64], "10.9.0.77:9");
+                }
+            })
+        });
+        while pool.port_stats()[0].rx_frames < 1000 {
+            std::thread::yield_now();
+        }
+        let args = ["ping", "-c20", "-i0.01", "-W1", "-q", "10.9.0.3"];
+        let output = net.command("peer", &args).output().unwrap();
+        stop.store(true, SeqCst);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(" 0% packet loss"), "{text}");
+    });
 }
