@@ -4,10 +4,16 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 #[path = "pipeline/packets.rs"]
-#[expect(dead_code, reason = "shared with the pipeline tests, which use all of it")]
+#[expect(
+    dead_code,
+    reason = "shared with the pipeline tests, which use all of it"
+)]
 mod packets;
 #[path = "pipeline/switch.rs"]
-#[expect(dead_code, reason = "shared with the pipeline tests, which use all of it")]
+#[expect(
+    dead_code,
+    reason = "shared with the pipeline tests, which use all of it"
+)]
 mod switch;
 
 use packets::{ACK, SYN, Segment, tcp, udp};
@@ -69,12 +75,30 @@ fn a_cache_hit_allocates_nothing() {
     switch.ingress_policy("web", 80);
     switch.set("web/pods", &[b]);
     switch.set("web/from", &[a]);
-    switch.rules(&[(TableId::Admin, 5, "udp", "rate_limit(pps=1000000,burst=1000),goto_table:40")]);
-    let segment = |flags, seq, ack| Segment { ports: (5000, 80), flags, seq, ack };
+    switch.rules(&[(
+        TableId::Admin,
+        5,
+        "udp",
+        "rate_limit(pps=1000000,burst=1000),goto_table:40",
+    )]);
+    let segment = |flags, seq, ack| Segment {
+        ports: (5000, 80),
+        flags,
+        seq,
+        ack,
+    };
     switch.send(a.port, &tcp(a.host, b.host, segment(SYN, 1, 0)));
-    let reply = Segment { ports: (80, 5000), flags: SYN | ACK, seq: 9, ack: 2 };
+    let reply = Segment {
+        ports: (80, 5000),
+        flags: SYN | ACK,
+        seq: 9,
+        ack: 2,
+    };
     switch.send(b.port, &tcp(b.host, a.host, reply));
-    for bytes in [udp(a.host, b.host, (5000, 80), b"x"), tcp(a.host, b.host, segment(ACK, 2, 10))] {
+    for bytes in [
+        udp(a.host, b.host, (5000, 80), b"x"),
+        tcp(a.host, b.host, segment(ACK, 2, 10)),
+    ] {
         let mut frames = vec![Frame::from_bytes(&bytes); 100];
         switch.send(a.port, &bytes);
         let (before, now) = (switch.dp.cache_stats().hits, switch.now);

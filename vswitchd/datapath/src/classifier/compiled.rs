@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::Membership;
 use super::packed::{CT_WORD, PackedKey, WORDS, flag, mac, split};
 use crate::address_set::SetId;
-use crate::flow::{AddressMatch, Match, PortRange, SetName};
+use crate::flow::{AddressMatch, CtState, Match, PortRange, SetName};
 
 /// A [`Match`] as value and mask, with the demands that a mask cannot express beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,8 +157,10 @@ impl CompiledMatch {
             .collect()
     }
 
-    pub(super) fn uses_ct_state(&self) -> bool {
-        self.mask.get(CT_WORD).is_some_and(|mask| mask & 0xff != 0)
+    /// Returns whether the match tells a connection's first packet from its later ones.
+    pub(super) fn tells_new_from_established(&self) -> bool {
+        let bits = u64::from(CtState::NEW.0 | CtState::EST.0);
+        self.mask.get(CT_WORD).is_some_and(|mask| mask & bits != 0)
     }
 
     /// Returns whether a key that is equal under the mask meets the other demands as well.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use vswitch_api::{Epoch, PortNo};
 
 use super::walk::Table;
-use super::{PortSpec, TableId, is_builtin};
+use super::{PortSpec, TableId};
 use crate::address_set::AddressIndex;
 use crate::drop_reason::DropReason;
 
@@ -86,12 +86,9 @@ impl Snapshot {
 
     /// Computes what follows from the tables, after they changed.
     pub(crate) fn settle(&mut self) {
-        self.is_state_dependent = TableId::ALL.into_iter().any(|id| {
-            self.table(id).is_some_and(|table| match id {
-                // The built-in rules there treat new and established packets alike.
-                TableId::Conntrack => table.values().any(|rule| !is_builtin(rule.rule.id)),
-                _ => table.uses_ct_state(),
-            })
-        });
+        self.is_state_dependent = self
+            .tables
+            .iter()
+            .any(|table| table.tells_new_from_established());
     }
 }

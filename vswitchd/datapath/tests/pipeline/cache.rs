@@ -12,11 +12,29 @@ use crate::switch::{Pod, Switch};
 /// What may happen to a switch.
 #[derive(Debug, Clone)]
 enum Event {
-    Udp { from: u8, to: u8, swap: bool },
-    Tcp { from: u8, to: u8, swap: bool, flags: u8 },
-    Ping { from: u8, to: u8, id: u16 },
-    Label { set: &'static str, members: u8 },
-    AdminDrop { pod: u8 },
+    Udp {
+        from: u8,
+        to: u8,
+        swap: bool,
+    },
+    Tcp {
+        from: u8,
+        to: u8,
+        swap: bool,
+        flags: u8,
+    },
+    Ping {
+        from: u8,
+        to: u8,
+        id: u16,
+    },
+    Label {
+        set: &'static str,
+        members: u8,
+    },
+    AdminDrop {
+        pod: u8,
+    },
     Wait(u64),
 }
 
@@ -47,7 +65,11 @@ impl World {
         let pods = [1, 2, 3].map(|n| switch.add_pod(n));
         switch.ingress_policy("web", 80);
         switch.egress_policy("out");
-        Self { switch, pods, admin: Vec::new() }
+        Self {
+            switch,
+            pods,
+            admin: Vec::new(),
+        }
     }
 
     fn pod(&self, n: u8) -> Pod {
@@ -58,7 +80,11 @@ impl World {
         let verdict = self.switch.send(from.port, bytes);
         let bytes = self.switch.frame.bytes();
         // What is left of a dropped frame is nobody's business.
-        let sent = if matches!(verdict, Verdict::Forward(_)) { bytes.to_vec() } else { vec![] };
+        let sent = if matches!(verdict, Verdict::Forward(_)) {
+            bytes.to_vec()
+        } else {
+            vec![]
+        };
         Some((verdict, sent))
     }
 
@@ -69,9 +95,19 @@ impl World {
                 let (from, to) = (self.pod(from), self.pod(to));
                 self.send(from, &udp(from.host, to.host, ports(swap), b"x"))
             }
-            Event::Tcp { from, to, swap, flags } => {
+            Event::Tcp {
+                from,
+                to,
+                swap,
+                flags,
+            } => {
                 let (from, to) = (self.pod(from), self.pod(to));
-                let segment = Segment { ports: ports(swap), flags, seq: 1, ack: 1 };
+                let segment = Segment {
+                    ports: ports(swap),
+                    flags,
+                    seq: 1,
+                    ack: 1,
+                };
                 self.send(from, &tcp(from.host, to.host, segment))
             }
             Event::Ping { from, to, id } => {
@@ -127,27 +163,50 @@ proptest! {
 #[test]
 fn the_first_packet_already_fills_the_cache() {
     let mut world = World::new(64);
-    let event = Event::Udp { from: 0, to: 1, swap: false };
+    let event = Event::Udp {
+        from: 0,
+        to: 1,
+        swap: false,
+    };
     (0..5).for_each(|_| drop(world.step(&event)));
     let stats = world.switch.dp.cache_stats();
-    assert_eq!((stats.hits, stats.misses, stats.entries, stats.max_entries), (4, 1, 1, 64));
+    assert_eq!(
+        (stats.hits, stats.misses, stats.entries, stats.max_entries),
+        (4, 1, 1, 64)
+    );
 }
 
 #[test]
 fn a_rule_on_the_connection_state_sees_the_second_packet() {
     let mut world = World::new(64);
-    let lines = [(TableId::IngressRule, 200, "ct_state=+trk+est", "drop(policy_ingress)")];
+    let lines = [(
+        TableId::IngressRule,
+        200,
+        "ct_state=+trk+est",
+        "drop(policy_ingress)",
+    )];
     world.switch.rules(&lines);
-    let event = Event::Udp { from: 0, to: 1, swap: false };
+    let event = Event::Udp {
+        from: 0,
+        to: 1,
+        swap: false,
+    };
     let verdict = |world: &mut World| world.step(&event).map(|(verdict, _)| verdict);
-    assert_eq!(verdict(&mut world), Some(Verdict::Forward(world.pods[1].port)));
+    assert_eq!(
+        verdict(&mut world),
+        Some(Verdict::Forward(world.pods[1].port))
+    );
     assert!(matches!(verdict(&mut world), Some(Verdict::Drop(_))));
 }
 
 #[test]
 fn a_change_of_rules_is_in_force_for_the_next_packet() {
     let mut world = World::new(64);
-    let event = Event::Udp { from: 0, to: 1, swap: false };
+    let event = Event::Udp {
+        from: 0,
+        to: 1,
+        swap: false,
+    };
     (0..3).for_each(|_| drop(world.step(&event)));
     world.step(&Event::AdminDrop { pod: 0 });
     assert!(matches!(world.step(&event), Some((Verdict::Drop(_), _))));

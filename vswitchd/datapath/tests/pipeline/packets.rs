@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use pnet_packet::Packet;
 use pnet_packet::arp::{ArpHardwareTypes, ArpOperation, MutableArpPacket};
 use pnet_packet::ethernet::{EtherType, MutableEthernetPacket};
 use pnet_packet::icmp::{self, IcmpTypes, echo_request::MutableEchoRequestPacket};
@@ -10,7 +11,6 @@ use pnet_packet::ipv4::{self, MutableIpv4Packet};
 use pnet_packet::ipv6::MutableIpv6Packet;
 use pnet_packet::tcp::{self, MutableTcpPacket};
 use pnet_packet::udp::{self, MutableUdpPacket};
-use pnet_packet::Packet;
 use vswitch_api::MacAddr;
 
 pub(crate) const SYN: u8 = 0x02;
@@ -26,7 +26,10 @@ pub(crate) struct Host {
 
 impl Host {
     pub(crate) fn v4(mac: u8, ip: [u8; 4]) -> Self {
-        Self { mac: MacAddr([2, 0, 0, 0, 0, mac]), ip: ip.into() }
+        Self {
+            mac: MacAddr([2, 0, 0, 0, 0, mac]),
+            ip: ip.into(),
+        }
     }
 }
 
@@ -121,7 +124,9 @@ pub(crate) fn tcp(from: Host, to: Host, segment: Segment) -> Vec<u8> {
     packet.set_sequence(segment.seq);
     packet.set_acknowledgement(segment.ack);
     packet.set_window(65_535);
-    let (IpAddr::V4(src), IpAddr::V4(dst)) = (from.ip, to.ip) else { panic!("IPv4 here") };
+    let (IpAddr::V4(src), IpAddr::V4(dst)) = (from.ip, to.ip) else {
+        panic!("IPv4 here")
+    };
     packet.set_checksum(tcp::ipv4_checksum(&packet.to_immutable(), &src, &dst));
     ip(from, to, 6, &bytes)
 }
@@ -146,7 +151,9 @@ pub(crate) fn arp(from: Host, operation: u16, target: Ipv4Addr) -> Vec<u8> {
     packet.set_proto_addr_len(4);
     packet.set_operation(ArpOperation(operation));
     packet.set_sender_hw_addr(from.mac.0.into());
-    let IpAddr::V4(ip) = from.ip else { panic!("IPv4 here") };
+    let IpAddr::V4(ip) = from.ip else {
+        panic!("IPv4 here")
+    };
     packet.set_sender_proto_addr(ip);
     packet.set_target_proto_addr(target);
     ethernet(from.mac, MacAddr::BROADCAST, 0x0806, &bytes)

@@ -133,7 +133,10 @@ fn a_deleted_set_matches_nobody() {
     use vswitch_datapath::pipeline::SetUpdate;
     let (mut switch, client, server) = isolated_server();
     let sets = vec![(SetName("web/pods".into()), SetUpdate::Delete)];
-    switch.dp.apply(Transaction { sets, ..Transaction::default() });
+    switch.dp.apply(Transaction {
+        sets,
+        ..Transaction::default()
+    });
     assert_eq!(send(&mut switch, client, server, (5000, 80)), to(server));
 }
 
@@ -143,9 +146,15 @@ fn a_removed_port_takes_its_connections_with_it() {
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     send(&mut switch, a, b, (5000, 80));
     let ports = vec![PortUpdate::Remove(b.port)];
-    switch.dp.apply(Transaction { ports, ..Transaction::default() });
+    switch.dp.apply(Transaction {
+        ports,
+        ..Transaction::default()
+    });
     assert_eq!(switch.dp.connections(switch.now), []);
-    assert_eq!(send(&mut switch, a, b, (5000, 80)), Verdict::Drop(DropReason::PortDown));
+    assert_eq!(
+        send(&mut switch, a, b, (5000, 80)),
+        Verdict::Drop(DropReason::PortDown)
+    );
 }
 
 #[test]
@@ -155,9 +164,18 @@ fn an_address_that_changed_hands_takes_no_connection_along() {
     send(&mut switch, a, b, (5000, 80));
     send(&mut switch, a, c, (5000, 80));
     let forget_addresses = vec![b.host.ip];
-    switch.dp.apply(Transaction { forget_addresses, ..Transaction::default() });
+    switch.dp.apply(Transaction {
+        forget_addresses,
+        ..Transaction::default()
+    });
     let connections = switch.dp.connections(switch.now);
-    assert_eq!(connections.iter().map(|c| c.original.dst).collect::<Vec<_>>(), [c.host.ip]);
+    assert_eq!(
+        connections
+            .iter()
+            .map(|c| c.original.dst)
+            .collect::<Vec<_>>(),
+        [c.host.ip]
+    );
 }
 
 #[test]
@@ -177,16 +195,38 @@ fn the_rules_on_a_packets_way_count_it() {
     assert_eq!(switch.dp.cache_stats().hits, 3);
 }
 
-/// The middle of a stream between two pods, from the second pod's side.
+/// A segment in the middle of the stream between 1,000 on port 80 and 2,000 on port 5000.
 fn middle(from: Pod, to: Pod, ports: (u16, u16)) -> Vec<u8> {
-    tcp(from.host, to.host, Segment { ports, flags: ACK, seq: 1_000, ack: 2_000 })
+    let (seq, ack) = if ports.0 == 80 {
+        (1_000, 2_000)
+    } else {
+        (2_000, 1_000)
+    };
+    let segment = Segment {
+        ports,
+        flags: ACK,
+        seq,
+        ack,
+    };
+    tcp(from.host, to.host, segment)
 }
 
 fn settle_ports(switch: &mut Switch, port: PortNo, midstream_pickup: bool) {
-    let spec = switch.dp.ports().into_iter().find(|spec| spec.no == port).unwrap();
-    let spec = vswitch_datapath::pipeline::PortSpec { midstream_pickup, ..spec };
+    let spec = switch
+        .dp
+        .ports()
+        .into_iter()
+        .find(|spec| spec.no == port)
+        .unwrap();
+    let spec = vswitch_datapath::pipeline::PortSpec {
+        midstream_pickup,
+        ..spec
+    };
     let ports = vec![PortUpdate::Upsert(spec)];
-    switch.dp.apply(Transaction { ports, ..Transaction::default() });
+    switch.dp.apply(Transaction {
+        ports,
+        ..Transaction::default()
+    });
 }
 
 #[test]
@@ -205,12 +245,21 @@ fn streams_of_ports_attached_again_are_picked_up_in_the_allowed_direction() {
     switch.ingress_policy("closed", 1);
     switch.set("closed/pods", &[client]);
     settle_ports(&mut switch, client.port, true);
-    assert_eq!(switch.send(server.port, &middle(server, client, (80, 5000))), to(client));
+    assert_eq!(
+        switch.send(server.port, &middle(server, client, (80, 5000))),
+        to(client)
+    );
     let connections = switch.dp.connections(switch.now);
     assert_eq!(connections.len(), 1);
     assert_eq!(connections[0].original.src, client.host.ip);
-    assert_eq!((connections[0].in_port, connections[0].out_port), (client.port, server.port));
-    assert_eq!(switch.send(client.port, &middle(client, server, (5000, 80))), to(server));
+    assert_eq!(
+        (connections[0].in_port, connections[0].out_port),
+        (client.port, server.port)
+    );
+    assert_eq!(
+        switch.send(client.port, &middle(client, server, (5000, 80))),
+        to(server)
+    );
 }
 
 #[test]
@@ -219,8 +268,14 @@ fn pickup_gives_nobody_a_connection_that_policies_deny() {
     switch.egress_policy("locked");
     switch.set("locked/pods", &[server]);
     settle_ports(&mut switch, client.port, true);
-    assert_eq!(switch.send(client.port, &middle(client, server, (5000, 80))), INGRESS);
-    assert_eq!(switch.send(server.port, &middle(server, client, (80, 5000))), EGRESS);
+    assert_eq!(
+        switch.send(client.port, &middle(client, server, (5000, 80))),
+        INGRESS
+    );
+    assert_eq!(
+        switch.send(server.port, &middle(server, client, (80, 5000))),
+        EGRESS
+    );
     assert_eq!(switch.dp.connections(switch.now), []);
 }
 
@@ -241,15 +296,39 @@ fn a_tcp_connection_lives_from_handshake_to_cut() {
     let (mut switch, client, server) = isolated_server();
     switch.set("web/from", &[client]);
     let segment = |switch: &mut Switch, from: Pod, dst: Pod, ports, flags, seq, ack| {
-        switch.send(from.port, &tcp(from.host, dst.host, Segment { ports, flags, seq, ack }))
+        switch.send(
+            from.port,
+            &tcp(
+                from.host,
+                dst.host,
+                Segment {
+                    ports,
+                    flags,
+                    seq,
+                    ack,
+                },
+            ),
+        )
     };
     let (there, back) = ((5000, 80), (80, 5000));
-    assert_eq!(segment(&mut switch, client, server, there, SYN, 10, 0), to(server));
-    assert_eq!(segment(&mut switch, server, client, back, SYN | ACK, 50, 11), to(client));
-    assert_eq!(segment(&mut switch, client, server, there, ACK, 11, 51), to(server));
+    assert_eq!(
+        segment(&mut switch, client, server, there, SYN, 10, 0),
+        to(server)
+    );
+    assert_eq!(
+        segment(&mut switch, server, client, back, SYN | ACK, 50, 11),
+        to(client)
+    );
+    assert_eq!(
+        segment(&mut switch, client, server, there, ACK, 11, 51),
+        to(server)
+    );
     assert_eq!(switch.dp.connections(switch.now)[0].state, "ESTABLISHED");
     switch.set("web/from", &[]);
-    assert_eq!(segment(&mut switch, server, client, back, ACK, 51, 11), INGRESS);
+    assert_eq!(
+        segment(&mut switch, server, client, back, ACK, 51, 11),
+        INGRESS
+    );
     assert_eq!(
         segment(&mut switch, client, server, there, ACK, 11, 51),
         Verdict::Drop(DropReason::CtInvalid),

@@ -28,13 +28,25 @@ fn what_is_too_big_for_the_out_port_is_answered_and_dropped() {
     let exceeds = udp(a.host, b.host, (1, 2), &[0; 973]);
     // Twice: uncached and cached.
     for _ in 0..2 {
-        assert_eq!(switch.send(a.port, &exceeds), Verdict::Drop(DropReason::MtuExceeded));
-        let [(port, error)] = &switch.out.replies[..] else { panic!("one ICMP error") };
+        assert_eq!(
+            switch.send(a.port, &exceeds),
+            Verdict::Drop(DropReason::MtuExceeded)
+        );
+        let [(port, error)] = &switch.out.replies[..] else {
+            panic!("one ICMP error")
+        };
         assert_eq!(*port, a.port);
         let error = error.bytes();
         assert_eq!(&error[..6], a.host.mac.0);
-        assert_eq!(IpAddr::from(<[u8; 4]>::try_from(&error[30..34]).unwrap()), a.host.ip);
-        assert_eq!(&error[34..36], [3, 4], "destination unreachable, fragmentation needed");
+        assert_eq!(
+            IpAddr::from(<[u8; 4]>::try_from(&error[30..34]).unwrap()),
+            a.host.ip
+        );
+        assert_eq!(
+            &error[34..36],
+            [3, 4],
+            "destination unreachable, fragmentation needed"
+        );
         assert_eq!(&error[40..42], 1_000u16.to_be_bytes());
         assert_eq!(switch.send(a.port, &fits), Verdict::Forward(b.port));
     }
@@ -61,7 +73,10 @@ fn a_super_frame_is_judged_by_its_segments() {
         let mut frame = Frame::from_bytes(&bytes);
         frame.vnet = vnet(gso_size);
         let out = &mut switch.out;
-        assert_eq!(switch.engine.process(a.port, &mut frame, switch.now, out), verdict);
+        assert_eq!(
+            switch.engine.process(a.port, &mut frame, switch.now, out),
+            verdict
+        );
     }
 }
 
@@ -83,9 +98,18 @@ fn later_fragments_follow_their_first() {
     switch.set("web/from", &[a]);
     let first = |port| fragment(udp(a.host, b.host, (5000, port), &[1; 24]), true, 0);
     let later = fragment(ip(a.host, b.host, 17, &[2; 8]), false, 4);
-    assert_eq!(switch.send(a.port, &later), Verdict::Drop(DropReason::FragmentUnknown));
-    assert_eq!(switch.send(a.port, &first(81)), Verdict::Drop(DropReason::PolicyIngress));
-    assert_eq!(switch.send(a.port, &later), Verdict::Drop(DropReason::FragmentUnknown));
+    assert_eq!(
+        switch.send(a.port, &later),
+        Verdict::Drop(DropReason::FragmentUnknown)
+    );
+    assert_eq!(
+        switch.send(a.port, &first(81)),
+        Verdict::Drop(DropReason::PolicyIngress)
+    );
+    assert_eq!(
+        switch.send(a.port, &later),
+        Verdict::Drop(DropReason::FragmentUnknown)
+    );
     assert_eq!(switch.send(a.port, &first(80)), Verdict::Forward(b.port));
     assert_eq!(switch.send(a.port, &later), Verdict::Forward(b.port));
     assert_eq!(switch.dp.connections(switch.now)[0].packets_original, 2);
@@ -95,10 +119,17 @@ fn later_fragments_follow_their_first() {
 fn pings_with_different_identifiers_are_different_connections() {
     let (mut switch, a, b) = two_pods();
     for id in [1, 2, 1] {
-        assert_eq!(switch.send(a.port, &ping(a.host, b.host, id)), Verdict::Forward(b.port));
+        assert_eq!(
+            switch.send(a.port, &ping(a.host, b.host, id)),
+            Verdict::Forward(b.port)
+        );
     }
-    let mut packets: Vec<_> =
-        switch.dp.connections(switch.now).iter().map(|c| c.packets_original).collect();
+    let mut packets: Vec<_> = switch
+        .dp
+        .connections(switch.now)
+        .iter()
+        .map(|c| c.packets_original)
+        .collect();
     packets.sort_unstable();
     assert_eq!(packets, [1, 2]);
 }
@@ -122,11 +153,17 @@ fn an_error_about_an_allowed_connection_reaches_an_isolated_pod_until_policies_d
     switch.set("open/to", &[b]);
     let query = udp(a.host, b.host, (5000, 53), b"x");
     let error = unreachable(b.host, a.host, &query);
-    assert_eq!(switch.send(b.port, &error), Verdict::Drop(DropReason::CtInvalid));
+    assert_eq!(
+        switch.send(b.port, &error),
+        Verdict::Drop(DropReason::CtInvalid)
+    );
     assert_eq!(switch.send(a.port, &query), Verdict::Forward(b.port));
     assert_eq!(switch.send(b.port, &error), Verdict::Forward(a.port));
     switch.set("open/to", &[]);
-    assert_eq!(switch.send(b.port, &error), Verdict::Drop(DropReason::PolicyEgress));
+    assert_eq!(
+        switch.send(b.port, &error),
+        Verdict::Drop(DropReason::PolicyEgress)
+    );
     assert_eq!(switch.dp.connections(switch.now), []);
 }
 
@@ -150,5 +187,8 @@ fn an_engine_serves_ports_it_never_saw() {
     let (mut switch, a, _) = two_pods();
     let c = switch.add_pod(3);
     assert_eq!(c.host.mac, MacAddr([2, 0, 0, 0, 0, 3]));
-    assert_eq!(switch.send(c.port, &ping(c.host, a.host, 1)), Verdict::Forward(PortNo(1)));
+    assert_eq!(
+        switch.send(c.port, &ping(c.host, a.host, 1)),
+        Verdict::Forward(PortNo(1))
+    );
 }
