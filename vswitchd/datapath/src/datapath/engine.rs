@@ -217,6 +217,12 @@ impl Core {
             }
             Settlement::Commit(options) => {
                 let conn = conns.commit(parsed, key, now, *options)?;
+                // A port or address that was forgotten since this packet began had its
+                // connections removed already: this one came too late for that.
+                if self.datapath.published.load().forgot_at > snapshot.epoch {
+                    conns.remove(&conn);
+                    return Err(DropReason::NoRoute);
+                }
                 let direction = direction_in(&conn, key);
                 if (direction == Direction::Reply) == options.swapped {
                     conn.set_judged(snapshot.epoch);

@@ -113,6 +113,9 @@ impl Datapath {
         next.addresses = writer.sets.index();
         next.settle();
         next.epoch = Epoch(next.epoch.0 + 1);
+        if !removed_ports.is_empty() || !changes.forget_addresses.is_empty() {
+            next.forgot_at = next.epoch;
+        }
         let epoch = next.epoch;
         self.published.store(Arc::new(next));
         self.forget(&removed_ports, &changes.forget_addresses);

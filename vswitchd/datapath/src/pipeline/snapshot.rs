@@ -57,6 +57,8 @@ pub(crate) struct Snapshot {
     pub(crate) tables: [Arc<Table>; TableId::ALL.len()],
     pub(crate) addresses: AddressIndex,
     pub(crate) ports: Arc<HashMap<PortNo, Arc<Port>>>,
+    /// The last generation that forgot ports or addresses.
+    pub(crate) forgot_at: Epoch,
     /// Some rule tells a connection's first packet from its later ones, so that what is found
     /// out for the first does not hold for the others.
     pub(crate) is_state_dependent: bool,
@@ -70,6 +72,7 @@ impl Snapshot {
             tables: std::array::from_fn(|_| Arc::new(Table::empty())),
             addresses: AddressIndex::default(),
             ports: Arc::default(),
+            forgot_at: Epoch(0),
             is_state_dependent: false,
         }
     }

@@ -135,6 +135,15 @@ impl World {
     }
 }
 
+/// Returns what every rule counted.
+fn counted(world: &World) -> Vec<(RuleId, u64, u64)> {
+    let rules = world.switch.dp.rules();
+    rules
+        .iter()
+        .map(|stats| (stats.rule.id, stats.packets, stats.bytes))
+        .collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
@@ -156,6 +165,7 @@ proptest! {
         };
         prop_assert_eq!(connections(&cached), connections(&uncached));
         prop_assert_eq!(cached.switch.drops(), uncached.switch.drops());
+        prop_assert_eq!(counted(&cached), counted(&uncached));
         prop_assert_eq!(uncached.switch.dp.cache_stats().hits, 0);
     }
 }
