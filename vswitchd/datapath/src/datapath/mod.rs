@@ -1,6 +1,6 @@
 //! The datapath: published pipeline, connection table, and the engines that workers drive.
 //!
-//! Writers take turns behind one lock and publish a whole [`Snapshot`]; readers never wait.
+//! Writers take turns behind one lock and publish a whole snapshot; readers never wait.
 //! The epoch is part of the snapshot, so rules and epoch change in one step.
 
 mod counters;

@@ -1,6 +1,6 @@
 //! The flow tables and the walk through them.
 //!
-//! [`store`](store::RuleStore) is the writer's side, a [`snapshot`](snapshot::Snapshot) what it
+//! `store` is the writer's side, a `snapshot` what it
 //! publishes; `walk` takes a key through the tables, `translate` a packet, with its
 //! connection: both only read, so that a trace is the same walk without the consequences.
 
