@@ -38,14 +38,10 @@ impl CompiledMatch {
         if let Some(AddressMatch::Set(name)) = &m.ip_dst {
             c.dst_set = Some(set_id(name));
         }
-        let is_tag_possible = match (m.vlan_tci, m.is_tagged) {
-            (Some(tci), Some(tagged)) => (tci & 0x1000 != 0) == tagged,
-            _ => true,
-        };
         c.demand_port_and_ethernet(m);
         c.demand_addresses(m);
         c.demand_transport(m);
-        is_tag_possible.then_some(c)
+        m.is_satisfiable().then_some(c)
     }
 
     fn demand_port_and_ethernet(&mut self, m: &Match) {

@@ -15,7 +15,9 @@ mod translate;
 mod walk;
 
 pub use builtin::{builtin_rules, is_builtin};
-pub use rule::{Origin, PortSpec, PortUpdate, Rule, RuleId, RuleStats, SetUpdate, Transaction};
+pub use rule::{
+    Origin, PortSpec, PortUpdate, Rule, RuleError, RuleId, RuleStats, SetUpdate, Transaction,
+};
 pub use table::TableId;
 pub use trace::{Trace, TraceInput, TracePacket, TraceStep, TraceVerdict};
 

@@ -53,6 +53,9 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// Verdict, the frame if it is sent, and copies for mirrors.
+type Outcome = (Verdict, Vec<u8>, usize);
+
 struct World {
     switch: Switch,
     pods: [Pod; 3],
@@ -65,6 +68,8 @@ impl World {
         let pods = [1, 2, 3].map(|n| switch.add_pod(n));
         switch.ingress_policy("web", 80);
         switch.egress_policy("out");
+        let mirror = "mirror:50,goto_table:40";
+        switch.rules(&[(TableId::Admin, 4, "in_port=2", mirror)]);
         Self {
             switch,
             pods,
@@ -76,7 +81,7 @@ impl World {
         self.pods[usize::from(n)]
     }
 
-    fn send(&mut self, from: Pod, bytes: &[u8]) -> Option<(Verdict, Vec<u8>)> {
+    fn send(&mut self, from: Pod, bytes: &[u8]) -> Option<Outcome> {
         let verdict = self.switch.send(from.port, bytes);
         let bytes = self.switch.frame.bytes();
         // What is left of a dropped frame is nobody's business.
@@ -85,10 +90,11 @@ impl World {
         } else {
             vec![]
         };
-        Some((verdict, sent))
+        let copies = self.switch.out.copies.len();
+        Some((verdict, sent, copies))
     }
 
-    fn step(&mut self, event: &Event) -> Option<(Verdict, Vec<u8>)> {
+    fn step(&mut self, event: &Event) -> Option<Outcome> {
         let ports = |swap: bool| if swap { (80, 5000) } else { (5000, 80) };
         match *event {
             Event::Udp { from, to, swap } => {
@@ -201,7 +207,7 @@ fn a_rule_on_the_connection_state_sees_the_second_packet() {
         to: 1,
         swap: false,
     };
-    let verdict = |world: &mut World| world.step(&event).map(|(verdict, _)| verdict);
+    let verdict = |world: &mut World| world.step(&event).map(|outcome| outcome.0);
     assert_eq!(
         verdict(&mut world),
         Some(Verdict::Forward(world.pods[1].port))
@@ -219,5 +225,5 @@ fn a_change_of_rules_is_in_force_for_the_next_packet() {
     };
     (0..3).for_each(|_| drop(world.step(&event)));
     world.step(&Event::AdminDrop { pod: 0 });
-    assert!(matches!(world.step(&event), Some((Verdict::Drop(_), _))));
+    assert!(matches!(world.step(&event), Some((Verdict::Drop(_), ..))));
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use vswitch_api::{MacAddr, PortNo};
 use vswitch_datapath::flow::PortClass;
 use vswitch_datapath::packet::{Frame, VnetHeader};
+use vswitch_datapath::pipeline::TableId;
 use vswitch_datapath::{DropReason, Verdict};
 
 use crate::packets::{Host, ip, ping, udp};
@@ -24,6 +25,8 @@ fn small_mtu(switch: &mut Switch, pod: Pod) {
 fn what_is_too_big_for_the_out_port_is_answered_and_dropped() {
     let (mut switch, a, b) = two_pods();
     small_mtu(&mut switch, b);
+    let mirror = "mirror:50,goto_table:40";
+    switch.rules(&[(TableId::Admin, 5, "in_port=1", mirror)]);
     let fits = udp(a.host, b.host, (1, 2), &[0; 972]);
     let exceeds = udp(a.host, b.host, (1, 2), &[0; 973]);
     // Twice: uncached and cached.
@@ -36,6 +39,7 @@ fn what_is_too_big_for_the_out_port_is_answered_and_dropped() {
             panic!("one ICMP error")
         };
         assert_eq!(*port, a.port);
+        assert_eq!(switch.out.copies.len(), 1, "a mirror sees what is dropped");
         let error = error.bytes();
         assert_eq!(&error[..6], a.host.mac.0);
         assert_eq!(
