@@ -128,6 +128,14 @@ fn a_reset_inside_of_the_window_passes_but_does_not_close() {
 }
 
 #[test]
+fn a_reset_inside_of_the_window_closes_what_is_closing() {
+    let lab = Lab::new();
+    open(&lab);
+    lab.accept(&c(FIN | ACK).seq(1001).ack(5001).build());
+    assert_eq!(lab.accept(&s(RST).seq(5500).build()), "CLOSE");
+}
+
+#[test]
 fn a_reset_outside_of_the_window_is_invalid() {
     let lab = Lab::new();
     open(&lab);
