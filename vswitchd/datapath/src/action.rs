@@ -48,6 +48,23 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Returns whether the action decides what becomes of the packet in this table, so that
+    /// nothing behind it is done.
+    #[must_use]
+    pub const fn decides(&self) -> bool {
+        matches!(
+            self,
+            Self::Goto(_)
+                | Self::Drop(_)
+                | Self::Output
+                | Self::Redirect(_)
+                | Self::ArpReply(_)
+                | Self::NdAdvertise(_)
+        )
+    }
+}
+
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

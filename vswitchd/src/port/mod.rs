@@ -38,7 +38,7 @@ pub use veth::open_veth;
 use crate::netns::NetnsError;
 
 /// Most frames that one receive or send call moves.
-pub const MAX_BATCH: usize = 64;
+pub const MAX_BATCH: usize = 32;
 
 /// What happened to a port's device; seen on its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

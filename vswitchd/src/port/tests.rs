@@ -55,25 +55,36 @@ fn a_batch_to_a_foreign_destination_arrives_whole_and_in_order() {
     let sent = pod.tx.send_batch(&frames.iter().collect::<Vec<_>>());
     assert_eq!((sent.frames, sent.bytes, sent.lost()), (40, 40 * 64, 0));
     let rx = switch.rx.as_mut().unwrap();
-    wait_readable(rx.as_ref());
     let mut room: Vec<Frame> = (0..MAX_BATCH).map(|_| Frame::new()).collect();
-    let received = rx.recv_batch(&mut room).unwrap();
-    let ours = room[..received.frames]
-        .iter()
-        .filter(|frame| frame.bytes()[12] == 0x88);
-    let tags: Vec<u8> = ours.map(|frame| frame.bytes()[14]).collect();
+    let mut tags = Vec::new();
+    loop {
+        wait_readable(rx.as_ref());
+        let count = rx.recv_batch(&mut room).unwrap().frames;
+        if count == 0 {
+            break;
+        }
+        let ours = room[..count]
+            .iter()
+            .filter(|frame| frame.bytes()[12] == 0x88);
+        tags.extend(ours.map(|frame| frame.bytes()[14]));
+        if tags.len() >= 40 {
+            break;
+        }
+    }
     assert_eq!(tags, (0..40).collect::<Vec<u8>>());
 }
 
 #[test]
-fn what_the_switch_sends_does_not_come_back_to_it() {
+fn what_others_send_into_the_pod_is_not_taken_for_the_pods() {
     let net = Sandbox::new();
     let (mut pod, mut switch) = pod_and_switch(&net);
-    switch.tx.send_batch(&[&plain_frame(7)]);
+    let other = open_veth(PortNo(3), &ifname("hpod"), Some(&net.open("switch"))).unwrap();
+    other.tx.send_batch(&[&plain_frame(7)]);
     assert!(recv_until(&mut pod, |frame| frame.bytes()[14] == 7).is_some());
-    let mut room = vec![Frame::new()];
-    let echoed = switch.rx.as_mut().unwrap().recv_batch(&mut room).unwrap();
-    assert!(echoed.frames == 0 || room[0].bytes()[12..14] != [0x88, 0xb5]);
+    let mut room: Vec<Frame> = (0..MAX_BATCH).map(|_| Frame::new()).collect();
+    let received = switch.rx.as_mut().unwrap().recv_batch(&mut room).unwrap();
+    let mut echoed = room[..received.frames].iter();
+    assert!(!echoed.any(|frame| frame.bytes()[12..14] == [0x88, 0xb5]));
 }
 
 #[test]

@@ -1,9 +1,9 @@
 use std::collections::HashMap;
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, channel};
@@ -15,7 +15,9 @@ use super::*;
 use crate::clock::MonotonicClock;
 use crate::netns::in_netns;
 use crate::port::testnet::{Sandbox, adopt, ifname};
-use crate::port::{LinkState, PortEvent, PortNotice, open_mirror, open_tap, open_veth};
+use crate::port::{
+    LinkState, PortEvent, PortNotice, PortStats, TapConfig, open_mirror, open_tap, open_veth,
+};
 
 /// A switch that is a cable from each port to one other.
 #[derive(Debug, Default)]
@@ -106,17 +108,19 @@ async fn next(notices: &mut Receiver<PortNotice>) -> PortNotice {
         .unwrap()
 }
 
-/// Sends a mebibyte through the switch.
-pub(super) fn tcp_transfer(net: &Sandbox) -> u64 {
-    let listener = in_netns(&net.open("peer"), || {
-        TcpListener::bind("10.9.0.2:5000").unwrap()
-    })
-    .unwrap();
-    let pod = net.open("pod");
+/// Sends a mebibyte through the switch, from one namespace to the address of another.
+pub(super) fn tcp_transfer(net: &Sandbox, from: &str, to: &str) -> u64 {
+    let address = if to == "pod" {
+        "10.9.0.1:5000"
+    } else {
+        "10.9.0.2:5000"
+    };
+    let listener = in_netns(&net.open(to), || TcpListener::bind(address).unwrap()).unwrap();
+    let from = net.open(from);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            in_netns(&pod, || {
-                let mut stream = TcpStream::connect("10.9.0.2:5000").unwrap();
+            in_netns(&from, || {
+                let mut stream = TcpStream::connect(address).unwrap();
                 std::io::Write::write_all(&mut stream, &vec![1; 1 << 20]).unwrap();
             })
             .unwrap();
@@ -126,22 +130,27 @@ pub(super) fn tcp_transfer(net: &Sandbox) -> u64 {
     })
 }
 
+/// Asserts that what a port received were super-frames.
+pub(super) fn assert_super_frames(stats: &PortStats) {
+    assert!(stats.rx_bytes > 1 << 20, "{stats:?}");
+    assert!(
+        stats.rx_bytes / stats.rx_frames > 1514,
+        "no super-frames: {stats:?}"
+    );
+}
+
 #[test]
 fn a_tcp_stream_passes_between_ports_of_different_workers() {
     let net = Sandbox::new();
     let (pool, _notices) = start(&net, cable(1, 2), 2);
-    assert_eq!(tcp_transfer(&net), 1 << 20);
+    assert_eq!(tcp_transfer(&net, "pod", "peer"), 1 << 20);
     // A worker counts a batch after the receiver may already have it: ask until it has.
     let counted = || pool.port_stats()[1].tx_bytes == pool.port_stats()[0].rx_bytes;
     (0..1000)
         .take_while(|_| !counted())
         .for_each(|_| std::thread::yield_now());
     let stats = pool.port_stats();
-    assert!(stats[0].rx_bytes > 1 << 20, "{stats:?}");
-    assert!(
-        stats[0].rx_bytes / stats[0].rx_frames > 1514,
-        "no super-frames: {stats:?}"
-    );
+    assert_super_frames(&stats[0]);
     assert_eq!(stats[1].tx_bytes, stats[0].rx_bytes, "{stats:?}");
     pool.shutdown();
 }
@@ -239,7 +248,7 @@ fn a_gateway_tap_talks_to_a_pod() {
     let (events, _notices) = channel(16);
     let pool = WorkerPool::start(&Arc::new(cable(1, 3)), config(1), events).unwrap();
     attach(&pool, &net, 1, "hpod");
-    let tap = crate::port::TapConfig {
+    let tap = TapConfig {
         ifname: ifname("vsw0"),
         mac: None,
         persistent: false,
@@ -249,6 +258,17 @@ fn a_gateway_tap_talks_to_a_pod() {
     net.ip("switch", "link set vsw0 up");
     net.ip("switch", "addr add 10.9.0.2/24 dev vsw0");
     assert!(ping(&net));
+    // A mebibyte each way: the average frame of the sending side tells whether it went whole.
+    assert_eq!(tcp_transfer(&net, "switch", "pod"), 1 << 20);
+    assert_super_frames(&pool.port_stats()[1]);
+    let before = pool.port_stats()[0].clone();
+    assert_eq!(tcp_transfer(&net, "pod", "switch"), 1 << 20);
+    let after = pool.port_stats()[0].clone();
+    assert_super_frames(&PortStats {
+        rx_bytes: after.rx_bytes - before.rx_bytes,
+        rx_frames: after.rx_frames - before.rx_frames,
+        ..after
+    });
 }
 
 #[test]
@@ -295,4 +315,46 @@ fn a_panic_on_a_worker_ends_the_process() {
     let _left_behind = adopt(child.id());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{output:?}");
+}
+
+#[test]
+fn a_port_that_is_flooded_does_not_starve_another() {
+    let net = Sandbox::new();
+    let (events, _notices) = channel(16);
+    let pool = WorkerPool::start(&Arc::new(cable(2, 3)), config(1), events).unwrap();
+    attach(&pool, &net, 1, "hpod");
+    attach(&pool, &net, 2, "hpeer");
+    let tap = TapConfig {
+        ifname: ifname("vsw0"),
+        mac: None,
+        persistent: false,
+    };
+    let tap = open_tap(PortNo(3), &tap, Some(&net.open("switch"))).unwrap();
+    pool.attach(tap.port).unwrap();
+    net.ip("switch", "link set vsw0 up");
+    net.ip("switch", "addr add 10.9.0.3/24 dev vsw0");
+    net.ip(
+        "pod",
+        "neigh add 10.9.0.77 lladdr 02:00:00:00:00:77 dev eth0",
+    );
+    let pod = net.open("pod");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            in_netns(&pod, || {
+                let socket = UdpSocket::bind("10.9.0.1:0").unwrap();
+                while !stop.load(SeqCst) {
+                    let _full = socket.send_to(&[0; 64], "10.9.0.77:9");
+                }
+            })
+        });
+        while pool.port_stats()[0].rx_frames < 1000 {
+            std::thread::yield_now();
+        }
+        let args = ["ping", "-c20", "-i0.01", "-W1", "-q", "10.9.0.3"];
+        let output = net.command("peer", &args).output().unwrap();
+        stop.store(true, SeqCst);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(" 0% packet loss"), "{text}");
+    });
 }

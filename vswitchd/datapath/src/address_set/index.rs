@@ -117,3 +117,20 @@ impl AddressIndex {
         (trie, bits, net.prefix_len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_one_member_copies_one_shard() {
+        let mut index = AddressIndex::default();
+        let host = |n: u32| IpNet::from(IpAddr::from(n.to_be_bytes()));
+        (0..10_000).for_each(|n| index.insert(host(n), SetId(n % 7)));
+        let published = index.clone();
+        index.insert(host(123_456), SetId(1));
+        index.remove(host(123_456), SetId(1));
+        let pairs = index.exact.iter().zip(published.exact.iter());
+        assert_eq!(pairs.filter(|(new, old)| !Arc::ptr_eq(new, old)).count(), 1);
+    }
+}

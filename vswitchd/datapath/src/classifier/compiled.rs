@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use super::Membership;
 use super::packed::{CT_WORD, PackedKey, WORDS, flag, mac, split};
 use crate::address_set::SetId;
-use crate::flow::{AddressMatch, Match, PortRange, SetName};
+use crate::flow::{AddressMatch, CtState, Match, PortRange, SetName};
 
 /// A [`Match`] as value and mask, with the demands that a mask cannot express beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,14 +38,10 @@ impl CompiledMatch {
         if let Some(AddressMatch::Set(name)) = &m.ip_dst {
             c.dst_set = Some(set_id(name));
         }
-        let is_tag_possible = match (m.vlan_tci, m.is_tagged) {
-            (Some(tci), Some(tagged)) => (tci & 0x1000 != 0) == tagged,
-            _ => true,
-        };
         c.demand_port_and_ethernet(m);
         c.demand_addresses(m);
         c.demand_transport(m);
-        is_tag_possible.then_some(c)
+        m.is_satisfiable().then_some(c)
     }
 
     fn demand_port_and_ethernet(&mut self, m: &Match) {
@@ -157,8 +153,10 @@ impl CompiledMatch {
             .collect()
     }
 
-    pub(super) fn uses_ct_state(&self) -> bool {
-        self.mask.get(CT_WORD).is_some_and(|mask| mask & 0xff != 0)
+    /// Returns whether the match tells a connection's first packet from its later ones.
+    pub(super) fn tells_new_from_established(&self) -> bool {
+        let bits = u64::from(CtState::NEW.0 | CtState::EST.0);
+        self.mask.get(CT_WORD).is_some_and(|mask| mask & bits != 0)
     }
 
     /// Returns whether a key that is equal under the mask meets the other demands as well.

@@ -77,7 +77,7 @@ pub(crate) struct Classifier<T> {
     subtables: Vec<Subtable<T>>,
     src_anchors: SetBits,
     dst_anchors: SetBits,
-    uses_ct_state: bool,
+    tells_new_from_established: bool,
 }
 
 impl<T> Classifier<T> {
@@ -88,7 +88,7 @@ impl<T> Classifier<T> {
     ) -> Self {
         let mut subtables = std::collections::HashMap::<Shape, Subtable<T>>::new();
         let (mut src_anchors, mut dst_anchors) = (SetBits::default(), SetBits::default());
-        let mut uses_ct_state = false;
+        let mut tells_new_from_established = false;
         for (rank, matches, value) in rules {
             let anchor = Anchor::choose(&matches, prefer);
             match anchor {
@@ -96,7 +96,7 @@ impl<T> Classifier<T> {
                 Anchor::Source(set) => src_anchors.set(set),
                 Anchor::Destination(set) => dst_anchors.set(set),
             }
-            uses_ct_state |= matches.uses_ct_state();
+            tells_new_from_established |= matches.tells_new_from_established();
             let shape = Shape {
                 mask: matches.mask(),
                 side: anchor.side(),
@@ -118,21 +118,13 @@ impl<T> Classifier<T> {
             subtables,
             src_anchors,
             dst_anchors,
-            uses_ct_state,
+            tells_new_from_established,
         }
     }
 
-    /// Returns whether any rule looks at the connection state.
-    pub(crate) const fn uses_ct_state(&self) -> bool {
-        self.uses_ct_state
-    }
-
-    /// Returns every rule, in no order.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.subtables
-            .iter()
-            .flat_map(Subtable::entries)
-            .map(|entry| &entry.value)
+    /// Returns whether any rule tells a connection's first packet from its later ones.
+    pub(crate) const fn tells_new_from_established(&self) -> bool {
+        self.tells_new_from_established
     }
 
     /// Returns the winning rule.

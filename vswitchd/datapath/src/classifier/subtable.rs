@@ -95,10 +95,6 @@ impl<T> Subtable<T> {
         self.best
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry<T>> {
-        self.buckets.iter().flat_map(|bucket| &bucket.entries)
-    }
-
     pub(super) fn add(&mut self, anchor: Anchor, entry: Entry<T>) {
         self.best = self.best.max(entry.rank);
         let (words, anchor) = (entry.matches.value(), anchor.number());

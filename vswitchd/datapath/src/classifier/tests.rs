@@ -253,9 +253,14 @@ proptest! {
 }
 
 #[test]
-fn only_a_match_on_the_connection_state_makes_a_table_depend_on_it() {
-    let rule = |text: &str| vec![(Priority(1), text.parse::<Match>().unwrap())];
-    let prefer = PreferredAnchor::Source;
-    assert!(build(prefer, &rule("ct_state=+trk")).uses_ct_state());
-    assert!(!build(prefer, &rule("dl_src=02:00:00:00:00:ff,class=mirror")).uses_ct_state());
+fn only_a_match_on_new_or_established_tells_packets_of_one_flow_apart() {
+    let tells = |text: &str| {
+        let rules = [(Priority(1), text.parse::<Match>().unwrap())];
+        build(PreferredAnchor::Source, &rules).tells_new_from_established()
+    };
+    assert!(tells("ct_state=+trk+new"));
+    assert!(tells("ct_state=-est"));
+    assert!(!tells(
+        "ct_state=+trk+rpl-inv,dl_src=02:00:00:00:00:ff,class=mirror"
+    ));
 }

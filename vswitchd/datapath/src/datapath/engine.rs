@@ -217,6 +217,12 @@ impl Core {
             }
             Settlement::Commit(options) => {
                 let conn = conns.commit(parsed, key, now, *options)?;
+                // A port or address that was forgotten since this packet began had its
+                // connections removed already: this one came too late for that.
+                if self.datapath.published.load().forgot_at > snapshot.epoch {
+                    conns.remove(&conn);
+                    return Err(DropReason::NoRoute);
+                }
                 let direction = direction_in(&conn, key);
                 if (direction == Direction::Reply) == options.swapped {
                     conn.set_judged(snapshot.epoch);
@@ -280,5 +286,86 @@ fn direction_in(conn: &Connection, key: &FlowKey) -> Direction {
         Direction::Original
     } else {
         Direction::Reply
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::action::parse_actions;
+    use crate::datapath::DatapathConfig;
+    use crate::packet::VnetHeader;
+    use crate::pipeline::{Origin, PortSpec, PortUpdate, Rule, RuleId, TableId, Transaction};
+
+    /// UDP from 10.0.0.1 to 10.0.0.2, its checksum vouched for by the vnet header.
+    const UDP: [u8; 42] = [
+        2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x08, 0x00, // Ethernet
+        0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0x66, 0xcf, 10, 0, 0, 1, 10, 0, 0, 2, // IPv4
+        0x13, 0x88, 0, 53, 0, 8, 0, 0, // UDP
+    ];
+
+    fn rule(id: u64, table: TableId, actions: &str) -> Rule {
+        let name = String::new();
+        Rule {
+            id: RuleId(id),
+            table,
+            priority: vswitch_api::Priority(9),
+            matches: crate::flow::Match::default(),
+            actions: parse_actions(actions).unwrap(),
+            cookie: vswitch_api::Cookie(0),
+            origin: Arc::new(Origin {
+                kind: "Test",
+                part: name.clone(),
+                name,
+            }),
+        }
+    }
+
+    #[test]
+    fn a_connection_committed_after_its_address_was_forgotten_does_not_stay() {
+        let datapath = Datapath::new(DatapathConfig::default());
+        let spec = PortSpec {
+            no: PortNo(2),
+            class: crate::flow::PortClass::Pod,
+            name: String::new(),
+            mac: vswitch_api::MacAddr::default(),
+            mtu: 1_500,
+            midstream_pickup: false,
+        };
+        let add_rules = vec![
+            rule(1, TableId::Classify, "goto_table:40"),
+            rule(2, TableId::Forward, "output:2,goto_table:80"),
+        ];
+        let ports = vec![PortUpdate::Upsert(spec)];
+        datapath.apply(Transaction {
+            add_rules,
+            ports,
+            ..Transaction::default()
+        });
+        let mut engine = datapath.engine();
+        let stale = datapath.published.load_full();
+        let forget_addresses = vec!["10.0.0.2".parse().unwrap()];
+        datapath.apply(Transaction {
+            forget_addresses,
+            ..Transaction::default()
+        });
+
+        let (now, mut out) = (Timestamp::from_nanos(1), Outputs::default());
+        let mut send = |snapshot: &Snapshot| {
+            let mut frame = Frame::from_bytes(&UDP);
+            frame.vnet.flags = VnetHeader::F_DATA_VALID;
+            engine
+                .core
+                .decide(snapshot, PortNo(1), &mut frame, now, &mut out)
+        };
+        assert_eq!(send(&stale), Err(DropReason::NoRoute));
+        assert_eq!(datapath.connections(now), []);
+        assert_eq!(
+            send(&datapath.published.load_full()),
+            Ok(Verdict::Forward(PortNo(2)))
+        );
+        assert_eq!(datapath.connections(now).len(), 1);
     }
 }

@@ -46,7 +46,9 @@ impl InHand<'_> {
         }
         if self.is_too_big(flow.mtu) {
             self.count(flow, None);
-            return Some(self.fit(flow.mtu).map(|()| Verdict::Forward(flow.out_port)));
+            let verdict = self.fit(flow.mtu).map(|()| Verdict::Forward(flow.out_port));
+            self.perform(&flow.steps);
+            return Some(verdict);
         }
         if let Some((conn, direction)) = conn {
             // What does not fit the connection may be the first packet of the next one.

@@ -1,6 +1,6 @@
 //! The datapath: published pipeline, connection table, and the engines that workers drive.
 //!
-//! Writers take turns behind one lock and publish a whole [`Snapshot`]; readers never wait.
+//! Writers take turns behind one lock and publish a whole snapshot; readers never wait.
 //! The epoch is part of the snapshot, so rules and epoch change in one step.
 
 mod counters;
@@ -113,6 +113,9 @@ impl Datapath {
         next.addresses = writer.sets.index();
         next.settle();
         next.epoch = Epoch(next.epoch.0 + 1);
+        if !removed_ports.is_empty() || !changes.forget_addresses.is_empty() {
+            next.forgot_at = next.epoch;
+        }
         let epoch = next.epoch;
         self.published.store(Arc::new(next));
         self.forget(&removed_ports, &changes.forget_addresses);
@@ -278,4 +281,93 @@ fn update_ports(
         }
     }
     Arc::new(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use vswitch_api::{Cookie, Priority};
+
+    use super::*;
+    use crate::action::Action;
+    use crate::pipeline::{Origin, Rule, RuleId, SetUpdate, TableId};
+
+    /// Returns the tables that differ between the versions before and after the change.
+    fn changed_tables(datapath: &Datapath, changes: Transaction) -> Vec<TableId> {
+        let before = datapath.published.load_full();
+        datapath.apply(changes);
+        let after = datapath.published.load_full();
+        let pairs = before.tables.iter().zip(&after.tables);
+        let changed = TableId::ALL
+            .into_iter()
+            .zip(pairs)
+            .filter(|(_, (b, a))| !Arc::ptr_eq(b, a));
+        changed.map(|(table, _)| table).collect()
+    }
+
+    #[test]
+    fn a_publication_builds_the_tables_again_whose_rules_changed_and_no_others() {
+        let datapath = Datapath::new(DatapathConfig::default());
+        let name = SetName("web".into());
+        let rule = Rule {
+            id: RuleId(1),
+            table: TableId::IngressRule,
+            priority: Priority(1),
+            matches: "ip_dst=@web".parse().unwrap(),
+            actions: vec![Action::Goto(TableId::Output)],
+            cookie: Cookie(0),
+            origin: Arc::new(Origin {
+                kind: "Test",
+                name: String::new(),
+                part: String::new(),
+            }),
+        };
+        let add_rules = vec![rule.clone()];
+        let install = Transaction {
+            add_rules,
+            ..Transaction::default()
+        };
+        assert_eq!(changed_tables(&datapath, install), [TableId::IngressRule]);
+
+        let members = SetUpdate::Add(vec!["10.0.0.0/8".parse().unwrap()]);
+        let sets = vec![(name, members)];
+        assert_eq!(
+            changed_tables(
+                &datapath,
+                Transaction {
+                    sets,
+                    ..Transaction::default()
+                }
+            ),
+            []
+        );
+
+        let add_rules = vec![Rule {
+            table: TableId::Admin,
+            ..rule
+        }];
+        let moved = Transaction {
+            add_rules,
+            ..Transaction::default()
+        };
+        assert_eq!(
+            changed_tables(&datapath, moved),
+            [TableId::Admin, TableId::IngressRule]
+        );
+        assert_eq!(
+            datapath
+                .rules()
+                .iter()
+                .filter(|s| s.rule.id == RuleId(1))
+                .count(),
+            1
+        );
+    }
+
+    #[test]
+    fn an_empty_transaction_publishes_nothing() {
+        let datapath = Datapath::new(DatapathConfig::default());
+        let epoch = datapath.epoch();
+        assert_eq!(datapath.apply(Transaction::default()), epoch);
+        assert_eq!(datapath.epoch(), epoch);
+    }
 }

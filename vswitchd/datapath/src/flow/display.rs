@@ -218,3 +218,46 @@ impl fmt::Display for FlowKey {
         out.field("nd_target", self.nd_target)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_shows_what_its_packet_has() {
+        let key = FlowKey {
+            in_port: PortNo(3),
+            eth_type: ether_type::IPV4,
+            ip_proto: ip_proto::TCP,
+            ip_ttl: 64,
+            ip_src: Some(IpAddr::from([10, 0, 0, 1])),
+            ip_dst: Some(IpAddr::from([10, 0, 0, 2])),
+            tp_src: 5000,
+            tp_dst: 80,
+            ct_state: CtState::TRK | CtState::NEW,
+            ..FlowKey::default()
+        };
+        assert_eq!(
+            key.to_string(),
+            "ct_state=new|trk,tcp,in_port=3,dl_src=00:00:00:00:00:00,dl_dst=00:00:00:00:00:00,\
+             nw_src=10.0.0.1,nw_dst=10.0.0.2,nw_tos=0,nw_ttl=64,tp_src=5000,tp_dst=80"
+        );
+        let arp = FlowKey {
+            eth_type: ether_type::ARP,
+            ip_proto: 1,
+            ..FlowKey::default()
+        };
+        assert!(
+            arp.to_string().starts_with("arp,arp_op=1,in_port=0,"),
+            "{arp}"
+        );
+        let lldp = FlowKey {
+            eth_type: 0x88cc,
+            ..FlowKey::default()
+        };
+        assert!(
+            lldp.to_string().starts_with("dl_type=0x88cc,in_port=0,"),
+            "{lldp}"
+        );
+    }
+}

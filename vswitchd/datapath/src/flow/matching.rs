@@ -77,3 +77,16 @@ pub struct Match {
     pub nd_target: Option<std::net::Ipv6Addr>,
     pub ct_state: Option<CtStateMatch>,
 }
+
+impl Match {
+    /// Returns whether any packet at all can match.
+    #[must_use]
+    pub fn is_satisfiable(&self) -> bool {
+        let is_tag_possible = match (self.vlan_tci, self.is_tagged) {
+            (Some(tci), Some(tagged)) => (tci & 0x1000 != 0) == tagged,
+            _ => true,
+        };
+        let is_range = |range: Option<PortRange>| range.is_none_or(|r| r.first <= r.last);
+        is_tag_possible && is_range(self.tp_src) && is_range(self.tp_dst)
+    }
+}

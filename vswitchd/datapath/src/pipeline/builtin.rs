@@ -155,6 +155,20 @@ const LINES: &[Line] = &[
     ),
     (
         TableId::IngressRule,
+        60_000,
+        "ct_state=+trk+rpl",
+        "goto_table:90",
+        "replies need no policy of their own: their connection was judged",
+    ),
+    (
+        TableId::IngressRule,
+        60_000,
+        "ct_state=+trk+rel",
+        "goto_table:90",
+        "errors go with their connection",
+    ),
+    (
+        TableId::IngressRule,
         0,
         "",
         "goto_table:81",
@@ -219,6 +233,7 @@ pub(super) fn drops(rule: &Rule) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::CtState;
 
     #[test]
     fn every_table_has_a_rule_for_everything_else() {
@@ -235,14 +250,11 @@ mod tests {
     }
 
     #[test]
-    fn only_the_conntrack_table_looks_at_the_connection_state() {
+    fn no_builtin_rule_tells_a_first_packet_from_a_later_one() {
+        let tells = CtState(CtState::NEW.0 | CtState::EST.0);
         for rule in builtin_rules() {
-            let uses = rule.matches.ct_state.is_some();
-            assert!(
-                !uses || rule.table == TableId::Conntrack,
-                "{}",
-                rule.matches
-            );
+            let mask = rule.matches.ct_state.map_or(0, |state| state.mask.0);
+            assert_eq!(mask & tells.0, 0, "{}", rule.matches);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The flow tables and the walk through them.
 //!
-//! [`store`](store::RuleStore) is the writer's side, a [`snapshot`](snapshot::Snapshot) what it
+//! `store` is the writer's side, a `snapshot` what it
 //! publishes; `walk` takes a key through the tables, `translate` a packet, with its
 //! connection: both only read, so that a trace is the same walk without the consequences.
 
@@ -15,7 +15,9 @@ mod translate;
 mod walk;
 
 pub use builtin::{builtin_rules, is_builtin};
-pub use rule::{Origin, PortSpec, PortUpdate, Rule, RuleId, RuleStats, SetUpdate, Transaction};
+pub use rule::{
+    Origin, PortSpec, PortUpdate, Rule, RuleError, RuleId, RuleStats, SetUpdate, Transaction,
+};
 pub use table::TableId;
 pub use trace::{Trace, TraceInput, TracePacket, TraceStep, TraceVerdict};
 

@@ -44,6 +44,65 @@ pub struct Rule {
     pub origin: Arc<Origin>,
 }
 
+/// Why a rule makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// A `goto_table` that does not lead up.
+    #[error("goto_table:{} in table {}: tables only go up", to.number(), from.number())]
+    GotoNotUp {
+        /// The rule's table.
+        from: TableId,
+        /// Where it wants to go.
+        to: TableId,
+    },
+    /// Nothing says what becomes of the packet.
+    #[error("no action decides: end with goto_table, drop, output, redirect or an answer")]
+    Undecided,
+    /// Something stands behind the action that decides.
+    #[error("{action} stands behind the action that decides and would never be done")]
+    Unreachable {
+        /// The first such action.
+        action: Action,
+    },
+    /// The id belongs to a built-in rule.
+    #[error("id {id:?} belongs to a built-in rule")]
+    BuiltinId {
+        /// The id.
+        id: RuleId,
+    },
+    /// No packet can match.
+    #[error("the match contradicts itself")]
+    NeverMatches,
+}
+
+impl Rule {
+    /// Checks a rule that somebody outside wrote; the datapath itself takes any, and drops
+    /// what such rules do not decide on.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), RuleError> {
+        if super::is_builtin(self.id) {
+            return Err(RuleError::BuiltinId { id: self.id });
+        }
+        if !self.matches.is_satisfiable() {
+            return Err(RuleError::NeverMatches);
+        }
+        let from = self.table;
+        for action in &self.actions {
+            match *action {
+                Action::Goto(to) if to <= from => return Err(RuleError::GotoNotUp { from, to }),
+                _ => {}
+            }
+        }
+        let decides = self.actions.iter().position(|action| action.decides());
+        let at = decides.ok_or(RuleError::Undecided)?;
+        let behind = self.actions.get(at + 1).copied();
+        behind.map_or(Ok(()), |action| Err(RuleError::Unreachable { action }))
+    }
+}
+
 /// What the datapath knows of a port beyond the rules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortSpec {
@@ -108,4 +167,47 @@ pub struct RuleStats {
     pub packets: u64,
     /// Their bytes, from the Ethernet header on.
     pub bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::action::parse_actions;
+
+    fn check(matches: &str, actions: &str) -> Result<(), RuleError> {
+        let name = String::new();
+        let rule = Rule {
+            id: RuleId(1),
+            table: TableId::Admin,
+            priority: Priority(1),
+            matches: matches.parse().unwrap(),
+            actions: parse_actions(actions).unwrap(),
+            cookie: Cookie(0),
+            origin: Arc::new(Origin {
+                kind: "AdminFlow",
+                part: name.clone(),
+                name,
+            }),
+        };
+        rule.check()
+    }
+
+    #[test]
+    fn a_rule_has_to_decide_once_and_go_up() {
+        assert_eq!(check("tcp", "mirror:4,goto_table:40"), Ok(()));
+        assert_eq!(check("", "rate_limit(pps=1,burst=1),redirect:3"), Ok(()));
+        let (from, to) = (TableId::Admin, TableId::Admin);
+        assert_eq!(
+            check("", "goto_table:30"),
+            Err(RuleError::GotoNotUp { from, to })
+        );
+        assert_eq!(check("", "output:3"), Err(RuleError::Undecided));
+        let action = Action::Mirror(PortNo(4));
+        assert_eq!(
+            check("", "drop,mirror:4"),
+            Err(RuleError::Unreachable { action })
+        );
+        let never = check("vlan_tci=0,vlan_tci=0x1000/0x1000", "drop");
+        assert_eq!(never, Err(RuleError::NeverMatches));
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use vswitch_api::{Epoch, PortNo};
 
 use super::walk::Table;
-use super::{PortSpec, TableId, is_builtin};
+use super::{PortSpec, TableId};
 use crate::address_set::AddressIndex;
 use crate::drop_reason::DropReason;
 
@@ -57,6 +57,8 @@ pub(crate) struct Snapshot {
     pub(crate) tables: [Arc<Table>; TableId::ALL.len()],
     pub(crate) addresses: AddressIndex,
     pub(crate) ports: Arc<HashMap<PortNo, Arc<Port>>>,
+    /// The last generation that forgot ports or addresses.
+    pub(crate) forgot_at: Epoch,
     /// Some rule tells a connection's first packet from its later ones, so that what is found
     /// out for the first does not hold for the others.
     pub(crate) is_state_dependent: bool,
@@ -70,6 +72,7 @@ impl Snapshot {
             tables: std::array::from_fn(|_| Arc::new(Table::empty())),
             addresses: AddressIndex::default(),
             ports: Arc::default(),
+            forgot_at: Epoch(0),
             is_state_dependent: false,
         }
     }
@@ -86,12 +89,9 @@ impl Snapshot {
 
     /// Computes what follows from the tables, after they changed.
     pub(crate) fn settle(&mut self) {
-        self.is_state_dependent = TableId::ALL.into_iter().any(|id| {
-            self.table(id).is_some_and(|table| match id {
-                // The built-in rules there treat new and established packets alike.
-                TableId::Conntrack => table.values().any(|rule| !is_builtin(rule.rule.id)),
-                _ => table.uses_ct_state(),
-            })
-        });
+        self.is_state_dependent = self
+            .tables
+            .iter()
+            .any(|table| table.tells_new_from_established());
     }
 }

@@ -1,0 +1,14 @@
+//! In-process pods on a datapath: real bytes in; bytes, verdict and counters out.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+
+mod admin;
+mod cache;
+mod concurrent;
+mod defaults;
+mod hostile;
+mod packets;
+mod policy;
+mod switch;
+mod tracing;
+mod transport;

@@ -1,0 +1,116 @@
+//! A packet that finds its flow in the FlowCache causes no allocation.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+#[path = "pipeline/packets.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the pipeline tests, which use all of it"
+)]
+mod packets;
+#[path = "pipeline/switch.rs"]
+#[expect(
+    dead_code,
+    reason = "shared with the pipeline tests, which use all of it"
+)]
+mod switch;
+
+use packets::{ACK, SYN, Segment, tcp, udp};
+use switch::Switch;
+use vswitch_datapath::Verdict;
+use vswitch_datapath::packet::Frame;
+use vswitch_datapath::pipeline::TableId;
+
+thread_local! {
+    /// Allocations of this thread: the test runner has threads of its own.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+fn count() {
+    // A thread that ends has no counter left, and nothing to measure.
+    let _gone = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: every call goes to the system allocator unchanged; counting does not allocate.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are those that `System` asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: `ptr` came from `System` with this layout.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count();
+        // SAFETY: `ptr` came from `System` with this layout.
+        unsafe { System.realloc(ptr, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.get();
+    work();
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn the_counter_sees_allocations() {
+    assert!(allocations(|| drop(std::hint::black_box(vec![0u8; 100]))) > 0);
+}
+
+#[test]
+fn a_cache_hit_allocates_nothing() {
+    let mut switch = Switch::new();
+    let (a, b) = (switch.add_pod(1), switch.add_pod(2));
+    switch.ingress_policy("web", 80);
+    switch.set("web/pods", &[b]);
+    switch.set("web/from", &[a]);
+    switch.rules(&[(
+        TableId::Admin,
+        5,
+        "udp",
+        "rate_limit(pps=1000000,burst=1000),goto_table:40",
+    )]);
+    let segment = |flags, seq, ack| Segment {
+        ports: (5000, 80),
+        flags,
+        seq,
+        ack,
+    };
+    switch.send(a.port, &tcp(a.host, b.host, segment(SYN, 1, 0)));
+    let reply = Segment {
+        ports: (80, 5000),
+        flags: SYN | ACK,
+        seq: 9,
+        ack: 2,
+    };
+    switch.send(b.port, &tcp(b.host, a.host, reply));
+    for bytes in [
+        udp(a.host, b.host, (5000, 80), b"x"),
+        tcp(a.host, b.host, segment(ACK, 2, 10)),
+    ] {
+        let mut frames = vec![Frame::from_bytes(&bytes); 100];
+        switch.send(a.port, &bytes);
+        let (before, now) = (switch.dp.cache_stats().hits, switch.now);
+        let allocated = allocations(|| {
+            for frame in &mut frames {
+                let verdict = switch.engine.process(a.port, frame, now, &mut switch.out);
+                assert_eq!(verdict, Verdict::Forward(b.port));
+            }
+        });
+        assert_eq!(switch.dp.cache_stats().hits - before, 100);
+        assert_eq!(allocated, 0);
+    }
+}
