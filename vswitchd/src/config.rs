@@ -132,8 +132,8 @@ pub struct DatapathSettings {
     pub workers: usize,
     /// Entries of each worker's FlowCache; 0 turns it off.
     pub flow_cache_entries: usize,
-    /// How long an idle worker polls before it sleeps.
-    pub busy_poll: Duration,
+    /// How often a worker without frames polls before it sleeps.
+    pub idle_polls: u32,
     /// Connection tracking.
     pub conntrack: ConntrackConfig,
 }

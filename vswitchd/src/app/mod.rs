@@ -269,7 +269,7 @@ fn start_switch_blocking(
 fn worker_config(config: &Config, clock: MonotonicClock) -> WorkerConfig {
     WorkerConfig {
         workers: config.datapath.workers,
-        busy_poll: config.datapath.busy_poll,
+        spin_polls: config.datapath.idle_polls,
         ..WorkerConfig::new(clock)
     }
 }

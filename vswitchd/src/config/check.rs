@@ -48,7 +48,7 @@ impl Checker {
             raw.node_name = machine.hostname.to_lowercase();
         }
         if raw.datapath.workers == 0 {
-            let workers = machine.cores.clamp(1, MAX_AUTOMATIC_WORKERS);
+            let workers = (machine.cores / 2).clamp(1, MAX_AUTOMATIC_WORKERS);
             raw.datapath.workers = i64::try_from(workers).unwrap_or(1);
         }
         if raw.api.socket.is_empty() {
@@ -200,8 +200,8 @@ impl Checker {
             16_777_216,
         );
         let poll = self.range(
-            "datapath.busy_poll_microseconds",
-            datapath.busy_poll_microseconds,
+            "datapath.idle_polls",
+            datapath.idle_polls,
             0,
             1_000_000,
         );
@@ -209,7 +209,7 @@ impl Checker {
         DatapathSettings {
             workers: usize::try_from(workers).unwrap_or(1),
             flow_cache_entries: usize::try_from(cache).unwrap_or(0),
-            busy_poll: Duration::from_micros(poll),
+            idle_polls: u32::try_from(poll).unwrap_or(0),
             conntrack: self.conntrack(&raw.conntrack),
         }
     }

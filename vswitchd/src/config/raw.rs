@@ -78,7 +78,7 @@ pub enum RawMtu {
 pub struct RawDatapath {
     pub workers: i64,
     pub flow_cache_entries: i64,
-    pub busy_poll_microseconds: i64,
+    pub idle_polls: i64,
 }
 
 impl Default for RawDatapath {
@@ -86,7 +86,7 @@ impl Default for RawDatapath {
         Self {
             workers: 0,
             flow_cache_entries: 16_384,
-            busy_poll_microseconds: 50,
+            idle_polls: 16,
         }
     }
 }

@@ -70,7 +70,7 @@ fn shipped_file_has_every_key_with_its_default() {
 fn defaults_are_usable_and_take_what_the_machine_knows() {
     let config = Config::load(None, &machine(), &Overrides::default()).unwrap();
     assert_eq!(config.node_name, "node-a");
-    assert_eq!(config.datapath.workers, 2);
+    assert_eq!(config.datapath.workers, 1);
     assert_eq!(config.datapath.conntrack, ConntrackConfig::default());
     assert_eq!(config.api.socket, Path::new("/run/vswitchd/api.sock"));
     assert_eq!(config.api.socket_mode, 0o660);

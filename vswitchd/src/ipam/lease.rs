@@ -297,6 +297,17 @@ impl Ipam {
             .try_for_each(|pool| state.next_free(pool, now_unix, self.rest_secs).map(|_| ()))
     }
 
+    /// Returns the addresses that rest, and in how many seconds each may be given out again.
+    #[must_use]
+    pub fn resting(&self, now_unix: u64) -> Vec<(IpAddr, u64)> {
+        let mut state = self.lock();
+        state.age(now_unix, self.rest_secs);
+        let left = |released_at: u64| {
+            released_at.saturating_add(self.rest_secs).saturating_sub(now_unix)
+        };
+        state.resting.iter().map(|(at, address)| (*address, left(*at))).collect()
+    }
+
     fn rest(&self, state: &mut State, addresses: &[IpAddr], now: u64) -> Result<(), IpamError> {
         if addresses.is_empty() {
             return Ok(());

@@ -5,14 +5,42 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use axum::extract::connect_info::Connected;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use vswitch_api::v1::{ErrorBody, ErrorDetail};
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    /// User id over the unix socket (SO_PEERCRED); `None` over TCP.
+    uid: Option<u32>,
+}
+
+impl Peer {
+    /// Returns whether it is a process of root on this machine.
+    pub(crate) fn is_root(self) -> bool {
+        self.uid == Some(0)
+    }
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Self { uid: stream.io().peer_cred().ok().map(|credentials| credentials.uid()) }
+    }
+}
+
+impl Connected<IncomingStream<'_, TcpListener>> for Peer {
+    fn connect_info(_stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self { uid: None }
+    }
+}
 
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
