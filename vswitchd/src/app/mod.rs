@@ -291,7 +291,7 @@ fn open_gateway(config: &Config) -> Result<(Gateway, crate::port::Port)> {
     host::configure_gateway(&spec, &mut ledger).context("configure the gateway")?;
     let addresses = host::gateway_addresses(&network.pod_cidrs)?;
     let addresses = addresses.iter().map(ipnet::IpNet::addr).collect();
-    Ok((Gateway { ifname, mac, addresses, mtu }, tap.port))
+    Ok((Gateway { ifname, mac, addresses, mtu, offloads: tap.offloads }, tap.port))
 }
 
 fn sysctl_ledger(config: &Config) -> std::path::PathBuf {

@@ -4,7 +4,7 @@
 //! kinds are kept in the store and made again at start.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use vswitch_api::{IfName, PortNo};
@@ -206,7 +206,14 @@ impl Switch {
                 let no = attachment.port_no;
                 // The guest has the attachment's MAC; the host's end must have another.
                 let tap = TapConfig { ifname: ifname.clone(), mac: None, persistent: true };
-                let open = move || open_tap(no, &tap, None).map(|tap| tap.port);
+                let switch = Arc::clone(self);
+                let open = move || {
+                    let tap = open_tap(no, &tap, None)?;
+                    let mut offloads =
+                        switch.tap_offloads.lock().unwrap_or_else(PoisonError::into_inner);
+                    offloads.insert(no, tap.offloads);
+                    Ok(tap.port)
+                };
                 self.attach(attachment, mode, open).await
             }
             ExtraPort::Mirror { port_no, .. } => {

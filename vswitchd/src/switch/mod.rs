@@ -9,15 +9,16 @@ mod explain;
 mod extra_ports;
 mod vm;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::Mutex;
 use vswitch_api::{IfName, MacAddr, PortNo};
 use vswitch_datapath::Datapath;
 
 use crate::clock::MonotonicClock;
-use crate::port::{LinkState, Port, PortError, open_veth};
+use crate::port::{LinkState, Port, PortError, TapOffloads, open_veth};
 use crate::reconcile::{PortAttachMode, ReconcileHandle, ReconcileStopped};
 use crate::state::Attachment;
 use crate::store::{SharedStore, StoreError};
@@ -77,6 +78,8 @@ pub struct Gateway {
     pub addresses: Vec<IpAddr>,
     /// Its MTU, bytes.
     pub mtu: u16,
+    /// What its TAP can take.
+    pub offloads: TapOffloads,
 }
 
 /// The running switch.
@@ -90,6 +93,8 @@ pub struct Switch {
     gateway: Gateway,
     /// VM and mirror ports; held while one is made or removed.
     extra: Mutex<extra_ports::ExtraPorts>,
+    /// What the TAPs of VM ports can take, found out when they were opened.
+    tap_offloads: std::sync::Mutex<BTreeMap<PortNo, TapOffloads>>,
     /// Flows of operators; held while one is stored and published.
     admin: Mutex<admin_flows::AdminFlows>,
 }
@@ -118,6 +123,7 @@ impl Switch {
             store,
             gateway,
             extra: Mutex::new(extra),
+            tap_offloads: std::sync::Mutex::default(),
             admin: Mutex::new(admin),
         })
     }
@@ -185,6 +191,15 @@ impl Switch {
     pub fn is_forwarding(&self, no: PortNo) -> bool {
         let stats = self.workers.port_stats();
         stats.iter().any(|port| port.port == no && port.link == LinkState::Up)
+    }
+
+    /// Returns what the TAP of the gateway or a VM port can take; `None` for other ports.
+    #[must_use]
+    pub fn tap_offloads(&self, no: PortNo) -> Option<TapOffloads> {
+        if no == GATEWAY_PORT {
+            return Some(self.gateway.offloads);
+        }
+        self.tap_offloads.lock().unwrap_or_else(PoisonError::into_inner).get(&no).copied()
     }
 
     /// Lets the workers hand on what their ports have queued, and ends them.

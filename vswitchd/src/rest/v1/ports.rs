@@ -42,6 +42,7 @@ fn view(state: &RestState, extra: &[ExtraPort], stats: PortStats) -> Port {
         mac: spec.as_ref().map_or(MacAddr::default(), |spec| spec.mac),
         addresses: attachment.map(addresses).unwrap_or_default(),
         mtu: spec.as_ref().map_or(0, |spec| spec.mtu),
+        offloads: offloads(state, &stats),
         counters: PortCounters {
             rx_packets: stats.rx_frames,
             rx_bytes: stats.rx_bytes,
@@ -77,6 +78,19 @@ fn kind(extra: &[ExtraPort], no: PortNo, spec: Option<&PortSpec>) -> &'static st
         Some(PortClass::Mirror) => "mirror",
         Some(PortClass::Unknown) | None => "unknown",
     }
+}
+
+/// What frames the port takes: a veth everything, a TAP what the kernel agreed to, a mirror
+/// (which nothing comes in from) finished frames only.
+fn offloads(state: &RestState, stats: &PortStats) -> String {
+    if let Some(tap) = state.switch.tap_offloads(stats.port) {
+        let names = [(tap.csum, "csum"), (tap.tso, "tso"), (tap.uso, "uso")];
+        let taken = names.into_iter().filter_map(|(takes, name)| takes.then_some(name));
+        return taken.collect::<Vec<_>>().join(" ");
+    }
+    let snapshot = state.switch.reconcile().snapshot();
+    let is_veth = snapshot.attachments.contains_key(&stats.port);
+    if is_veth { "csum tso uso".to_owned() } else { String::new() }
 }
 
 const fn link(state: LinkState) -> &'static str {
