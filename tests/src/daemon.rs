@@ -206,7 +206,7 @@ fn config_text(folder: &Path, options: &DaemonOptions) -> Result<String> {
     writeln!(text, "node_name = \"node-a\"")?;
     writeln!(text, "state_dir = {:?}", folder.join("state"))?;
     writeln!(text, "run_dir = {:?}", folder.join("run"))?;
-    writeln!(text, "[api]\nlisten = [\"127.0.0.1:7441\"]")?;
+    writeln!(text, "[api]\ntcp_listen = [\"127.0.0.1:7441\"]")?;
     writeln!(text, "[network]\npod_cidrs = {:?}", options.pod_cidrs)?;
     text.push_str(&options.extra);
     Ok(text)

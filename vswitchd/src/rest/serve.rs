@@ -111,7 +111,8 @@ pub async fn serve_unix(
     router: Router,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
-    axum::serve(listener, router)
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, service)
         .with_graceful_shutdown(stopped(stop))
         .await
 }
@@ -130,7 +131,8 @@ pub async fn serve_tcp(
         Some(token) => router.layer(middleware::from_fn_with_state(token, require_token)),
         None => router,
     };
-    axum::serve(listener, router)
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, service)
         .with_graceful_shutdown(stopped(stop))
         .await
 }
