@@ -60,8 +60,8 @@ impl Engine {
         Self { snapshot, core }
     }
 
-    /// Decides on one frame and rewrites it in place. `out` holds afterwards what this frame
-    /// caused, and nothing of the frame before.
+    /// Decides on one frame and rewrites it in place. What the frame causes besides is added
+    /// to `out`, so that a worker can send it for a whole batch; emptying it is the caller's.
     pub fn process(
         &mut self,
         in_port: PortNo,
@@ -69,8 +69,6 @@ impl Engine {
         now: Timestamp,
         out: &mut Outputs,
     ) -> Verdict {
-        out.replies.clear();
-        out.copies.clear();
         let snapshot = self.snapshot.load();
         match self.core.decide(snapshot, in_port, frame, now, out) {
             Ok(verdict) => verdict,

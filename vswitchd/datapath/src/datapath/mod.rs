@@ -50,7 +50,8 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
-/// What a processed frame caused besides its own verdict. Reused from frame to frame.
+/// What processed frames caused besides their own verdicts, in order. [`Engine::process`]
+/// adds to it; whoever sends it empties it.
 #[derive(Debug, Default)]
 pub struct Outputs {
     /// Frames that the switch itself makes (ARP and ND answers, ICMP errors).

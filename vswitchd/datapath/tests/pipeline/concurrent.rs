@@ -22,10 +22,12 @@ fn a_published_change_holds_for_the_next_packet_of_every_engine_while_others_wor
     );
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| {
-                let (mut engine, mut out) = (datapath.engine(), Outputs::default());
+            let mut engine = datapath.engine();
+            let (bytes, is_over) = (&bytes, &is_over);
+            scope.spawn(move || {
+                let mut out = Outputs::default();
                 while !is_over.load(Relaxed) {
-                    let mut frame = Frame::from_bytes(&bytes);
+                    let mut frame = Frame::from_bytes(bytes);
                     let verdict = engine.process(a.port, &mut frame, now, &mut out);
                     // Another worker may remove the connection between lookup and track.
                     let raced = Verdict::Drop(DropReason::CtInvalid);

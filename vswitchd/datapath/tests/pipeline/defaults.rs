@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use vswitch_api::{MacAddr, PortNo};
 use vswitch_datapath::flow::PortClass;
+use vswitch_datapath::packet::Frame;
 use vswitch_datapath::pipeline::{RuleId, TableId, Transaction, builtin_rules};
 use vswitch_datapath::{DropReason, Verdict};
 
@@ -68,6 +69,20 @@ fn the_switch_answers_arp_for_what_it_knows_and_drops_the_rest() {
     assert!(switch.out.replies.is_empty());
     let unasked = arp(a.host, 2, Ipv4Addr::new(10, 0, 0, 2));
     assert_eq!(switch.send(a.port, &unasked), drop(DropReason::ArpUnknown));
+}
+
+#[test]
+fn the_answers_to_a_batch_are_collected() {
+    let mut switch = Switch::new();
+    let (a, b) = (switch.add_pod(1), switch.add_pod(2));
+    for (pod, target) in [(a, 2), (b, 1)] {
+        let request = arp(pod.host, 1, Ipv4Addr::new(10, 0, 0, target));
+        let mut frame = Frame::from_bytes(&request);
+        let out = &mut switch.out;
+        switch.engine.process(pod.port, &mut frame, switch.now, out);
+    }
+    let ports: Vec<_> = switch.out.replies.iter().map(|(port, _)| *port).collect();
+    assert_eq!(ports, [a.port, b.port]);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use vswitch_api::PortNo;
 use vswitch_datapath::pipeline::{PortUpdate, TableId, Transaction};
 use vswitch_datapath::{DropReason, Verdict};
 
-use crate::packets::{ACK, SYN, Segment, tcp, udp};
-use crate::switch::{Pod, Switch};
+use crate::packets::{ACK, Host, SYN, Segment, tcp, udp};
+use crate::switch::{GATEWAY, GATEWAY_MAC, Pod, Switch};
 
 const EGRESS: Verdict = Verdict::Drop(DropReason::PolicyEgress);
 const INGRESS: Verdict = Verdict::Drop(DropReason::PolicyIngress);
@@ -334,4 +334,41 @@ fn a_tcp_connection_lives_from_handshake_to_cut() {
         Verdict::Drop(DropReason::CtInvalid),
         "its connection is gone"
     );
+}
+
+#[test]
+fn the_nodes_probes_of_an_isolated_pod_stay_allowed_when_rules_change() {
+    let (mut switch, _, server) = isolated_server();
+    let node = Host {
+        mac: GATEWAY_MAC,
+        ip: [10, 0, 0, 254].into(),
+    };
+    let node = Pod {
+        port: GATEWAY,
+        host: node,
+    };
+    let probe = "class=gateway,ip_src=@node";
+    switch.rules(&[(TableId::IngressRule, 200, probe, "goto_table:90")]);
+    switch.set("node", &[node]);
+    assert_eq!(send(&mut switch, node, server, (5000, 80)), to(server));
+    switch.ingress_policy("unrelated", 99);
+    assert_eq!(send(&mut switch, server, node, (80, 5000)), to(node));
+    switch.set("node", &[]);
+    assert_eq!(send(&mut switch, server, node, (80, 5000)), INGRESS);
+}
+
+#[test]
+fn a_pod_that_is_not_known_yet_gets_nothing_and_keeps_its_connections() {
+    let mut switch = Switch::new();
+    let (client, server) = (switch.add_pod(1), switch.add_pod(2));
+    assert_eq!(send(&mut switch, client, server, (5000, 80)), to(server));
+    let unknown = "drop(pod_unknown)";
+    let isolation = [(TableId::IngressDefault, 250, "out_port=2", unknown)];
+    let ids = switch.rules(&isolation);
+    let verdict = Verdict::Drop(DropReason::PodUnknown);
+    assert_eq!(send(&mut switch, client, server, (5000, 80)), verdict);
+    assert_eq!(send(&mut switch, server, client, (80, 5000)), verdict);
+    switch.remove_rules(ids);
+    assert_eq!(send(&mut switch, server, client, (80, 5000)), to(client));
+    assert_eq!(switch.dp.connections(switch.now).len(), 1);
 }

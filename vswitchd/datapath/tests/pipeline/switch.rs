@@ -267,9 +267,11 @@ impl Switch {
         ])
     }
 
-    /// Sends the bytes into the port.
+    /// Sends the bytes into the port; `out` then holds what they caused.
     pub(crate) fn send(&mut self, port: PortNo, bytes: &[u8]) -> Verdict {
         self.frame = Frame::from_bytes(bytes);
+        self.out.replies.clear();
+        self.out.copies.clear();
         self.engine
             .process(port, &mut self.frame, self.now, &mut self.out)
     }
