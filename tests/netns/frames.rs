@@ -198,8 +198,11 @@ const KINDS: &[(&str, fn(&Ends, &mut Numbers) -> Vec<u8>)] = &[
     ("unknown EtherType", |ends, n| {
         ethernet(ends, 0x88b5, &vec![0xa5; 1 + n.below(1000)])
     }),
-    ("vlan tag without anything behind", |ends, n| {
-        ethernet(ends, 0x8100, &vec![0; n.below(4)])
+    // The kernel itself takes out the tag and refuses one with less than two bytes behind.
+    ("vlan tag with a cut packet behind", |ends, n| {
+        let mut tagged = vec![0, 7, 0x08, 0x00];
+        tagged.extend(&ipv4(ends, 17, 0, &[0; 8])[..2 + n.below(18)]);
+        ethernet(ends, 0x8100, &tagged)
     }),
     ("length instead of an EtherType", |ends, n| {
         ethernet(ends, u16::try_from(n.below(0x600)).unwrap(), &[0x42; 60])
