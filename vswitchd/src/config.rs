@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use vswitch_api::IfName;
 use vswitch_datapath::conntrack::ConntrackConfig;
 
+pub use crate::telemetry::{LogConfig, LogFormat};
 pub use raw::{RawApi, RawConfig, RawConntrack, RawDatapath, RawLog, RawMtu, RawNetwork};
 
 /// What the machine contributes to the configuration.
@@ -151,28 +152,6 @@ pub struct ApiConfig {
     pub token_file: Option<PathBuf>,
     /// Whether this daemon serves the Kubernetes API itself.
     pub standalone: bool,
-}
-
-/// Logging.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogConfig {
-    /// A level, or directives like `info,vswitchd::cni=debug`.
-    pub level: String,
-    /// Where and how.
-    pub format: LogFormat,
-}
-
-/// Where log lines go, and in which form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// The journal where standard error is connected to it, text elsewhere.
-    Auto,
-    /// The journal, with fields.
-    Journald,
-    /// JSON lines on standard error.
-    Json,
-    /// Text on standard error.
-    Text,
 }
 
 /// One thing wrong with the configuration.

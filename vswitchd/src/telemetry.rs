@@ -10,7 +10,27 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use crate::config::{LogConfig, LogFormat};
+/// Logging.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A level, or directives like `info,vswitchd::cni=debug`.
+    pub level: String,
+    /// Where and how.
+    pub format: LogFormat,
+}
+
+/// Where log lines go, and in which form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// The journal where standard error is connected to it, text elsewhere.
+    Auto,
+    /// The journal, with fields.
+    Journald,
+    /// JSON lines on standard error.
+    Json,
+    /// Text on standard error.
+    Text,
+}
 
 /// Logging that could not be set up.
 #[derive(Debug, thiserror::Error)]
