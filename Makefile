@@ -48,16 +48,17 @@ bench: setup-demo build-release ## TCP pod to pod beside a straight veth, median
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) $(RELEASE)/vswitch-bench $(ARGS)
 
 install: build-release ## install the daemon, the CLI, the shim, the unit and the configuration
-	install -D -m 0755 $(RELEASE)/vswitchd $(DESTDIR)$(PREFIX)/sbin/vswitchd
+	install -D -m 0755 $(RELEASE)/vswitchd $(DESTDIR)$(PREFIX)/bin/vswitchd
 	install -D -m 0755 $(RELEASE)/vsctl $(DESTDIR)$(PREFIX)/bin/vsctl
 	install -D -m 0755 $(SHIM) $(DESTDIR)/opt/cni/bin/vswitch-cni
-	install -D -m 0644 config/vswitchd.service $(DESTDIR)/etc/systemd/system/vswitchd.service
+	install -d $(DESTDIR)/etc/systemd/system
+	sed 's|/usr/bin/vswitchd|$(PREFIX)/bin/vswitchd|' config/vswitchd.service >$(DESTDIR)/etc/systemd/system/vswitchd.service
 	test -e $(DESTDIR)/etc/vswitchd/vswitchd.toml || install -D -m 0644 config/vswitchd.toml $(DESTDIR)/etc/vswitchd/vswitchd.toml
 	test -e $(DESTDIR)/etc/cni/net.d/10-vswitch.conflist || install -D -m 0644 config/10-vswitch.conflist $(DESTDIR)/etc/cni/net.d/10-vswitch.conflist
 
 uninstall: cleanup ## remove what install put there, and what the daemon left in the kernel
-	rm -f $(DESTDIR)$(PREFIX)/sbin/vswitchd $(DESTDIR)$(PREFIX)/bin/vsctl $(DESTDIR)/opt/cni/bin/vswitch-cni \
+	rm -f $(DESTDIR)$(PREFIX)/bin/vswitchd $(DESTDIR)$(PREFIX)/bin/vsctl $(DESTDIR)/opt/cni/bin/vswitch-cni \
 	  $(DESTDIR)/etc/systemd/system/vswitchd.service $(DESTDIR)/etc/cni/net.d/10-vswitch.conflist
 
 cleanup: ## undo what the installed daemon changed in the kernel (ports, gateway, nftables, sysctls)
-	if test -x $(PREFIX)/sbin/vswitchd; then $(PREFIX)/sbin/vswitchd --cleanup; fi
+	if test -x $(PREFIX)/bin/vswitchd; then $(PREFIX)/bin/vswitchd --cleanup; fi

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Namespace, binary, eventually, run};
+use crate::{Namespace, Output, binary, eventually, run};
 
 /// What differs from the test default.
 #[derive(Debug, Clone)]
@@ -116,6 +116,21 @@ impl Daemon {
         let mut child = self.child.take().context("the daemon is not running")?;
         kill(Pid::from_raw(i32::try_from(child.id())?), signal)?;
         Ok(child.wait()?.code())
+    }
+
+    /// Starts a second process with the same configuration and waits for its end.
+    ///
+    /// # Errors
+    /// Fails if it cannot be started.
+    pub fn start_again(&self) -> Result<Output> {
+        let mut command = self.node.command("timeout");
+        command.arg("10").arg(binary("vswitchd"));
+        run(
+            command
+                .arg("--config")
+                .arg(self.folder.path().join("vswitchd.toml")),
+            "",
+        )
     }
 
     /// Runs `vswitchd --cleanup` with the daemon's configuration.
