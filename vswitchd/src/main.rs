@@ -73,7 +73,10 @@ fn load(arguments: &Arguments) -> anyhow::Result<Config> {
         overrides.set(key, value);
     }
     let default = PathBuf::from(DEFAULT_CONFIG);
-    let file = arguments.config.clone().or_else(|| default.exists().then_some(default));
+    let file = arguments
+        .config
+        .clone()
+        .or_else(|| default.exists().then_some(default));
     Ok(Config::load(file.as_deref(), &Machine::read(), &overrides)?)
 }
 

@@ -102,12 +102,18 @@ enum NotForwarding {
 
 impl SwitchPorts for RunningPorts {
     async fn attach(&self, attachment: &Attachment) -> Result<(), StepError> {
-        let attached = self.switch.attach_pod(attachment, PortAttachMode::default()).await;
+        let attached = self
+            .switch
+            .attach_pod(attachment, PortAttachMode::default())
+            .await;
         attached.map_err(StepError::new)
     }
 
     async fn detach(&self, attachment: &Attachment) -> Result<(), StepError> {
-        self.switch.detach(attachment.port_no).await.map_err(StepError::new)
+        self.switch
+            .detach(attachment.port_no)
+            .await
+            .map_err(StepError::new)
     }
 
     async fn check(&self, attachment: &Attachment) -> Result<(), StepError> {
@@ -115,7 +121,10 @@ impl SwitchPorts for RunningPorts {
             return Ok(());
         }
         let ifname = attachment.host_ifname.clone();
-        Err(StepError::new(NotForwarding::Pod { port: attachment.port_no.0, ifname }))
+        Err(StepError::new(NotForwarding::Pod {
+            port: attachment.port_no.0,
+            ifname,
+        }))
     }
 
     async fn ready(&self) -> Result<(), StepError> {
@@ -140,10 +149,20 @@ impl PodDirectory for RegistryPods {
         identity: &PodIdentity,
     ) -> Result<bool, StepError> {
         let (registry, identity) = (Arc::clone(&self.registry), identity.clone());
-        let ips: Vec<IpAddr> = attachment.addresses.iter().map(ipnet::IpNet::addr).collect();
+        let ips: Vec<IpAddr> = attachment
+            .addresses
+            .iter()
+            .map(ipnet::IpNet::addr)
+            .collect();
         let created = blocking(move || {
             let (namespace, name) = (&identity.key.namespace, &identity.key.name);
-            registry.declare_pod(namespace, name, identity.uid.as_deref(), &identity.labels, &ips)
+            registry.declare_pod(
+                namespace,
+                name,
+                identity.uid.as_deref(),
+                &identity.labels,
+                &ips,
+            )
         })
         .await?;
         self.in_force.reached(self.registry.current_version()).await;
@@ -161,5 +180,8 @@ impl PodDirectory for RegistryPods {
 
 /// Where delegated IPAM plugins may be found: nothing else is ever run, whatever CNI_PATH says.
 pub(crate) fn plugin_dirs() -> Vec<std::path::PathBuf> {
-    ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"].map(Path::new).map(Into::into).into()
+    ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"]
+        .map(Path::new)
+        .map(Into::into)
+        .into()
 }

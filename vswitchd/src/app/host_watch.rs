@@ -41,7 +41,9 @@ pub(crate) async fn follow_host(switch: Arc<Switch>, mut watcher: HostWatcher) {
 
 fn note_link(switch: &Switch, link: &LinkEvent) {
     let ports = switch.workers().port_stats();
-    let Some(port) = ports.iter().find(|port| port.ifname == link.ifname) else { return };
+    let Some(port) = ports.iter().find(|port| port.ifname == link.ifname) else {
+        return;
+    };
     if link.gone {
         tracing::warn!(ifname = %link.ifname, port = port.port.0, "device of a port is gone");
         return;
@@ -69,12 +71,16 @@ pub(crate) fn repair_tables(switch: &Switch, tables: &HostTables) {
             return Ok(());
         }
         tracing::warn!("shield of pod ports was gone; put back");
-        tables.shield.replace(&wanted.iter().cloned().collect::<Vec<_>>())
+        tables
+            .shield
+            .replace(&wanted.iter().cloned().collect::<Vec<_>>())
     });
     if let Err(error) = repaired {
         tracing::error!(error = %error, "shield pod ports");
     }
-    let Some((masquerade, spec)) = &tables.masquerade else { return };
+    let Some((masquerade, spec)) = &tables.masquerade else {
+        return;
+    };
     let repaired = masquerade.is_installed().and_then(|installed| {
         if installed {
             return Ok(());

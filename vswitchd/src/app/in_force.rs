@@ -19,7 +19,10 @@ impl InForce {
     /// Waits until the object version is in force; returns early when the daemon stops.
     pub(crate) async fn reached(&self, version: u64) {
         let mut delivered = self.delivered.clone();
-        let arrived = delivered.wait_for(|delivered| *delivered >= version).await.is_ok();
+        let arrived = delivered
+            .wait_for(|delivered| *delivered >= version)
+            .await
+            .is_ok();
         if arrived {
             // An error means that the reconciler has ended: nothing to wait for.
             let _ = self.reconcile.settled().await;
@@ -33,7 +36,10 @@ pub(crate) fn start(registry: &Arc<Registry>, reconcile: ReconcileHandle) -> InF
     reconcile.cluster(std::mem::take(&mut feed.initial));
     reconcile.cluster_synced();
     let (sender, delivered) = watch::channel(feed.version());
-    let in_force = InForce { delivered, reconcile: reconcile.clone() };
+    let in_force = InForce {
+        delivered,
+        reconcile: reconcile.clone(),
+    };
     tokio::spawn(async move {
         while let Some(changes) = feed.next().await {
             reconcile.cluster(changes);

@@ -114,7 +114,10 @@ impl App {
 
         let (switch, notices) = start_switch(config, &store, clock, &tables).await?;
         let in_force = in_force::start(&registry, switch.reconcile().clone());
-        let cni = cni_service(config, &store, &ipam, &switch, &registry, &in_force, &tables).await?;
+        let cni = cni_service(
+            config, &store, &ipam, &switch, &registry, &in_force, &tables,
+        )
+        .await?;
         recover(&cni, &switch, &ipam).await?;
 
         let mut tasks = JoinSet::new();
@@ -123,7 +126,11 @@ impl App {
         tasks.spawn(host_watch::keep_tables(Arc::clone(&switch), tables));
         tasks.spawn(log_notices(notices));
         tasks.spawn(end_midstream(Arc::clone(&switch)));
-        let vms = VmPorts::new(Arc::clone(&switch), Arc::clone(&ipam), Arc::clone(&registry));
+        let vms = VmPorts::new(
+            Arc::clone(&switch),
+            Arc::clone(&ipam),
+            Arc::clone(&registry),
+        );
         let handler: CniHandler = Arc::new(move |call| {
             let cni = cni.clone();
             Box::pin(async move { cni.handle(call).await })
@@ -143,7 +150,11 @@ impl App {
             }),
             stopping,
         };
-        Ok(Self { switch, rest, tasks })
+        Ok(Self {
+            switch,
+            rest,
+            tasks,
+        })
     }
 
     async fn listen(
@@ -155,7 +166,12 @@ impl App {
         let router = rest::router(self.rest.clone());
         let unix = serve::listen_unix(&config.api.socket, config.api.socket_mode)?;
         servers.spawn(serve::serve_unix(unix, router.clone(), stopping.clone()));
-        let token = config.api.token_file.as_deref().map(read_token).transpose()?;
+        let token = config
+            .api
+            .token_file
+            .as_deref()
+            .map(read_token)
+            .transpose()?;
         for address in &config.api.tcp_listen {
             let tcp = serve::listen_tcp(*address).await?;
             let (router, token) = (router.clone(), token.clone());
@@ -187,7 +203,9 @@ async fn open_store(config: &Config) -> Result<SharedStore> {
 async fn open_registry(config: &Config, store: &SharedStore) -> Result<Arc<Registry>> {
     let (store, node_name) = (Arc::clone(store), config.node_name.clone());
     let open = move || Registry::open(store, RegistryConfig { node_name });
-    tokio::task::spawn_blocking(open).await?.context("read stored objects")
+    tokio::task::spawn_blocking(open)
+        .await?
+        .context("read stored objects")
 }
 
 async fn open_ipam(config: &Config, store: &SharedStore) -> Result<Arc<Ipam>> {
@@ -197,7 +215,9 @@ async fn open_ipam(config: &Config, store: &SharedStore) -> Result<Arc<Ipam>> {
         rest: config.network.lease_rest,
     };
     let open = move || Ipam::new(store, &settings);
-    let ipam = tokio::task::spawn_blocking(open).await?.context("read leases")?;
+    let ipam = tokio::task::spawn_blocking(open)
+        .await?
+        .context("read leases")?;
     for problem in ipam.damaged() {
         tracing::error!(problem, "lease record");
     }
@@ -205,7 +225,11 @@ async fn open_ipam(config: &Config, store: &SharedStore) -> Result<Arc<Ipam>> {
 }
 
 fn host_tables(config: &Config) -> Result<HostTables> {
-    let table: NftTable = config.network.nft_table_suffix.parse().context("nft table suffix")?;
+    let table: NftTable = config
+        .network
+        .nft_table_suffix
+        .parse()
+        .context("nft table suffix")?;
     let masquerade = config.network.masquerade.then(|| {
         let spec = MasqueradeSpec {
             pod_cidrs: config.network.pod_cidrs.clone(),
@@ -214,7 +238,10 @@ fn host_tables(config: &Config) -> Result<HostTables> {
         };
         (Masquerade::new(table.clone()), spec)
     });
-    Ok(HostTables { shield: Shield::new(table), masquerade })
+    Ok(HostTables {
+        shield: Shield::new(table),
+        masquerade,
+    })
 }
 
 /// Brings up engine, workers, reconciler and gateway; no pod port is attached yet.
@@ -282,16 +309,33 @@ fn open_gateway(config: &Config) -> Result<(Gateway, crate::port::Port)> {
     let mtu = network.mtu.resolve(uplink.map(|uplink| uplink.mtu));
     // The same MAC in every run: pods keep it in their neighbour tables over a restart.
     let mac = host::container_mac(&config.node_name, &ifname);
-    let tap = TapConfig { ifname: ifname.clone(), mac: Some(mac), persistent: true };
+    let tap = TapConfig {
+        ifname: ifname.clone(),
+        mac: Some(mac),
+        persistent: true,
+    };
     let tap = open_tap(GATEWAY_PORT, &tap, None).context("open the gateway")?;
     tracing::info!(ifname = %ifname, offloads = ?tap.offloads, reattached = tap.reattached, "gateway");
-    let spec =
-        GatewaySpec { ifname: ifname.clone(), mac, mtu, pod_cidrs: network.pod_cidrs.clone() };
+    let spec = GatewaySpec {
+        ifname: ifname.clone(),
+        mac,
+        mtu,
+        pod_cidrs: network.pod_cidrs.clone(),
+    };
     let mut ledger = SysctlLedger::open(&sysctl_ledger(config)).context("open sysctl ledger")?;
     host::configure_gateway(&spec, &mut ledger).context("configure the gateway")?;
     let addresses = host::gateway_addresses(&network.pod_cidrs)?;
     let addresses = addresses.iter().map(ipnet::IpNet::addr).collect();
-    Ok((Gateway { ifname, mac, addresses, mtu, offloads: tap.offloads }, tap.port))
+    Ok((
+        Gateway {
+            ifname,
+            mac,
+            addresses,
+            mtu,
+            offloads: tap.offloads,
+        },
+        tap.port,
+    ))
 }
 
 fn sysctl_ledger(config: &Config) -> std::path::PathBuf {
@@ -308,13 +352,23 @@ async fn cni_service(
     tables: &HostTables,
 ) -> Result<Cni> {
     let deps = CniDeps {
-        host: KernelHost { shield: tables.shield.clone() },
-        ports: RunningPorts { switch: Arc::clone(switch) },
-        pods: RegistryPods { registry: Arc::clone(registry), in_force: in_force.clone() },
+        host: KernelHost {
+            shield: tables.shield.clone(),
+        },
+        ports: RunningPorts {
+            switch: Arc::clone(switch),
+        },
+        pods: RegistryPods {
+            registry: Arc::clone(registry),
+            in_force: in_force.clone(),
+        },
         netns: Box::new(KernelNetns),
         store: Arc::clone(store),
         ipam: Arc::clone(ipam),
-        delegate: Delegate { plugin_dirs: cni_world::plugin_dirs(), timeout: PLUGIN_TIMEOUT },
+        delegate: Delegate {
+            plugin_dirs: cni_world::plugin_dirs(),
+            timeout: PLUGIN_TIMEOUT,
+        },
         unix_seconds: Box::new(clock::unix_seconds),
     };
     let settings = CniSettings {
@@ -366,8 +420,8 @@ async fn end_midstream(switch: Arc<Switch>) {
 }
 
 fn read_token(path: &Path) -> Result<String> {
-    let text = fs::read_to_string(path)
-        .with_context(|| format!("read token file {}", path.display()))?;
+    let text =
+        fs::read_to_string(path).with_context(|| format!("read token file {}", path.display()))?;
     let token = text.trim();
     anyhow::ensure!(!token.is_empty(), "token file {} is empty", path.display());
     Ok(token.to_owned())
@@ -379,14 +433,24 @@ fn read_token(path: &Path) -> Result<String> {
 /// What could not be undone, all of it.
 pub fn cleanup(config: &Config) -> Result<()> {
     let leftovers = Leftovers {
-        table: config.network.nft_table_suffix.parse().context("nft table suffix")?,
+        table: config
+            .network
+            .nft_table_suffix
+            .parse()
+            .context("nft table suffix")?,
         gateway_ifname: config.network.gateway_ifname.clone(),
         veth_prefix: host::HOST_VETH_PREFIX.to_owned(),
         sysctl_ledger: sysctl_ledger(config),
     };
     let problems = host::cleanup(&leftovers);
-    let problems: Vec<String> =
-        problems.into_iter().map(|problem| format!("{:#}", anyhow::Error::from(problem))).collect();
-    anyhow::ensure!(problems.is_empty(), "could not undo everything:\n{}", problems.join("\n"));
+    let problems: Vec<String> = problems
+        .into_iter()
+        .map(|problem| format!("{:#}", anyhow::Error::from(problem)))
+        .collect();
+    anyhow::ensure!(
+        problems.is_empty(),
+        "could not undo everything:\n{}",
+        problems.join("\n")
+    );
     Ok(())
 }

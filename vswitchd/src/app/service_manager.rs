@@ -26,7 +26,9 @@ pub(super) fn stopping() {
 /// Feeds the watchdog as long as every worker's heartbeat grows; a stuck worker gets the daemon
 /// restarted.
 pub(super) async fn watch_workers(switch: Arc<Switch>) {
-    let Some(timeout) = sd_notify::watchdog_enabled() else { return };
+    let Some(timeout) = sd_notify::watchdog_enabled() else {
+        return;
+    };
     // A worker beats at least once a second, also when idle.
     let period = (timeout / 3).max(Duration::from_secs(2));
     let mut last = vec![0; switch.workers().heartbeats().len()];

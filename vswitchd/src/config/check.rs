@@ -199,12 +199,7 @@ impl Checker {
             0,
             16_777_216,
         );
-        let poll = self.range(
-            "datapath.idle_polls",
-            datapath.idle_polls,
-            0,
-            1_000_000,
-        );
+        let poll = self.range("datapath.idle_polls", datapath.idle_polls, 0, 1_000_000);
         let workers = self.range("datapath.workers", datapath.workers, 0, 256);
         DatapathSettings {
             workers: usize::try_from(workers).unwrap_or(1),

@@ -303,9 +303,15 @@ impl Ipam {
         let mut state = self.lock();
         state.age(now_unix, self.rest_secs);
         let left = |released_at: u64| {
-            released_at.saturating_add(self.rest_secs).saturating_sub(now_unix)
+            released_at
+                .saturating_add(self.rest_secs)
+                .saturating_sub(now_unix)
         };
-        state.resting.iter().map(|(at, address)| (*address, left(*at))).collect()
+        state
+            .resting
+            .iter()
+            .map(|(at, address)| (*address, left(*at)))
+            .collect()
     }
 
     fn rest(&self, state: &mut State, addresses: &[IpAddr], now: u64) -> Result<(), IpamError> {

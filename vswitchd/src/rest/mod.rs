@@ -58,7 +58,9 @@ pub struct RestState {
 
 impl std::fmt::Debug for RestState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RestState").field("node", &self.node).finish_non_exhaustive()
+        f.debug_struct("RestState")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
     }
 }
 

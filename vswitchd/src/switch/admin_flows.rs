@@ -85,14 +85,23 @@ impl AdminFlows {
     }
 
     pub(super) fn compiled(&self) -> Vec<AdminFlow> {
-        self.flows.values().map(|(_, compiled)| compiled.clone()).collect()
+        self.flows
+            .values()
+            .map(|(_, compiled)| compiled.clone())
+            .collect()
     }
 }
 
 impl Switch {
     /// Returns the flows that operators have put there.
     pub async fn admin_flows(&self) -> Vec<v1::AdminFlow> {
-        self.admin.lock().await.flows.values().map(|(flow, _)| flow.clone()).collect()
+        self.admin
+            .lock()
+            .await
+            .flows
+            .values()
+            .map(|(flow, _)| flow.clone())
+            .collect()
     }
 
     /// Adds or replaces a flow; durable and in force when this returns.
@@ -117,7 +126,9 @@ impl Switch {
     pub async fn delete_admin_flow(&self, name: &str) -> Result<(), AdminFlowError> {
         let mut admin = self.admin.lock().await;
         if !admin.flows.contains_key(name) {
-            return Err(AdminFlowError::NotFound { name: name.to_owned() });
+            return Err(AdminFlowError::NotFound {
+                name: name.to_owned(),
+            });
         }
         let write = Write::Delete(Bucket::AdminFlows, name.as_bytes().to_vec());
         self.commit_flow(name, write).await?;
@@ -129,19 +140,28 @@ impl Switch {
         let store = Arc::clone(&self.store);
         let commit = tokio::task::spawn_blocking(move || store.commit(vec![write]));
         let committed = commit.await.map_err(|_| AdminFlowError::Stopping)?;
-        committed.map_err(|source| AdminFlowError::Store { name: name.to_owned(), source })
+        committed.map_err(|source| AdminFlowError::Store {
+            name: name.to_owned(),
+            source,
+        })
     }
 
     async fn publish(&self, admin: &AdminFlows) -> Result<(), AdminFlowError> {
         self.reconcile.set_admin_flows(admin.compiled());
-        self.reconcile.settled().await.map(drop).map_err(|_| AdminFlowError::Stopping)
+        self.reconcile
+            .settled()
+            .await
+            .map(drop)
+            .map_err(|_| AdminFlowError::Stopping)
     }
 }
 
 fn compile(flow: &v1::AdminFlow) -> Result<AdminFlow, AdminFlowError> {
     let name = flow.name.clone();
     let is_name = (1..=63).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     if !is_name {
         return Err(AdminFlowError::Name { name });
     }
@@ -151,11 +171,22 @@ fn compile(flow: &v1::AdminFlow) -> Result<AdminFlow, AdminFlowError> {
     let matches = flow
         .matches
         .parse()
-        .map_err(|source| AdminFlowError::Match { name: name.clone(), source })?;
-    let actions = parse_actions(&flow.actions)
-        .map_err(|source| AdminFlowError::Actions { name: name.clone(), source })?;
+        .map_err(|source| AdminFlowError::Match {
+            name: name.clone(),
+            source,
+        })?;
+    let actions = parse_actions(&flow.actions).map_err(|source| AdminFlowError::Actions {
+        name: name.clone(),
+        source,
+    })?;
     let cookie = Cookie(u64::from(crc32fast::hash(name.as_bytes())));
-    Ok(AdminFlow { name, priority: Priority(flow.priority), matches, actions, cookie })
+    Ok(AdminFlow {
+        name,
+        priority: Priority(flow.priority),
+        matches,
+        actions,
+        cookie,
+    })
 }
 
 #[cfg(test)]
@@ -177,7 +208,10 @@ mod tests {
         let refused = [
             (flow("a/b", 1, "", "drop"), "a/b"),
             (flow("web", 0, "", "drop"), "priority 0"),
-            (flow("web", 1, "tcp,tp_dst=http", "drop"), "match of flow web"),
+            (
+                flow("web", 1, "tcp,tp_dst=http", "drop"),
+                "match of flow web",
+            ),
             (flow("web", 1, "", "explode"), "actions of flow web"),
         ];
         for (flow, named) in refused {

@@ -50,11 +50,16 @@ impl Switch {
         let snapshot = self.reconcile.snapshot();
         let sources = self.addresses_of(&snapshot, &request.from)?;
         let destinations = self.addresses_of(&snapshot, &request.to)?;
-        let (src, dst) = common_family(&sources, &destinations).ok_or_else(|| {
-            ExplainError::NoCommonFamily { from: request.from.clone(), to: request.to.clone() }
-        })?;
+        let (src, dst) =
+            common_family(&sources, &destinations).ok_or_else(|| ExplainError::NoCommonFamily {
+                from: request.from.clone(),
+                to: request.to.clone(),
+            })?;
         let key = self.key_of(&snapshot, request, src, dst)?;
-        let input = TraceInput { in_port: key.in_port, packet: TracePacket::Key(key) };
+        let input = TraceInput {
+            in_port: key.in_port,
+            packet: TracePacket::Key(key),
+        };
         Ok((key, self.datapath.trace(&input, self.clock.now())))
     }
 
@@ -69,13 +74,26 @@ impl Switch {
             Some((namespace, name)) => key(namespace, name),
             None => key("default", end),
         };
-        let local = snapshot.attachments.values().find(|attachment| attachment.pod == key);
+        let local = snapshot
+            .attachments
+            .values()
+            .find(|attachment| attachment.pod == key);
         let addresses = match local {
-            Some(attachment) => attachment.addresses.iter().map(ipnet::IpNet::addr).collect(),
-            None => snapshot.cluster.pod(&key).map(|pod| pod.ips.clone()).unwrap_or_default(),
+            Some(attachment) => attachment
+                .addresses
+                .iter()
+                .map(ipnet::IpNet::addr)
+                .collect(),
+            None => snapshot
+                .cluster
+                .pod(&key)
+                .map(|pod| pod.ips.clone())
+                .unwrap_or_default(),
         };
         if addresses.is_empty() {
-            return Err(ExplainError::UnknownEnd { end: end.to_owned() });
+            return Err(ExplainError::UnknownEnd {
+                end: end.to_owned(),
+            });
         }
         Ok(addresses)
     }
@@ -101,7 +119,11 @@ impl Switch {
             in_port,
             eth_src,
             eth_dst: far_mac,
-            eth_type: if src.is_ipv6() { ether_type::IPV6 } else { ether_type::IPV4 },
+            eth_type: if src.is_ipv6() {
+                ether_type::IPV6
+            } else {
+                ether_type::IPV4
+            },
             ip_proto: proto,
             ip_ttl: 64,
             ip_src: Some(src),
@@ -114,7 +136,10 @@ impl Switch {
 }
 
 fn key(namespace: &str, name: &str) -> ObjectKey {
-    ObjectKey { namespace: namespace.to_owned(), name: name.to_owned() }
+    ObjectKey {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    }
 }
 
 fn attachment_with(snapshot: &Snapshot, address: IpAddr) -> Option<&Attachment> {
@@ -124,8 +149,12 @@ fn attachment_with(snapshot: &Snapshot, address: IpAddr) -> Option<&Attachment> 
 }
 
 fn common_family(sources: &[IpAddr], destinations: &[IpAddr]) -> Option<(IpAddr, IpAddr)> {
-    let pairs = sources.iter().flat_map(|src| destinations.iter().map(move |dst| (*src, *dst)));
-    pairs.into_iter().find(|(src, dst)| src.is_ipv6() == dst.is_ipv6())
+    let pairs = sources
+        .iter()
+        .flat_map(|src| destinations.iter().map(move |dst| (*src, *dst)));
+    pairs
+        .into_iter()
+        .find(|(src, dst)| src.is_ipv6() == dst.is_ipv6())
 }
 
 /// Source port of a described packet that names none: like a client's, outside the usual
@@ -144,9 +173,18 @@ fn transport(
         // Echo requests (RFC 792, RFC 4443).
         "icmp" | "icmp6" if is_ipv6 => return Ok((ip_proto::ICMPV6, 128, 0)),
         "icmp" => return Ok((ip_proto::ICMP, 8, 0)),
-        _ => return Err(ExplainError::UnknownProtocol { protocol: protocol.to_owned() }),
+        _ => {
+            return Err(ExplainError::UnknownProtocol {
+                protocol: protocol.to_owned(),
+            });
+        }
     };
-    let tp_dst =
-        request.port.ok_or_else(|| ExplainError::NoPort { protocol: protocol.to_owned() })?;
-    Ok((proto, request.src_port.unwrap_or(DEFAULT_SOURCE_PORT), tp_dst))
+    let tp_dst = request.port.ok_or_else(|| ExplainError::NoPort {
+        protocol: protocol.to_owned(),
+    })?;
+    Ok((
+        proto,
+        request.src_port.unwrap_or(DEFAULT_SOURCE_PORT),
+        tp_dst,
+    ))
 }

@@ -144,9 +144,15 @@ impl Switch {
     ) -> Result<ExtraPort, ExtraPortError> {
         let mut extra = self.extra.lock().await;
         let is_taken = extra.ports.contains_key(ifname)
-            || self.workers.port_stats().iter().any(|port| port.ifname == *ifname);
+            || self
+                .workers
+                .port_stats()
+                .iter()
+                .any(|port| port.ifname == *ifname);
         if is_taken {
-            return Err(ExtraPortError::Exists { ifname: ifname.clone() });
+            return Err(ExtraPortError::Exists {
+                ifname: ifname.clone(),
+            });
         }
         let port = describe(extra.free_number());
         let record = serde_json::to_vec(&port).expect("a port is plain data");
@@ -169,18 +175,26 @@ impl Switch {
         self: &Arc<Self>,
         ifname: &str,
     ) -> Result<ExtraPort, ExtraPortError> {
-        let not_found = || ExtraPortError::NotFound { ifname: ifname.to_owned() };
+        let not_found = || ExtraPortError::NotFound {
+            ifname: ifname.to_owned(),
+        };
         let name: IfName = ifname.parse().map_err(|_| not_found())?;
         let mut extra = self.extra.lock().await;
         let port = extra.ports.get(&name).cloned().ok_or_else(not_found)?;
         self.detach(port.port_no())
             .await
-            .map_err(|source| ExtraPortError::Switch { ifname: name.clone(), source })?;
+            .map_err(|source| ExtraPortError::Switch {
+                ifname: name.clone(),
+                source,
+            })?;
         if matches!(port, ExtraPort::Vm { .. }) {
-            remove_tap(&name, None)
-                .map_err(|source| ExtraPortError::Delete { ifname: name.clone(), source })?;
+            remove_tap(&name, None).map_err(|source| ExtraPortError::Delete {
+                ifname: name.clone(),
+                source,
+            })?;
         }
-        self.commit_port(&name, Write::Delete(Bucket::Ports, name.as_str().into())).await?;
+        self.commit_port(&name, Write::Delete(Bucket::Ports, name.as_str().into()))
+            .await?;
         extra.ports.remove(&name);
         Ok(port)
     }
@@ -205,12 +219,18 @@ impl Switch {
             ExtraPort::Vm { attachment } => {
                 let no = attachment.port_no;
                 // The guest has the attachment's MAC; the host's end must have another.
-                let tap = TapConfig { ifname: ifname.clone(), mac: None, persistent: true };
+                let tap = TapConfig {
+                    ifname: ifname.clone(),
+                    mac: None,
+                    persistent: true,
+                };
                 let switch = Arc::clone(self);
                 let open = move || {
                     let tap = open_tap(no, &tap, None)?;
-                    let mut offloads =
-                        switch.tap_offloads.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut offloads = switch
+                        .tap_offloads
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
                     offloads.insert(no, tap.offloads);
                     Ok(tap.port)
                 };
@@ -218,7 +238,8 @@ impl Switch {
             }
             ExtraPort::Mirror { port_no, .. } => {
                 let (no, ifname) = (*port_no, ifname.clone());
-                self.hand_over(no, move || open_mirror(no, &ifname, None)).await
+                self.hand_over(no, move || open_mirror(no, &ifname, None))
+                    .await
             }
         };
         opened.map_err(|source| ExtraPortError::Switch { ifname, source })
@@ -232,6 +253,9 @@ impl Switch {
             source: SwitchError::Stopping,
         };
         let committed = commit.await.map_err(stopping)?;
-        committed.map_err(|source| ExtraPortError::Store { ifname: ifname.clone(), source })
+        committed.map_err(|source| ExtraPortError::Store {
+            ifname: ifname.clone(),
+            source,
+        })
     }
 }

@@ -168,7 +168,8 @@ impl Switch {
         mode: PortAttachMode,
     ) -> Result<(), SwitchError> {
         let (no, host_ifname) = (attachment.port_no, attachment.host_ifname.clone());
-        self.attach(attachment, mode, move || open_veth(no, &host_ifname, None)).await
+        self.attach(attachment, mode, move || open_veth(no, &host_ifname, None))
+            .await
     }
 
     /// Detaches a port; success if there is none.
@@ -190,7 +191,9 @@ impl Switch {
     #[must_use]
     pub fn is_forwarding(&self, no: PortNo) -> bool {
         let stats = self.workers.port_stats();
-        stats.iter().any(|port| port.port == no && port.link == LinkState::Up)
+        stats
+            .iter()
+            .any(|port| port.port == no && port.link == LinkState::Up)
     }
 
     /// Returns what the TAP of the gateway or a VM port can take; `None` for other ports.
@@ -199,7 +202,11 @@ impl Switch {
         if no == GATEWAY_PORT {
             return Some(self.gateway.offloads);
         }
-        self.tap_offloads.lock().unwrap_or_else(PoisonError::into_inner).get(&no).copied()
+        self.tap_offloads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&no)
+            .copied()
     }
 
     /// Lets the workers hand on what their ports have queued, and ends them.
@@ -236,13 +243,18 @@ impl Switch {
         let switch = Arc::clone(self);
         let handed = tokio::task::spawn_blocking(move || {
             let port = open().map_err(|source| SwitchError::OpenPort { port: no, source })?;
-            switch.workers.attach(port).map_err(|source| SwitchError::Worker { port: no, source })
+            switch
+                .workers
+                .attach(port)
+                .map_err(|source| SwitchError::Worker { port: no, source })
         });
         handed.await.map_err(|_| SwitchError::Stopping)?
     }
 
     async fn settled(&self, port: PortNo) -> Result<(), SwitchError> {
         let settled = self.reconcile.settled().await;
-        settled.map(drop).map_err(|source| SwitchError::Reconcile { port, source })
+        settled
+            .map(drop)
+            .map_err(|source| SwitchError::Reconcile { port, source })
     }
 }

@@ -65,14 +65,22 @@ impl VmPorts {
     /// Puts the parts together.
     #[must_use]
     pub const fn new(switch: Arc<Switch>, ipam: Arc<Ipam>, registry: Arc<Registry>) -> Self {
-        Self { switch, ipam, registry }
+        Self {
+            switch,
+            ipam,
+            registry,
+        }
     }
 
     /// Makes a VM port; on failure nothing of it is left.
     ///
     /// # Errors
     /// [`VmPortError`].
-    pub async fn add(self: &Arc<Self>, spec: VmSpec, now_unix: u64) -> Result<ExtraPort, VmPortError> {
+    pub async fn add(
+        self: &Arc<Self>,
+        spec: VmSpec,
+        now_unix: u64,
+    ) -> Result<ExtraPort, VmPortError> {
         let addresses = self.prepare(&spec, now_unix).await?;
         let made = self
             .switch
@@ -93,7 +101,8 @@ impl VmPorts {
     pub async fn remove(self: &Arc<Self>, ifname: &str, now_unix: u64) -> Result<(), VmPortError> {
         let port = self.switch.remove_extra_port(ifname).await?;
         if let ExtraPort::Vm { attachment } = port {
-            self.release(&attachment.ifname, &attachment.pod, now_unix).await?;
+            self.release(&attachment.ifname, &attachment.pod, now_unix)
+                .await?;
         }
         Ok(())
     }
@@ -112,11 +121,16 @@ impl VmPorts {
             let addresses = lease.map_err(|source| VmPortError::Lease { ifname, source })?;
             let ips: Vec<IpAddr> = addresses.iter().map(IpNet::addr).collect();
             let (namespace, name) = (&spec.pod.namespace, &spec.pod.name);
-            let declared = this.registry.declare_pod(namespace, name, None, &spec.labels, &ips);
+            let declared = this
+                .registry
+                .declare_pod(namespace, name, None, &spec.labels, &ips);
             if let Err(source) = declared {
                 // The first failure is the one to report.
                 let _ = this.ipam.release(&owner, now_unix);
-                return Err(VmPortError::Pod { pod: spec.pod, source });
+                return Err(VmPortError::Pod {
+                    pod: spec.pod,
+                    source,
+                });
             }
             Ok(addresses)
         });
@@ -134,14 +148,19 @@ impl VmPorts {
             let retracted = this.registry.retract_pod(&pod.namespace, &pod.name, true);
             let released = this.ipam.release(&owner(&ifname), now_unix);
             retracted.map_err(|source| VmPortError::Pod { pod, source })?;
-            released.map(drop).map_err(|source| VmPortError::Lease { ifname, source })
+            released
+                .map(drop)
+                .map_err(|source| VmPortError::Lease { ifname, source })
         });
         released.await.map_err(|_| VmPortError::Stopping)?
     }
 }
 
 fn owner(ifname: &IfName) -> LeaseOwner {
-    LeaseOwner { container_id: container_id(ifname), ifname: ifname.clone() }
+    LeaseOwner {
+        container_id: container_id(ifname),
+        ifname: ifname.clone(),
+    }
 }
 
 /// What stands in a lease and an attachment for a container id; no runtime gives such a one,

@@ -12,15 +12,18 @@ use crate::clock;
     responses((status = 200, body = Vec<AttachmentView>)))]
 pub(super) async fn list(State(state): State<RestState>) -> Json<Vec<AttachmentView>> {
     let snapshot = state.switch.reconcile().snapshot();
-    let attachments = snapshot.attachments.values().map(|attachment| AttachmentView {
-        container_id: attachment.container_id.clone(),
-        ifname: attachment.ifname.to_string(),
-        netns: attachment.netns.display().to_string(),
-        pod: attachment.pod.to_string(),
-        host_ifname: attachment.host_ifname.to_string(),
-        port: attachment.port_no.0,
-        addresses: attachment.addresses.clone(),
-    });
+    let attachments = snapshot
+        .attachments
+        .values()
+        .map(|attachment| AttachmentView {
+            container_id: attachment.container_id.clone(),
+            ifname: attachment.ifname.to_string(),
+            netns: attachment.netns.display().to_string(),
+            pod: attachment.pod.to_string(),
+            host_ifname: attachment.host_ifname.to_string(),
+            port: attachment.port_no.0,
+            addresses: attachment.addresses.clone(),
+        });
     Json(attachments.collect())
 }
 

@@ -27,10 +27,15 @@ pub(super) async fn list(
     State(state): State<RestState>,
     Query(query): Query<ConnectionQuery>,
 ) -> Json<Vec<Connection>> {
-    let connections = state.switch.datapath().connections(state.switch.clock().now());
+    let connections = state
+        .switch
+        .datapath()
+        .connections(state.switch.clock().now());
     let wanted = connections.iter().filter(|connection| {
         let tuple = &connection.original;
-        query.address.is_none_or(|address| address == tuple.src || address == tuple.dst)
+        query
+            .address
+            .is_none_or(|address| address == tuple.src || address == tuple.dst)
     });
     Json(wanted.map(view).collect())
 }

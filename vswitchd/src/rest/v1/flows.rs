@@ -42,16 +42,27 @@ pub(super) async fn list(
 
 fn table_named(text: &str) -> Result<TableId, ApiError> {
     let by_number = text.parse().ok().and_then(TableId::from_number);
-    let by_name = || TableId::ALL.into_iter().find(|t| t.name().eq_ignore_ascii_case(text));
+    let by_name = || {
+        TableId::ALL
+            .into_iter()
+            .find(|t| t.name().eq_ignore_ascii_case(text))
+    };
     by_number.or_else(by_name).ok_or_else(|| {
         let known = TableId::ALL.map(|table| format!("{} {}", table.number(), table.name()));
-        let message = format!("there is no table {text:?}; tables are {}", known.join(", "));
+        let message = format!(
+            "there is no table {text:?}; tables are {}",
+            known.join(", ")
+        );
         ApiError::new(ErrorCode::UnknownTable, message)
     })
 }
 
 fn with_counters(stats: &RuleStats) -> Flow {
-    Flow { packets: stats.packets, bytes: stats.bytes, ..flow(&stats.rule) }
+    Flow {
+        packets: stats.packets,
+        bytes: stats.bytes,
+        ..flow(&stats.rule)
+    }
 }
 
 /// Returns a rule on the wire, without counters.
@@ -122,8 +133,12 @@ fn flow_error(error: &AdminFlowError) -> ApiError {
 #[utoipa::path(get, path = "/v1/address-sets", responses((status = 200, body = Vec<AddressSet>)))]
 pub(super) async fn list_sets(State(state): State<RestState>) -> Json<Vec<AddressSet>> {
     let sets = state.switch.datapath().address_sets().into_iter();
-    let mut sets: Vec<AddressSet> =
-        sets.map(|(name, members)| AddressSet { name: name.0.to_string(), members }).collect();
+    let mut sets: Vec<AddressSet> = sets
+        .map(|(name, members)| AddressSet {
+            name: name.0.to_string(),
+            members,
+        })
+        .collect();
     sets.sort_by(|a, b| a.name.cmp(&b.name));
     Json(sets)
 }

@@ -5,7 +5,10 @@ use utoipa::OpenApi;
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "vswitchd", description = "The switch for operators and orchestrators."),
+    info(
+        title = "vswitchd",
+        description = "The switch for operators and orchestrators."
+    ),
     paths(
         super::status::status,
         super::ports::list,
@@ -38,10 +41,20 @@ mod tests {
     fn every_route_is_described() {
         let document = serde_json::to_value(Document::openapi()).unwrap();
         let paths = document["paths"].as_object().unwrap();
-        for path in ["/v1/status", "/v1/ports", "/v1/ports/{ifname}", "/v1/flows",
-            "/v1/flows/{name}", "/v1/admin-flows", "/v1/address-sets", "/v1/connections",
-            "/v1/attachments", "/v1/leases", "/v1/trace", "/v1/cni"]
-        {
+        for path in [
+            "/v1/status",
+            "/v1/ports",
+            "/v1/ports/{ifname}",
+            "/v1/flows",
+            "/v1/flows/{name}",
+            "/v1/admin-flows",
+            "/v1/address-sets",
+            "/v1/connections",
+            "/v1/attachments",
+            "/v1/leases",
+            "/v1/trace",
+            "/v1/cni",
+        ] {
             assert!(paths.contains_key(path), "{path}");
         }
     }

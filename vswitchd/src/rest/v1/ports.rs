@@ -23,14 +23,24 @@ use crate::switch::{ExtraPort, ExtraPortError, GATEWAY_PORT, VmPortError, VmSpec
 pub(super) async fn list(State(state): State<RestState>) -> Json<Vec<Port>> {
     let extra = state.switch.extra_ports().await;
     let ports = state.switch.workers().port_stats();
-    Json(ports.into_iter().map(|stats| view(&state, &extra, stats)).collect())
+    Json(
+        ports
+            .into_iter()
+            .map(|stats| view(&state, &extra, stats))
+            .collect(),
+    )
 }
 
 fn view(state: &RestState, extra: &[ExtraPort], stats: PortStats) -> Port {
     let no = stats.port;
     let snapshot = state.switch.reconcile().snapshot();
     let attachment = snapshot.attachments.get(&no).map(AsRef::as_ref);
-    let spec = state.switch.datapath().ports().into_iter().find(|spec| spec.no == no);
+    let spec = state
+        .switch
+        .datapath()
+        .ports()
+        .into_iter()
+        .find(|spec| spec.no == no);
     let drops = state.switch.datapath().port_drops(no).into_iter();
     let drops = drops.filter(|(_, count)| *count > 0);
     let mut port = Port {
@@ -52,7 +62,9 @@ fn view(state: &RestState, extra: &[ExtraPort], stats: PortStats) -> Port {
             tx_drops: stats.tx_dropped,
             tx_errors: stats.tx_errors,
         },
-        drops: drops.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
+        drops: drops
+            .map(|(reason, count)| (reason.name().to_owned(), count))
+            .collect(),
     };
     if no == GATEWAY_PORT {
         port.addresses.clone_from(&state.switch.gateway().addresses);
@@ -61,7 +73,11 @@ fn view(state: &RestState, extra: &[ExtraPort], stats: PortStats) -> Port {
 }
 
 fn addresses(attachment: &Attachment) -> Vec<std::net::IpAddr> {
-    attachment.addresses.iter().map(ipnet::IpNet::addr).collect()
+    attachment
+        .addresses
+        .iter()
+        .map(ipnet::IpNet::addr)
+        .collect()
 }
 
 fn kind(extra: &[ExtraPort], no: PortNo, spec: Option<&PortSpec>) -> &'static str {
@@ -85,12 +101,18 @@ fn kind(extra: &[ExtraPort], no: PortNo, spec: Option<&PortSpec>) -> &'static st
 fn offloads(state: &RestState, stats: &PortStats) -> String {
     if let Some(tap) = state.switch.tap_offloads(stats.port) {
         let names = [(tap.csum, "csum"), (tap.tso, "tso"), (tap.uso, "uso")];
-        let taken = names.into_iter().filter_map(|(takes, name)| takes.then_some(name));
+        let taken = names
+            .into_iter()
+            .filter_map(|(takes, name)| takes.then_some(name));
         return taken.collect::<Vec<_>>().join(" ");
     }
     let snapshot = state.switch.reconcile().snapshot();
     let is_veth = snapshot.attachments.contains_key(&stats.port);
-    if is_veth { "csum tso uso".to_owned() } else { String::new() }
+    if is_veth {
+        "csum tso uso".to_owned()
+    } else {
+        String::new()
+    }
 }
 
 const fn link(state: LinkState) -> &'static str {
@@ -114,13 +136,20 @@ pub(super) async fn add(
         NewPortKind::Mirror => add_mirror(&state, &new).await?,
         NewPortKind::Vm => {
             let spec = vm_spec(&new)?;
-            state.vms.add(spec, clock::unix_seconds()).await.map_err(|e| vm_error(&e))?
+            state
+                .vms
+                .add(spec, clock::unix_seconds())
+                .await
+                .map_err(|e| vm_error(&e))?
         }
     };
     let ports = state.switch.workers().port_stats();
     let stats = ports.into_iter().find(|stats| stats.port == made.port_no());
     let stats = stats.ok_or_else(|| {
-        ApiError::new(ErrorCode::Internal, format!("port {} vanished at once", made.ifname()))
+        ApiError::new(
+            ErrorCode::Internal,
+            format!("port {} vanished at once", made.ifname()),
+        )
     })?;
     let extra = state.switch.extra_ports().await;
     Ok(Json(view(&state, &extra, stats)))
@@ -132,10 +161,12 @@ async fn add_mirror(state: &RestState, new: &NewPort) -> Result<ExtraPort, ApiEr
         let message = "a mirror port has neither MAC nor labels";
         return Err(ApiError::new(ErrorCode::InvalidRequest, message));
     }
-    let made = state.switch.add_extra_port(&new.ifname, |port_no| ExtraPort::Mirror {
-        ifname: new.ifname.clone(),
-        port_no,
-    });
+    let made = state
+        .switch
+        .add_extra_port(&new.ifname, |port_no| ExtraPort::Mirror {
+            ifname: new.ifname.clone(),
+            port_no,
+        });
     made.await.map_err(|error| port_error(&error))
 }
 
@@ -145,7 +176,10 @@ fn vm_spec(new: &NewPort) -> Result<VmSpec, ApiError> {
         let message = format!("{mac} cannot be the MAC of a guest");
         return Err(ApiError::new(ErrorCode::InvalidRequest, message));
     }
-    let namespace = new.namespace.clone().unwrap_or_else(|| "default".to_owned());
+    let namespace = new
+        .namespace
+        .clone()
+        .unwrap_or_else(|| "default".to_owned());
     let name = new.name.clone().unwrap_or_else(|| new.ifname.to_string());
     Ok(VmSpec {
         ifname: new.ifname.clone(),

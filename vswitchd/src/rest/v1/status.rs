@@ -32,7 +32,10 @@ pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
         ports: switch.workers().port_stats().len(),
         rules: datapath.rules().len(),
         address_sets: datapath.address_sets().len(),
-        connections: Occupancy { entries: conntrack.entries, limit: conntrack.max_entries },
+        connections: Occupancy {
+            entries: conntrack.entries,
+            limit: conntrack.max_entries,
+        },
         objects: ObjectCounts {
             namespaces: snapshot.cluster.namespaces().count(),
             pods: snapshot.cluster.pods().count(),
@@ -41,7 +44,9 @@ pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
         pod_cidrs: state.pod_cidrs.clone(),
         gateway: switch.gateway().ifname.clone(),
         workers: state.workers,
-        drops: drops.map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
+        drops: drops
+            .map(|(reason, count)| (reason.name().to_owned(), count))
+            .collect(),
         problems: problems(&state),
     })
 }
@@ -59,7 +64,13 @@ fn problems(state: &RestState) -> Vec<String> {
         .iter()
         .map(|p| format!("policy {} {}: {}", p.policy, p.part, p.problem))
         .collect();
-    problems.extend(state.ipam.damaged().iter().map(|record| format!("lease record: {record}")));
+    problems.extend(
+        state
+            .ipam
+            .damaged()
+            .iter()
+            .map(|record| format!("lease record: {record}")),
+    );
     for attachment in snapshot.attachments.values() {
         if !state.switch.is_forwarding(attachment.port_no) {
             problems.push(format!(
@@ -86,7 +97,13 @@ pub(in crate::rest) async fn readyz(State(state): State<RestState>) -> Response 
 /// `GET /metrics`.
 pub(in crate::rest) async fn metrics(State(state): State<RestState>) -> Response {
     let text = render(&figures(&state));
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+    (
+        [(
+            CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        text,
+    )
         .into_response()
 }
 
@@ -95,19 +112,33 @@ fn figures(state: &RestState) -> Figures {
     let conntrack = datapath.conntrack_stats();
     let cache = datapath.cache_stats();
     let snapshot = state.switch.reconcile().snapshot();
-    let names: BTreeMap<u32, String> =
-        datapath.ports().into_iter().map(|port| (port.no.0, port.name)).collect();
-    let ports = state.switch.workers().port_stats().into_iter().map(|port| PortFigures {
-        port: names.get(&port.port.0).cloned().unwrap_or_else(|| port.ifname.to_string()),
-        rx_packets: port.rx_frames,
-        rx_bytes: port.rx_bytes,
-        tx_packets: port.tx_frames,
-        tx_bytes: port.tx_bytes,
-        tx_drops: port.tx_dropped,
-    });
+    let names: BTreeMap<u32, String> = datapath
+        .ports()
+        .into_iter()
+        .map(|port| (port.no.0, port.name))
+        .collect();
+    let ports = state
+        .switch
+        .workers()
+        .port_stats()
+        .into_iter()
+        .map(|port| PortFigures {
+            port: names
+                .get(&port.port.0)
+                .cloned()
+                .unwrap_or_else(|| port.ifname.to_string()),
+            rx_packets: port.rx_frames,
+            rx_bytes: port.rx_bytes,
+            tx_packets: port.tx_frames,
+            tx_bytes: port.tx_bytes,
+            tx_drops: port.tx_dropped,
+        });
     let drops = datapath.drop_counters();
     Figures {
-        drops: drops.into_iter().map(|(reason, count)| (reason.name(), count)).collect(),
+        drops: drops
+            .into_iter()
+            .map(|(reason, count)| (reason.name(), count))
+            .collect(),
         ports: ports.collect(),
         connections: wide(conntrack.entries),
         connections_limit: wide(conntrack.max_entries),

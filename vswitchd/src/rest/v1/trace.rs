@@ -52,7 +52,11 @@ fn view(key: &FlowKey, trace: &pipeline::Trace) -> Trace {
 
 fn step(step: &pipeline::TraceStep) -> TraceStep {
     let state = format!("{:?}", step.ct_state);
-    let mut note = if state == "0" { String::new() } else { format!("ct_state={state}") };
+    let mut note = if state == "0" {
+        String::new()
+    } else {
+        format!("ct_state={state}")
+    };
     if step.judges_connection {
         note.push_str(" judges the connection by its first packet");
     }
@@ -81,10 +85,14 @@ fn summary(reason: Option<DropReason>, policies: &[String]) -> String {
         None if policies.is_empty() => "allowed: no policy isolates the pods".to_owned(),
         None => format!("allowed by {named}"),
         Some(DropReason::PolicyIngress) => {
-            format!("dropped (policy_ingress): the receiver is isolated by {named}, and no rule allows it")
+            format!(
+                "dropped (policy_ingress): the receiver is isolated by {named}, and no rule allows it"
+            )
         }
         Some(DropReason::PolicyEgress) => {
-            format!("dropped (policy_egress): the sender is isolated by {named}, and no rule allows it")
+            format!(
+                "dropped (policy_egress): the sender is isolated by {named}, and no rule allows it"
+            )
         }
         Some(reason) => format!("dropped ({}): {}", reason.name(), reason.help().trim()),
     }
