@@ -1,5 +1,7 @@
 //! Unmodified kubectl, new and old, against the standalone API of a real daemon.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 

@@ -1,6 +1,8 @@
 //! Holds the direction of the layers: an upper layer may use a lower one, never the reverse,
 //! and an outside crate that has a home is used nowhere else.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

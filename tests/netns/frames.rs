@@ -74,8 +74,11 @@ fn ipv6(next_header: u8, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// Kinds of malformation; each returns a frame that no receiver should forward.
-const KINDS: &[(&str, fn(&Ends, &mut Numbers) -> Vec<u8>)] = &[
+/// Makes a malformed frame: one that no receiver should forward.
+type MakeFrame = fn(&Ends, &mut Numbers) -> Vec<u8>;
+
+/// Kinds of malformation.
+const KINDS: &[(&str, MakeFrame)] = &[
     ("ipv4 cut inside its header", |ends, n| {
         let packet = ipv4(ends, 6, 0, &[0; 20]);
         ethernet(ends, 0x0800, &packet[..n.below(20)])

@@ -1,5 +1,7 @@
 //! The switch between real namespaces: real TCP stacks, the real shim, the real daemon.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod dualstack;
 mod frames;
 mod gateway;

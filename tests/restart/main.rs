@@ -1,5 +1,7 @@
 //! The daemon goes away in the middle of the story and comes back.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,5 +1,7 @@
 //! The daemon as a service: unit file, readiness, watchdog, configuration, messages.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -76,8 +76,11 @@ pub fn render(figures: &Figures) -> String {
     text
 }
 
+/// Name, help and value of a port's counter.
+type PortColumn = (&'static str, &'static str, fn(&PortFigures) -> u64);
+
 fn register_ports(registry: &mut Registry, ports: &[PortFigures]) {
-    let columns: [(&str, &str, fn(&PortFigures) -> u64); 5] = [
+    let columns: [PortColumn; 5] = [
         (
             "port_rx_packets",
             "Frames received on a port; a super-frame is one",

@@ -1,7 +1,10 @@
 //! Start order, readiness, and the way down.
 //!
-//! 1. state: store, objects, leases. 2. packet engine, workers, reconciler. 3. gateway,
-//! masquerade. 4. known objects and ports in force. 5. the API opens, systemd is told.
+//! 1. state: store, objects, leases;
+//! 2. packet engine, workers, reconciler, gateway, masquerade;
+//! 3. known objects and ports in force;
+//! 4. the API opens, systemd is told.
+//!
 //! On SIGTERM or SIGINT: API closed, workers drained, store exported; ports and gateway stay.
 
 mod cni_world;
