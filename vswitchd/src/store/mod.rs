@@ -2,6 +2,8 @@
 //!
 //! A write is acknowledged only when it is on the disk.
 
+#[cfg(test)]
+mod crash_tests;
 mod export;
 mod memory;
 mod record;

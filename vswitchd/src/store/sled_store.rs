@@ -402,7 +402,8 @@ mod tests {
         let store = SledStore::open(folder.path()).unwrap();
         store.commit(vec![put(Objects, "k", "v")]).unwrap();
         drop(store);
-        fs::write(folder.path().join("db/conf"), b"nonsense").unwrap();
+        fs::remove_file(folder.path().join("db/conf")).unwrap();
+        fs::create_dir(folder.path().join("db/conf")).unwrap();
         let store = SledStore::open(folder.path()).unwrap();
         assert_eq!(store.get(Objects, b"k").unwrap().unwrap(), b"v");
         assert!(folder.path().join("db.damaged.0").exists());
