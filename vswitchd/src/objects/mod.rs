@@ -1,15 +1,30 @@
 //! The standalone object registry: Kubernetes-shaped objects, validated, stored, watched.
 //!
 //! Free of HTTP. `rest::kube_api` puts it on the wire, `cni` declares pods through it, and
-//! [`feed`](self) turns its changes into `ClusterChange`s.
+//! [`feed`] turns its changes into `ClusterChange`s. A write is durable before it is visible.
 
+mod defaults;
+mod feed;
+mod patch;
+mod persist;
+mod pods;
+mod prepare;
 mod registry;
 mod resource;
+mod schema;
+mod selectors;
+mod shelf;
 mod status;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod watch;
 
+pub use feed::{Feed, feed};
 pub use registry::{
     DeleteOptions, FieldValidation, ObjectList, PatchKind, Registry, RegistryConfig, Selection,
-    Watch, WatchEvent, WatchOptions, WriteOptions, Written,
+    WatchOptions, WriteOptions, Written,
 };
 pub use resource::{RESOURCES, Resource, ResourceInfo, Scope};
 pub use status::{StatusCause, StatusError};
+pub use watch::{Watch, WatchEvent};

@@ -1,17 +1,25 @@
 //! The registry: reads, writes and watches.
+//!
+//! Writers go one at a time: compute, commit to the store, then make visible and wake watches.
+//! Readers see a consistent shelf. A write that changes nothing is none.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::sync::watch;
 
-use super::{Resource, StatusError};
+use super::selectors::Selector;
+use super::shelf::{Change, Place, Shelf};
+use super::watch::{Scope as WatchScope, Watch, WatchEvent, bookmark};
+use super::{Resource, ResourceInfo, Scope, StatusError, persist, pods, prepare};
 use crate::store::{SharedStore, StoreError};
 
 /// What the registry needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryConfig {
-    /// spec.nodeName of pods that name none.
+    /// spec.nodeName of pods that name none, and the name of the node's own object.
     pub node_name: String,
 }
 
@@ -24,7 +32,7 @@ pub struct Selection {
     pub field_selector: String,
 }
 
-/// A page of objects.
+/// Objects of a list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ObjectList {
     /// The objects.
@@ -93,60 +101,107 @@ pub struct WatchOptions {
     pub selection: Selection,
     /// resourceVersion; `None` (absent) or 0 begins with the objects that exist, as ADDED.
     pub resource_version: Option<u64>,
-    /// allowWatchBookmarks.
-    pub bookmarks: bool,
     /// sendInitialEvents: existing objects as ADDED, then a bookmark with the annotation
     /// `k8s.io/initial-events-end: "true"`.
     pub send_initial_events: bool,
 }
 
-/// A change as a watch reports it.
-#[derive(Debug, Clone, PartialEq)]
-#[expect(missing_docs, reason = "the names are the API's")]
-pub enum WatchEvent {
-    Added(Arc<Value>),
-    Modified(Arc<Value>),
-    Deleted(Arc<Value>),
-    /// An object of the watched kind with nothing but its resourceVersion.
-    Bookmark(Arc<Value>),
-    /// A `Status`, after which the watch ends (410 when the reader fell too far behind).
-    Error(StatusError),
-}
-
-/// A running watch.
+/// What watches and the feed share with the registry.
 #[derive(Debug)]
-pub struct Watch {
-    _private: (),
+pub(super) struct Shared {
+    /// Guards objects and history; held for reading only as long as it takes to copy references.
+    shelf: RwLock<Shelf>,
+    /// The newest version; wakes watches.
+    newest: watch::Sender<u64>,
 }
 
-impl Watch {
-    /// Waits for the next event; `None` when the watch has ended. Cancel safe.
-    pub async fn next(&mut self) -> Option<WatchEvent> {
-        unimplemented!()
+impl Shared {
+    /// Every change to the shelf is a single call, so a panic elsewhere leaves it whole.
+    pub(super) fn shelf(&self) -> RwLockReadGuard<'_, Shelf> {
+        self.shelf.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The standalone API server's core. Reads are cheap; writes block until durable.
 #[derive(Debug)]
 pub struct Registry {
-    _private: (),
+    shared: Arc<Shared>,
+    store: SharedStore,
+    config: RegistryConfig,
+    /// Held by a writer from reading the old object to showing the new one.
+    writer: Mutex<()>,
 }
 
 impl Registry {
     /// Loads everything from the store. Blocks.
     ///
     /// # Errors
-    /// The store cannot be read.
-    pub fn open(_store: SharedStore, _config: RegistryConfig) -> Result<Arc<Self>, StoreError> {
-        unimplemented!()
+    /// The store cannot be read or written.
+    pub fn open(store: SharedStore, config: RegistryConfig) -> Result<Arc<Self>, StoreError> {
+        let (objects, version) = persist::load(store.as_ref())?;
+        let shelf = RwLock::new(Shelf::new(objects, version));
+        let shared = Arc::new(Shared {
+            shelf,
+            newest: watch::Sender::new(version),
+        });
+        let registry = Arc::new(Self {
+            shared,
+            store,
+            config,
+            writer: Mutex::new(()),
+        });
+        registry.ensure_own_objects()?;
+        Ok(registry)
+    }
+
+    /// Namespace `default` and the node's own object are always there.
+    fn ensure_own_objects(&self) -> Result<(), StoreError> {
+        let own = [
+            (Resource::Namespace, "default"),
+            (Resource::Node, &self.config.node_name),
+        ];
+        for (resource, name) in own {
+            let object = json!({"metadata": {"name": name}});
+            match self.create(resource, "", object, WriteOptions::default()) {
+                Ok(_) => {}
+                Err(error) if error.code == 409 => {}
+                Err(error) => {
+                    return Err(StoreError::Commit {
+                        source: Box::new(error),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the version of the newest change.
+    #[must_use]
+    pub fn current_version(&self) -> u64 {
+        self.shared.shelf().version()
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn wakeups(&self) -> watch::Receiver<u64> {
+        self.shared.newest.subscribe()
     }
 
     /// Gets one object.
     ///
     /// # Errors
     /// 404.
-    pub fn get(&self, _r: Resource, _ns: &str, _name: &str) -> Result<Arc<Value>, StatusError> {
-        unimplemented!()
+    pub fn get(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Value>, StatusError> {
+        let shelf = self.shared.shelf();
+        let found = shelf.get(&place(resource, namespace, name)).cloned();
+        found.ok_or_else(|| StatusError::not_found(resource.info(), name))
     }
 
     /// Lists objects; `namespace` `None` means all.
@@ -155,70 +210,21 @@ impl Registry {
     /// 400 for a bad selector.
     pub fn list(
         &self,
-        _r: Resource,
-        _ns: Option<&str>,
-        _selection: &Selection,
+        resource: Resource,
+        namespace: Option<&str>,
+        selection: &Selection,
     ) -> Result<ObjectList, StatusError> {
-        unimplemented!()
-    }
-
-    /// Creates an object (namespace is empty for cluster-scoped resources). Blocks.
-    ///
-    /// # Errors
-    /// 400, 404 (namespace), 409, 422, 500.
-    pub fn create(
-        &self,
-        _r: Resource,
-        _ns: &str,
-        _object: Value,
-        _options: WriteOptions,
-    ) -> Result<Written, StatusError> {
-        unimplemented!()
-    }
-
-    /// Replaces an object. Blocks.
-    ///
-    /// # Errors
-    /// As create, and 404.
-    pub fn update(
-        &self,
-        _r: Resource,
-        _ns: &str,
-        _name: &str,
-        _object: Value,
-        _options: WriteOptions,
-    ) -> Result<Written, StatusError> {
-        unimplemented!()
-    }
-
-    /// Patches an object; [`PatchKind::Apply`] creates what is missing. Blocks.
-    ///
-    /// # Errors
-    /// As update.
-    pub fn patch(
-        &self,
-        _r: Resource,
-        _ns: &str,
-        _name: &str,
-        _kind: PatchKind,
-        _patch: Value,
-        _options: WriteOptions,
-    ) -> Result<Written, StatusError> {
-        unimplemented!()
-    }
-
-    /// Deletes an object; returns it as it last was. Blocks.
-    ///
-    /// # Errors
-    /// 403 (namespace default), 404, 409.
-    pub fn delete(
-        &self,
-        _r: Resource,
-        _ns: &str,
-        _name: &str,
-        _options: &DeleteOptions,
-    ) -> Result<Arc<Value>, StatusError> {
-        unimplemented!()
+        let selector = Selector::parse(selection)?;
+        let shelf = self.shared.shelf();
+        let objects = shelf.objects(resource, namespace).map(|(_, object)| object);
+        let items = objects
+            .filter(|object| selector.matches(object))
+            .cloned()
+            .collect();
+        Ok(ObjectList {
+            items,
+            resource_version: shelf.version(),
+        })
     }
 
     /// Starts a watch.
@@ -227,36 +233,404 @@ impl Registry {
     /// 400 for a bad selector, 410 for a resourceVersion that is no longer in the window.
     pub fn watch(
         &self,
-        _r: Resource,
-        _ns: Option<&str>,
-        _options: WatchOptions,
+        resource: Resource,
+        namespace: Option<&str>,
+        options: &WatchOptions,
     ) -> Result<Watch, StatusError> {
-        unimplemented!()
+        let selector = Selector::parse(&options.selection)?;
+        let scope = WatchScope {
+            resource,
+            namespace: namespace.map(str::to_owned),
+            selector,
+        };
+        let wakeups = self.wakeups();
+        let shelf = self.shared.shelf();
+        let asked = options.resource_version.filter(|version| *version > 0);
+        let mut pending = VecDeque::new();
+        let start = match asked {
+            Some(version) if !options.send_initial_events => {
+                if shelf.changes_since(version).is_none() {
+                    return Err(StatusError::expired(version));
+                }
+                version
+            }
+            _ => {
+                let existing = shelf.objects(resource, namespace);
+                let existing = existing.filter(|((_, ns, _), object)| scope.covers(ns, object));
+                pending.extend(existing.map(|(_, object)| WatchEvent::Added(Arc::clone(object))));
+                if options.send_initial_events {
+                    pending.push_back(bookmark(resource, shelf.version(), true));
+                }
+                shelf.version()
+            }
+        };
+        drop(shelf);
+        Ok(Watch::new(
+            Arc::clone(&self.shared),
+            wakeups,
+            scope,
+            pending,
+            start,
+        ))
     }
 
-    /// Makes a pod known under its addresses (CNI ADD): fills status.podIP, podIPs, hostIP,
-    /// phase Running and a Ready condition of a declared Pod, or creates the Pod with these
-    /// labels. Returns whether it created the object. Creates the namespace if it is missing. Blocks.
+    /// Creates an object (namespace is empty for cluster-scoped resources). Blocks.
+    ///
+    /// # Errors
+    /// 400, 404 (namespace), 409, 422, 500.
+    pub fn create(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        object: Value,
+        options: WriteOptions,
+    ) -> Result<Written, StatusError> {
+        let _writer = self.writer();
+        self.create_locked(resource, namespace, object, options)
+    }
+
+    fn create_locked(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        object: Value,
+        options: WriteOptions,
+    ) -> Result<Written, StatusError> {
+        let info = resource.info();
+        let (object, warnings) =
+            prepare::new_object(info, namespace, object, &self.config.node_name, options)?;
+        let name = name_of(&object);
+        if info.scope == Scope::Namespaced {
+            self.get(Resource::Namespace, "", namespace)?;
+        }
+        let place = place(resource, namespace, &name);
+        if self.shared.shelf().get(&place).is_some() {
+            return Err(StatusError::already_exists(info, &name));
+        }
+        let object = self.commit_one(place, None, object, options.dry_run)?;
+        Ok(Written {
+            object,
+            warnings,
+            created: true,
+        })
+    }
+
+    /// Replaces an object. Blocks.
+    ///
+    /// # Errors
+    /// As create, and 404.
+    pub fn update(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        name: &str,
+        object: Value,
+        options: WriteOptions,
+    ) -> Result<Written, StatusError> {
+        let _writer = self.writer();
+        let old = self.get(resource, namespace, name)?;
+        self.replace(resource, namespace, name, &old, object, options)
+    }
+
+    /// Patches an object; [`PatchKind::Apply`] creates what is missing. Blocks.
+    ///
+    /// # Errors
+    /// As update.
+    pub fn patch(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        name: &str,
+        kind: PatchKind,
+        patch: &Value,
+        options: WriteOptions,
+    ) -> Result<Written, StatusError> {
+        let _writer = self.writer();
+        let old = match self.get(resource, namespace, name) {
+            Ok(old) => old,
+            Err(error) if kind == PatchKind::Apply && error.code == 404 => {
+                let mut object = patch.clone();
+                object["metadata"]["name"] = json!(name);
+                return self.create_locked(resource, namespace, object, options);
+            }
+            Err(error) => return Err(error),
+        };
+        let patched = super::patch::patched(kind, &old, patch)?;
+        self.replace(resource, namespace, name, &old, patched, options)
+    }
+
+    fn replace(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        name: &str,
+        old: &Arc<Value>,
+        object: Value,
+        options: WriteOptions,
+    ) -> Result<Written, StatusError> {
+        let info = resource.info();
+        let (object, warnings) =
+            prepare::changed_object(info, namespace, name, old, object, options)?;
+        if is_finished(&object) {
+            let object = self.remove(resource, namespace, name, old, options.dry_run)?;
+            return Ok(Written {
+                object,
+                warnings,
+                created: false,
+            });
+        }
+        if object == **old {
+            return Ok(Written {
+                object: Arc::clone(old),
+                warnings,
+                created: false,
+            });
+        }
+        let place = place(resource, namespace, name);
+        let object = self.commit_one(place, Some(Arc::clone(old)), object, options.dry_run)?;
+        Ok(Written {
+            object,
+            warnings,
+            created: false,
+        })
+    }
+
+    /// Deletes an object; returns it as it last was. One with finalizers is only marked. Blocks.
+    ///
+    /// # Errors
+    /// 403 (namespace default), 404, 409.
+    pub fn delete(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Arc<Value>, StatusError> {
+        let _writer = self.writer();
+        let info = resource.info();
+        let old = self.get(resource, namespace, name)?;
+        check_preconditions(info, name, &old, options)?;
+        if resource == Resource::Namespace && name == "default" {
+            let why = "this namespace may not be deleted";
+            return Err(StatusError::forbidden(info, name, why));
+        }
+        let has_finalizers = old["metadata"]["finalizers"]
+            .as_array()
+            .is_some_and(|list| !list.is_empty());
+        if has_finalizers {
+            let mut marked = (*old).clone();
+            if marked["metadata"]["deletionTimestamp"].is_null() {
+                marked["metadata"]["deletionTimestamp"] = json!(prepare::now());
+                marked["metadata"]["deletionGracePeriodSeconds"] = json!(0);
+            }
+            let place = place(resource, namespace, name);
+            return self.commit_one(place, Some(old), marked, options.dry_run);
+        }
+        self.remove(resource, namespace, name, &old, options.dry_run)
+    }
+
+    /// Removes an object, and with a namespace everything in it, in one batch.
+    fn remove(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        name: &str,
+        old: &Arc<Value>,
+        dry_run: bool,
+    ) -> Result<Arc<Value>, StatusError> {
+        if dry_run {
+            return Ok(Arc::clone(old));
+        }
+        let mut doomed: Vec<(Place, Arc<Value>)> = Vec::new();
+        if resource == Resource::Namespace {
+            let shelf = self.shared.shelf();
+            for info in &super::RESOURCES {
+                if info.scope == Scope::Namespaced {
+                    let inside = shelf.objects(info.resource, Some(name));
+                    doomed.extend(inside.map(|(place, object)| (place.clone(), object.clone())));
+                }
+            }
+        }
+        doomed.push((place(resource, namespace, name), Arc::clone(old)));
+        let gone = doomed
+            .into_iter()
+            .map(|(place, old)| (place, Some(old), None))
+            .collect();
+        self.commit(gone)?;
+        Ok(Arc::clone(old))
+    }
+
+    /// Makes a pod known under its addresses (CNI ADD): fills the status of a declared Pod, or
+    /// creates the Pod with these labels, and its namespace with it. Returns whether it created
+    /// the object. Blocks.
     ///
     /// # Errors
     /// As create.
     pub fn declare_pod(
         &self,
-        _ns: &str,
-        _name: &str,
-        _uid: Option<&str>,
-        _labels: &BTreeMap<String, String>,
-        _ips: &[std::net::IpAddr],
+        namespace: &str,
+        name: &str,
+        uid: Option<&str>,
+        labels: &BTreeMap<String, String>,
+        ips: &[IpAddr],
     ) -> Result<bool, StatusError> {
-        unimplemented!()
+        let _writer = self.writer();
+        let is_new = self.get(Resource::Pod, namespace, name).is_err();
+        if is_new {
+            if self.get(Resource::Namespace, "", namespace).is_err() {
+                let object = json!({"metadata": {"name": namespace}});
+                self.create_locked(Resource::Namespace, "", object, WriteOptions::default())?;
+            }
+            let object = pods::made_by_cni(name, uid, labels);
+            self.create_locked(Resource::Pod, namespace, object, WriteOptions::default())?;
+        }
+        let written = self.set_pod_status(namespace, name, |pod| pods::running(pod, ips));
+        if is_new && written.is_err() {
+            self.retract_locked(namespace, name, true)?;
+        }
+        written.map(|()| is_new)
     }
 
-    /// Takes the addresses out of a pod's status (phase Pending), or deletes the object. Blocks.
-    /// An absent pod is no error.
+    /// Takes the addresses out of a pod's status, or deletes the object. An absent pod is no
+    /// error. Blocks.
     ///
     /// # Errors
     /// 500 if the store fails.
-    pub fn retract_pod(&self, _ns: &str, _name: &str, _delete: bool) -> Result<(), StatusError> {
-        unimplemented!()
+    pub fn retract_pod(
+        &self,
+        namespace: &str,
+        name: &str,
+        delete: bool,
+    ) -> Result<(), StatusError> {
+        let _writer = self.writer();
+        self.retract_locked(namespace, name, delete)
     }
+
+    fn retract_locked(&self, namespace: &str, name: &str, delete: bool) -> Result<(), StatusError> {
+        let Ok(old) = self.get(Resource::Pod, namespace, name) else {
+            return Ok(());
+        };
+        if delete {
+            return self
+                .remove(Resource::Pod, namespace, name, &old, false)
+                .map(drop);
+        }
+        self.set_pod_status(namespace, name, pods::without_addresses)
+    }
+
+    fn set_pod_status(
+        &self,
+        namespace: &str,
+        name: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> Result<(), StatusError> {
+        let old = self.get(Resource::Pod, namespace, name)?;
+        let mut pod = (*old).clone();
+        change(&mut pod);
+        let options = WriteOptions {
+            status: true,
+            ..WriteOptions::default()
+        };
+        self.replace(Resource::Pod, namespace, name, &old, pod, options)
+            .map(drop)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn commit_one(
+        &self,
+        place: Place,
+        before: Option<Arc<Value>>,
+        mut object: Value,
+        dry_run: bool,
+    ) -> Result<Arc<Value>, StatusError> {
+        let version = self.current_version() + 1;
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        let object = Arc::new(object);
+        if !dry_run {
+            self.commit(vec![(place, before, Some(Arc::clone(&object)))])?;
+        }
+        Ok(object)
+    }
+
+    /// Makes changes durable, then visible. The caller holds `writer`.
+    fn commit(&self, changes: Vec<Pending>) -> Result<(), StatusError> {
+        let first = self.current_version() + 1;
+        let changes: Vec<Change> = changes
+            .into_iter()
+            .zip(first..)
+            .map(|((place, before, after), version)| Change {
+                version,
+                place,
+                before,
+                after,
+            })
+            .collect();
+        self.store
+            .commit(persist::writes(&changes))
+            .map_err(|error| StatusError::internal(&error))?;
+        let mut shelf = self
+            .shared
+            .shelf
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        for change in changes {
+            shelf.apply(change);
+        }
+        let version = shelf.version();
+        drop(shelf);
+        self.shared.newest.send_replace(version);
+        Ok(())
+    }
+}
+
+/// A change without its version.
+type Pending = (Place, Option<Arc<Value>>, Option<Arc<Value>>);
+
+fn place(resource: Resource, namespace: &str, name: &str) -> Place {
+    (resource, namespace.to_owned(), name.to_owned())
+}
+
+fn name_of(object: &Value) -> String {
+    object["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// An object marked for deletion whose last finalizer is gone.
+fn is_finished(object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    !metadata["deletionTimestamp"].is_null()
+        && metadata["finalizers"].as_array().is_none_or(Vec::is_empty)
+}
+
+fn check_preconditions(
+    info: &ResourceInfo,
+    name: &str,
+    object: &Value,
+    options: &DeleteOptions,
+) -> Result<(), StatusError> {
+    let pairs = [
+        ("UID", "uid", &options.uid),
+        (
+            "ResourceVersion",
+            "resourceVersion",
+            &options.resource_version,
+        ),
+    ];
+    for (title, field, wanted) in pairs {
+        let found = object["metadata"][field].as_str().unwrap_or_default();
+        if let Some(wanted) = wanted
+            && wanted != found
+        {
+            let why = format!(
+                "Precondition failed: {title} in precondition: {wanted}, {title} in object meta: {found}"
+            );
+            return Err(StatusError::conflict(info, name, &why));
+        }
+    }
+    Ok(())
 }

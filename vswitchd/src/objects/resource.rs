@@ -47,15 +47,47 @@ pub struct ResourceInfo {
 
 /// Everything that is served, in the order of discovery.
 pub const RESOURCES: [ResourceInfo; 6] = [
-    core(Resource::Namespace, "Namespace", "namespaces", "namespace", &["ns"], Scope::Cluster, true),
-    core(Resource::Node, "Node", "nodes", "node", &["no"], Scope::Cluster, true),
+    core(
+        Resource::Namespace,
+        "Namespace",
+        "namespaces",
+        "namespace",
+        &["ns"],
+        Scope::Cluster,
+        true,
+    ),
+    core(
+        Resource::Node,
+        "Node",
+        "nodes",
+        "node",
+        &["no"],
+        Scope::Cluster,
+        true,
+    ),
     ResourceInfo {
         categories: &["all"],
-        ..core(Resource::Pod, "Pod", "pods", "pod", &["po"], Scope::Namespaced, true)
+        ..core(
+            Resource::Pod,
+            "Pod",
+            "pods",
+            "pod",
+            &["po"],
+            Scope::Namespaced,
+            true,
+        )
     },
     ResourceInfo {
         categories: &["all"],
-        ..core(Resource::Service, "Service", "services", "service", &["svc"], Scope::Namespaced, true)
+        ..core(
+            Resource::Service,
+            "Service",
+            "services",
+            "service",
+            &["svc"],
+            Scope::Namespaced,
+            true,
+        )
     },
     ResourceInfo {
         group: "discovery.k8s.io",
@@ -105,6 +137,18 @@ const fn core(
         categories: &[],
         scope,
         has_status,
+    }
+}
+
+impl ResourceInfo {
+    /// Returns `group/version`, or the version for core.
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 }
 

@@ -1,0 +1,122 @@
+//! Defaults as the API server sets them (the kinds' `SetDefaults_*` in Kubernetes).
+
+use serde_json::{Value, json};
+
+use super::Resource;
+
+/// Completes an object; `node_name` is empty on a change, which moves no pod.
+pub(super) fn complete(resource: Resource, object: &mut Value, node_name: &str) {
+    match resource {
+        Resource::Namespace => namespace(object),
+        Resource::Pod => pod(object, node_name),
+        Resource::Node => {}
+        Resource::Service => service(object),
+        Resource::EndpointSlice => set_protocols(&mut object["ports"]),
+        Resource::NetworkPolicy => network_policy(object),
+    }
+}
+
+fn set_default(object: &mut Value, field: &str, value: Value) {
+    if object[field].is_null() {
+        object[field] = value;
+    }
+}
+
+fn set_protocols(ports: &mut Value) {
+    for port in ports.as_array_mut().into_iter().flatten() {
+        set_default(port, "protocol", json!("TCP"));
+    }
+}
+
+fn namespace(object: &mut Value) {
+    // NamespaceDefaultLabelName of Kubernetes 1.21 and later.
+    let name = object["metadata"]["name"].clone();
+    object["metadata"]["labels"]["kubernetes.io/metadata.name"] = name;
+    set_default(&mut object["spec"], "finalizers", json!(["kubernetes"]));
+    set_default(&mut object["status"], "phase", json!("Active"));
+}
+
+fn pod(object: &mut Value, node_name: &str) {
+    let spec = &mut object["spec"];
+    let fields = [
+        ("restartPolicy", json!("Always")),
+        ("terminationGracePeriodSeconds", json!(30)),
+        ("dnsPolicy", json!("ClusterFirst")),
+        ("schedulerName", json!("default-scheduler")),
+        ("securityContext", json!({})),
+        ("enableServiceLinks", json!(true)),
+    ];
+    for (field, value) in fields {
+        set_default(spec, field, value);
+    }
+    // There is no scheduler: a pod that names no node is for this one.
+    if !node_name.is_empty() {
+        set_default(spec, "nodeName", json!(node_name));
+    }
+    for list in ["containers", "initContainers"] {
+        for container in spec[list].as_array_mut().into_iter().flatten() {
+            set_default(container, "imagePullPolicy", json!("IfNotPresent"));
+            set_default(
+                container,
+                "terminationMessagePath",
+                json!("/dev/termination-log"),
+            );
+            set_default(container, "terminationMessagePolicy", json!("File"));
+            if container["ports"].is_array() {
+                set_protocols(&mut container["ports"]);
+            }
+        }
+        if spec[list].is_null() {
+            spec.as_object_mut().map(|spec| spec.remove(list));
+        }
+    }
+    set_default(&mut object["status"], "phase", json!("Pending"));
+}
+
+fn service(object: &mut Value) {
+    let spec = &mut object["spec"];
+    set_default(spec, "type", json!("ClusterIP"));
+    set_default(spec, "sessionAffinity", json!("None"));
+    if spec["type"] != "ExternalName" {
+        set_default(spec, "internalTrafficPolicy", json!("Cluster"));
+    }
+    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+        set_default(port, "protocol", json!("TCP"));
+        let number = port["port"].clone();
+        set_default(port, "targetPort", number);
+    }
+    if spec["ports"].is_null() {
+        spec.as_object_mut().map(|spec| spec.remove("ports"));
+    }
+    if object["status"].is_null() {
+        object["status"] = json!({"loadBalancer": {}});
+    }
+}
+
+fn network_policy(object: &mut Value) {
+    let spec = &mut object["spec"];
+    set_default(spec, "podSelector", json!({}));
+    if spec["policyTypes"].as_array().is_none_or(Vec::is_empty) {
+        let has_egress = spec["egress"]
+            .as_array()
+            .is_some_and(|rules| !rules.is_empty());
+        let types = if has_egress {
+            json!(["Ingress", "Egress"])
+        } else {
+            json!(["Ingress"])
+        };
+        spec["policyTypes"] = types;
+    }
+    for direction in ["ingress", "egress"] {
+        let Some(rules) = spec.get_mut(direction).and_then(Value::as_array_mut) else {
+            continue;
+        };
+        for rule in rules {
+            if rule["ports"].is_array() {
+                set_protocols(&mut rule["ports"]);
+            } else {
+                rule.as_object_mut().map(|rule| rule.remove("ports"));
+            }
+        }
+    }
+}

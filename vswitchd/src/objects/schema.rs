@@ -1,0 +1,106 @@
+//! The schema: a body goes through the Kubernetes types, which refuse wrong types and drop
+//! what they do not know.
+
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{FieldValidation, Resource, ResourceInfo, StatusError};
+
+/// Returns the object in the schema's form, and warnings about fields that it does not have.
+///
+/// # Errors
+/// 400 for a value of the wrong type, and for an unknown field if `validation` is strict.
+pub(super) fn canonical(
+    info: &ResourceInfo,
+    mut object: Value,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), StatusError> {
+    object["kind"] = json!(info.kind);
+    object["apiVersion"] = json!(info.api_version());
+    let canonical = match info.resource {
+        Resource::Namespace => through::<Namespace>(info, &object),
+        Resource::Pod => through::<Pod>(info, &object),
+        Resource::Node => through::<Node>(info, &object),
+        Resource::Service => through::<Service>(info, &object),
+        Resource::EndpointSlice => through::<EndpointSlice>(info, &object),
+        Resource::NetworkPolicy => through::<NetworkPolicy>(info, &object),
+    }?;
+    let mut unknown = Vec::new();
+    compare(&object, &canonical, "", &mut unknown);
+    let unknown: Vec<String> = unknown
+        .into_iter()
+        .map(|path| format!("unknown field \"{path}\""))
+        .collect();
+    match validation {
+        FieldValidation::Strict if !unknown.is_empty() => {
+            let kind = info.kind;
+            let message = format!(
+                "{kind} in version \"{}\" cannot be handled as a {kind}: strict decoding error: {}",
+                info.version,
+                unknown.join(", ")
+            );
+            Err(StatusError::bad_request(message))
+        }
+        FieldValidation::Ignore => Ok((canonical, Vec::new())),
+        _ => Ok((canonical, unknown)),
+    }
+}
+
+fn through<T: DeserializeOwned + Serialize>(
+    info: &ResourceInfo,
+    object: &Value,
+) -> Result<Value, StatusError> {
+    let refuse = |error: serde_json::Error| {
+        let kind = info.kind;
+        StatusError::bad_request(format!(
+            "{kind} in version \"{}\" cannot be handled as a {kind}: {error}",
+            info.version
+        ))
+    };
+    let typed: T = serde_path(object).map_err(refuse)?;
+    serde_json::to_value(typed).map_err(refuse)
+}
+
+fn serde_path<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> {
+    T::deserialize(object)
+}
+
+/// Collects the paths of fields that are in `given` and not in `kept`. What is empty or null
+/// may be dropped without being unknown.
+fn compare(given: &Value, kept: &Value, path: &str, unknown: &mut Vec<String>) {
+    match (given, kept) {
+        (Value::Object(given), Value::Object(kept)) => {
+            for (key, value) in given {
+                let path = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
+                match kept.get(key) {
+                    Some(kept) => compare(value, kept, &path, unknown),
+                    None if is_empty(value) => {}
+                    None => unknown.push(path),
+                }
+            }
+        }
+        (Value::Array(given), Value::Array(kept)) => {
+            for (index, (given, kept)) in given.iter().zip(kept).enumerate() {
+                compare(given, kept, &format!("{path}[{index}]"), unknown);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}

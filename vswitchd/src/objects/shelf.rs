@@ -1,0 +1,101 @@
+//! All objects in memory, and the changes that watches may still ask for. Not thread-safe by
+//! itself; the registry guards it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Resource;
+
+/// Changes that are remembered; a watch that is further behind has to list again.
+const WINDOW: usize = 8192;
+
+/// Where an object is.
+pub(super) type Place = (Resource, String, String);
+
+/// One change: the object before and after it.
+#[derive(Debug, Clone)]
+pub(super) struct Change {
+    pub(super) version: u64,
+    pub(super) place: Place,
+    pub(super) before: Option<Arc<Value>>,
+    pub(super) after: Option<Arc<Value>>,
+}
+
+/// The objects and their recent history.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    objects: BTreeMap<Place, Arc<Value>>,
+    history: VecDeque<Change>,
+    /// Version of the newest change.
+    version: u64,
+    /// Version of the newest change that is no longer remembered.
+    forgotten: u64,
+}
+
+impl Shelf {
+    /// Returns a shelf with these objects and no history.
+    pub(super) fn new(objects: BTreeMap<Place, Arc<Value>>, version: u64) -> Self {
+        Self {
+            objects,
+            history: VecDeque::new(),
+            version,
+            forgotten: version,
+        }
+    }
+
+    pub(super) const fn version(&self) -> u64 {
+        self.version
+    }
+
+    pub(super) fn get(&self, place: &Place) -> Option<&Arc<Value>> {
+        self.objects.get(place)
+    }
+
+    /// Returns the objects of a resource, of one namespace or all.
+    pub(super) fn objects<'a>(
+        &'a self,
+        resource: Resource,
+        namespace: Option<&'a str>,
+    ) -> impl Iterator<Item = (&'a Place, &'a Arc<Value>)> {
+        let from = (
+            resource,
+            namespace.unwrap_or_default().to_owned(),
+            String::new(),
+        );
+        self.objects
+            .range(from..)
+            .take_while(move |((r, ns, _), _)| {
+                *r == resource && namespace.is_none_or(|namespace| namespace == ns)
+            })
+    }
+
+    /// Applies a change whose version is the next one.
+    pub(super) fn apply(&mut self, change: Change) {
+        self.version = change.version;
+        match &change.after {
+            Some(object) => self
+                .objects
+                .insert(change.place.clone(), Arc::clone(object)),
+            None => self.objects.remove(&change.place),
+        };
+        self.history.push_back(change);
+        if self.history.len() > WINDOW
+            && let Some(old) = self.history.pop_front()
+        {
+            self.forgotten = old.version;
+        }
+    }
+
+    /// Returns the changes behind a version; `None` if some of them are forgotten.
+    pub(super) fn changes_since(&self, version: u64) -> Option<impl Iterator<Item = &Change>> {
+        if version < self.forgotten {
+            return None;
+        }
+        let start = self
+            .history
+            .partition_point(|change| change.version <= version);
+        Some(self.history.range(start..))
+    }
+}

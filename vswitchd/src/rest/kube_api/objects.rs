@@ -1,0 +1,312 @@
+//! Get, list, create, update, patch, delete.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path as UrlPath, Query as UrlQuery, State};
+use axum::http::{HeaderMap, Method};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::request::{Path, Query, Shape, Target, body, parse_path, patch, shape};
+use super::{ApiState, respond, table, watch};
+use crate::objects::{
+    DeleteOptions, ObjectList, Registry, ResourceInfo, Scope, StatusError, Written,
+};
+
+/// A request as its parts.
+struct Request {
+    state: ApiState,
+    target: Target,
+    query: Query,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// `/api/v1/…`.
+pub(super) async fn core(
+    State(state): State<ApiState>,
+    UrlPath(rest): UrlPath<String>,
+    UrlQuery(query): UrlQuery<Query>,
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, StatusError> {
+    serve(
+        state,
+        parse_path("", "v1", &rest),
+        query,
+        &method,
+        headers,
+        body,
+    )
+    .await
+}
+
+/// `/apis/{group}/{version}/…`.
+pub(super) async fn group(
+    State(state): State<ApiState>,
+    UrlPath((group, version, rest)): UrlPath<(String, String, String)>,
+    UrlQuery(query): UrlQuery<Query>,
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, StatusError> {
+    serve(
+        state,
+        parse_path(&group, &version, &rest),
+        query,
+        &method,
+        headers,
+        body,
+    )
+    .await
+}
+
+async fn serve(
+    state: ApiState,
+    path: Path,
+    query: Query,
+    method: &Method,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, StatusError> {
+    let target = match path {
+        Path::Target(target) => target,
+        Path::Events if method == Method::GET => return Ok(no_events()),
+        Path::Events | Path::Unknown => return Err(respond::no_such_path().await),
+    };
+    let has_name = target.name.is_some();
+    let request = Request {
+        state,
+        target,
+        query,
+        headers,
+        body,
+    };
+    match (method.as_str(), has_name) {
+        ("GET", true) if !request.query.is_watch() => request.get(),
+        ("GET", false) if !request.query.is_watch() => request.list(),
+        ("GET", _) => request.watch(),
+        ("POST", false) => request.create().await,
+        ("PUT", true) => request.update().await,
+        ("PATCH", true) => request.patch().await,
+        ("DELETE", true) => request.delete().await,
+        ("DELETE", false) => request.delete_collection().await,
+        _ => Err(respond::method_not_allowed()),
+    }
+}
+
+/// Events are never recorded: an empty list.
+fn no_events() -> Response {
+    let list = json!({"kind": "EventList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"},
+        "items": []});
+    Json(list).into_response()
+}
+
+impl Request {
+    fn namespace(&self) -> &str {
+        self.target.namespace.as_deref().unwrap_or_default()
+    }
+
+    fn name(&self) -> &str {
+        self.target.name.as_deref().unwrap_or_default()
+    }
+
+    fn registry(&self) -> &Arc<Registry> {
+        &self.state.registry
+    }
+
+    fn get(&self) -> Result<Response, StatusError> {
+        let info = self.target.info;
+        let object = self
+            .registry()
+            .get(info.resource, self.namespace(), self.name())?;
+        let list = ObjectList {
+            resource_version: version_of(&object),
+            items: vec![Arc::clone(&object)],
+        };
+        Ok(match shape(&self.headers) {
+            Shape::Objects => Json((*object).clone()).into_response(),
+            Shape::Table => {
+                Json(table::of(info, &list, &self.query.include_object)).into_response()
+            }
+            Shape::Metadata => Json(table::metadata_of(&object)).into_response(),
+        })
+    }
+
+    fn list(&self) -> Result<Response, StatusError> {
+        let info = self.target.info;
+        let namespace = self.target.namespace.as_deref();
+        let list = self
+            .registry()
+            .list(info.resource, namespace, &self.query.selection())?;
+        Ok(match shape(&self.headers) {
+            Shape::Objects => Json(list_value(info, &list)).into_response(),
+            Shape::Table => {
+                Json(table::of(info, &list, &self.query.include_object)).into_response()
+            }
+            Shape::Metadata => Json(table::metadata_list(&list)).into_response(),
+        })
+    }
+
+    fn watch(&self) -> Result<Response, StatusError> {
+        let mut query = self.query.clone();
+        if let Some(name) = &self.target.name {
+            query.field_selector = format!("metadata.name={name}");
+        }
+        watch::respond(&self.state, &self.target, &query, shape(&self.headers))
+    }
+
+    async fn create(self) -> Result<Response, StatusError> {
+        if self.target.info.scope == Scope::Namespaced && self.target.namespace.is_none() {
+            return Err(respond::method_not_allowed());
+        }
+        let object = body(&self.headers, &self.body)?;
+        let options = self.query.write_options(false)?;
+        self.write(move |registry, target| {
+            let namespace = target.namespace.unwrap_or_default();
+            registry.create(target.info.resource, &namespace, object, options)
+        })
+        .await
+    }
+
+    async fn update(self) -> Result<Response, StatusError> {
+        let object = body(&self.headers, &self.body)?;
+        let options = self.query.write_options(self.target.is_status)?;
+        self.write(move |registry, target| {
+            let (namespace, name) = ends(target.namespace, target.name);
+            registry.update(target.info.resource, &namespace, &name, object, options)
+        })
+        .await
+    }
+
+    async fn patch(self) -> Result<Response, StatusError> {
+        let (kind, patch) = patch(&self.headers, &self.body)?;
+        let options = self.query.write_options(self.target.is_status)?;
+        self.write(move |registry, target| {
+            let (namespace, name) = ends(target.namespace, target.name);
+            registry.patch(
+                target.info.resource,
+                &namespace,
+                &name,
+                kind,
+                &patch,
+                options,
+            )
+        })
+        .await
+    }
+
+    /// Runs a write off the runtime, and waits until it is in force.
+    async fn write(
+        self,
+        write: impl FnOnce(&Registry, Target) -> Result<Written, StatusError> + Send + 'static,
+    ) -> Result<Response, StatusError> {
+        let (registry, target) = (Arc::clone(self.registry()), self.target.clone());
+        let written = blocking(move || write(&registry, target)).await?;
+        self.in_force().await;
+        Ok(respond::written(&written))
+    }
+
+    async fn delete(self) -> Result<Response, StatusError> {
+        let options = self.delete_options()?;
+        let (registry, target) = (Arc::clone(self.registry()), self.target.clone());
+        let object = blocking(move || {
+            let (namespace, name) = ends(target.namespace, target.name);
+            registry.delete(target.info.resource, &namespace, &name, &options)
+        })
+        .await?;
+        self.in_force().await;
+        Ok(respond::deleted(self.target.info, &object))
+    }
+
+    async fn delete_collection(self) -> Result<Response, StatusError> {
+        let info = self.target.info;
+        let (registry, namespace) = (Arc::clone(self.registry()), self.target.namespace.clone());
+        let (selection, dry_run) = (self.query.selection(), self.query.is_dry_run());
+        let list = blocking(move || {
+            let list = registry.list(info.resource, namespace.as_deref(), &selection)?;
+            for object in &list.items {
+                let metadata = &object["metadata"];
+                let text = |field: &str| metadata[field].as_str().unwrap_or_default();
+                let options = DeleteOptions {
+                    dry_run,
+                    ..DeleteOptions::default()
+                };
+                match registry.delete(info.resource, text("namespace"), text("name"), &options) {
+                    // Somebody else was quicker.
+                    Err(error) if error.code == 404 => {}
+                    other => drop(other?),
+                }
+            }
+            Ok(list)
+        })
+        .await?;
+        self.in_force().await;
+        Ok(Json(list_value(info, &list)).into_response())
+    }
+
+    /// DeleteOptions come in the body; without one there are none.
+    fn delete_options(&self) -> Result<DeleteOptions, StatusError> {
+        let mut options = DeleteOptions {
+            dry_run: self.query.is_dry_run(),
+            ..DeleteOptions::default()
+        };
+        if !self.body.is_empty() {
+            let given = body(&self.headers, &self.body)?;
+            let text = |field: &str| given["preconditions"][field].as_str().map(str::to_owned);
+            options.uid = text("uid");
+            options.resource_version = text("resourceVersion");
+            options.dry_run |= given["dryRun"]
+                .as_array()
+                .is_some_and(|all| !all.is_empty());
+        }
+        Ok(options)
+    }
+
+    async fn in_force(&self) {
+        if let Some(after_write) = &self.state.hooks.after_write {
+            after_write(self.registry().current_version()).await;
+        }
+    }
+}
+
+fn ends(namespace: Option<String>, name: Option<String>) -> (String, String) {
+    (namespace.unwrap_or_default(), name.unwrap_or_default())
+}
+
+async fn blocking<T: Send + 'static>(
+    write: impl FnOnce() -> Result<T, StatusError> + Send + 'static,
+) -> Result<T, StatusError> {
+    match tokio::task::spawn_blocking(write).await {
+        Ok(result) => result,
+        Err(error) => Err(StatusError::internal(&error)),
+    }
+}
+
+/// Returns the version of an object.
+pub(super) fn version_of(object: &Value) -> u64 {
+    let text = object["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap_or_default();
+    text.parse().unwrap_or(0)
+}
+
+fn list_value(info: &ResourceInfo, list: &ObjectList) -> Value {
+    let items = list.items.iter().map(|item| {
+        let mut item = (**item).clone();
+        // As the API server lists typed objects: kind and version stand at the list.
+        if let Some(item) = item.as_object_mut() {
+            item.remove("kind");
+            item.remove("apiVersion");
+        }
+        item
+    });
+    json!({
+        "kind": format!("{}List", info.kind), "apiVersion": info.api_version(),
+        "metadata": {"resourceVersion": list.resource_version.to_string()},
+        "items": items.collect::<Vec<_>>(),
+    })
+}

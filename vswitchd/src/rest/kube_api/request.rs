@@ -1,0 +1,307 @@
+//! What a request is about: path, query, headers, body.
+
+use axum::http::{HeaderMap, header};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::respond::unsupported_media;
+use crate::objects::{
+    FieldValidation, PatchKind, RESOURCES, ResourceInfo, Scope, Selection, StatusError,
+    WriteOptions,
+};
+
+/// What a path names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) info: &'static ResourceInfo,
+    /// `None` for cluster-scoped resources and for all namespaces.
+    pub(super) namespace: Option<String>,
+    /// `None` for the collection.
+    pub(super) name: Option<String>,
+    pub(super) is_status: bool,
+}
+
+/// A path below a group and version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Path {
+    Target(Target),
+    /// `events`, which describe asks for and which are never recorded.
+    Events,
+    Unknown,
+}
+
+/// Takes a path apart; `rest` is what follows the version.
+pub(super) fn parse_path(group: &str, version: &str, rest: &str) -> Path {
+    let parts: Vec<&str> = rest.trim_end_matches('/').split('/').collect();
+    let (namespace, parts) = match parts.as_slice() {
+        ["namespaces", namespace, plural, rest @ ..] if *plural != "status" => {
+            (Some((*namespace).to_owned()), [&[*plural], rest].concat())
+        }
+        all => (None, all.to_vec()),
+    };
+    let Some(plural) = parts.first() else {
+        return Path::Unknown;
+    };
+    if *plural == "events" && matches!(group, "" | "events.k8s.io") {
+        return Path::Events;
+    }
+    let known = |info: &&ResourceInfo| {
+        info.group == group && info.version == version && info.plural == *plural
+    };
+    let Some(info) = RESOURCES.iter().find(known) else {
+        return Path::Unknown;
+    };
+    let (name, is_status) = match parts.get(1..).unwrap_or_default() {
+        [] => (None, false),
+        [name] => (Some((*name).to_owned()), false),
+        [name, "status"] if info.has_status => (Some((*name).to_owned()), true),
+        _ => return Path::Unknown,
+    };
+    let namespaced = info.scope == Scope::Namespaced;
+    // One object of a namespaced resource is only there in its namespace.
+    if namespace.is_some() != namespaced && (namespace.is_some() || name.is_some()) {
+        return Path::Unknown;
+    }
+    Path::Target(Target {
+        info,
+        namespace,
+        name,
+        is_status,
+    })
+}
+
+/// Query parameters; unknown ones are ignored, as the API server does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Query {
+    pub(super) label_selector: String,
+    pub(super) field_selector: String,
+    resource_version: String,
+    watch: String,
+    allow_watch_bookmarks: String,
+    send_initial_events: String,
+    pub(super) timeout_seconds: Option<u64>,
+    field_validation: String,
+    dry_run: String,
+    pub(super) include_object: String,
+}
+
+fn is_true(text: &str) -> bool {
+    matches!(text, "1" | "true" | "True")
+}
+
+impl Query {
+    pub(super) fn selection(&self) -> Selection {
+        Selection {
+            label_selector: self.label_selector.clone(),
+            field_selector: self.field_selector.clone(),
+        }
+    }
+
+    pub(super) fn is_watch(&self) -> bool {
+        is_true(&self.watch)
+    }
+
+    pub(super) fn wants_bookmarks(&self) -> bool {
+        is_true(&self.allow_watch_bookmarks)
+    }
+
+    pub(super) fn wants_initial_events(&self) -> bool {
+        is_true(&self.send_initial_events)
+    }
+
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.dry_run == "All"
+    }
+
+    /// Returns the version a watch begins behind.
+    pub(super) fn version(&self) -> Result<Option<u64>, StatusError> {
+        if self.resource_version.is_empty() {
+            return Ok(None);
+        }
+        let parsed = self.resource_version.parse().map(Some);
+        parsed.map_err(|_| {
+            let text = &self.resource_version;
+            StatusError::bad_request(format!("resourceVersion: Invalid value: {text:?}"))
+        })
+    }
+
+    pub(super) fn write_options(&self, is_status: bool) -> Result<WriteOptions, StatusError> {
+        let field_validation = match self.field_validation.as_str() {
+            "" | "Warn" => FieldValidation::Warn,
+            "Strict" => FieldValidation::Strict,
+            "Ignore" => FieldValidation::Ignore,
+            other => {
+                let message = format!("fieldValidation: Unsupported value: {other:?}");
+                return Err(StatusError::bad_request(message));
+            }
+        };
+        Ok(WriteOptions {
+            field_validation,
+            dry_run: self.is_dry_run(),
+            status: is_status,
+        })
+    }
+}
+
+/// How the answer is to be shaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    Objects,
+    /// meta.k8s.io Table.
+    Table,
+    /// meta.k8s.io PartialObjectMetadata.
+    Metadata,
+}
+
+/// Chooses the first shape of the Accept header that is served.
+pub(super) fn shape(headers: &HeaderMap) -> Shape {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    for choice in accept.unwrap_or_default().split(',') {
+        let parameters: Vec<&str> = choice.split(';').map(str::trim).collect();
+        let media = parameters.first().copied().unwrap_or_default();
+        if !matches!(media, "application/json" | "*/*" | "application/*" | "") {
+            continue;
+        }
+        let transform = parameters.iter().find_map(|p| p.strip_prefix("as="));
+        match transform {
+            None => return Shape::Objects,
+            Some("Table") => return Shape::Table,
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList") => return Shape::Metadata,
+            Some(_) => {}
+        }
+    }
+    Shape::Objects
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    value
+        .and_then(|value| value.split(';').next())
+        .unwrap_or_default()
+        .trim()
+}
+
+/// Decodes a body by its Content-Type.
+pub(super) fn body(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, StatusError> {
+    match content_type(headers) {
+        "" | "application/json" => json_body(bytes),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => yaml_body(bytes),
+        other => Err(unsupported_media(other)),
+    }
+}
+
+fn json_body(bytes: &[u8]) -> Result<Value, StatusError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| StatusError::bad_request(format!("the body is not JSON: {error}")))
+}
+
+fn yaml_body(bytes: &[u8]) -> Result<Value, StatusError> {
+    let refuse = |error: &dyn std::fmt::Display| {
+        StatusError::bad_request(format!("the body is not YAML: {error}"))
+    };
+    let text = std::str::from_utf8(bytes).map_err(|error| refuse(&error))?;
+    serde_saphyr::from_str(text).map_err(|error| refuse(&error))
+}
+
+/// Decodes a patch; its Content-Type says which kind it is.
+pub(super) fn patch(headers: &HeaderMap, bytes: &[u8]) -> Result<(PatchKind, Value), StatusError> {
+    let (kind, is_yaml) = match content_type(headers) {
+        "application/json-patch+json" => (PatchKind::Json, false),
+        "application/merge-patch+json" => (PatchKind::Merge, false),
+        "application/strategic-merge-patch+json" => (PatchKind::StrategicMerge, false),
+        "application/apply-patch+yaml" => (PatchKind::Apply, true),
+        other => return Err(unsupported_media(other)),
+    };
+    let value = if is_yaml {
+        yaml_body(bytes)
+    } else {
+        json_body(bytes)
+    }?;
+    Ok((kind, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+    use crate::objects::Resource;
+
+    fn target(group: &str, rest: &str) -> Option<(Resource, Option<String>, Option<String>, bool)> {
+        match parse_path(group, "v1", rest) {
+            Path::Target(t) => Some((t.info.resource, t.namespace, t.name, t.is_status)),
+            _ => None,
+        }
+    }
+
+    fn text(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn paths_name_collections_objects_and_statuses() {
+        let pod = Resource::Pod;
+        assert_eq!(target("", "pods"), Some((pod, None, None, false)));
+        assert_eq!(
+            target("", "namespaces/a/pods"),
+            Some((pod, text("a"), None, false))
+        );
+        assert_eq!(
+            target("", "namespaces/a/pods/b"),
+            Some((pod, text("a"), text("b"), false))
+        );
+        assert_eq!(
+            target("", "namespaces/a/pods/b/status"),
+            Some((pod, text("a"), text("b"), true))
+        );
+        let namespace = Resource::Namespace;
+        assert_eq!(
+            target("", "namespaces/a"),
+            Some((namespace, None, text("a"), false))
+        );
+        assert_eq!(
+            target("", "namespaces/a/status"),
+            Some((namespace, None, text("a"), true))
+        );
+        let policy = Resource::NetworkPolicy;
+        let found = target("networking.k8s.io", "namespaces/a/networkpolicies/b");
+        assert_eq!(found, Some((policy, text("a"), text("b"), false)));
+    }
+
+    #[test]
+    fn paths_that_name_nothing_are_unknown() {
+        for (group, rest) in [
+            ("", "deployments"),
+            ("", "pods/b"),
+            ("", "namespaces/a/nodes"),
+            ("", "namespaces/a/pods/b/log"),
+            ("apps", "pods"),
+            ("networking.k8s.io", "namespaces/a/networkpolicies/b/status"),
+        ] {
+            assert_eq!(target(group, rest), None, "{group} {rest}");
+        }
+        assert_eq!(parse_path("", "v1", "namespaces/a/events"), Path::Events);
+    }
+
+    #[test]
+    fn the_first_served_shape_of_accept_wins() {
+        let shape_of = |accept: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            shape(&headers)
+        };
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+        assert_eq!(shape_of(table), Shape::Table);
+        assert_eq!(
+            shape_of("application/vnd.kubernetes.protobuf,application/json"),
+            Shape::Objects
+        );
+        assert_eq!(shape_of("*/*"), Shape::Objects);
+        assert_eq!(shape(&HeaderMap::new()), Shape::Objects);
+    }
+}

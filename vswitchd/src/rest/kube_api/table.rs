@@ -1,0 +1,287 @@
+//! Tables as kubectl prints them: the API server's columns of each kind.
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::objects::{ObjectList, Resource, ResourceInfo};
+
+/// A column: name, type, whether only `-o wide` shows it.
+type Column = (&'static str, &'static str, bool);
+
+const fn columns(resource: Resource) -> &'static [Column] {
+    match resource {
+        Resource::Namespace => &[
+            ("Name", "string", false),
+            ("Status", "string", false),
+            ("Age", "string", false),
+        ],
+        Resource::Pod => &[
+            ("Name", "string", false),
+            ("Ready", "string", false),
+            ("Status", "string", false),
+            ("Restarts", "string", false),
+            ("Age", "string", false),
+            ("IP", "string", true),
+            ("Node", "string", true),
+            ("Nominated Node", "string", true),
+            ("Readiness Gates", "string", true),
+        ],
+        Resource::Node => &[
+            ("Name", "string", false),
+            ("Status", "string", false),
+            ("Roles", "string", false),
+            ("Age", "string", false),
+            ("Version", "string", false),
+            ("Internal-IP", "string", true),
+        ],
+        Resource::Service => &[
+            ("Name", "string", false),
+            ("Type", "string", false),
+            ("Cluster-IP", "string", false),
+            ("External-IP", "string", false),
+            ("Port(s)", "string", false),
+            ("Age", "string", false),
+            ("Selector", "string", true),
+        ],
+        Resource::EndpointSlice => &[
+            ("Name", "string", false),
+            ("AddressType", "string", false),
+            ("Ports", "string", false),
+            ("Endpoints", "string", false),
+            ("Age", "string", false),
+        ],
+        Resource::NetworkPolicy => &[
+            ("Name", "string", false),
+            ("Pod-Selector", "string", false),
+            ("Age", "string", false),
+        ],
+    }
+}
+
+/// Returns a meta.k8s.io/v1 Table of the objects.
+pub(super) fn of(info: &ResourceInfo, list: &ObjectList, include_object: &str) -> Value {
+    let definitions: Vec<Value> = columns(info.resource)
+        .iter()
+        .map(|(name, kind, wide)| {
+            json!({"name": name, "type": kind, "format": if *name == "Name" { "name" } else { "" },
+                "description": "", "priority": i32::from(*wide)})
+        })
+        .collect();
+    let rows: Vec<Value> = list
+        .items
+        .iter()
+        .map(|object| {
+            let included = match include_object {
+                "None" => Value::Null,
+                "Object" => (**object).clone(),
+                _ => metadata_of(object),
+            };
+            json!({"cells": cells(info.resource, object), "object": included})
+        })
+        .collect();
+    json!({
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"resourceVersion": list.resource_version.to_string()},
+        "columnDefinitions": definitions, "rows": rows,
+    })
+}
+
+/// Returns a PartialObjectMetadata.
+pub(super) fn metadata_of(object: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+        "metadata": object["metadata"]})
+}
+
+/// Returns a PartialObjectMetadataList.
+pub(super) fn metadata_list(list: &ObjectList) -> Value {
+    let items: Vec<Value> = list
+        .items
+        .iter()
+        .map(|object| metadata_of(object))
+        .collect();
+    json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"resourceVersion": list.resource_version.to_string()}, "items": items})
+}
+
+fn cells(resource: Resource, object: &Value) -> Vec<String> {
+    let name = text(&object["metadata"]["name"]);
+    let (spec, status) = (&object["spec"], &object["status"]);
+    let age = age(&object["metadata"]["creationTimestamp"]);
+    match resource {
+        Resource::Namespace => vec![name, text(&status["phase"]), age],
+        Resource::Pod => {
+            let containers = spec["containers"].as_array().map_or(0, Vec::len);
+            let ready = if is_ready(status) { containers } else { 0 };
+            let phase = if object["metadata"]["deletionTimestamp"].is_null() {
+                text(&status["phase"])
+            } else {
+                "Terminating".to_owned()
+            };
+            let none = || "<none>".to_owned();
+            let (ip, node) = (text(&status["podIP"]), text(&spec["nodeName"]));
+            vec![
+                name,
+                format!("{ready}/{containers}"),
+                phase,
+                "0".to_owned(),
+                age,
+                ip,
+                node,
+                none(),
+                none(),
+            ]
+        }
+        Resource::Node => {
+            let state = if is_ready(status) { "Ready" } else { "Unknown" };
+            let version = text(&status["nodeInfo"]["kubeletVersion"]);
+            let addresses = status["addresses"].as_array().into_iter().flatten();
+            let mut addresses = addresses.filter(|address| address["type"] == "InternalIP");
+            let address = addresses
+                .next()
+                .map_or(text(&Value::Null), |a| text(&a["address"]));
+            vec![
+                name,
+                state.to_owned(),
+                "<none>".to_owned(),
+                age,
+                version,
+                address,
+            ]
+        }
+        Resource::Service => vec![
+            name,
+            text(&spec["type"]),
+            text(&spec["clusterIP"]),
+            joined(&spec["externalIPs"], |ip| text(ip)),
+            joined(&spec["ports"], |port| {
+                format!("{}/{}", port["port"], text(&port["protocol"]))
+            }),
+            age,
+            pairs(&spec["selector"]),
+        ],
+        Resource::EndpointSlice => vec![
+            name,
+            text(&object["addressType"]),
+            joined(&object["ports"], |port| port["port"].to_string()),
+            joined(&object["endpoints"], |endpoint| {
+                joined(&endpoint["addresses"], |ip| text(ip))
+            }),
+            age,
+        ],
+        Resource::NetworkPolicy => vec![name, selector(&spec["podSelector"]), age],
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or("<none>").to_owned()
+}
+
+fn joined(list: &Value, each: impl Fn(&Value) -> String) -> String {
+    match list.as_array() {
+        Some(items) if !items.is_empty() => items.iter().map(each).collect::<Vec<_>>().join(","),
+        _ => "<none>".to_owned(),
+    }
+}
+
+fn pairs(map: &Value) -> String {
+    match map.as_object() {
+        Some(map) if !map.is_empty() => {
+            let pairs: Vec<String> = map
+                .iter()
+                .map(|(k, v)| format!("{k}={}", text(v)))
+                .collect();
+            pairs.join(",")
+        }
+        _ => "<none>".to_owned(),
+    }
+}
+
+/// As metav1.FormatLabelSelector writes it.
+fn selector(selector: &Value) -> String {
+    let mut parts = Vec::new();
+    if selector["matchLabels"]
+        .as_object()
+        .is_some_and(|labels| !labels.is_empty())
+    {
+        parts.push(pairs(&selector["matchLabels"]));
+    }
+    for expression in selector["matchExpressions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        let key = text(&expression["key"]);
+        let values = joined(&expression["values"], |value| text(value));
+        parts.push(match expression["operator"].as_str() {
+            Some("In") => format!("{key} in ({values})"),
+            Some("NotIn") => format!("{key} notin ({values})"),
+            Some("DoesNotExist") => format!("!{key}"),
+            _ => key,
+        });
+    }
+    if parts.is_empty() {
+        "<none>".to_owned()
+    } else {
+        parts.join(",")
+    }
+}
+
+fn is_ready(status: &Value) -> bool {
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    conditions
+        .into_iter()
+        .any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+/// Time since then, as kubectl writes it (duration.HumanDuration).
+fn age(created: &Value) -> String {
+    let Some(created) = created
+        .as_str()
+        .and_then(|text| text.parse::<Timestamp>().ok())
+    else {
+        return "<unknown>".to_owned();
+    };
+    let now = i64::try_from(clock::unix_seconds()).unwrap_or(i64::MAX);
+    let seconds = now.saturating_sub(created.as_second()).max(0);
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..600 => with_rest(minutes, "m", seconds % 60, "s"),
+        600..10_800 => format!("{minutes}m"),
+        10_800..28_800 => with_rest(hours, "h", minutes % 60, "m"),
+        28_800..172_800 => format!("{hours}h"),
+        172_800..691_200 => with_rest(days, "d", hours % 24, "h"),
+        691_200..63_072_000 => format!("{days}d"),
+        _ => with_rest(days / 365, "y", days % 365, "d"),
+    }
+}
+
+fn with_rest(whole: i64, unit: &str, rest: i64, rest_unit: &str) -> String {
+    if rest == 0 {
+        format!("{whole}{unit}")
+    } else {
+        format!("{whole}{unit}{rest}{rest_unit}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_cell_for_each_column() {
+        for info in &crate::objects::RESOURCES {
+            let cells = cells(info.resource, &json!({}));
+            assert_eq!(cells.len(), columns(info.resource).len(), "{}", info.kind);
+        }
+    }
+
+    #[test]
+    fn selectors_are_written_as_kubectl_writes_them() {
+        assert_eq!(selector(&json!({})), "<none>");
+        let both = json!({"matchLabels": {"a": "1"}, "matchExpressions": [
+            {"key": "b", "operator": "In", "values": ["x", "y"]}, {"key": "c", "operator": "DoesNotExist"}]});
+        assert_eq!(selector(&both), "a=1,b in (x,y),!c");
+    }
+}

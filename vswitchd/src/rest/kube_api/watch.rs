@@ -1,0 +1,132 @@
+//! Watches: a line of JSON an event, until the time is over, the client gone or the daemon stopping.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde_json::{Value, json};
+use tokio::time::{Instant, Interval, interval_at, sleep_until};
+
+use super::objects::version_of;
+use super::request::{Query, Shape, Target};
+use super::{ApiState, table};
+use crate::objects::{ObjectList, ResourceInfo, StatusError, Watch, WatchEvent, WatchOptions};
+
+/// Length of a watch that asks for none.
+const DEFAULT_SECONDS: u64 = 1800;
+
+/// How often an idle watch gets a bookmark.
+const BOOKMARKS_EVERY: Duration = Duration::from_secs(60);
+
+/// What a running watch holds.
+struct Running {
+    watch: Watch,
+    info: &'static ResourceInfo,
+    shape: Shape,
+    include_object: String,
+    end: Instant,
+    bookmarks: Option<Interval>,
+    stop: tokio::sync::watch::Receiver<bool>,
+    is_over: bool,
+}
+
+/// Starts a watch.
+pub(super) fn respond(
+    state: &ApiState,
+    target: &Target,
+    query: &Query,
+    shape: Shape,
+) -> Result<Response, StatusError> {
+    let options = WatchOptions {
+        selection: query.selection(),
+        resource_version: query.version()?,
+        send_initial_events: query.wants_initial_events(),
+    };
+    let namespace = target.namespace.as_deref();
+    let watch = state
+        .registry
+        .watch(target.info.resource, namespace, &options)?;
+    let start = now();
+    let running = Running {
+        watch,
+        info: target.info,
+        shape,
+        include_object: query.include_object.clone(),
+        end: start + Duration::from_secs(query.timeout_seconds.unwrap_or(DEFAULT_SECONDS)),
+        bookmarks: query
+            .wants_bookmarks()
+            .then(|| interval_at(start + BOOKMARKS_EVERY, BOOKMARKS_EVERY)),
+        stop: state.hooks.stop.clone(),
+        is_over: false,
+    };
+    let lines = stream::unfold(running, async |mut running| {
+        let line = running.next_line().await?;
+        Some((Ok::<_, Infallible>(line), running))
+    });
+    Ok((
+        [(CONTENT_TYPE, "application/json")],
+        Body::from_stream(lines),
+    )
+        .into_response())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tokio's timers run on tokio's clock"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+impl Running {
+    async fn next_line(&mut self) -> Option<String> {
+        if self.is_over {
+            return None;
+        }
+        let event = tokio::select! {
+            event = self.watch.next() => event?,
+            () = tick(self.bookmarks.as_mut()) => self.watch.bookmark(),
+            () = sleep_until(self.end) => return None,
+            // An error means that the daemon is gone: the watch ends as well.
+            _ = self.stop.wait_for(|stopped| *stopped) => return None,
+        };
+        let (kind, object) = match event {
+            WatchEvent::Added(object) => ("ADDED", self.shaped(&object)),
+            WatchEvent::Modified(object) => ("MODIFIED", self.shaped(&object)),
+            WatchEvent::Deleted(object) => ("DELETED", self.shaped(&object)),
+            WatchEvent::Bookmark(object) => ("BOOKMARK", (*object).clone()),
+            WatchEvent::Error(status) => {
+                self.is_over = true;
+                ("ERROR", status.to_value())
+            }
+        };
+        Some(format!("{}\n", json!({"type": kind, "object": object})))
+    }
+
+    fn shaped(&self, object: &std::sync::Arc<Value>) -> Value {
+        match self.shape {
+            Shape::Objects => (**object).clone(),
+            Shape::Metadata => table::metadata_of(object),
+            Shape::Table => {
+                let list = ObjectList {
+                    resource_version: version_of(object),
+                    items: vec![std::sync::Arc::clone(object)],
+                };
+                table::of(self.info, &list, &self.include_object)
+            }
+        }
+    }
+}
+
+/// Waits for the next bookmark; for ever if there are none.
+async fn tick(bookmarks: Option<&mut Interval>) {
+    match bookmarks {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
