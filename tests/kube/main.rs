@@ -161,7 +161,8 @@ fn kubectl_shows_describes_annotates_edits_and_lists_resources() {
             "jsonpath={.spec.ingress[0].ports[0].port}",
         ]);
         assert_eq!(port, "8080", "{version}");
-        kubectl.run(&["create", "namespace", "shop"]);
+        let shop = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n";
+        kubectl.with_input(&["create", "-f", "-"], shop).unwrap();
         let label = kubectl.run(&["get", "ns", "shop", "-o", "jsonpath={.metadata.labels}"]);
         assert!(label.contains("kubernetes.io/metadata.name"), "{label}");
         kubectl.run(&["delete", "namespace", "shop"]);

@@ -52,7 +52,7 @@ fn a_new_policy_cuts_an_established_connection_and_its_removal_lets_it_go_on() {
     let mut listener = server
         .netns
         .command("busybox")
-        .args(["nc", "-lk", "-p", "80", "-e", "busybox", "cat"])
+        .args(["nc", "-l", "-p", "80", "-e", "/bin/cat"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()

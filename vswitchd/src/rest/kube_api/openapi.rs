@@ -15,8 +15,8 @@ use crate::objects::{RESOURCES, ResourceInfo, Scope, StatusError};
 /// `GET /openapi/v2`: an empty document, which in protobuf has no byte at all. Clients of the
 /// time before version 3 then skip their own validation.
 pub(super) async fn version_2() -> Response {
-    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-    ([(CONTENT_TYPE, PROTOBUF)], "").into_response()
+    // The name that clients ask for it by is no media type that their own parser takes.
+    ([(CONTENT_TYPE, "application/octet-stream")], "").into_response()
 }
 
 /// `GET /openapi/v3`: where the documents are.
