@@ -18,6 +18,7 @@ use vswitch_api::{IfName, MacAddr};
 use super::netlink::{self, Link, NewVeth, Session};
 use super::{NetlinkError, NftError, Shield, SysctlError, names, sysctl};
 use crate::netns::{NetnsError, NetnsFile};
+use crate::port::{UNDESCRIBED_FEATURES, disable_features};
 
 /// A veth pair as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -247,6 +248,7 @@ pub fn create_veth(spec: &VethSpec, shield: &Shield) -> Result<(), VethError> {
         }
     })?;
     let host_end = netlink::in_host(async |host: Session| add_pair(&host, spec, &netns).await)?;
+    disable_undescribed_features(spec, &netns);
     let configured = configure_host_end(&host_end, spec, shield)
         .and_then(|()| configure_container_end(spec, &netns));
     if configured.is_err()
@@ -287,6 +289,19 @@ fn vanished(ifname: &IfName) -> NetlinkError {
         operation: "find link just made",
         object: ifname.to_string(),
         source,
+    }
+}
+
+/// Comes before the container's end is up. Most pods use neither tunnels nor SCTP: those that do
+/// not lose nothing by a failure, so it fails no attachment.
+fn disable_undescribed_features(spec: &VethSpec, netns: &NetnsFile) {
+    if let Err(error) = disable_features(&spec.ifname, Some(netns), &UNDESCRIBED_FEATURES) {
+        tracing::warn!(
+            ifname = %spec.ifname,
+            netns = %spec.netns.display(),
+            error = &error as &dyn std::error::Error,
+            "tunnels and SCTP inside the container may be slow or fail"
+        );
     }
 }
 

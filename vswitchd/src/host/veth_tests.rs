@@ -78,6 +78,24 @@ fn both_ends_are_configured_as_specified() {
     });
 }
 
+#[test]
+fn container_leaves_nothing_to_its_veth_that_the_switch_cannot_be_told() {
+    in_new_netns(|| {
+        let pod = Pod::new();
+        let spec = spec_for(&pod);
+        create_veth(&spec, &shield()).unwrap();
+        let inside = pod.run("ethtool -k eth0").unwrap();
+        for feature in crate::port::UNDESCRIBED_FEATURES {
+            assert!(inside.contains(&format!("{feature}: off\n")), "{inside}");
+        }
+        assert!(
+            inside.contains("tx-tcp-segmentation: on\n")
+                && inside.contains("tx-checksum-ip-generic: on\n"),
+            "super-frames and partial checksums are what makes a veth fast: {inside}"
+        );
+    });
+}
+
 /// Polls for half a second; duplicate address detection takes one to two.
 fn soon(mut holds: impl FnMut() -> bool) -> bool {
     (0..25).any(|_| {

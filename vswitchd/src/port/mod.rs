@@ -10,6 +10,7 @@
 
 mod counters;
 mod fault;
+mod features;
 mod link;
 mod mirror;
 mod sys;
@@ -30,6 +31,7 @@ use vswitch_datapath::packet::Frame;
 
 pub use counters::{PortCounters, PortStats};
 pub use fault::{PortFault, Sent};
+pub use features::{UNDESCRIBED_FEATURES, disable_features};
 pub use link::LinkState;
 pub use mirror::open_mirror;
 pub use tap::{TapConfig, TapOffloads, TapPort, open_tap, remove_tap};
@@ -149,6 +151,16 @@ pub enum PortError {
         ifname: IfName,
         /// The name it has.
         actual: String,
+    },
+    /// The offload features could not be read or set.
+    #[error("switch features of {ifname} off: {step}")]
+    Features {
+        /// The device.
+        ifname: IfName,
+        /// The system call that failed.
+        step: &'static str,
+        /// Why.
+        source: io::Error,
     },
     /// The namespace could not be entered.
     #[error("open {ifname} in its network namespace")]

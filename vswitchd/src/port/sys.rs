@@ -2,7 +2,7 @@
 //!
 //! The only module of `port` with unsafe code. Every function takes descriptors by reference, so
 //! they are open for the call, and hands out safe types. Constants that libc lacks are from
-//! `linux/if_packet.h`.
+//! `linux/if_packet.h` and `linux/ethtool.h`.
 
 use std::ffi::{CStr, c_char, c_int, c_uint};
 use std::fs::OpenOptions;
@@ -29,6 +29,13 @@ const PACKET_IGNORE_OUTGOING: c_int = 23;
 const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
 const TP_STATUS_VLAN_TPID_VALID: u32 = 1 << 6;
 const ETH_P_8021Q: u16 = 0x8100;
+// From linux/ethtool.h and linux/sockios.h.
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
+const ETHTOOL_GSTRINGS: u32 = 0x1b;
+const ETHTOOL_GSSET_INFO: u32 = 0x37;
+const ETHTOOL_SFEATURES: u32 = 0x3b;
+const ETH_SS_FEATURES: u32 = 4;
+const ETH_GSTRING_LEN: usize = 32;
 
 /// Socket buffers per port: about 60 super-frames (a 64 KiB frame is charged some 130 KB), the
 /// kernel doubles the value. A limit, not a reservation.
@@ -458,4 +465,54 @@ pub(super) fn if_is_up(socket: &impl AsFd, name: &str) -> io::Result<bool> {
     // SAFETY: SIOCGIFFLAGS filled this member; every bit pattern is a number.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     Ok(c_int::from(flags) & libc::IFF_UP != 0)
+}
+
+// ---- offload features ----
+
+/// Runs an ethtool command on the structure that `words` holds.
+///
+/// # Safety
+///
+/// `words` must be as large as everything that the kernel reads and writes for the command in
+/// its first word.
+unsafe fn ethtool(socket: &OwnedFd, name: &str, words: &mut [u32]) -> io::Result<()> {
+    let mut request = ifreq(name)?;
+    request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
+    ifreq_ioctl(socket, SIOCETHTOOL, &mut request)
+}
+
+/// Returns the names of all features that the kernel knows; the position is the bit.
+pub(super) fn feature_names(socket: &OwnedFd, name: &str) -> Result<Vec<String>, StepError> {
+    // struct ethtool_sset_info: cmd, reserved, a 64-bit mask of string sets, one length.
+    let mut info = [ETHTOOL_GSSET_INFO, 0, 1 << ETH_SS_FEATURES, 0, 0];
+    // SAFETY: the mask has one bit, so the kernel writes one length at most: five words.
+    unsafe { ethtool(socket, name, &mut info) }.map_err(|error| ("ETHTOOL_GSSET_INFO", error))?;
+    let count = info[4] as usize;
+    // struct ethtool_gstrings: cmd, string set, length, strings.
+    let mut strings = vec![0; 3 + count * ETH_GSTRING_LEN / size_of::<u32>()];
+    strings[..3].copy_from_slice(&[ETHTOOL_GSTRINGS, ETH_SS_FEATURES, info[4]]);
+    // SAFETY: there is room for the strings that the kernel has just counted; their number is
+    // constant while it runs.
+    unsafe { ethtool(socket, name, &mut strings) }.map_err(|error| ("ETHTOOL_GSTRINGS", error))?;
+    let bytes: Vec<u8> = strings[3..].iter().flat_map(|w| w.to_ne_bytes()).collect();
+    let text = |bytes: &[u8]| {
+        let end = bytes.iter().position(|byte| *byte == 0);
+        String::from_utf8_lossy(&bytes[..end.unwrap_or(bytes.len())]).into_owned()
+    };
+    Ok(bytes.chunks_exact(ETH_GSTRING_LEN).map(text).collect())
+}
+
+/// Switches off the features whose bit is set; `bits` has one for each of [`feature_names`].
+pub(super) fn clear_features(socket: &OwnedFd, name: &str, bits: &[bool]) -> Result<(), StepError> {
+    let blocks = bits.chunks(32).map(|block| {
+        let set = block.iter().enumerate().filter(|(_, bit)| **bit);
+        set.fold(0_u32, |mask, (at, _)| mask | 1 << at)
+    });
+    // struct ethtool_sfeatures: cmd, blocks, and for each block what to change and to what.
+    let length = u32::try_from(blocks.len()).unwrap_or_default();
+    let mut words = vec![ETHTOOL_SFEATURES, length];
+    words.extend(blocks.flat_map(|valid| [valid, 0]));
+    // SAFETY: the kernel reads as many blocks as the second word says, if it is the number it
+    // has itself, and writes nothing behind them.
+    unsafe { ethtool(socket, name, &mut words) }.map_err(|error| ("ETHTOOL_SFEATURES", error))
 }

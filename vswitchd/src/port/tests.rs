@@ -242,6 +242,31 @@ fn a_missing_interface_is_a_clear_error() {
     assert!(matches!(err, PortError::FindInterface { .. }), "{err}");
 }
 
+fn features(net: &Sandbox) -> String {
+    let output = net.command("pod", &["ethtool", "-k", "eth0"]).output();
+    String::from_utf8(output.unwrap().stdout).unwrap()
+}
+
+#[test]
+fn the_named_features_are_switched_off_and_no_others() {
+    let net = Sandbox::new();
+    let before = features(&net);
+    assert!(before.contains("tx-checksum-sctp: on\n"), "{before}");
+    let names = ["tx-checksum-sctp", "no kernel has this"];
+    for _again in 0..2 {
+        disable_features(&ifname("eth0"), Some(&net.open("pod")), &names).unwrap();
+        let expected = before.replace("tx-checksum-sctp: on\n", "tx-checksum-sctp: off\n");
+        assert_eq!(features(&net), expected);
+    }
+}
+
+#[test]
+fn features_of_a_missing_interface_are_a_clear_error() {
+    let net = Sandbox::new();
+    let error = disable_features(&ifname("none0"), Some(&net.open("pod")), &[]).unwrap_err();
+    assert_eq!(error.to_string(), "find interface none0");
+}
+
 #[test]
 fn sockets_do_not_leak_into_children() {
     let net = Sandbox::new();

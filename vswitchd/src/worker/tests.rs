@@ -115,6 +115,11 @@ pub(super) fn tcp_transfer(net: &Sandbox, from: &str, to: &str) -> u64 {
     } else {
         "10.9.0.2:5000"
     };
+    tcp_transfer_to(net, (from, to), address)
+}
+
+/// Sends a mebibyte through the switch to a socket of the namespace `to`.
+pub(super) fn tcp_transfer_to(net: &Sandbox, (from, to): (&str, &str), address: &str) -> u64 {
     let listener = in_netns(&net.open(to), || TcpListener::bind(address).unwrap()).unwrap();
     let from = net.open(from);
     std::thread::scope(|scope| {
