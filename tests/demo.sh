@@ -62,13 +62,17 @@ cni() { # COMMAND POD
 
 fetch() { # NAME EXPECTED
   local page code result
-  page=$(show ip netns exec "$id-client" curl -sS --noproxy '*' --connect-timeout 2 --max-time 5 \
-    "http://$server_ip/" 2>&1 | tee /dev/stderr)
+  local command=(ip netns exec "$id-client" curl -sS --noproxy '*' --connect-timeout 2 --max-time 5
+    "http://$server_ip/")
+  printf '%s$ %s%s\n' "$dim" "${command[*]}" "$plain"
+  page=$("${command[@]}" 2>&1)
   code=$?
-  case "$code$page" in
-    *"it works"*) result=fetched ;;
-    *"imed out"* | *"imeout"*) result=hangs ;;
-    *) result="error ($page)" ;;
+  printf '%s\n' "$page"
+  # curl(1): 28 is a time-out.
+  case "$code:$page" in
+    "0:it works") result=fetched ;;
+    28:*) result=hangs ;;
+    *) result="curl exit code $code" ;;
   esac
   verdict "$1" "$2" "$result"
 }
@@ -77,7 +81,6 @@ trace() {
   show vsctl trace default/client default/server:80 | sed 's/^/   /' | tail -n "${1:-3}"
 }
 
-# shellcheck disable=SC2064
 started=$SECONDS
 
 step "a node, with vswitchd in standalone mode"

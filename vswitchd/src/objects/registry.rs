@@ -349,8 +349,7 @@ impl Registry {
         let old = match self.get(resource, namespace, name) {
             Ok(old) => old,
             Err(error) if kind == PatchKind::Apply && error.code == 404 => {
-                let mut object = patch.clone();
-                object["metadata"]["name"] = json!(name);
+                let object = named(patch, name)?;
                 return self.create_locked(resource, namespace, object, options);
             }
             Err(error) => return Err(error),
@@ -591,6 +590,20 @@ type Pending = (Place, Option<Arc<Value>>, Option<Arc<Value>>);
 
 fn place(resource: Resource, namespace: &str, name: &str) -> Place {
     (resource, namespace.to_owned(), name.to_owned())
+}
+
+/// Returns an applied configuration with the name that its URL has.
+fn named(patch: &Value, name: &str) -> Result<Value, StatusError> {
+    let mut object = patch.clone();
+    let metadata = object.as_object_mut().and_then(|object| {
+        object
+            .entry("metadata")
+            .or_insert_with(|| json!({}))
+            .as_object_mut()
+    });
+    let metadata = metadata.ok_or_else(|| StatusError::bad_request("metadata is not an object"))?;
+    metadata.insert("name".to_owned(), json!(name));
+    Ok(object)
 }
 
 fn name_of(object: &Value) -> String {

@@ -13,8 +13,6 @@ use crate::state::ObjectKey;
 pub mod priority {
     use vswitch_api::Priority;
 
-    /// Replies and related errors of connections that were allowed.
-    pub const REPLY: Priority = Priority(300);
     /// Isolation of a port whose pod or policies are not known.
     pub const POD_UNKNOWN: Priority = Priority(250);
     /// The node's own traffic to its pods.

@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use vswitch_api::Priority;
-use vswitch_datapath::flow::{
-    AddressMatch, CtState, CtStateMatch, Match, PortClass, SetName, ether_type, ip_proto,
-};
+use vswitch_datapath::flow::{AddressMatch, Match, PortClass, SetName, ether_type, ip_proto};
 use vswitch_datapath::pipeline::{Origin, TableId};
 use vswitch_datapath::{Action, DropReason};
 
 use super::intent::GatewaySpec;
-use crate::policy::{RuleSet, priority};
+use crate::policy::RuleSet;
 
 /// The set of all local pods' addresses.
 pub(super) fn local_pods_set() -> SetName {
@@ -50,33 +48,6 @@ pub(super) fn ether_type_of(net: IpNet) -> u16 {
     match net {
         IpNet::V4(_) => ether_type::IPV4,
         IpNet::V6(_) => ether_type::IPV6,
-    }
-}
-
-/// Lets what answers an allowed connection, or reports an error of it, past the policies of the
-/// receiving pod; past those of the sender the datapath's own rules take it. Whether the
-/// connection is still allowed, the datapath has judged by then.
-pub(super) fn add_replies(rules: &mut RuleSet) {
-    let origin = Origin {
-        kind: "Builtin",
-        name: "replies".to_owned(),
-        part: "their connection was judged".to_owned(),
-    };
-    let origin = Arc::new(origin);
-    for flag in [CtState::RPL, CtState::REL] {
-        let value = CtState::TRK | flag;
-        let ct_state = Some(CtStateMatch { value, mask: value });
-        let matches = Match {
-            ct_state,
-            ..Match::default()
-        };
-        let on = vec![Action::Goto(TableId::Output)];
-        rules.add(
-            (TableId::IngressRule, priority::REPLY),
-            matches,
-            on,
-            &origin,
-        );
     }
 }
 

@@ -89,7 +89,6 @@ pub(super) fn build(intent: &Intent) -> (Desired, PolicyProgram) {
 fn base_rules(intent: &Intent, endpoints: &BTreeMap<PortNo, LocalEndpoint>) -> RuleSet {
     let gateway = &intent.config.gateway;
     let mut rules = RuleSet::default();
-    base::add_replies(&mut rules);
     base::add_gateway(&mut rules, gateway);
     let origin = Arc::new(Origin {
         kind: "Gateway",
