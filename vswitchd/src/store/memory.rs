@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Bucket, Store, StoreError, Write};
+use super::{Bucket, Record, Store, StoreError, Write};
+
+type Records = BTreeMap<(Bucket, Vec<u8>), Vec<u8>>;
 
 /// Records in memory.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     /// Guards all records; a batch is applied under one lock and so is atomic.
-    records: Mutex<BTreeMap<(Bucket, Vec<u8>), Vec<u8>>>,
+    records: Mutex<Records>,
 }
 
 impl Store for MemoryStore {
@@ -18,7 +20,7 @@ impl Store for MemoryStore {
         Ok(records.get(&(bucket, key.to_vec())).cloned())
     }
 
-    fn scan(&self, bucket: Bucket, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn scan(&self, bucket: Bucket, prefix: &[u8]) -> Result<Vec<Record>, StoreError> {
         let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let from = (bucket, prefix.to_vec());
         let within = records

@@ -45,6 +45,9 @@ impl Bucket {
     }
 }
 
+/// A record: key and value.
+pub type Record = (Vec<u8>, Vec<u8>);
+
 /// One write of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
@@ -109,7 +112,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// [`StoreError::Read`]; damaged records are logged, set aside and left out.
-    fn scan(&self, bucket: Bucket, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError>;
+    fn scan(&self, bucket: Bucket, prefix: &[u8]) -> Result<Vec<Record>, StoreError>;
 
     /// Makes all writes durable, or none.
     ///

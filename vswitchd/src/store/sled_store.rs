@@ -18,7 +18,7 @@ use std::sync::Mutex;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::{Bucket, Store, StoreError, Write, export, record};
+use super::{Bucket, Record, Store, StoreError, Write, export, record};
 
 /// Commits between two exports.
 const EXPORT_EVERY: u32 = 256;
@@ -159,7 +159,7 @@ impl Store for SledStore {
             .transpose()
     }
 
-    fn scan(&self, bucket: Bucket, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn scan(&self, bucket: Bucket, prefix: &[u8]) -> Result<Vec<Record>, StoreError> {
         let mut found = Vec::new();
         for record in self.tree.scan_prefix(full_key(bucket, prefix)) {
             let (key, value) = record.map_err(|source| StoreError::Read {

@@ -25,7 +25,7 @@ pub enum ExtraPort {
     /// A virtual machine's.
     Vm {
         /// As if CNI ADD had made it; `ifname` and `host_ifname` are the TAP.
-        attachment: Attachment,
+        attachment: Box<Attachment>,
     },
     /// A mirror.
     Mirror {

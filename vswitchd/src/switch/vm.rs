@@ -43,7 +43,7 @@ pub enum VmPortError {
         /// The object.
         pod: ObjectKey,
         /// Cause.
-        source: StatusError,
+        source: Box<StatusError>,
     },
     /// The port itself.
     #[error(transparent)]
@@ -85,7 +85,12 @@ impl VmPorts {
         let made = self
             .switch
             .add_extra_port(&spec.ifname, |port_no| ExtraPort::Vm {
-                attachment: attachment(&spec, port_no, addresses, self.switch.gateway().mtu),
+                attachment: Box::new(attachment(
+                    &spec,
+                    port_no,
+                    addresses,
+                    self.switch.gateway().mtu,
+                )),
             })
             .await;
         if made.is_err() {
@@ -129,7 +134,7 @@ impl VmPorts {
                 let _ = this.ipam.release(&owner, now_unix);
                 return Err(VmPortError::Pod {
                     pod: spec.pod,
-                    source,
+                    source: Box::new(source),
                 });
             }
             Ok(addresses)
@@ -147,7 +152,10 @@ impl VmPorts {
         let released = tokio::task::spawn_blocking(move || {
             let retracted = this.registry.retract_pod(&pod.namespace, &pod.name, true);
             let released = this.ipam.release(&owner(&ifname), now_unix);
-            retracted.map_err(|source| VmPortError::Pod { pod, source })?;
+            retracted.map_err(|source| VmPortError::Pod {
+                pod,
+                source: Box::new(source),
+            })?;
             released
                 .map(drop)
                 .map_err(|source| VmPortError::Lease { ifname, source })

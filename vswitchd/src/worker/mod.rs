@@ -6,7 +6,7 @@
 //!    └──── sleeps when nothing came for `spin_polls` rounds ◄───────────────────┘
 //! ```
 //!
-//! A port's receiving half belongs to one worker, its sending half to all ([`table`]). Each ready
+//! A port's receiving half belongs to one worker, its sending half to all (`table`). Each ready
 //! port gets at most `budget_batches` batches a round, so that no port starves another. Buffers
 //! belong to the worker, not to the port. No worker waits for anything but epoll: a full channel
 //! or socket costs a counted frame or a later notice, never time.

@@ -153,7 +153,7 @@ fn cells(resource: Resource, object: &Value) -> Vec<String> {
             name,
             text(&spec["type"]),
             text(&spec["clusterIP"]),
-            joined(&spec["externalIPs"], |ip| text(ip)),
+            joined(&spec["externalIPs"], text),
             joined(&spec["ports"], |port| {
                 format!("{}/{}", port["port"], text(&port["protocol"]))
             }),
@@ -165,7 +165,7 @@ fn cells(resource: Resource, object: &Value) -> Vec<String> {
             text(&object["addressType"]),
             joined(&object["ports"], |port| port["port"].to_string()),
             joined(&object["endpoints"], |endpoint| {
-                joined(&endpoint["addresses"], |ip| text(ip))
+                joined(&endpoint["addresses"], text)
             }),
             age,
         ],
@@ -212,7 +212,7 @@ fn selector(selector: &Value) -> String {
         .flatten()
     {
         let key = text(&expression["key"]);
-        let values = joined(&expression["values"], |value| text(value));
+        let values = joined(&expression["values"], text);
         parts.push(match expression["operator"].as_str() {
             Some("In") => format!("{key} in ({values})"),
             Some("NotIn") => format!("{key} notin ({values})"),

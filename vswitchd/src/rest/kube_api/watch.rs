@@ -49,7 +49,8 @@ pub(super) fn respond(
     let watch = state
         .registry
         .watch(target.info.resource, namespace, &options)?;
-    let start = now();
+    // tokio's timers run on tokio's clock, which tests can steer.
+    let start = Instant::now();
     let running = Running {
         watch,
         info: target.info,
@@ -71,14 +72,6 @@ pub(super) fn respond(
         Body::from_stream(lines),
     )
         .into_response())
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "tokio's timers run on tokio's clock"
-)]
-fn now() -> Instant {
-    Instant::now()
 }
 
 impl Running {
