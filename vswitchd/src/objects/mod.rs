@@ -5,6 +5,7 @@
 
 mod defaults;
 mod feed;
+mod options;
 mod patch;
 mod persist;
 mod pods;
@@ -21,10 +22,11 @@ mod validate;
 mod watch;
 
 pub use feed::{Feed, feed};
-pub use registry::{
-    DeleteOptions, FieldValidation, ObjectList, PatchKind, Registry, RegistryConfig, Selection,
-    WatchOptions, WriteOptions, Written,
+pub use options::{
+    DeleteOptions, FieldValidation, ObjectList, PatchKind, RegistryConfig, Selection, WatchOptions,
+    WriteOptions, Written,
 };
+pub use registry::Registry;
 pub use resource::{RESOURCES, Resource, ResourceInfo, Scope};
 pub use status::{StatusCause, StatusError};
 pub use watch::{Watch, WatchEvent};

@@ -13,98 +13,11 @@ use tokio::sync::watch;
 use super::selectors::Selector;
 use super::shelf::{Change, Place, Shelf};
 use super::watch::{Scope as WatchScope, Watch, WatchEvent, bookmark};
-use super::{Resource, ResourceInfo, Scope, StatusError, persist, pods, prepare};
+use super::{
+    DeleteOptions, ObjectList, PatchKind, RegistryConfig, Resource, ResourceInfo, Scope, Selection,
+    StatusError, WatchOptions, WriteOptions, Written, persist, pods, prepare,
+};
 use crate::store::{SharedStore, StoreError};
-
-/// What the registry needs to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegistryConfig {
-    /// spec.nodeName of pods that name none, and the name of the node's own object.
-    pub node_name: String,
-}
-
-/// Which objects a list or watch is about; selectors in the API's text form, empty for all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Selection {
-    /// labelSelector.
-    pub label_selector: String,
-    /// fieldSelector.
-    pub field_selector: String,
-}
-
-/// Objects of a list.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ObjectList {
-    /// The objects.
-    pub items: Vec<Arc<Value>>,
-    /// Collection's resourceVersion.
-    pub resource_version: u64,
-}
-
-/// What to do with fields that the schema does not have (query parameter fieldValidation).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(missing_docs, reason = "the names are the API's")]
-pub enum FieldValidation {
-    Ignore,
-    #[default]
-    Warn,
-    Strict,
-}
-
-/// Options of a write.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct WriteOptions {
-    /// fieldValidation.
-    pub field_validation: FieldValidation,
-    /// dryRun=All: validate, answer, store nothing.
-    pub dry_run: bool,
-    /// The request goes to `/status`.
-    pub status: bool,
-}
-
-/// A write's answer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Written {
-    /// The object as stored.
-    pub object: Arc<Value>,
-    /// Texts for Warning headers.
-    pub warnings: Vec<String>,
-    /// Whether it was created.
-    pub created: bool,
-}
-
-/// Kinds of patch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are the API's")]
-pub enum PatchKind {
-    Json,
-    Merge,
-    StrategicMerge,
-    Apply,
-}
-
-/// Options of a delete (meta/v1 DeleteOptions).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DeleteOptions {
-    /// preconditions.uid.
-    pub uid: Option<String>,
-    /// preconditions.resourceVersion.
-    pub resource_version: Option<String>,
-    /// dryRun=All.
-    pub dry_run: bool,
-}
-
-/// Options of a watch.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct WatchOptions {
-    /// Which objects.
-    pub selection: Selection,
-    /// resourceVersion; `None` (absent) or 0 begins with the objects that exist, as ADDED.
-    pub resource_version: Option<u64>,
-    /// sendInitialEvents: existing objects as ADDED, then a bookmark with the annotation
-    /// `k8s.io/initial-events-end: "true"`.
-    pub send_initial_events: bool,
-}
 
 /// What watches and the feed share with the registry.
 #[derive(Debug)]

@@ -58,4 +58,15 @@ mod tests {
             assert!(paths.contains_key(path), "{path}");
         }
     }
+
+    /// `UPDATE_GOLDEN=1` writes the document anew.
+    #[test]
+    fn the_document_in_docs_is_the_one_that_is_served() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api/openapi.json");
+        let served = Document::openapi().to_pretty_json().unwrap() + "\n";
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, &served).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), served);
+    }
 }
