@@ -11,7 +11,7 @@ declare -A package_of=(
   [iperf3]=iperf3 [ping]=iputils-ping [nsenter]=util-linux
 )
 if [ "${1:-all}" = all ]; then
-  package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [systemd-analyze]=systemd)
+  package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [ethtool]=ethtool [systemd-analyze]=systemd)
 fi
 
 missing=()
