@@ -3,12 +3,14 @@
 //! Layers, arrows only point down (held by a test in `tests/`):
 //!
 //! ```text
-//! L6 app, main
+//! L6 app (start order, drain), main
 //! L5 cni (server side of the shim) · rest (axum: /v1, standalone Kubernetes API, metrics)
-//! L4 worker · host (gateway, veth, masquerade) · reconcile
-//! L3 ipam · objects (standalone object registry) · state (ClusterState) · policy (compiler)
-//! L2 netns · port · store
-//!    leaf helpers, usable from any layer: config, clock, telemetry, metrics
+//! L4 switch (ties the others of this layer together)
+//!    worker · host (gateway, veth, masquerade) · reconcile
+//! L3 objects (standalone object registry) · policy (compiler)
+//!    ipam · state (ClusterState)
+//! L2 port · netns · store
+//!    leaf helpers, usable from any layer: clock, config, metrics, telemetry
 //! ```
 
 pub mod app;

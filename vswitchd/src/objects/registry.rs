@@ -67,13 +67,11 @@ impl Registry {
         Ok(registry)
     }
 
-    /// Namespace `default` and the node's own object are always there.
+    /// Namespace `default` and the node's own object are always there; the node is ready, or
+    /// nobody would be here to say so.
     fn ensure_own_objects(&self) -> Result<(), StoreError> {
-        let own = [
-            (Resource::Namespace, "default"),
-            (Resource::Node, &self.config.node_name),
-        ];
-        for (resource, name) in own {
+        let node = self.config.node_name.as_str();
+        for (resource, name) in [(Resource::Namespace, "default"), (Resource::Node, node)] {
             let object = json!({"metadata": {"name": name}});
             match self.create(resource, "", object, WriteOptions::default()) {
                 Ok(_) => {}
@@ -85,7 +83,17 @@ impl Registry {
                 }
             }
         }
-        Ok(())
+        let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True",
+            "reason": "SwitchReady", "message": "vswitchd is running"}]}});
+        let options = WriteOptions {
+            status: true,
+            ..WriteOptions::default()
+        };
+        self.patch(Resource::Node, "", node, PatchKind::Merge, &ready, options)
+            .map(drop)
+            .map_err(|error| StoreError::Commit {
+                source: Box::new(error),
+            })
     }
 
     /// Returns the version of the newest change.

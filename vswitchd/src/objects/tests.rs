@@ -365,6 +365,14 @@ fn names_labels_and_pods_are_validated() {
 }
 
 #[test]
+fn the_default_namespace_and_a_ready_node_are_there_from_the_start() {
+    let registry = registry();
+    registry.get(Resource::Namespace, "", "default").unwrap();
+    let node = registry.get(Resource::Node, "", "node-a").unwrap();
+    assert_eq!(node["status"]["conditions"][0]["type"], "Ready");
+}
+
+#[test]
 fn deleting_a_namespace_deletes_what_is_in_it() {
     let registry = registry();
     create(
