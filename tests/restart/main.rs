@@ -244,12 +244,15 @@ fn a_kill_in_the_middle_of_many_adds_leaves_no_half_made_pod() {
             );
             pod.cni("CHECK").unwrap().success().unwrap();
         }
+        let objects = daemon.vsctl_json(&["get", "pods"]).unwrap();
         let acknowledged = pods.iter().flatten().count();
         assert_eq!(
             attachments.as_array().unwrap().len(),
             acknowledged,
             "{attachments}"
         );
+        let objects = objects["items"].as_array().unwrap();
+        assert_eq!(objects.len(), acknowledged, "{objects:?}");
         drop(pods);
     }
 }

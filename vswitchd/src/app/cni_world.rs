@@ -154,11 +154,13 @@ impl PodDirectory for RegistryPods {
             .iter()
             .map(ipnet::IpNet::addr)
             .collect();
+        let maker = maker(attachment);
         let created = blocking(move || {
             let (namespace, name) = (&identity.key.namespace, &identity.key.name);
             registry.declare_pod(
                 namespace,
                 name,
+                &maker,
                 identity.uid.as_deref(),
                 &identity.labels,
                 &ips,
@@ -171,11 +173,17 @@ impl PodDirectory for RegistryPods {
 
     async fn retract(&self, attachment: &Attachment) -> Result<(), StepError> {
         let (registry, pod) = (Arc::clone(&self.registry), attachment.pod.clone());
-        let owned = attachment.owns_pod_object;
-        blocking(move || registry.retract_pod(&pod.namespace, &pod.name, owned)).await?;
+        let maker = maker(attachment);
+        blocking(move || registry.retract_pod(&pod.namespace, &pod.name, &maker)).await?;
         self.in_force.reached(self.registry.current_version()).await;
         Ok(())
     }
+}
+
+/// Names an attachment in the Pod object that was made for it: known before anything is
+/// recorded, so that the object of an ADD that was cut short is found as well.
+fn maker(attachment: &Attachment) -> String {
+    format!("{}/{}", attachment.container_id, attachment.ifname)
 }
 
 /// Where delegated IPAM plugins may be found: nothing else is ever run, whatever CNI_PATH says.

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Resource;
 
-/// Completes an object; `node_name` is empty on a change, which moves no pod.
+/// Completes an object; `node_name` is where a pod is that does not say so itself.
 pub(super) fn complete(resource: Resource, object: &mut Value, node_name: &str) {
     match resource {
         Resource::Namespace => namespace(object),

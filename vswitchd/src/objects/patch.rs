@@ -14,12 +14,7 @@ pub(super) fn patched(kind: PatchKind, old: &Value, patch: &Value) -> Result<Val
         PatchKind::Json => {
             let patch: json_patch::Patch = serde_json::from_value(patch.clone())
                 .map_err(|error| StatusError::bad_request(format!("not a JSON patch: {error}")))?;
-            json_patch::patch(&mut object, &patch).map_err(|error| {
-                let message = format!(
-                    "the server rejected our request due to an error in our request: {error}"
-                );
-                StatusError::plain(422, "Invalid", message)
-            })?;
+            apply_operations(&mut object, &patch)?;
         }
         PatchKind::Merge => json_patch::merge(&mut object, as_object(patch)?),
         // There are no managed fields: what an applied configuration names is set, lists are
@@ -34,6 +29,33 @@ pub(super) fn patched(kind: PatchKind, old: &Value, patch: &Value) -> Result<Val
     Ok(object)
 }
 
+/// Most operations of a JSON patch; each copy nests the object deeper at worst.
+const MAX_OPERATIONS: usize = 1_000;
+
+/// Largest object on the way, bytes: an operation that copies the object into itself doubles it.
+const MAX_BYTES: usize = 3 << 20;
+
+fn apply_operations(object: &mut Value, patch: &json_patch::Patch) -> Result<(), StatusError> {
+    let refuse = |why: &dyn std::fmt::Display| {
+        let message =
+            format!("the server rejected our request due to an error in our request: {why}");
+        StatusError::plain(422, "Invalid", message)
+    };
+    if patch.len() > MAX_OPERATIONS {
+        let message = format!("a JSON patch may have at most {MAX_OPERATIONS} operations");
+        return Err(StatusError::plain(413, "RequestEntityTooLarge", message));
+    }
+    for operation in patch.iter() {
+        json_patch::patch(object, std::slice::from_ref(operation))
+            .map_err(|error| refuse(&error))?;
+        let copies = matches!(operation, json_patch::PatchOperation::Copy(_));
+        if copies && object.to_string().len() > MAX_BYTES {
+            return Err(refuse(&"the patch makes the object too large"));
+        }
+    }
+    Ok(())
+}
+
 fn as_object(patch: &Value) -> Result<&Value, StatusError> {
     if patch.is_object() {
         return Ok(patch);
@@ -43,7 +65,7 @@ fn as_object(patch: &Value) -> Result<&Value, StatusError> {
 
 /// Lists of the served kinds that are merged by a key, by the name of their field (patchMergeKey
 /// in Kubernetes' types). Others are replaced.
-fn merge_keys(field: &str, list: &[Value]) -> &'static [&'static str] {
+fn merge_keys(parent: &str, field: &str, list: &[Value]) -> &'static [&'static str] {
     match field {
         "containers"
         | "initContainers"
@@ -59,11 +81,12 @@ fn merge_keys(field: &str, list: &[Value]) -> &'static [&'static str] {
         "volumeMounts" => &["mountPath"],
         "volumeDevices" => &["devicePath"],
         "topologySpreadConstraints" => &["topologyKey"],
-        // Container ports have containerPort, Service ports have port and an own protocol; the
-        // lists of NetworkPolicy and EndpointSlice have no merge key and are replaced.
+        // Container ports have containerPort, a Service has its ports in its spec; the lists of
+        // NetworkPolicy and EndpointSlice have no merge key and are replaced.
         "ports" if list.iter().any(|port| port.get("containerPort").is_some()) => {
             &["containerPort", "protocol"]
         }
+        "ports" if parent == "spec" => &["port", "protocol"],
         _ => &[],
     }
 }
@@ -73,7 +96,7 @@ fn is_set(field: &str) -> bool {
     matches!(field, "finalizers")
 }
 
-fn merge_map(target: &mut Value, patch: &Value, _field: &str) {
+fn merge_map(target: &mut Value, patch: &Value, own_field: &str) {
     let Some(patch) = patch.as_object() else {
         return;
     };
@@ -104,7 +127,7 @@ fn merge_map(target: &mut Value, patch: &Value, _field: &str) {
         } else if value.is_null() {
             fields.remove(key);
         } else {
-            merge_field(fields, key, value);
+            merge_field(fields, own_field, key, value);
         }
     }
 }
@@ -121,7 +144,7 @@ fn delete_from_list(list: Option<&mut Value>, doomed: &Value) {
     }
 }
 
-fn merge_field(fields: &mut Map<String, Value>, key: &str, value: &Value) {
+fn merge_field(fields: &mut Map<String, Value>, parent: &str, key: &str, value: &Value) {
     match value {
         Value::Object(_) => {
             let target = fields
@@ -135,7 +158,10 @@ fn merge_field(fields: &mut Map<String, Value>, key: &str, value: &Value) {
                 .and_then(Value::as_array)
                 .cloned()
                 .unwrap_or_default();
-            fields.insert(key.to_owned(), Value::Array(merged_list(key, old, patch)));
+            fields.insert(
+                key.to_owned(),
+                Value::Array(merged_list(parent, key, old, patch)),
+            );
         }
         _ => {
             fields.insert(key.to_owned(), value.clone());
@@ -143,7 +169,7 @@ fn merge_field(fields: &mut Map<String, Value>, key: &str, value: &Value) {
     }
 }
 
-fn merged_list(field: &str, old: Vec<Value>, patch: &[Value]) -> Vec<Value> {
+fn merged_list(parent: &str, field: &str, old: Vec<Value>, patch: &[Value]) -> Vec<Value> {
     if is_set(field) {
         let mut list = old;
         for value in patch {
@@ -153,7 +179,7 @@ fn merged_list(field: &str, old: Vec<Value>, patch: &[Value]) -> Vec<Value> {
         }
         return list;
     }
-    let keys = merge_keys(field, patch);
+    let keys = merge_keys(parent, field, patch);
     let replaces = patch.iter().any(|item| item["$patch"] == "replace");
     if keys.is_empty() || replaces {
         let items = patch.iter().filter(|item| item.get("$patch").is_none());
@@ -262,5 +288,28 @@ mod tests {
         let finalizers = new["metadata"]["finalizers"].as_array().unwrap();
         assert!(finalizers.contains(&json!("y")) && finalizers.contains(&json!("z")));
         assert!(!finalizers.contains(&json!("x")));
+    }
+
+    #[test]
+    fn strategic_merge_keeps_the_ports_of_a_service_that_the_patch_does_not_name() {
+        let old = json!({"spec": {"ports": [{"port": 80, "protocol": "TCP"}, {"port": 53}]}});
+        let patch = json!({"spec": {"ports": [{"port": 80, "targetPort": 8080}]}});
+        let new = apply(PatchKind::StrategicMerge, old, patch);
+        let ports = json!([{"port": 80, "protocol": "TCP", "targetPort": 8080}, {"port": 53}]);
+        assert_eq!(new["spec"]["ports"], ports);
+    }
+
+    #[test]
+    fn a_json_patch_that_doubles_the_object_again_and_again_is_refused() {
+        let double = |n| json!({"op": "copy", "from": "", "path": format!("/x{n}")});
+        let patch: Value = (0..64).map(double).collect();
+        let old = json!({"a": "y".repeat(100)});
+        assert_eq!(
+            patched(PatchKind::Json, &old, &patch).unwrap_err().code,
+            422
+        );
+        let test = json!({"op": "test", "path": "/a", "value": old["a"]});
+        let many = Value::Array(vec![test; MAX_OPERATIONS + 1]);
+        assert_eq!(patched(PatchKind::Json, &old, &many).unwrap_err().code, 413);
     }
 }

@@ -5,23 +5,29 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-/// Tells a Pod that CNI ADD made from one that somebody declared.
-const MADE_BY_CNI: &str = "vswitch.io/made-by-cni";
+/// Names the container or VM that a Pod object was made for; one that somebody declared has none.
+const MADE_FOR: &str = "vswitch.io/made-for";
 
 /// Returns a Pod that stands for a container nobody declared.
-pub(super) fn made_by_cni(
+pub(super) fn made_for(
+    maker: &str,
     name: &str,
     uid: Option<&str>,
     labels: &BTreeMap<String, String>,
 ) -> Value {
     let mut pod = json!({
-        "metadata": {"name": name, "labels": labels, "annotations": {MADE_BY_CNI: "true"}},
+        "metadata": {"name": name, "labels": labels, "annotations": {MADE_FOR: maker}},
         "spec": {"containers": [{"name": "container", "image": "unknown"}]},
     });
     if let Some(uid) = uid {
         pod["metadata"]["annotations"]["vswitch.io/runtime-uid"] = json!(uid);
     }
     pod
+}
+
+/// Returns whether the Pod object was made for this container or VM.
+pub(super) fn is_made_for(maker: &str, pod: &Value) -> bool {
+    pod["metadata"]["annotations"][MADE_FOR] == maker
 }
 
 /// Sets what a kubelet sets when the sandbox is up.

@@ -73,10 +73,11 @@ pub(super) fn changed_object(
     if info.has_status {
         keep_other_half(&mut object, old, options.status);
     }
+    // A pod does not move: a change that leaves the node out means the same node.
+    let node = old["spec"]["nodeName"].as_str().unwrap_or_default();
+    defaults::complete(info.resource, &mut object, node);
     keep_metadata(info, &mut object, old);
-    defaults::complete(info.resource, &mut object, "");
-    let (object, warnings) = finish(info, object, warnings)?;
-    Ok((object, warnings))
+    finish(info, object, warnings)
 }
 
 /// Brings the body into the schema's form.

@@ -381,8 +381,8 @@ impl Registry {
     }
 
     /// Makes a pod known under its addresses (CNI ADD): fills the status of a declared Pod, or
-    /// creates the Pod with these labels, and its namespace with it. Returns whether it created
-    /// the object. Blocks.
+    /// creates the Pod with these labels, and its namespace with it. `maker` names the container
+    /// or VM that it is for. Returns whether it created the object. Blocks.
     ///
     /// # Errors
     /// As create.
@@ -390,6 +390,7 @@ impl Registry {
         &self,
         namespace: &str,
         name: &str,
+        maker: &str,
         uid: Option<&str>,
         labels: &BTreeMap<String, String>,
         ips: &[IpAddr],
@@ -401,36 +402,31 @@ impl Registry {
                 let object = json!({"metadata": {"name": namespace}});
                 self.create_locked(Resource::Namespace, "", object, WriteOptions::default())?;
             }
-            let object = pods::made_by_cni(name, uid, labels);
+            let object = pods::made_for(maker, name, uid, labels);
             self.create_locked(Resource::Pod, namespace, object, WriteOptions::default())?;
         }
         let written = self.set_pod_status(namespace, name, |pod| pods::running(pod, ips));
         if is_new && written.is_err() {
-            self.retract_locked(namespace, name, true)?;
+            self.retract_locked(namespace, name, maker)?;
         }
         written.map(|()| is_new)
     }
 
-    /// Takes the addresses out of a pod's status, or deletes the object. An absent pod is no
-    /// error. Blocks.
+    /// Takes the addresses out of a pod's status, or deletes the object if it was made for
+    /// `maker`. An absent pod is no error. Blocks.
     ///
     /// # Errors
     /// 500 if the store fails.
-    pub fn retract_pod(
-        &self,
-        namespace: &str,
-        name: &str,
-        delete: bool,
-    ) -> Result<(), StatusError> {
+    pub fn retract_pod(&self, namespace: &str, name: &str, maker: &str) -> Result<(), StatusError> {
         let _writer = self.writer();
-        self.retract_locked(namespace, name, delete)
+        self.retract_locked(namespace, name, maker)
     }
 
-    fn retract_locked(&self, namespace: &str, name: &str, delete: bool) -> Result<(), StatusError> {
+    fn retract_locked(&self, namespace: &str, name: &str, maker: &str) -> Result<(), StatusError> {
         let Ok(old) = self.get(Resource::Pod, namespace, name) else {
             return Ok(());
         };
-        if delete {
+        if pods::is_made_for(maker, &old) {
             return self
                 .remove(Resource::Pod, namespace, name, &old, false)
                 .map(drop);

@@ -208,6 +208,35 @@ fn a_status_write_changes_the_status_only_and_the_other_way_round() {
 }
 
 #[test]
+fn putting_the_manifest_back_changes_nothing() {
+    let registry = registry();
+    let spec = json!({"podSelector": {}, "ingress": [{"ports": [{"port": 80}]}]});
+    let first = create(
+        &registry,
+        Resource::NetworkPolicy,
+        "default",
+        policy(spec.clone()),
+    );
+    let options = WriteOptions::default();
+    let again = registry.update(
+        Resource::NetworkPolicy,
+        "default",
+        "p",
+        policy(spec),
+        options,
+    );
+    assert_eq!(again.unwrap().object, first);
+    let pod_before = create(&registry, Resource::Pod, "default", pod("web"));
+    let again = registry
+        .update(Resource::Pod, "default", "web", pod("web"), options)
+        .unwrap();
+    assert_eq!(
+        again.object, pod_before,
+        "the node stays although the manifest names none"
+    );
+}
+
+#[test]
 fn unknown_fields_are_refused_warned_of_or_dropped_as_asked() {
     let registry = registry();
     let write = |name: &str, field_validation| {
@@ -555,7 +584,7 @@ fn cni_declares_a_pod_and_takes_it_back() {
     let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
     assert!(
         registry
-            .declare_pod("shop", "web", None, &labels, &ips)
+            .declare_pod("shop", "web", "c1/eth0", None, &labels, &ips)
             .unwrap(),
         "made"
     );
@@ -566,16 +595,16 @@ fn cni_declares_a_pod_and_takes_it_back() {
     );
     assert_eq!(pod["status"]["phase"], "Running");
     assert_eq!(pod["metadata"]["labels"]["app"], "web");
-    registry.retract_pod("shop", "web", true).unwrap();
-    registry.retract_pod("shop", "web", true).unwrap();
+    registry.retract_pod("shop", "web", "c1/eth0").unwrap();
+    registry.retract_pod("shop", "web", "c1/eth0").unwrap();
     assert!(registry.get(Resource::Pod, "shop", "web").is_err());
 
     create(&registry, Resource::Pod, "shop", super::tests::pod("own"));
     let made = registry
-        .declare_pod("shop", "own", None, &BTreeMap::new(), &ips)
+        .declare_pod("shop", "own", "c2/eth0", None, &BTreeMap::new(), &ips)
         .unwrap();
     assert!(!made, "somebody had declared it");
-    registry.retract_pod("shop", "own", false).unwrap();
+    registry.retract_pod("shop", "own", "c2/eth0").unwrap();
     let own = registry.get(Resource::Pod, "shop", "own").unwrap();
     assert_eq!(own["status"], json!({"phase": "Pending"}));
 }

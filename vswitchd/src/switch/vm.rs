@@ -126,9 +126,14 @@ impl VmPorts {
             let addresses = lease.map_err(|source| VmPortError::Lease { ifname, source })?;
             let ips: Vec<IpAddr> = addresses.iter().map(IpNet::addr).collect();
             let (namespace, name) = (&spec.pod.namespace, &spec.pod.name);
-            let declared = this
-                .registry
-                .declare_pod(namespace, name, None, &spec.labels, &ips);
+            let declared = this.registry.declare_pod(
+                namespace,
+                name,
+                &owner.to_string(),
+                None,
+                &spec.labels,
+                &ips,
+            );
             if let Err(source) = declared {
                 // The first failure is the one to report.
                 let _ = this.ipam.release(&owner, now_unix);
@@ -150,7 +155,8 @@ impl VmPorts {
     ) -> Result<(), VmPortError> {
         let (this, ifname, pod) = (Arc::clone(self), ifname.clone(), pod.clone());
         let released = tokio::task::spawn_blocking(move || {
-            let retracted = this.registry.retract_pod(&pod.namespace, &pod.name, true);
+            let maker = owner(&ifname).to_string();
+            let retracted = this.registry.retract_pod(&pod.namespace, &pod.name, &maker);
             let released = this.ipam.release(&owner(&ifname), now_unix);
             retracted.map_err(|source| VmPortError::Pod {
                 pod,
