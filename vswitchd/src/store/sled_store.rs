@@ -7,6 +7,8 @@
 //!   from the log.
 //! - A kill during the very first creation may leave half a database: it is created under
 //!   another name and renamed.
+//! - sled's own threads may hold its file for a moment after the database was dropped: an open
+//!   waits until they have let go.
 //!
 //! One tree holds all buckets (a key begins with the bucket's byte), so that a batch over
 //! several buckets is one atomic batch. Each record carries a schema version and a CRC.
@@ -15,13 +17,18 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use super::{Bucket, Record, Store, StoreError, Write, export, record};
 
 /// Commits between two exports.
 const EXPORT_EVERY: u32 = 256;
+
+/// How long sled's threads may take to let go of a database that was dropped.
+const RELEASE: Duration = Duration::from_secs(10);
 
 /// A store in a directory of its own.
 #[derive(Debug)]
@@ -52,14 +59,15 @@ impl SledStore {
         }
         let (db, restore) = match open_repaired(&database) {
             Ok(db) => (db, false),
-            Err(error) => {
-                set_aside(folder, &database, error.as_ref())?;
+            Err(error) if means_damage(&error) => {
+                set_aside(folder, &database, &error)?;
                 create(folder, &database)?;
                 (
                     open_engine(&database).map_err(|e| open_error(folder, e))?,
                     true,
                 )
             }
+            Err(error) => return Err(open_error(folder, error)),
         };
         let tree = db.open_tree("records").map_err(|e| open_error(folder, e))?;
         let log = File::open(database.join("db")).map_err(fail)?;
@@ -223,7 +231,7 @@ fn lock(folder: &Path) -> Result<Flock<File>, StoreError> {
         .open(path)
         .map_err(|source| open_error(folder, source))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        nix::errno::Errno::EWOULDBLOCK => StoreError::Locked {
+        Errno::EWOULDBLOCK => StoreError::Locked {
             dir: folder.display().to_string(),
         },
         other => open_error(folder, other),
@@ -231,6 +239,7 @@ fn lock(folder: &Path) -> Result<Flock<File>, StoreError> {
 }
 
 fn open_engine(database: &Path) -> Result<sled::Db, sled::Error> {
+    wait_until_released(database)?;
     // No background flusher: a commit flushes itself, and nothing else counts as written.
     sled::Config::new()
         .path(database)
@@ -268,8 +277,44 @@ fn create(folder: &Path, database: &Path) -> Result<(), StoreError> {
         .map_err(fail)
 }
 
+/// Waits until nobody holds the database's file. No other process of ours can: `lock` is held.
+fn wait_until_released(database: &Path) -> io::Result<()> {
+    let since = Instant::now();
+    loop {
+        let file = match File::open(database.join("db")) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((_, Errno::EWOULDBLOCK)) if since.elapsed() < RELEASE => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err((_, errno)) => return Err(errno.into()),
+            Ok(_) => return Ok(()),
+        }
+    }
+}
+
+/// Whether the database itself is broken. An error of the machine (no memory, no descriptors, no
+/// permission, a full or failing disk) is not: the data may be whole, and stays where it is.
+fn means_damage(error: &sled::Error) -> bool {
+    match error {
+        sled::Error::Io(error) => matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::InvalidData
+                | io::ErrorKind::InvalidInput
+                | io::ErrorKind::IsADirectory
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::NotFound
+        ),
+        _ => true,
+    }
+}
+
 /// Opens an existing database; repairs what a kill in sled's own start-up leaves behind.
-fn open_repaired(database: &Path) -> Result<sled::Db, Box<dyn std::error::Error + Send + Sync>> {
+fn open_repaired(database: &Path) -> Result<sled::Db, sled::Error> {
     for path in snapshots(database)? {
         if path
             .extension()
@@ -291,9 +336,9 @@ fn open_repaired(database: &Path) -> Result<sled::Db, Box<dyn std::error::Error 
                 let parent = database.parent().unwrap_or(database);
                 fs::rename(&path, parent.join(name))?;
             }
-            Ok(open_engine(database)?)
+            open_engine(database)
         }
-        other => Ok(other?),
+        other => other,
     }
 }
 
@@ -312,11 +357,7 @@ fn snapshots(database: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Keeps a database that cannot be opened for a person to look at.
-fn set_aside(
-    folder: &Path,
-    database: &Path,
-    error: &(dyn std::error::Error + Send + Sync + 'static),
-) -> Result<(), StoreError> {
+fn set_aside(folder: &Path, database: &Path, error: &sled::Error) -> Result<(), StoreError> {
     tracing::error!(%error, "store cannot be opened; it is set aside");
     for number in 0.. {
         let aside = folder.join(format!("db.damaged.{number}"));
@@ -362,6 +403,26 @@ mod tests {
         let _store = SledStore::open(folder.path()).unwrap();
         let error = SledStore::open(folder.path()).unwrap_err();
         assert!(matches!(error, StoreError::Locked { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_read_now_stays_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SledStore::open(folder.path()).unwrap();
+        store.commit(vec![put(Objects, "k", "v")]).unwrap();
+        drop(store);
+        // Somebody else holds sled's own file.
+        let file = File::open(folder.path().join("db/db")).unwrap();
+        let held = Flock::lock(file, FlockArg::LockExclusive).unwrap();
+        let release = std::thread::spawn(move || {
+            // Long enough for the open below to find it held.
+            std::thread::sleep(Duration::from_millis(50));
+            drop(held);
+        });
+        let store = SledStore::open(folder.path()).unwrap();
+        release.join().unwrap();
+        assert_eq!(store.get(Objects, b"k").unwrap().unwrap(), b"v");
+        assert!(!folder.path().join("db.damaged.0").exists());
     }
 
     #[test]
