@@ -73,7 +73,7 @@ pub struct Config {
     pub network: NetworkConfig,
     /// Packet engine.
     pub datapath: DatapathSettings,
-    /// Unix socket, TCP, standalone mode.
+    /// Unix socket and TCP.
     pub api: ApiConfig,
     /// Logging.
     pub log: LogConfig,
@@ -150,8 +150,6 @@ pub struct ApiConfig {
     pub tcp_listen: Vec<SocketAddr>,
     /// File with the bearer token that TCP clients must present.
     pub token_file: Option<PathBuf>,
-    /// Whether this daemon serves the Kubernetes API itself.
-    pub standalone: bool,
 }
 
 /// One thing wrong with the configuration.

@@ -147,7 +147,7 @@ impl PodDirectory for RegistryPods {
         &self,
         attachment: &Attachment,
         identity: &PodIdentity,
-    ) -> Result<bool, StepError> {
+    ) -> Result<(), StepError> {
         let (registry, identity) = (Arc::clone(&self.registry), identity.clone());
         let ips: Vec<IpAddr> = attachment
             .addresses
@@ -155,7 +155,7 @@ impl PodDirectory for RegistryPods {
             .map(ipnet::IpNet::addr)
             .collect();
         let maker = maker(attachment);
-        let created = blocking(move || {
+        blocking(move || {
             let (namespace, name) = (&identity.key.namespace, &identity.key.name);
             registry.declare_pod(
                 namespace,
@@ -168,7 +168,7 @@ impl PodDirectory for RegistryPods {
         })
         .await?;
         self.in_force.reached(self.registry.current_version()).await;
-        Ok(created)
+        Ok(())
     }
 
     async fn retract(&self, attachment: &Attachment) -> Result<(), StepError> {

@@ -203,7 +203,6 @@ impl<H: AttachHost, P: SwitchPorts, D: PodDirectory> Locked<H, P, D> {
             mtu,
             pod: plan.identity.key.clone(),
             delegated_ipam: plan.conf.delegated_ipam.clone(),
-            owns_pod_object: false,
         };
         let delegated = plan.delegated.clone();
         let record = AttachmentRecord {
@@ -228,17 +227,10 @@ impl<H: AttachHost, P: SwitchPorts, D: PodDirectory> Locked<H, P, D> {
         let deps = &self.inner.deps;
         let failed =
             |reached, code, doing| move |error| (reached, failure::of_step(code, doing, &error));
-        let owns_pod = deps
-            .pods
+        deps.pods
             .declare(&record.attachment, identity)
             .await
             .map_err(failed(Reached::Pod, CniCode::PodFailed, "declare the pod"))?;
-        if owns_pod {
-            record.attachment.owns_pod_object = true;
-            self.put_record(record)
-                .await
-                .map_err(|error| (Reached::Pod, error))?;
-        }
         deps.host
             .create_interface(&record.attachment, &record.gateways(), &record.plan.routes)
             .await

@@ -127,16 +127,15 @@ pub trait SwitchPorts: Send + Sync + 'static {
 /// The Pod objects.
 pub trait PodDirectory: Send + Sync + 'static {
     /// Makes the pod known under its addresses: fills the status of a declared Pod, or makes
-    /// the object if nobody declared it and objects are this daemon's own. Returns whether
-    /// it made the object.
+    /// the object, marked with the attachment, if nobody declared it.
     fn declare(
         &self,
         attachment: &Attachment,
         identity: &PodIdentity,
-    ) -> impl Future<Output = Result<bool, StepError>> + Send;
+    ) -> impl Future<Output = Result<(), StepError>> + Send;
 
-    /// Takes the addresses out of the status, and removes the object if
-    /// [`Attachment::owns_pod_object`] and no other attachment uses it.
+    /// Takes the addresses out of the status, or removes the object if [`Self::declare`] made
+    /// it for this attachment; success if there is none.
     fn retract(
         &self,
         attachment: &Attachment,

@@ -303,7 +303,6 @@ impl Checker {
             socket_mode: mode.unwrap_or(0o600),
             tcp_listen: self.tcp_listen(&api.tcp_listen, token_file.is_some()),
             token_file,
-            standalone: api.standalone,
         }
     }
 

@@ -150,7 +150,6 @@ pub struct RawApi {
     pub socket_mode: String,
     pub tcp_listen: Vec<String>,
     pub token_file: String,
-    pub standalone: bool,
 }
 
 impl Default for RawApi {
@@ -160,7 +159,6 @@ impl Default for RawApi {
             socket_mode: "0660".to_owned(),
             tcp_listen: Vec::new(),
             token_file: String::new(),
-            standalone: true,
         }
     }
 }

@@ -60,7 +60,6 @@ fn attachment(port: u32, name: &str, addresses: &[&str]) -> Attachment {
         mtu: 1450,
         pod: key(name),
         delegated_ipam: None,
-        owns_pod_object: false,
     }
 }
 

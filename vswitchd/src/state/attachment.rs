@@ -34,8 +34,6 @@ pub struct Attachment {
     pub pod: ObjectKey,
     /// `ipam.type` of a delegated IPAM plugin; `None` means built in.
     pub delegated_ipam: Option<String>,
-    /// Whether CNI ADD made the Pod object itself, because nobody had declared it.
-    pub owns_pod_object: bool,
 }
 
 /// A pod's port on this node, reduced to what rules are made of.

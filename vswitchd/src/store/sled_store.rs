@@ -17,7 +17,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -27,8 +27,9 @@ use super::{Bucket, Record, Store, StoreError, Write, export, record};
 /// Commits between two exports.
 const EXPORT_EVERY: u32 = 256;
 
-/// How long sled's threads may take to let go of a database that was dropped.
-const RELEASE: Duration = Duration::from_secs(10);
+/// sled's threads may take a moment to let go of a database that was dropped: ten seconds at most.
+const RELEASE_TRIES: u32 = 5_000;
+const RELEASE_PAUSE: Duration = Duration::from_millis(2);
 
 /// A store in a directory of its own.
 #[derive(Debug)]
@@ -279,7 +280,7 @@ fn create(folder: &Path, database: &Path) -> Result<(), StoreError> {
 
 /// Waits until nobody holds the database's file. No other process of ours can: `lock` is held.
 fn wait_until_released(database: &Path) -> io::Result<()> {
-    let since = Instant::now();
+    let mut tries = 0;
     loop {
         let file = match File::open(database.join("db")) {
             Ok(file) => file,
@@ -287,8 +288,9 @@ fn wait_until_released(database: &Path) -> io::Result<()> {
             Err(error) => return Err(error),
         };
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Err((_, Errno::EWOULDBLOCK)) if since.elapsed() < RELEASE => {
-                std::thread::sleep(Duration::from_millis(2));
+            Err((_, Errno::EWOULDBLOCK)) if tries < RELEASE_TRIES => {
+                tries += 1;
+                std::thread::sleep(RELEASE_PAUSE);
             }
             Err((_, errno)) => return Err(errno.into()),
             Ok(_) => return Ok(()),

@@ -201,6 +201,5 @@ fn attachment(
         mtu,
         pod: spec.pod.clone(),
         delegated_ipam: None,
-        owns_pod_object: true,
     }
 }

@@ -16,7 +16,6 @@ async fn add_makes_each_step_in_order_and_records_it() {
     );
     assert_eq!(world.store().keys(Bucket::Attachments), ["a/eth0"]);
     let attached = service.attachments().unwrap().remove(0);
-    assert!(attached.owns_pod_object);
     assert_eq!((attached.mtu, attached.port_no.0), (1450, 100));
     assert_eq!(attached.pod.to_string(), "default/a");
 }

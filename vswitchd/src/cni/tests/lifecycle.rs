@@ -206,10 +206,6 @@ async fn add_that_a_crash_cut_short_is_undone_at_start() {
         (recovered.attachments.len(), recovered.released.len()),
         (0, 1)
     );
-    assert!(
-        recovered.released[0].owns_pod_object,
-        "its Pod object is known to be ours"
-    );
     assert_eq!(
         world.done(),
         ["detach a/eth0", "remove a/eth0", "retract a/eth0"]

@@ -196,9 +196,9 @@ impl SwitchPorts for World {
 }
 
 impl PodDirectory for World {
-    async fn declare(&self, attachment: &Attachment, pod: &PodIdentity) -> Result<bool, StepError> {
+    async fn declare(&self, attachment: &Attachment, pod: &PodIdentity) -> Result<(), StepError> {
         assert_eq!(attachment.pod, pod.key);
-        self.step("declare", attachment).map(|()| true)
+        self.step("declare", attachment)
     }
 
     async fn retract(&self, attachment: &Attachment) -> Result<(), StepError> {
