@@ -4,6 +4,8 @@ use vswitch_datapath::flow::{AddressMatch, Match, SetName};
 use vswitch_datapath::pipeline::TableId;
 use vswitch_datapath::{Action, DropReason};
 
+use super::program::Deny;
+
 /// Which way the traffic goes, seen from the pod that a policy selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -59,10 +61,14 @@ impl Direction {
         }
     }
 
-    pub(super) const fn drop(self) -> Action {
-        match self {
-            Self::Ingress => Action::Drop(DropReason::PolicyIngress),
-            Self::Egress => Action::Drop(DropReason::PolicyEgress),
+    pub(super) const fn deny(self, deny: Deny) -> Action {
+        let reason = match self {
+            Self::Ingress => DropReason::PolicyIngress,
+            Self::Egress => DropReason::PolicyEgress,
+        };
+        match deny {
+            Deny::Drop => Action::Drop(reason),
+            Deny::Reject => Action::Drop(reason),
         }
     }
 

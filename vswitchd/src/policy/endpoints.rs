@@ -1,25 +1,24 @@
 //! Rules of local ports rather than of policies: isolation of what is not known yet, the
 //! node's way in, and a pod's way to itself.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use vswitch_api::PortNo;
 use vswitch_datapath::flow::{AddressMatch, Match, PortClass};
-use vswitch_datapath::pipeline::{Origin, TableId};
+use vswitch_datapath::pipeline::{Origin, Rule, TableId};
 use vswitch_datapath::{Action, DropReason};
 
 use super::direction::Direction;
-use super::members::is_addressable;
-use super::program::{NodeFacts, node_set, priority};
+use super::program::{node_set, priority};
 use super::rule_set::RuleSet;
-use crate::state::{ClusterState, LocalEndpoint};
+use crate::state::LocalEndpoint;
 
-/// Lets the node itself (kubelet's probes) reach its pods, whatever their policies.
-/// What merely passes through the gateway has another source and is judged.
-pub(super) fn allow_node(rules: &mut RuleSet) {
+/// Returns the rules that let the node itself (kubelet's probes) reach its pods, whatever
+/// their policies. What merely passes through the gateway has another source and is judged.
+pub(super) fn node_rules() -> Vec<Rule> {
+    let mut rules = RuleSet::for_policies();
     let origin = Origin {
         kind: "Gateway",
         name: "node".to_owned(),
@@ -37,23 +36,22 @@ pub(super) fn allow_node(rules: &mut RuleSet) {
         vec![Direction::Ingress.allow()],
         &Arc::new(origin),
     );
+    rules.into_rules().into_values().collect()
 }
 
-/// Isolates every port whose pod, or whose policies, are not known.
-pub(super) fn isolate_unknown(
-    rules: &mut RuleSet,
-    state: &ClusterState,
-    locals: &BTreeMap<PortNo, LocalEndpoint>,
-    node: &NodeFacts,
-) {
-    for endpoint in locals.values() {
-        let is_known = state
-            .pod(&endpoint.pod)
-            .is_some_and(|pod| is_addressable(pod));
-        if !(is_known && node.is_synced) {
-            isolate(rules, endpoint);
-        }
+/// Returns the rules of a port: it is isolated while its pod, or its policies, are not known,
+/// and the pod reaches itself.
+pub(super) fn port_rules(endpoint: &LocalEndpoint, is_known: bool) -> Vec<Rule> {
+    let mut rules = RuleSet::for_policies();
+    if !is_known {
+        isolate(&mut rules, endpoint);
     }
+    // Through its Service: policies speak of peers, and it is none.
+    let origin = Arc::new(pod_origin(endpoint, "to itself"));
+    for ip in &endpoint.addresses {
+        allow_own_address(&mut rules, endpoint.port_no, *ip, &origin);
+    }
+    rules.into_rules().into_values().collect()
 }
 
 fn isolate(rules: &mut RuleSet, endpoint: &LocalEndpoint) {
@@ -80,16 +78,6 @@ fn isolate(rules: &mut RuleSet, endpoint: &LocalEndpoint) {
         drop(),
         &origin,
     );
-}
-
-/// Lets a pod reach itself through its Service: policies speak of peers, and it is none.
-pub(super) fn allow_own(rules: &mut RuleSet, locals: &BTreeMap<PortNo, LocalEndpoint>) {
-    for endpoint in locals.values() {
-        let origin = Arc::new(pod_origin(endpoint, "to itself"));
-        for ip in &endpoint.addresses {
-            allow_own_address(rules, endpoint.port_no, *ip, &origin);
-        }
-    }
 }
 
 fn allow_own_address(rules: &mut RuleSet, port: PortNo, ip: IpAddr, origin: &Arc<Origin>) {

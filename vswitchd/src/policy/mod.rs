@@ -16,18 +16,25 @@
 //! No match in any of them lets the packet on: a pod that no policy selects is open.
 
 mod cidr;
-mod compile;
+mod compiler;
 mod direction;
 mod endpoints;
-mod members;
+mod groups;
+mod ledger;
+mod namespaces;
 mod peers;
+mod pods;
 mod ports;
 mod program;
+mod roster;
 mod rule_set;
+mod selector_index;
+mod unit;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-pub use compile::compile;
-pub use program::{NodeFacts, PolicyProblem, PolicyProgram, node_set, priority};
+pub use compiler::Compiler;
+pub use ledger::PolicyDelta;
+pub use program::{Deny, NodeFacts, PolicyProblem, node_set, priority};
 pub use rule_set::RuleSet;

@@ -1,6 +1,5 @@
 //! The `from` and `to` of a policy rule.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ipnet::IpNet;
@@ -8,8 +7,18 @@ use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use vswitch_datapath::flow::SetName;
 
 use super::cidr::{self, IpBlockError};
-use super::members::{Member, Members, Scope, single};
 use crate::state::{Selector, SelectorError};
+
+/// Which pods a peer means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Every pod of the cluster.
+    Everywhere,
+    /// Those of one namespace.
+    Namespace(String),
+    /// Those of the namespaces that a selector finds.
+    Namespaces(Selector),
+}
 
 /// A peer that means something.
 #[derive(Debug)]
@@ -21,7 +30,7 @@ pub(super) enum Peer {
 }
 
 /// Pods found by selectors; its text is canonical and names its address set.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PodPeer {
     pub(super) scope: Scope,
     pub(super) selector: Selector,
@@ -83,45 +92,6 @@ impl PodPeer {
     pub(super) fn set_name(&self) -> SetName {
         SetName(self.to_string().into())
     }
-
-    /// Returns the addresses of all its pods.
-    pub(super) fn addresses(&self, members: &Members<'_>) -> BTreeSet<IpNet> {
-        self.members(members)
-            .flat_map(|member| single(&member.addresses))
-            .collect()
-    }
-
-    /// Returns the addresses of its pods by the number that a named port has there.
-    pub(super) fn by_number(
-        &self,
-        members: &Members<'_>,
-        proto: u8,
-        name: &str,
-    ) -> BTreeMap<u16, BTreeSet<IpNet>> {
-        by_number(self.members(members), proto, name)
-    }
-
-    fn members<'s, 'a>(&'s self, members: &'s Members<'a>) -> impl Iterator<Item = &'s Member<'a>> {
-        members.select(&self.scope, &self.selector)
-    }
-}
-
-/// Groups pods by the number that a named port has there.
-pub(super) fn by_number<'s, 'a: 's>(
-    members: impl Iterator<Item = &'s Member<'a>>,
-    proto: u8,
-    name: &str,
-) -> BTreeMap<u16, BTreeSet<IpNet>> {
-    let mut numbers: BTreeMap<u16, BTreeSet<IpNet>> = BTreeMap::new();
-    for member in members {
-        for number in member.resolve(proto, name) {
-            numbers
-                .entry(number)
-                .or_default()
-                .extend(single(&member.addresses));
-        }
-    }
-    numbers
 }
 
 impl fmt::Display for PodPeer {

@@ -1,11 +1,9 @@
-//! What the compiler is told of the node, and what it answers.
+//! What the compiler is told of the node, and the names that others know it by.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use vswitch_datapath::flow::SetName;
-use vswitch_datapath::pipeline::Rule;
 
 use crate::state::ObjectKey;
 
@@ -51,13 +49,12 @@ pub struct PolicyProblem {
     pub problem: String,
 }
 
-/// The rules of all policies that concern this node, and the address sets they name.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PolicyProgram {
-    /// Rules of tables 60, 61, 80 and 81, each id once.
-    pub rules: Vec<Rule>,
-    /// Members of every set that a rule names; may be empty.
-    pub sets: BTreeMap<SetName, BTreeSet<IpNet>>,
-    /// What was left out.
-    pub problems: Vec<PolicyProblem>,
+/// What becomes of a packet that a policy denies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Deny {
+    /// Nothing answers.
+    #[default]
+    Drop,
+    /// The sender is told: RST for TCP, administratively prohibited for all else.
+    Reject,
 }

@@ -12,13 +12,28 @@ use vswitch_datapath::Action;
 use vswitch_datapath::flow::Match;
 use vswitch_datapath::pipeline::{Origin, Rule, RuleId, TableId};
 
+/// Ids of policies' rules have this bit and all others lack it, so that the two, which are
+/// given out independently, never meet.
+const OF_POLICIES: u64 = 1 << 62;
+/// Above lie the ids of the datapath's own rules.
+const IDS: u64 = (1 << 63) - 1;
+
 /// Rules by id.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RuleSet {
     rules: BTreeMap<RuleId, Rule>,
+    is_of_policies: bool,
 }
 
 impl RuleSet {
+    /// Returns an empty collection for rules of policies.
+    pub(super) fn for_policies() -> Self {
+        Self {
+            is_of_policies: true,
+            ..Self::default()
+        }
+    }
+
     /// Adds a rule; a rule that is there already stays once.
     pub fn add(
         &mut self,
@@ -46,7 +61,12 @@ impl RuleSet {
         cookie: Cookie,
     ) {
         let origin = Arc::clone(origin);
-        let id = rule_id(table, priority, &matches, &origin);
+        let hash = rule_hash(table, priority, &matches, &origin);
+        let id = RuleId(if self.is_of_policies {
+            (hash | OF_POLICIES) & IDS
+        } else {
+            hash & IDS & !OF_POLICIES
+        });
         self.insert(Rule {
             id,
             table,
@@ -65,7 +85,7 @@ impl RuleSet {
             if *taken == rule {
                 return;
             }
-            rule.id = RuleId(rule.id.0.wrapping_add(1));
+            rule.id = next_id(rule.id);
         }
         self.rules.insert(rule.id, rule);
     }
@@ -77,11 +97,16 @@ impl RuleSet {
     }
 }
 
-fn rule_id(table: TableId, priority: Priority, matches: &Match, origin: &Origin) -> RuleId {
+/// Returns the id to try when one is taken; it stays among those of its kind.
+pub(super) fn next_id(RuleId(id): RuleId) -> RuleId {
+    RuleId((id & OF_POLICIES) | (id.wrapping_add(1) & (OF_POLICIES - 1)))
+}
+
+fn rule_hash(table: TableId, priority: Priority, matches: &Match, origin: &Origin) -> u64 {
     // Keys are fixed, so that the same rule has the same id in every run of one build.
     let mut hasher = DefaultHasher::new();
     (table, priority, matches, origin).hash(&mut hasher);
-    RuleId(hasher.finish())
+    hasher.finish()
 }
 
 /// Returns the cookie that all rules of one object share.
@@ -115,11 +140,13 @@ mod tests {
     #[test]
     fn two_rules_with_one_hash_both_stay() {
         let mut rules = RuleSet::default();
-        rules.insert(rule(u64::MAX, TableId::Admin));
-        rules.insert(rule(u64::MAX, TableId::Forward));
-        rules.insert(rule(u64::MAX, TableId::Admin));
+        let last = OF_POLICIES - 1;
+        rules.insert(rule(last, TableId::Admin));
+        rules.insert(rule(last, TableId::Forward));
+        rules.insert(rule(last, TableId::Admin));
         let ids: Vec<_> = rules.into_rules().into_keys().collect();
-        assert_eq!(ids, [RuleId(0), RuleId(u64::MAX)]);
+        assert_eq!(ids, [RuleId(0), RuleId(last)]);
+        assert_eq!(next_id(RuleId(OF_POLICIES | last)), RuleId(OF_POLICIES));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod naive;
+pub(crate) mod program;
 mod property;
 mod sentences;
 mod walker;

@@ -1,6 +1,6 @@
 //! The reconciler's thread and the handle that others tell it things through.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -11,10 +11,9 @@ use vswitch_api::{Epoch, PortNo};
 use vswitch_datapath::Datapath;
 use vswitch_datapath::pipeline::Transaction;
 
-use super::desired::{Desired, build};
-use super::intent::{AdminFlow, Intent, PortAttachMode, ReconcileConfig};
-use super::plan::{is_empty, plan};
-use crate::policy::{PolicyProblem, PolicyProgram};
+use super::intent::{AdminFlow, PortAttachMode, ReconcileConfig};
+use super::model::{Model, Told};
+use crate::policy::PolicyProblem;
 use crate::state::{Attachment, ClusterChange, ClusterState};
 
 /// Whatever takes transactions: the datapath, or a test.
@@ -33,13 +32,11 @@ impl Publish for Datapath {
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     /// Objects of the cluster.
-    pub cluster: Arc<ClusterState>,
+    pub cluster: ClusterState,
     /// Attachments of this node.
-    pub attachments: BTreeMap<PortNo, Arc<Attachment>>,
-    /// What the policies compiled to, and what of them was not understood.
-    pub program: Arc<PolicyProgram>,
-    /// Every rule, set and port that is installed.
-    pub installed: Arc<Desired>,
+    pub attachments: Arc<BTreeMap<PortNo, Arc<Attachment>>>,
+    /// What was not understood of policies.
+    pub problems: Arc<Vec<PolicyProblem>>,
     /// The publication that brought it into force.
     pub epoch: Epoch,
     /// Whether everything of the cluster was heard of.
@@ -58,17 +55,17 @@ struct Progress {
     epoch: Epoch,
 }
 
-/// What was told, and how often.
-#[derive(Debug)]
+/// What was told and not yet taken in, and how much ever was.
+#[derive(Debug, Default)]
 struct Inbox {
-    intent: Intent,
+    told: Vec<Told>,
     generation: u64,
     is_stopped: bool,
 }
 
 #[derive(Debug)]
 struct Shared {
-    /// A plain mutex: held for a few map insertions, never across a compilation or an await.
+    /// A plain mutex: held for one push, never across a compilation or an await.
     inbox: Mutex<Inbox>,
     told: Condvar,
     snapshot: ArcSwap<Snapshot>,
@@ -89,70 +86,51 @@ pub struct ReconcileHandle {
 }
 
 impl ReconcileHandle {
-    /// Changes what is wanted; `change` returns whether it did.
-    fn tell(&self, change: impl FnOnce(&mut Intent) -> bool) {
+    fn tell(&self, told: Told) {
         let mut inbox = self.shared.lock();
-        if change(&mut inbox.intent) {
-            inbox.generation += 1;
-            self.shared.told.notify_one();
-        }
+        inbox.told.push(told);
+        inbox.generation += 1;
+        self.shared.told.notify_one();
     }
 
     /// Takes in changes of the cluster's objects, in order.
     pub fn cluster(&self, changes: Vec<ClusterChange>) {
-        self.tell(|intent| {
-            let cluster = Arc::make_mut(&mut intent.cluster);
-            changes
-                .into_iter()
-                .fold(false, |changed, change| cluster.apply(change) | changed)
-        });
+        self.tell(Told::Cluster(changes));
     }
 
     /// States that everything of the cluster has been told once.
     pub fn cluster_synced(&self) {
-        self.tell(|intent| !std::mem::replace(&mut intent.is_synced, true));
+        self.tell(Told::Synced);
     }
 
     /// Attaches a port, or replaces what is known of it.
     pub fn attach(&self, attachment: Attachment, mode: PortAttachMode) {
-        self.tell(|intent| {
-            intent.attach(attachment, mode);
-            true
-        });
+        self.tell(Told::Attach(Box::new(attachment), mode));
     }
 
     /// Takes a port away; an unknown one is no error.
     pub fn detach(&self, port: PortNo) {
-        self.tell(|intent| intent.detach(port));
+        self.tell(Told::Detach(port));
     }
 
     /// Sets whether a port accepts TCP connections in the middle of their stream.
     pub fn set_midstream(&self, port: PortNo, midstream: bool) {
-        self.tell(|intent| intent.set_midstream(port, midstream));
+        self.tell(Told::Midstream(port, midstream));
     }
 
     /// Sets a port's MTU, in place of the attachment's or the gateway's.
     pub fn set_port_mtu(&self, port: PortNo, mtu: u16) {
-        self.tell(|intent| intent.mtus.insert(port, mtu) != Some(mtu));
+        self.tell(Told::Mtu(port, mtu));
     }
 
     /// Sets all flows of operators and orchestrators.
     pub fn set_admin_flows(&self, flows: Vec<AdminFlow>) {
-        self.tell(|intent| {
-            let changed = *intent.admin_flows != flows;
-            intent.admin_flows = Arc::new(flows);
-            changed
-        });
+        self.tell(Told::AdminFlows(flows));
     }
 
     /// Sets the node's own addresses; the gateway's need not be among them.
     pub fn set_node_addresses(&self, addresses: Vec<IpAddr>) {
-        let addresses: BTreeSet<IpAddr> = addresses.into_iter().collect();
-        self.tell(|intent| {
-            let changed = intent.node_addresses != addresses;
-            intent.node_addresses = addresses;
-            changed
-        });
+        self.tell(Told::NodeAddresses(addresses.into_iter().collect()));
     }
 
     /// Waits until everything told before is in force.
@@ -187,6 +165,7 @@ impl ReconcileHandle {
 #[derive(Debug)]
 pub struct Reconciler<P> {
     publish: Arc<P>,
+    model: Model,
     shared: Arc<Shared>,
     progress: watch::Sender<Progress>,
 }
@@ -195,10 +174,10 @@ impl<P: Publish> Reconciler<P> {
     /// Starts the thread. It installs the base rules and the gateway port at once.
     #[must_use]
     pub fn start(publish: Arc<P>, config: ReconcileConfig) -> (ReconcileHandle, JoinHandle<()>) {
+        // The base rules wait to be published.
         let inbox = Inbox {
-            intent: Intent::new(config),
             generation: 1,
-            is_stopped: false,
+            ..Inbox::default()
         };
         let shared = Arc::new(Shared {
             inbox: Mutex::new(inbox),
@@ -208,6 +187,7 @@ impl<P: Publish> Reconciler<P> {
         let (sender, progress) = watch::channel(Progress::default());
         let reconciler = Self {
             publish,
+            model: Model::new(config),
             shared: Arc::clone(&shared),
             progress: sender,
         };
@@ -215,59 +195,56 @@ impl<P: Publish> Reconciler<P> {
         (ReconcileHandle { shared, progress }, thread)
     }
 
-    fn run(self) {
+    fn run(mut self) {
         let mut done = Progress::default();
-        let mut installed = Arc::<Desired>::default();
-        let mut problems = Vec::new();
-        while let Some((intent, generation)) = self.next(done.generation) {
-            let (desired, program) = build(&intent);
-            let changes = plan(&desired, &installed);
-            if !is_empty(&changes) {
+        let mut snapshot = Snapshot::default();
+        while let Some((told, generation)) = self.next(done.generation) {
+            told.into_iter().for_each(|told| self.model.take(told));
+            let changes = self.model.flush();
+            if changes != Transaction::default() {
                 done.epoch = self.publish.publish(changes);
             }
-            installed = Arc::new(desired);
-            warn_of_new(&program.problems, &problems);
-            problems.clone_from(&program.problems);
             done.generation = generation;
-            self.shared
-                .snapshot
-                .store(snapshot(intent, program, &installed, done.epoch));
+            snapshot = self.look(&snapshot, done.epoch);
+            self.shared.snapshot.store(Arc::new(snapshot.clone()));
             tracing::debug!(generation, epoch = done.epoch.0, "reconciled");
             self.progress.send_replace(done);
         }
     }
 
     /// Waits for something that is not yet in force; `None` when stopped and nothing is left.
-    fn next(&self, done: u64) -> Option<(Intent, u64)> {
+    fn next(&self, done: u64) -> Option<(Vec<Told>, u64)> {
         let inbox = self.shared.lock();
         let waiting = |inbox: &mut Inbox| inbox.generation == done && !inbox.is_stopped;
-        let inbox = self
+        let mut inbox = self
             .shared
             .told
             .wait_while(inbox, waiting)
             .unwrap_or_else(PoisonError::into_inner);
         let is_left = inbox.generation != done;
-        is_left.then(|| (inbox.intent.clone(), inbox.generation))
+        is_left.then(|| (std::mem::take(&mut inbox.told), inbox.generation))
+    }
+
+    /// Returns what is in force now; what did not change is shared with the one before.
+    fn look(&self, before: &Snapshot, epoch: Epoch) -> Snapshot {
+        let problems = self.model.problems();
+        warn_of_new(&problems, &before.problems);
+        Snapshot {
+            cluster: self.model.cluster_state().clone(),
+            attachments: shared(&before.attachments, self.model.attachments()),
+            problems: shared(&before.problems, problems),
+            epoch,
+            is_synced: self.model.is_synced(),
+        }
     }
 }
 
-fn snapshot(
-    intent: Intent,
-    program: PolicyProgram,
-    installed: &Arc<Desired>,
-    epoch: Epoch,
-) -> Arc<Snapshot> {
-    let attached = intent.attached.into_iter();
-    Arc::new(Snapshot {
-        cluster: intent.cluster,
-        attachments: attached
-            .map(|(no, attached)| (no, attached.attachment))
-            .collect(),
-        program: Arc::new(program),
-        installed: Arc::clone(installed),
-        epoch,
-        is_synced: intent.is_synced,
-    })
+fn shared<T: PartialEq>(before: &Arc<T>, now: T) -> Arc<T> {
+    if **before == now {
+        Arc::clone(before)
+    } else {
+        Arc::new(now)
+    }
 }
 
 fn warn_of_new(problems: &[PolicyProblem], known: &[PolicyProblem]) {

@@ -8,7 +8,7 @@ use vswitch_datapath::flow::{AddressMatch, Match, PortClass};
 use vswitch_datapath::pipeline::{Origin, TableId};
 use vswitch_datapath::{Action, DropReason};
 
-use super::base::ether_type_of;
+use super::gateway::ether_type_of;
 use super::intent::{GatewaySpec, ReconcileConfig};
 use super::spoof_guard::link_local;
 use crate::policy::RuleSet;

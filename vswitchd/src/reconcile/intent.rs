@@ -1,4 +1,4 @@
-//! What the reconciler has been told, in one place.
+//! What the reconciler has been told of this node, in one place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,8 +9,8 @@ use vswitch_api::{Cookie, MacAddr, PortNo, Priority};
 use vswitch_datapath::Action;
 use vswitch_datapath::flow::Match;
 
-use crate::policy::NodeFacts;
-use crate::state::{Attachment, ClusterState, LocalEndpoint, names_a_pod};
+use crate::policy::{Deny, NodeFacts};
+use crate::state::{Attachment, LocalEndpoint, names_a_pod};
 
 /// The port into the node's own stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct ReconcileConfig {
     /// Networks that this node's pods have their addresses from: a destination in them that
     /// no local pod has does not exist.
     pub pod_cidrs: Vec<IpNet>,
+    /// What becomes of packets that a policy denies.
+    pub deny: Deny,
 }
 
 /// How a port came to be attached.
@@ -66,16 +68,15 @@ pub(super) struct Attached {
     order: u64,
 }
 
-/// Everything that was told so far.
+/// Ports, flows and the node as they were told.
 #[derive(Debug, Clone)]
 pub(super) struct Intent {
-    pub(super) config: Arc<ReconcileConfig>,
-    pub(super) cluster: Arc<ClusterState>,
+    pub(super) config: ReconcileConfig,
     pub(super) is_synced: bool,
     pub(super) attached: BTreeMap<PortNo, Attached>,
     pub(super) midstream: BTreeSet<PortNo>,
     pub(super) mtus: BTreeMap<PortNo, u16>,
-    pub(super) admin_flows: Arc<Vec<AdminFlow>>,
+    pub(super) admin_flows: Vec<AdminFlow>,
     pub(super) node_addresses: BTreeSet<IpAddr>,
     next_order: u64,
 }
@@ -83,13 +84,12 @@ pub(super) struct Intent {
 impl Intent {
     pub(super) fn new(config: ReconcileConfig) -> Self {
         Self {
-            config: Arc::new(config),
-            cluster: Arc::default(),
+            config,
             is_synced: false,
             attached: BTreeMap::new(),
             midstream: BTreeSet::new(),
             mtus: BTreeMap::new(),
-            admin_flows: Arc::default(),
+            admin_flows: Vec::new(),
             node_addresses: BTreeSet::new(),
             next_order: 0,
         }

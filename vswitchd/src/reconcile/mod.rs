@@ -1,19 +1,20 @@
 //! The reconciler: what is wanted against what is installed, published in one transaction.
 //!
 //! The watchers, the CNI server and the REST API tell a [`ReconcileHandle`] what they know;
-//! one thread turns it all into rules, sets and ports, compares that with what it published
-//! last, and applies the difference, so that no packet sees half of a change. What is told
-//! while it works is taken together the next time: a burst costs one pass.
+//! one thread works out what that changes of rules, sets and ports and publishes it at once, so
+//! that no packet sees half of a change. What is told while it works is taken together the next
+//! time: a burst costs one pass.
 //!
 //! Fail closed: a port becomes known to the datapath in the transaction that also brings its
 //! rules, and until everything of the cluster was heard once, pods are isolated.
 
 mod actor;
 mod base;
-mod desired;
 mod forward;
+mod gateway;
 mod intent;
-mod plan;
+mod model;
+mod owners;
 mod responder;
 mod spoof_guard;
 
@@ -21,6 +22,4 @@ mod spoof_guard;
 mod tests;
 
 pub use actor::{Publish, ReconcileHandle, ReconcileStopped, Reconciler, Snapshot};
-pub use desired::{AddressOwner, Desired, DesiredPort};
 pub use intent::{AdminFlow, GatewaySpec, PortAttachMode, ReconcileConfig};
-pub use plan::plan;

@@ -10,7 +10,7 @@ use vswitch_datapath::flow::{AddressMatch, Match};
 use vswitch_datapath::pipeline::{Origin, TableId};
 use vswitch_datapath::{Action, DropReason};
 
-use super::base::{arp, icmpv6, icmpv6_type};
+use super::gateway::{arp, icmpv6, icmpv6_type};
 use crate::policy::RuleSet;
 
 /// The owner of an address, who asks only whether somebody else has it.

@@ -14,7 +14,7 @@ use vswitch_datapath::flow::{AddressMatch, Match, PortClass};
 use vswitch_datapath::pipeline::{Origin, TableId};
 use vswitch_datapath::{Action, DropReason};
 
-use super::base::{arp, ether_type_of, icmpv6, icmpv6_type};
+use super::gateway::{arp, ether_type_of, icmpv6, icmpv6_type};
 use crate::policy::RuleSet;
 use crate::state::LocalEndpoint;
 

@@ -7,11 +7,17 @@ mod rules;
 mod thread;
 mod walker;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use vswitch_api::{MacAddr, PortNo};
+use vswitch_datapath::pipeline::{PortSpec, PortUpdate, SetUpdate, Transaction};
 
-use super::intent::{GatewaySpec, Intent, PortAttachMode, ReconcileConfig};
+use super::intent::{GatewaySpec, PortAttachMode, ReconcileConfig};
+use super::model::{Model, Told};
+use crate::policy::tests::program::Program;
+use crate::policy::{Deny, PolicyDelta};
 use crate::state::{Attachment, ClusterChange, ObjectKey, PodPhase, PodRecord};
 
 const GATEWAY: PortNo = PortNo(1);
@@ -36,7 +42,11 @@ fn config() -> ReconcileConfig {
     let pod_cidrs = ["10.0.0.0/24", "fd00::/64"]
         .map(|net| net.parse().unwrap())
         .to_vec();
-    ReconcileConfig { gateway, pod_cidrs }
+    ReconcileConfig {
+        gateway,
+        pod_cidrs,
+        deny: Deny::Drop,
+    }
 }
 
 fn key(name: &str) -> ObjectKey {
@@ -86,26 +96,89 @@ fn deny_all() -> ClusterChange {
     })
 }
 
+/// A model with what it gave out so far.
+#[derive(Debug)]
+struct Switch {
+    model: Model,
+    policies: Program,
+    ports: BTreeMap<PortNo, PortSpec>,
+}
+
+impl Switch {
+    fn new() -> Self {
+        let mut switch = Self {
+            model: Model::new(config()),
+            policies: Program::default(),
+            ports: BTreeMap::new(),
+        };
+        switch.flush();
+        switch
+    }
+
+    fn take(&mut self, told: Told) -> &mut Self {
+        self.model.take(told);
+        self
+    }
+
+    fn tell(&mut self, changes: Vec<ClusterChange>) -> &mut Self {
+        self.take(Told::Cluster(changes))
+    }
+
+    fn attach(&mut self, attachment: Attachment, mode: PortAttachMode) -> &mut Self {
+        self.take(Told::Attach(Box::new(attachment), mode))
+    }
+
+    /// Brings what was told into force.
+    fn flush(&mut self) -> Transaction {
+        let changes = self.model.flush();
+        self.policies.apply(PolicyDelta {
+            remove_rules: changes.remove_rules.clone(),
+            add_rules: changes.add_rules.clone(),
+            sets: changes.sets.clone(),
+        });
+        for update in &changes.ports {
+            match update {
+                PortUpdate::Remove(no) => drop(self.ports.remove(no)),
+                PortUpdate::Upsert(spec) => drop(self.ports.insert(spec.no, spec.clone())),
+            }
+        }
+        changes
+    }
+
+    /// All that is in force, as one transaction.
+    fn everything(&self) -> Transaction {
+        let sets = self.policies.sets.iter();
+        let replace =
+            |members: &BTreeSet<IpNet>| SetUpdate::Replace(members.iter().copied().collect());
+        Transaction {
+            add_rules: self.policies.rules.values().cloned().collect(),
+            sets: sets
+                .map(|(name, members)| (name.clone(), replace(members)))
+                .collect(),
+            ports: self
+                .ports
+                .values()
+                .cloned()
+                .map(PortUpdate::Upsert)
+                .collect(),
+            ..Transaction::default()
+        }
+    }
+}
+
 /// The pods a (port 10) and b (port 11) of this node, known and attached.
-fn two_pods() -> Intent {
-    let mut intent = Intent::new(config());
-    intent.is_synced = true;
-    tell(&mut intent, vec![pod("a", &[]), pod("b", &[])]);
+fn two_pods() -> Switch {
+    let mut switch = Switch::new();
+    switch.take(Told::Synced);
+    switch.tell(vec![pod("a", &[]), pod("b", &[])]);
     for (port, name) in [(10, "a"), (11, "b")] {
         let addresses = [format!("10.0.0.{port}/24"), format!("fd00::{port}/64")];
         let addresses = [addresses[0].as_str(), addresses[1].as_str()];
-        intent.attach(
+        switch.attach(
             attachment(port, name, &addresses),
             PortAttachMode::default(),
         );
     }
-    intent
-}
-
-fn tell(intent: &mut Intent, changes: Vec<ClusterChange>) {
-    let mut cluster = (*intent.cluster).clone();
-    for change in changes {
-        cluster.apply(change);
-    }
-    intent.cluster = cluster.into();
+    switch.flush();
+    switch
 }

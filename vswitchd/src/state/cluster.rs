@@ -1,25 +1,27 @@
 //! The indexed facts of the cluster.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+
+use imbl::OrdMap;
 
 use super::records::{
     ClusterChange, NamespaceRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord,
 };
 
-/// Namespaces, pods and policies as last heard of. Cloning copies references, not records.
+/// Namespaces, pods and policies as last heard of. A clone shares everything with its original
+/// and costs nothing; a change copies the few nodes that lead to it.
 ///
 /// Removing a namespace removes nothing else: its pods and policies are announced gone by
 /// themselves, before or after it, and a namespace made anew under the same name may already
 /// have pods of its own when the removal of the old one arrives.
 #[derive(Debug, Clone, Default)]
 pub struct ClusterState {
-    namespaces: BTreeMap<String, Arc<NamespaceRecord>>,
-    pods: BTreeMap<ObjectKey, Arc<PodRecord>>,
-    policies: BTreeMap<ObjectKey, Arc<PolicyRecord>>,
+    namespaces: OrdMap<String, Arc<NamespaceRecord>>,
+    pods: OrdMap<ObjectKey, Arc<PodRecord>>,
+    policies: OrdMap<ObjectKey, Arc<PolicyRecord>>,
     /// Pods that claim an address, in the order in which they came to claim it.
-    claims: BTreeMap<IpAddr, Vec<ObjectKey>>,
+    claims: OrdMap<IpAddr, Vec<ObjectKey>>,
 }
 
 impl ClusterState {
@@ -123,6 +125,11 @@ impl ClusterState {
         self.policies.values()
     }
 
+    /// Returns the pods that claim an address, the true owner last.
+    pub fn claimants(&self, ip: IpAddr) -> impl Iterator<Item = &ObjectKey> {
+        self.claims.get(&ip).into_iter().flatten()
+    }
+
     /// Returns the pod that an address belongs to by the pods' own word.
     ///
     /// Two pods claim one address while the status of the older lags behind its release:
@@ -137,7 +144,7 @@ impl ClusterState {
 }
 
 /// Stores a record; returns whether it differs from what was there.
-fn replace<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, Arc<V>>, key: K, value: V) -> bool {
+fn replace<K: Ord + Clone, V: PartialEq>(map: &mut OrdMap<K, Arc<V>>, key: K, value: V) -> bool {
     if map.get(&key).is_some_and(|old| **old == value) {
         return false;
     }
@@ -169,6 +176,8 @@ pub(crate) fn names_a_pod(ip: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn key(name: &str) -> ObjectKey {

@@ -121,6 +121,11 @@ impl Selector {
         }
     }
 
+    /// Returns the requirements.
+    pub fn requirements(&self) -> impl Iterator<Item = &Requirement> {
+        self.requirements.iter()
+    }
+
     /// Returns whether an object with these labels is selected.
     #[must_use]
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {

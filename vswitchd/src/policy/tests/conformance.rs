@@ -5,7 +5,6 @@ use vswitch_datapath::flow::ip_proto;
 
 use super::walker;
 use super::world::{Pod, World, labels};
-use crate::policy::PolicyProgram;
 
 fn cases() -> Vec<Value> {
     let path = concat!(
@@ -71,7 +70,7 @@ fn world(state: &Value, is_here: impl Fn(&Pod) -> bool) -> World {
 }
 
 /// Judges one line of the expected table by the programs of both pods' nodes.
-fn check(what: &str, nodes: &[(World, PolicyProgram)], line: &Value) {
+fn check(what: &str, nodes: &[(World, super::program::Program)], line: &Value) {
     let port = u16::try_from(line["port"].as_u64().unwrap()).unwrap();
     let (mut egress, mut ingress) = (true, true);
     for (world, program) in nodes {

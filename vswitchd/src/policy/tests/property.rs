@@ -4,10 +4,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use vswitch_datapath::flow::ip_proto;
 
-use super::world::{NODE, Pod, Policy, World, key, labels};
+use super::world::{NODE, Pod, Policy, World, compile, key, labels};
 use super::{naive, walker};
-use crate::policy::compile;
-use crate::state::{ClusterState, PodPhase};
+use crate::state::PodPhase;
 
 const NAMESPACES: [&str; 3] = ["x", "y", "z"];
 const PORTS: [u16; 4] = [80, 81, 85, 90];
@@ -227,12 +226,7 @@ proptest! {
             (Just(world), changes)
         })
     ) {
-        let mut state = ClusterState::default();
-        for change in changes {
-            state.apply(change);
-        }
-        let node = super::world::node();
-        let shuffled = compile(&state, &world.locals(), &node);
+        let shuffled = compile(changes, world.locals(), super::world::node());
         prop_assert_eq!(shuffled, world.program());
     }
 }

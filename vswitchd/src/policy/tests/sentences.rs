@@ -7,7 +7,7 @@ use vswitch_datapath::flow::ip_proto::{ICMP, ICMPV6, SCTP, TCP, UDP};
 
 use super::walker;
 use super::world::{NODE, World, node};
-use crate::policy::{NodeFacts, compile};
+use crate::policy::NodeFacts;
 use crate::state::PodPhase;
 
 /// Two local pods a and b in x, one remote in y, one address outside.
@@ -401,7 +401,7 @@ fn every_pod_is_isolated_until_all_policies_were_heard_of() {
         is_synced: false,
         ..node()
     };
-    let program = compile(&w.state(), &w.locals(), &facts);
+    let program = super::world::compile(w.changes(), w.locals(), facts);
     let verdict = walker::verdict(&program, &w.flow("x/a", "x/b", TCP, 80));
     assert_eq!(verdict, Err(DropReason::PodUnknown));
 }
@@ -526,7 +526,7 @@ fn every_rule_says_which_part_of_which_policy_it_is() {
     let program = w.program();
     let of_policy = program
         .rules
-        .iter()
+        .values()
         .filter(|rule| rule.origin.name == "x/p");
     let mut parts: Vec<&str> = of_policy.map(|rule| rule.origin.part.as_str()).collect();
     parts.sort_unstable();

@@ -8,8 +8,8 @@ use vswitch_datapath::flow::{AddressMatch, Match, PortClass, PortRange};
 use vswitch_datapath::pipeline::TableId;
 use vswitch_datapath::{Action, DropReason};
 
+use super::program::Program;
 use super::world::GATEWAY;
-use crate::policy::PolicyProgram;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flow {
@@ -22,12 +22,12 @@ pub(super) struct Flow {
 }
 
 /// Judges the flow in both directions, each only where the pod is local.
-pub(super) fn verdict(program: &PolicyProgram, flow: &Flow) -> Result<(), DropReason> {
+pub(super) fn verdict(program: &Program, flow: &Flow) -> Result<(), DropReason> {
     egress(program, flow)?;
     ingress(program, flow)
 }
 
-pub(super) fn egress(program: &PolicyProgram, flow: &Flow) -> Result<(), DropReason> {
+pub(super) fn egress(program: &Program, flow: &Flow) -> Result<(), DropReason> {
     if flow.in_port == GATEWAY {
         return Ok(());
     }
@@ -40,7 +40,7 @@ pub(super) fn egress(program: &PolicyProgram, flow: &Flow) -> Result<(), DropRea
     )
 }
 
-pub(super) fn ingress(program: &PolicyProgram, flow: &Flow) -> Result<(), DropReason> {
+pub(super) fn ingress(program: &Program, flow: &Flow) -> Result<(), DropReason> {
     if flow.out_port == GATEWAY {
         return Ok(());
     }
@@ -54,7 +54,7 @@ pub(super) fn ingress(program: &PolicyProgram, flow: &Flow) -> Result<(), DropRe
 }
 
 fn walk(
-    program: &PolicyProgram,
+    program: &Program,
     flow: &Flow,
     rules: TableId,
     default: TableId,
@@ -71,14 +71,14 @@ fn walk(
     Ok(())
 }
 
-fn best<'a>(program: &'a PolicyProgram, flow: &Flow, table: TableId) -> Option<&'a [Action]> {
-    let in_table = program.rules.iter().filter(|rule| rule.table == table);
+fn best<'a>(program: &'a Program, flow: &Flow, table: TableId) -> Option<&'a [Action]> {
+    let in_table = program.rules.values().filter(|rule| rule.table == table);
     let matching = in_table.filter(|rule| matches(program, &rule.matches, flow));
     let best = matching.max_by_key(|rule| (rule.priority, std::cmp::Reverse(rule.id)));
     best.map(|rule| rule.actions.as_slice())
 }
 
-fn matches(program: &PolicyProgram, m: &Match, flow: &Flow) -> bool {
+fn matches(program: &Program, m: &Match, flow: &Flow) -> bool {
     let class = if flow.in_port == GATEWAY {
         PortClass::Gateway
     } else {
@@ -108,7 +108,7 @@ fn matches(program: &PolicyProgram, m: &Match, flow: &Flow) -> bool {
         && address_matches(program, m.ip_dst.as_ref(), flow.dst)
 }
 
-fn address_matches(program: &PolicyProgram, demand: Option<&AddressMatch>, ip: IpAddr) -> bool {
+fn address_matches(program: &Program, demand: Option<&AddressMatch>, ip: IpAddr) -> bool {
     match demand {
         None => true,
         Some(AddressMatch::Net(net)) => net.contains(&ip),

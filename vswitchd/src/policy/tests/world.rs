@@ -7,11 +7,12 @@ use serde_json::Value;
 use vswitch_api::{MacAddr, PortNo};
 use vswitch_datapath::flow::ip_proto;
 
+use super::program::Program;
 use super::walker::{self, Flow};
-use crate::policy::{NodeFacts, PolicyProgram, compile};
+use crate::policy::{Compiler, Deny, NodeFacts};
 use crate::state::{
-    ClusterChange, ClusterState, LocalEndpoint, NamedPort, NamespaceRecord, ObjectKey, PodPhase,
-    PodRecord, PolicyRecord,
+    ClusterChange, LocalEndpoint, NamedPort, NamespaceRecord, ObjectKey, PodPhase, PodRecord,
+    PolicyRecord,
 };
 
 pub(super) type Labels = BTreeMap<String, String>;
@@ -135,14 +136,6 @@ impl World {
         changes
     }
 
-    pub(super) fn state(&self) -> ClusterState {
-        let mut state = ClusterState::default();
-        for change in self.changes() {
-            state.apply(change);
-        }
-        state
-    }
-
     pub(super) fn port_of(&self, index: usize) -> PortNo {
         PortNo(u32::try_from(index).unwrap() + 10)
     }
@@ -167,8 +160,8 @@ impl World {
             .collect()
     }
 
-    pub(super) fn program(&self) -> PolicyProgram {
-        compile(&self.state(), &self.locals(), &node())
+    pub(super) fn program(&self) -> Program {
+        compile(self.changes(), self.locals(), node())
     }
 
     /// Returns the local port that an address is behind, else the gateway.
@@ -239,4 +232,21 @@ pub(super) fn node() -> NodeFacts {
         addresses: [NODE.parse().unwrap()].into(),
         is_synced: true,
     }
+}
+
+/// Compiles from nothing, in one go.
+pub(super) fn compile(
+    changes: Vec<ClusterChange>,
+    locals: BTreeMap<PortNo, LocalEndpoint>,
+    node: NodeFacts,
+) -> Program {
+    let mut compiler = Compiler::new(Deny::default());
+    changes
+        .into_iter()
+        .for_each(|change| compiler.cluster(change));
+    compiler.set_node(locals, node);
+    let mut program = Program::default();
+    program.apply(compiler.flush());
+    program.problems = compiler.problems();
+    program
 }

@@ -5,15 +5,10 @@ use vswitch_api::PortNo;
 use vswitch_datapath::flow::SetName;
 use vswitch_datapath::pipeline::{PortUpdate, SetUpdate, TableId, Transaction};
 
-use super::{attachment, deny_all, pod, tell, two_pods};
-use crate::reconcile::desired::build;
-use crate::reconcile::intent::Intent;
-use crate::reconcile::{Desired, PortAttachMode, plan};
+use super::{Switch, attachment, deny_all, pod, two_pods};
+use crate::reconcile::PortAttachMode;
+use crate::reconcile::model::Told;
 use crate::state::ClusterChange;
-
-fn step(before: &Intent, after: &Intent) -> Transaction {
-    plan(&build(after).0, &build(before).0)
-}
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -21,25 +16,27 @@ fn net(text: &str) -> IpNet {
 
 #[test]
 fn the_first_plan_brings_everything_and_a_second_nothing() {
-    let desired = build(&two_pods()).0;
-    let first = plan(&desired, &Desired::default());
-    assert_eq!(first.add_rules.len(), desired.rules.len());
-    assert_eq!(first.sets.len(), desired.sets.len());
-    assert_eq!(first.ports.len(), 3);
+    let mut switch = Switch::new();
+    switch.tell(vec![pod("a", &[])]);
+    switch.attach(
+        attachment(10, "a", &["10.0.0.10/24"]),
+        PortAttachMode::default(),
+    );
+    let first = switch.flush();
+    assert!(!first.add_rules.is_empty() && first.ports.len() == 1);
     assert!(first.forget_addresses.is_empty());
-    assert_eq!(plan(&desired, &desired), Transaction::default());
+    assert_eq!(switch.flush(), Transaction::default());
 }
 
 #[test]
 fn a_new_port_comes_with_its_rules() {
-    let before = two_pods();
-    let mut after = before.clone();
-    tell(&mut after, vec![pod("n", &[])]);
-    after.attach(
+    let mut switch = two_pods();
+    switch.tell(vec![pod("n", &[])]);
+    switch.attach(
         attachment(12, "n", &["10.0.0.12/24"]),
         PortAttachMode { midstream: true },
     );
-    let changes = step(&before, &after);
+    let changes = switch.flush();
     let [PortUpdate::Upsert(spec)] = changes.ports.as_slice() else {
         panic!("{changes:?}")
     };
@@ -64,10 +61,9 @@ fn a_new_port_comes_with_its_rules() {
 
 #[test]
 fn a_detached_port_goes_with_its_rules_and_its_addresses_are_forgotten() {
-    let before = two_pods();
-    let mut after = before.clone();
-    after.detach(PortNo(11));
-    let changes = step(&before, &after);
+    let mut switch = two_pods();
+    switch.take(Told::Detach(PortNo(11)));
+    let changes = switch.flush();
     assert_eq!(changes.ports, [PortUpdate::Remove(PortNo(11))]);
     assert!(changes.add_rules.is_empty() && !changes.remove_rules.is_empty());
     let gone = ["10.0.0.11", "fd00::11"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap());
@@ -76,47 +72,34 @@ fn a_detached_port_goes_with_its_rules_and_its_addresses_are_forgotten() {
 
 #[test]
 fn an_address_that_changes_hands_is_forgotten() {
-    let before = two_pods();
-    let mut after = before.clone();
-    after.attach(
+    let mut switch = two_pods();
+    switch.attach(
         attachment(12, "n", &["10.0.0.10/24"]),
         PortAttachMode::default(),
     );
     let moved: std::net::IpAddr = "10.0.0.10".parse().unwrap();
-    assert_eq!(step(&before, &after).forget_addresses, [moved]);
+    assert_eq!(switch.flush().forget_addresses, [moved]);
 }
 
 #[test]
 fn a_remote_address_that_another_pod_takes_is_forgotten() {
-    let mut before = two_pods();
-    tell(&mut before, vec![pod("old", &["10.0.1.5"])]);
-    let mut after = before.clone();
-    tell(
-        &mut after,
-        vec![
-            pod("new", &["10.0.1.5"]),
-            ClusterChange::PodGone(super::key("old")),
-        ],
-    );
+    let mut switch = two_pods();
+    let first = switch.tell(vec![pod("old", &["10.0.1.5"])]).flush();
+    assert!(first.forget_addresses.is_empty(), "nobody had it before");
+    let gone = ClusterChange::PodGone(super::key("old"));
+    let changes = switch.tell(vec![pod("new", &["10.0.1.5"]), gone]).flush();
     let moved: std::net::IpAddr = "10.0.1.5".parse().unwrap();
-    assert_eq!(step(&before, &after).forget_addresses, [moved]);
-    let mut first = before.clone();
-    tell(&mut first, vec![pod("other", &["10.0.1.6"])]);
-    assert!(
-        step(&before, &first).forget_addresses.is_empty(),
-        "nobody had it before"
-    );
+    assert_eq!(changes.forget_addresses, [moved]);
 }
 
 #[test]
 fn a_port_number_given_to_another_container_is_removed_first() {
-    let before = two_pods();
-    let mut after = before.clone();
-    after.attach(
+    let mut switch = two_pods();
+    switch.attach(
         attachment(11, "n", &["10.0.0.20/24"]),
         PortAttachMode::default(),
     );
-    let changes = step(&before, &after);
+    let changes = switch.flush();
     assert_eq!(changes.ports.len(), 2);
     assert_eq!(changes.ports[0], PortUpdate::Remove(PortNo(11)));
     assert!(matches!(&changes.ports[1], PortUpdate::Upsert(spec) if spec.no == PortNo(11)));
@@ -124,16 +107,15 @@ fn a_port_number_given_to_another_container_is_removed_first() {
 
 #[test]
 fn the_same_container_again_keeps_its_connections() {
-    let before = two_pods();
-    let mut after = before.clone();
+    let mut switch = two_pods();
     let same = ["10.0.0.11/24", "fd00::11/64"];
-    after.attach(attachment(11, "b", &same), PortAttachMode::default());
-    assert_eq!(step(&before, &after), Transaction::default());
+    switch.attach(attachment(11, "b", &same), PortAttachMode::default());
+    assert_eq!(switch.flush(), Transaction::default());
 }
 
 #[test]
 fn a_pod_that_matches_a_selector_moves_members_and_no_rule() {
-    let mut before = two_pods();
+    let mut switch = two_pods();
     let spec =
         serde_json::json!({ "podSelector": {}, "ingress": [{ "from": [{ "podSelector": {} }] }] });
     let spec = serde_json::from_value(spec).unwrap();
@@ -141,17 +123,17 @@ fn a_pod_that_matches_a_selector_moves_members_and_no_rule() {
         key: super::key("p"),
         spec,
     };
-    tell(&mut before, vec![ClusterChange::Policy(policy)]);
-    let mut after = before.clone();
-    tell(&mut after, vec![pod("remote", &["10.0.1.5"])]);
-    let changes = step(&before, &after);
+    switch.tell(vec![ClusterChange::Policy(policy)]).flush();
+    switch.tell(vec![pod("remote", &["10.0.1.5"])]);
+    let changes = switch.flush();
     assert!(changes.add_rules.is_empty() && changes.remove_rules.is_empty());
     let name = SetName("pods:ns/ns:*".into());
     assert_eq!(
         changes.sets,
         [(name.clone(), SetUpdate::Add(vec![net("10.0.1.5/32")]))]
     );
-    let back = step(&after, &before);
+    let gone = ClusterChange::PodGone(super::key("remote"));
+    let back = switch.tell(vec![gone]).flush();
     assert_eq!(
         back.sets,
         [(name, SetUpdate::Remove(vec![net("10.0.1.5/32")]))]
@@ -160,10 +142,10 @@ fn a_pod_that_matches_a_selector_moves_members_and_no_rule() {
 
 #[test]
 fn a_deleted_policy_takes_its_rules_and_sets_along() {
-    let after = two_pods();
-    let mut before = after.clone();
-    tell(&mut before, vec![deny_all()]);
-    let changes = step(&before, &after);
+    let mut switch = two_pods();
+    switch.tell(vec![deny_all()]).flush();
+    switch.tell(vec![ClusterChange::PolicyGone(super::key("deny"))]);
+    let changes = switch.flush();
     assert_eq!(changes.remove_rules.len(), 2);
     assert_eq!(
         changes.sets,
@@ -173,10 +155,9 @@ fn a_deleted_policy_takes_its_rules_and_sets_along() {
 
 #[test]
 fn a_new_mtu_changes_the_port_alone() {
-    let before = two_pods();
-    let mut after = before.clone();
-    after.mtus.insert(PortNo(10), 1300);
-    let changes = step(&before, &after);
+    let mut switch = two_pods();
+    switch.take(Told::Mtu(PortNo(10), 1300));
+    let changes = switch.flush();
     assert!(matches!(changes.ports.as_slice(), [PortUpdate::Upsert(spec)] if spec.mtu == 1300));
     assert_eq!(
         Transaction {

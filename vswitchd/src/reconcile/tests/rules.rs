@@ -6,28 +6,22 @@ use vswitch_datapath::pipeline::{TraceInput, TracePacket, TraceVerdict};
 use vswitch_datapath::{Action, Datapath, DatapathConfig, DropReason, Timestamp};
 
 use super::walker::{Outcome, walk};
-use super::{GATEWAY, GATEWAY_MAC, attachment, deny_all, mac, pod, tell, two_pods};
-use crate::reconcile::desired::build;
-use crate::reconcile::intent::Intent;
-use crate::reconcile::{AdminFlow, Desired, PortAttachMode, plan};
-
-fn desired(intent: &Intent) -> Desired {
-    build(intent).0
-}
+use super::{GATEWAY, GATEWAY_MAC, Switch, attachment, deny_all, mac, pod, two_pods};
+use crate::reconcile::model::Told;
+use crate::reconcile::{AdminFlow, PortAttachMode};
 
 /// Walks the key, and has the datapath trace it too, where it is the first of its connection.
-fn outcome(intent: &Intent, key: FlowKey) -> Outcome {
-    let desired = desired(intent);
-    let walked = walk(&desired, key);
+fn outcome(switch: &Switch, key: FlowKey) -> Outcome {
+    let walked = walk(&switch.policies, key);
     if key.ct_state == CtState::default() {
-        assert_eq!(traced(&desired, key), walked, "{key:?}");
+        assert_eq!(traced(switch, key), walked, "{key:?}");
     }
     walked
 }
 
-fn traced(desired: &Desired, key: FlowKey) -> Outcome {
+fn traced(switch: &Switch, key: FlowKey) -> Outcome {
     let datapath = Datapath::new(DatapathConfig::default());
-    datapath.apply(plan(desired, &Desired::default()));
+    datapath.apply(switch.everything());
     let input = TraceInput {
         in_port: key.in_port,
         packet: TracePacket::Key(key),
@@ -293,7 +287,7 @@ fn a_pod_forges_no_neighbour_discovery() {
 #[test]
 fn replies_and_related_errors_pass_isolation_and_invalid_packets_pass_nothing() {
     let mut w = two_pods();
-    tell(&mut w, vec![deny_all()]);
+    w.tell(vec![deny_all()]).flush();
     let with = |state| FlowKey {
         ct_state: state,
         ..tcp(10, "10.0.0.10", "10.0.0.11")
@@ -318,8 +312,9 @@ fn replies_and_related_errors_pass_isolation_and_invalid_packets_pass_nothing() 
 #[test]
 fn the_node_reaches_an_isolated_pod_and_a_stranger_through_it_does_not() {
     let mut w = two_pods();
-    tell(&mut w, vec![deny_all()]);
-    w.node_addresses = ["192.168.0.1".parse().unwrap()].into();
+    w.tell(vec![deny_all()]).flush();
+    let node = ["192.168.0.1".parse().unwrap()].into();
+    w.take(Told::NodeAddresses(node)).flush();
     assert_eq!(outcome(&w, from_gateway("10.0.0.1", "10.0.0.11")), TO_B);
     assert_eq!(outcome(&w, from_gateway("192.168.0.1", "10.0.0.11")), TO_B);
     let stranger = from_gateway("192.168.0.2", "10.0.0.11");
@@ -329,11 +324,12 @@ fn the_node_reaches_an_isolated_pod_and_a_stranger_through_it_does_not() {
 #[test]
 fn an_address_belongs_to_the_port_that_was_attached_last() {
     let mut w = two_pods();
-    tell(&mut w, vec![pod("n", &[])]);
+    w.tell(vec![pod("n", &[])]);
     w.attach(
         attachment(12, "n", &["10.0.0.10/24"]),
         PortAttachMode::default(),
-    );
+    )
+    .flush();
     let to_new = Outcome::Sent(PortNo(12), mac(12));
     assert_eq!(outcome(&w, tcp(11, "10.0.0.11", "10.0.0.10")), to_new);
     assert_eq!(outcome(&w, tcp(10, "10.0.0.10", "10.0.0.11")), SPOOFED);
@@ -342,7 +338,7 @@ fn an_address_belongs_to_the_port_that_was_attached_last() {
         TO_B,
         "the other it keeps"
     );
-    w.detach(PortNo(10));
+    w.take(Told::Detach(PortNo(10))).flush();
     assert_eq!(outcome(&w, tcp(11, "10.0.0.11", "10.0.0.10")), to_new);
 }
 
@@ -352,7 +348,8 @@ fn no_pod_gets_the_gateways_address() {
     w.attach(
         attachment(12, "b", &["10.0.0.1/24"]),
         PortAttachMode::default(),
-    );
+    )
+    .flush();
     assert_eq!(outcome(&w, tcp(12, "10.0.0.1", "10.0.0.10")), SPOOFED);
     assert_eq!(outcome(&w, tcp(10, "10.0.0.10", "10.0.0.1")), TO_GATEWAY);
 }
@@ -371,14 +368,14 @@ fn an_admin_flow_that_decides_nothing_lets_the_packet_go_on() {
         actions,
         cookie: Cookie(7),
     };
-    w.admin_flows = vec![flow(vec![Action::Mirror(PortNo(9))])].into();
+    let mirror = vec![flow(vec![Action::Mirror(PortNo(9))])];
+    w.take(Told::AdminFlows(mirror)).flush();
     assert_eq!(outcome(&w, tcp(10, "10.0.0.10", "10.0.0.11")), TO_B);
-    w.admin_flows = vec![flow(vec![Action::Drop(DropReason::AdminDrop)])].into();
+    let drop = vec![flow(vec![Action::Drop(DropReason::AdminDrop)])];
+    w.take(Told::AdminFlows(drop)).flush();
     let admin_drop = dropped(DropReason::AdminDrop);
     assert_eq!(outcome(&w, tcp(10, "10.0.0.10", "10.0.0.11")), admin_drop);
-    let cookies = desired(&w)
-        .rules
-        .into_values()
-        .filter(|rule| rule.cookie == Cookie(7));
+    let rules = w.policies.rules.values();
+    let cookies = rules.filter(|rule| rule.cookie == Cookie(7));
     assert_eq!(cookies.count(), 1);
 }

@@ -8,7 +8,7 @@ use vswitch_datapath::flow::{AddressMatch, CtState, FlowKey, Match, PortRange};
 use vswitch_datapath::pipeline::{Rule, TableId, builtin_rules};
 use vswitch_datapath::{Action, DropReason};
 
-use crate::reconcile::Desired;
+use crate::policy::tests::program::Program;
 
 /// What became of the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(super) enum Outcome {
     Dropped(DropReason),
 }
 
-pub(super) fn walk(desired: &Desired, mut key: FlowKey) -> Outcome {
+pub(super) fn walk(desired: &Program, mut key: FlowKey) -> Outcome {
     let mut rules = builtin_rules();
     rules.extend(desired.rules.values().cloned());
     let mut table = TableId::Classify;
@@ -51,7 +51,7 @@ pub(super) fn walk(desired: &Desired, mut key: FlowKey) -> Outcome {
 }
 
 fn best<'a>(
-    desired: &Desired,
+    desired: &Program,
     rules: &'a [Rule],
     table: TableId,
     key: &FlowKey,
@@ -61,7 +61,7 @@ fn best<'a>(
     matching.max_by_key(|rule| (rule.priority, std::cmp::Reverse(rule.id)))
 }
 
-fn matches(desired: &Desired, m: &Match, key: &FlowKey) -> bool {
+fn matches(desired: &Program, m: &Match, key: &FlowKey) -> bool {
     fn is<T: PartialEq>(demand: Option<T>, value: T) -> bool {
         demand.is_none_or(|demand| demand == value)
     }
@@ -88,7 +88,7 @@ fn matches(desired: &Desired, m: &Match, key: &FlowKey) -> bool {
         && address(desired, m.ip_dst.as_ref(), key.ip_dst)
 }
 
-fn address(desired: &Desired, demand: Option<&AddressMatch>, ip: Option<IpAddr>) -> bool {
+fn address(desired: &Program, demand: Option<&AddressMatch>, ip: Option<IpAddr>) -> bool {
     let inside = |net: &IpNet| ip.is_some_and(|ip| net.contains(&ip));
     match demand {
         None => true,

@@ -59,7 +59,6 @@ fn is_ready(state: &RestState) -> bool {
 fn problems(state: &RestState) -> Vec<String> {
     let snapshot = state.switch.reconcile().snapshot();
     let mut problems: Vec<String> = snapshot
-        .program
         .problems
         .iter()
         .map(|p| format!("policy {} {}: {}", p.policy, p.part, p.problem))

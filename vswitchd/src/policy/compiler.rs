@@ -1,0 +1,464 @@
+//! The compiler: takes in changes, gives out what they change of the rules.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use slab::Slab;
+use vswitch_api::PortNo;
+use vswitch_datapath::pipeline::Rule;
+
+use super::endpoints;
+use super::groups::{Facts, Groups};
+use super::ledger::{Ledger, PolicyDelta};
+use super::namespaces::Namespaces;
+use super::pods::{Locals, Pod, PodId, Pods, is_addressable};
+use super::program::{Deny, NodeFacts, PolicyProblem, node_set};
+use super::roster::RosterId;
+use super::unit::{self, Subject, Unit};
+use crate::state::{ClusterChange, ClusterState, LocalEndpoint, ObjectKey, PolicyRecord};
+
+/// Number of a policy inside one compiler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct PolicyId(usize);
+
+/// A policy, whether it selects a pod of this node or not.
+#[derive(Debug)]
+struct Policy {
+    record: Arc<PolicyRecord>,
+    subject: Subject,
+    selection: RosterId,
+    /// What it came to, if it selects a pod of this node.
+    unit: Option<Unit>,
+}
+
+/// What has to be looked at again.
+#[derive(Debug, Default)]
+struct Dirty {
+    pods: BTreeSet<ObjectKey>,
+    policies: BTreeSet<ObjectKey>,
+    endpoints: BTreeSet<PortNo>,
+    node: bool,
+}
+
+/// Keeps the rules of all policies that concern this node up to date.
+///
+/// A change is taken in at once and costs little; [`Compiler::flush`] works out what all
+/// changes since the last flush come to. Its cost depends on what they touch: pods whose
+/// labels or addresses changed, the groups those enter or leave, the policies that changed or
+/// came to select another local pod. Policies and pods that are not touched cost nothing.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    state: ClusterState,
+    node: NodeFacts,
+    locals: Locals,
+    namespaces: Namespaces,
+    pods: Pods,
+    groups: Groups,
+    policies: Slab<Policy>,
+    policy_ids: HashMap<ObjectKey, PolicyId>,
+    endpoint_rules: BTreeMap<PortNo, Vec<Rule>>,
+    node_rules: Vec<Rule>,
+    problems: BTreeMap<ObjectKey, Vec<PolicyProblem>>,
+    ledger: Ledger,
+    dirty: Dirty,
+    deny: Deny,
+}
+
+impl Compiler {
+    /// Returns a compiler that knows of nothing; `deny` is what becomes of packets that a
+    /// policy denies.
+    #[must_use]
+    pub fn new(deny: Deny) -> Self {
+        let mut compiler = Self {
+            deny,
+            ..Self::default()
+        };
+        compiler.dirty.node = true;
+        compiler.ledger.create_set(&node_set());
+        compiler
+    }
+
+    /// Returns the facts that it works on.
+    #[must_use]
+    pub fn state(&self) -> &ClusterState {
+        &self.state
+    }
+
+    /// Returns what of the policies that concern this node was not understood.
+    #[must_use]
+    pub fn problems(&self) -> Vec<PolicyProblem> {
+        self.problems.values().flatten().cloned().collect()
+    }
+
+    /// Takes in a change of the cluster.
+    pub fn cluster(&mut self, change: ClusterChange) {
+        match &change {
+            ClusterChange::Namespace(record) => {
+                self.namespace_changes(&record.name.clone(), change)
+            }
+            ClusterChange::NamespaceGone(name) => self.namespace_changes(&name.clone(), change),
+            ClusterChange::Pod(record) => {
+                let (key, ips) = (record.key.clone(), record.ips.clone());
+                self.pod_changes(&key, ips, change);
+            }
+            ClusterChange::PodGone(key) => self.pod_changes(&key.clone(), Vec::new(), change),
+            ClusterChange::Policy(PolicyRecord { key, .. }) | ClusterChange::PolicyGone(key) => {
+                let key = key.clone();
+                if self.state.apply(change) {
+                    self.dirty.policies.insert(key);
+                }
+            }
+        }
+    }
+
+    fn namespace_changes(&mut self, name: &str, change: ClusterChange) {
+        if self.state.apply(change) {
+            self.namespaces.set(name, self.state.namespace(name));
+            let of_namespace = self.state.pods_of(name).map(|pod| pod.key.clone());
+            self.dirty.pods.extend(of_namespace);
+        }
+    }
+
+    /// A pod that takes or leaves an address changes what others that claim it have.
+    fn pod_changes(&mut self, key: &ObjectKey, mut ips: Vec<IpAddr>, change: ClusterChange) {
+        ips.extend(self.state.pod(key).iter().flat_map(|pod| &pod.ips));
+        if self.state.apply(change) {
+            self.dirty.pods.insert(key.clone());
+            self.dirty_claimants(&ips);
+        }
+    }
+
+    fn dirty_claimants<'a>(&mut self, ips: impl IntoIterator<Item = &'a IpAddr>) {
+        for ip in ips {
+            let claimants = self.state.claimants(*ip).cloned();
+            self.dirty.pods.extend(claimants);
+        }
+    }
+
+    /// Sets the ports of this node and what is known of the node.
+    pub fn set_node(&mut self, endpoints: BTreeMap<PortNo, LocalEndpoint>, node: NodeFacts) {
+        let before = std::mem::take(&mut self.locals.endpoints);
+        for (port, endpoint) in before.iter().chain(&endpoints) {
+            if before.get(port) != endpoints.get(port) {
+                self.dirty.endpoints.insert(*port);
+                self.dirty.pods.insert(endpoint.pod.clone());
+                self.dirty_claimants(&endpoint.addresses);
+            }
+        }
+        if self.node != node {
+            let (old, new) = (&self.node.addresses, &node.addresses);
+            let changed: Vec<IpAddr> = old.symmetric_difference(new).copied().collect();
+            self.dirty_claimants(&changed);
+            if self.node.is_synced != node.is_synced {
+                self.dirty.endpoints.extend(endpoints.keys());
+            }
+            self.dirty.node = true;
+        }
+        self.replace_node_addresses(&node);
+        self.locals.set(endpoints, &node);
+        self.node = node;
+    }
+
+    fn replace_node_addresses(&mut self, node: &NodeFacts) {
+        let set = node_set();
+        for gone in self.node.addresses.difference(&node.addresses) {
+            self.ledger.remove_member(&set, IpNet::from(*gone));
+        }
+        for new in node.addresses.difference(&self.node.addresses) {
+            self.ledger.add_member(&set, IpNet::from(*new));
+        }
+    }
+
+    /// Works out what the changes since the last call come to.
+    pub fn flush(&mut self) -> PolicyDelta {
+        let dirty = std::mem::take(&mut self.dirty);
+        if dirty.node {
+            replace_rules(
+                &mut self.node_rules,
+                endpoints::node_rules(),
+                &mut self.ledger,
+            );
+        }
+        let mut outdated = BTreeSet::new();
+        let (here, gone): (Vec<_>, Vec<_>) = dirty
+            .policies
+            .iter()
+            .partition(|key| self.state.policy(key).is_some());
+        gone.into_iter().for_each(|key| self.retire(key));
+        self.refresh_pods(&dirty.pods, &mut outdated);
+        here.into_iter()
+            .for_each(|key| self.learn(key, &mut outdated));
+        while let Some(id) = outdated.pop_first() {
+            self.compile(id, &mut outdated);
+        }
+        let mut ports = dirty.endpoints;
+        for key in &dirty.pods {
+            ports.extend(self.locals.ports_of(key));
+        }
+        ports
+            .into_iter()
+            .for_each(|port| self.refresh_endpoint(port));
+        self.ledger.take()
+    }
+
+    /// Places pods anew. Where addresses moved, all that lost them are gone from every roster
+    /// before those that gained them come.
+    fn refresh_pods(&mut self, dirty: &BTreeSet<ObjectKey>, outdated: &mut BTreeSet<PolicyId>) {
+        let mut selections = BTreeSet::new();
+        let mut moved = Vec::new();
+        for key in dirty {
+            let placed = self.locals.place(&self.state, key);
+            match (self.pods.id_of(key), placed) {
+                (Some(id), Some(pod)) if self.pods.get(id).is_some_and(|old| old.stays(&pod)) => {
+                    self.relabel(id, pod, outdated, &mut selections);
+                }
+                (old, placed) => {
+                    if let Some(id) = old {
+                        self.remove_pod(id, outdated, &mut selections);
+                    }
+                    moved.extend(placed);
+                }
+            }
+        }
+        for pod in moved {
+            let rosters = self.groups.rosters_of(&pod, &self.namespaces);
+            let id = self.pods.insert(pod);
+            self.join(id, rosters, outdated, &mut selections);
+        }
+        let is_off = |id: &PolicyId| {
+            self.policies.get(id.0).is_some_and(|policy| {
+                let roster = self.groups.roster(policy.selection);
+                policy.unit.is_some() == roster.is_none_or(super::roster::Roster::is_empty)
+            })
+        };
+        outdated.extend(selections.into_iter().filter(is_off));
+    }
+
+    /// Changes what a pod is called; its addresses and ports are as before.
+    fn relabel(
+        &mut self,
+        id: PodId,
+        pod: Pod,
+        outdated: &mut BTreeSet<PolicyId>,
+        selections: &mut BTreeSet<PolicyId>,
+    ) {
+        let wanted = self.groups.rosters_of(&pod, &self.namespaces);
+        let before = self.pods.relabel(id, pod.record);
+        let (kept, left): (Vec<_>, Vec<_>) = before.into_iter().partition(|r| wanted.contains(r));
+        self.leave(id, &left, outdated, selections);
+        let came = wanted
+            .into_iter()
+            .filter(|roster| !kept.contains(roster))
+            .collect();
+        if let Some(pod) = self.pods.get_mut(id) {
+            pod.rosters = kept;
+        }
+        self.join(id, came, outdated, selections);
+    }
+
+    fn remove_pod(
+        &mut self,
+        id: PodId,
+        outdated: &mut BTreeSet<PolicyId>,
+        selections: &mut BTreeSet<PolicyId>,
+    ) {
+        let rosters = self.pods.get(id).map(|pod| pod.rosters.clone());
+        self.leave(id, &rosters.unwrap_or_default(), outdated, selections);
+        self.pods.remove(id);
+    }
+
+    fn leave(
+        &mut self,
+        id: PodId,
+        rosters: &[RosterId],
+        outdated: &mut BTreeSet<PolicyId>,
+        selections: &mut BTreeSet<PolicyId>,
+    ) {
+        let Some(pod) = self.pods.get(id) else {
+            return;
+        };
+        for roster in rosters {
+            selections.extend(self.groups.selecting(*roster));
+            if let Some(roster) = self.groups.roster_mut(*roster) {
+                roster.leave(id, pod, &mut self.ledger, outdated);
+            }
+        }
+    }
+
+    fn join(
+        &mut self,
+        id: PodId,
+        rosters: BTreeSet<RosterId>,
+        outdated: &mut BTreeSet<PolicyId>,
+        selections: &mut BTreeSet<PolicyId>,
+    ) {
+        let Some(pod) = self.pods.get_mut(id) else {
+            return;
+        };
+        for roster in rosters {
+            selections.extend(self.groups.selecting(roster));
+            if let Some(entry) = self.groups.roster_mut(roster) {
+                entry.join(id, pod, &mut self.ledger, outdated);
+                pod.rosters.push(roster);
+            }
+        }
+    }
+
+    /// Takes in a policy that is new or changed.
+    fn learn(&mut self, key: &ObjectKey, outdated: &mut BTreeSet<PolicyId>) {
+        let Some(record) = self.state.policy(key).cloned() else {
+            return;
+        };
+        let known = self.policy_ids.get(key).copied();
+        let subject = Subject::of(&record);
+        if let Some(id) = known
+            && let Some(policy) = self.policies.get_mut(id.0)
+            && policy.subject.selector == subject.selector
+        {
+            policy.record = record;
+            policy.subject = subject;
+            if policy.unit.is_some() {
+                outdated.insert(id);
+            }
+            return;
+        }
+        self.retire(key);
+        let id = PolicyId(self.policies.vacant_key());
+        let mut facts = Facts {
+            pods: &mut self.pods,
+            namespaces: &self.namespaces,
+            ledger: &mut self.ledger,
+            outdated,
+        };
+        let selection = self.groups.select(
+            id,
+            unit::selection_name(&record),
+            (&key.namespace, &subject.selector),
+            &mut facts,
+        );
+        self.policies.insert(Policy {
+            record,
+            subject,
+            selection,
+            unit: None,
+        });
+        self.policy_ids.insert(key.clone(), id);
+        if self.groups.roster(selection).is_some_and(|r| !r.is_empty()) {
+            outdated.insert(id);
+        }
+    }
+
+    /// Forgets a policy with all it came to.
+    fn retire(&mut self, key: &ObjectKey) {
+        let Some(id) = self.policy_ids.remove(key) else {
+            return;
+        };
+        let Some(policy) = self.policies.try_remove(id.0) else {
+            return;
+        };
+        self.problems.remove(key);
+        let mut nothing = BTreeSet::new();
+        let mut facts = Facts {
+            pods: &mut self.pods,
+            namespaces: &self.namespaces,
+            ledger: &mut self.ledger,
+            outdated: &mut nothing,
+        };
+        let unit = policy.unit.unwrap_or_default();
+        withdraw(id, &unit, &mut self.groups, &mut facts);
+        replace_networks(&unit, &Unit::default(), facts.ledger);
+        for group in unit.groups {
+            self.groups.release(group, &mut facts);
+        }
+        self.groups.unselect(policy.selection, &mut facts);
+    }
+
+    /// Compiles a policy, or undoes it where it selects no pod of this node. The groups of the
+    /// version before are given back last, so that those still in use stay as they are.
+    fn compile(&mut self, id: PolicyId, outdated: &mut BTreeSet<PolicyId>) {
+        let Some(policy) = self.policies.get_mut(id.0) else {
+            return;
+        };
+        let mut facts = Facts {
+            pods: &mut self.pods,
+            namespaces: &self.namespaces,
+            ledger: &mut self.ledger,
+            outdated,
+        };
+        let before = policy.unit.take().unwrap_or_default();
+        withdraw(id, &before, &mut self.groups, &mut facts);
+        let mut is_active = false;
+        if let Some(roster) = self.groups.roster_mut(policy.selection) {
+            is_active = !roster.is_empty();
+            roster.publish(is_active, facts.pods, facts.ledger);
+        }
+        let mut after = Unit::default();
+        if is_active {
+            let subject = (&policy.subject, policy.selection);
+            let groups = &mut self.groups;
+            after = unit::compile(id, &policy.record, subject, self.deny, groups, &mut facts);
+        }
+        for rule in &mut after.rules {
+            facts.ledger.add_rule(rule);
+        }
+        replace_networks(&before, &after, facts.ledger);
+        for group in before.groups {
+            self.groups.release(group, &mut facts);
+        }
+        let key = &policy.record.key;
+        if after.problems.is_empty() {
+            self.problems.remove(key);
+        } else {
+            self.problems.insert(key.clone(), after.problems.clone());
+        }
+        policy.unit = is_active.then_some(after);
+    }
+
+    fn refresh_endpoint(&mut self, port: PortNo) {
+        let rules = self.locals.endpoints.get(&port).map(|endpoint| {
+            let pod = self.state.pod(&endpoint.pod);
+            let is_known = pod.is_some_and(|pod| is_addressable(pod));
+            endpoints::port_rules(endpoint, is_known && self.node.is_synced)
+        });
+        let mut before = self.endpoint_rules.remove(&port).unwrap_or_default();
+        let is_gone = rules.is_none();
+        replace_rules(&mut before, rules.unwrap_or_default(), &mut self.ledger);
+        if !is_gone {
+            self.endpoint_rules.insert(port, before);
+        }
+    }
+}
+
+/// Takes back rules and the named ports that were followed.
+fn withdraw(id: PolicyId, unit: &Unit, groups: &mut Groups, facts: &mut Facts<'_>) {
+    for rule in &unit.rules {
+        facts.ledger.remove_rule(rule);
+    }
+    for (roster, port) in &unit.watches {
+        if let Some(roster) = groups.roster_mut(*roster) {
+            roster.unwatch(port, id, facts.ledger);
+        }
+    }
+}
+
+fn replace_rules(rules: &mut Vec<Rule>, with: Vec<Rule>, ledger: &mut Ledger) {
+    rules.iter().for_each(|rule| ledger.remove_rule(rule));
+    *rules = with;
+    rules.iter_mut().for_each(|rule| ledger.add_rule(rule));
+}
+
+fn replace_networks(before: &Unit, after: &Unit, ledger: &mut Ledger) {
+    for (name, members) in &before.networks {
+        if after.networks.get(name) != Some(members) {
+            ledger.drop_set(name);
+        }
+    }
+    for (name, members) in &after.networks {
+        if before.networks.get(name) != Some(members) {
+            ledger.create_set(name);
+            members.iter().for_each(|net| ledger.add_member(name, *net));
+        }
+    }
+}

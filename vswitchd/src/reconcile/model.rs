@@ -1,0 +1,146 @@
+//! Everything that was told, and what each round of it changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use vswitch_api::PortNo;
+use vswitch_datapath::pipeline::Transaction;
+
+use super::base::{Base, plan};
+use super::intent::{AdminFlow, Intent, PortAttachMode, ReconcileConfig};
+use super::owners::Owners;
+use crate::policy::{Compiler, PolicyProblem};
+use crate::state::{Attachment, ClusterChange, ClusterState};
+
+/// One thing that the reconciler is told.
+#[derive(Debug, Clone)]
+pub(super) enum Told {
+    /// Objects of the cluster changed, in order.
+    Cluster(Vec<ClusterChange>),
+    /// Everything of the cluster has been told once.
+    Synced,
+    /// A port was attached, or is known better now.
+    Attach(Box<Attachment>, PortAttachMode),
+    /// A port is gone.
+    Detach(PortNo),
+    /// Whether a port accepts TCP connections in the middle of their stream.
+    Midstream(PortNo, bool),
+    /// A port's MTU, in place of the attachment's or the gateway's.
+    Mtu(PortNo, u16),
+    /// All flows of operators and orchestrators.
+    AdminFlows(Vec<AdminFlow>),
+    /// The node's own addresses; the gateway's need not be among them.
+    NodeAddresses(BTreeSet<IpAddr>),
+}
+
+/// What is wanted, and what was given out of it.
+#[derive(Debug)]
+pub(super) struct Model {
+    intent: Intent,
+    compiler: Compiler,
+    base: Base,
+    owners: Owners,
+    /// Ports, flows or the node changed since the last flush.
+    is_node_dirty: bool,
+}
+
+impl Model {
+    pub(super) fn new(config: ReconcileConfig) -> Self {
+        let mut owners = Owners::default();
+        owners.touch(&config.gateway.addresses);
+        Self {
+            compiler: Compiler::new(config.deny),
+            intent: Intent::new(config),
+            base: Base::default(),
+            owners,
+            is_node_dirty: true,
+        }
+    }
+
+    /// Takes in one thing.
+    pub(super) fn take(&mut self, told: Told) {
+        let intent = &mut self.intent;
+        let is_changed = match told {
+            Told::Cluster(changes) => {
+                changes.into_iter().for_each(|change| self.cluster(change));
+                return;
+            }
+            Told::Synced => !std::mem::replace(&mut intent.is_synced, true),
+            Told::Attach(attachment, mode) => {
+                intent.attach(*attachment, mode);
+                true
+            }
+            Told::Detach(port) => intent.detach(port),
+            Told::Midstream(port, midstream) => intent.set_midstream(port, midstream),
+            Told::Mtu(port, mtu) => intent.mtus.insert(port, mtu) != Some(mtu),
+            Told::AdminFlows(flows) => {
+                let is_changed = intent.admin_flows != flows;
+                intent.admin_flows = flows;
+                is_changed
+            }
+            Told::NodeAddresses(addresses) => {
+                let is_changed = intent.node_addresses != addresses;
+                intent.node_addresses = addresses;
+                is_changed
+            }
+        };
+        self.is_node_dirty |= is_changed;
+    }
+
+    fn cluster(&mut self, change: ClusterChange) {
+        let key = match &change {
+            ClusterChange::Pod(record) => {
+                self.owners.touch(&record.ips);
+                Some(&record.key)
+            }
+            ClusterChange::PodGone(key) => Some(key),
+            _ => None,
+        };
+        if let Some(before) = key.and_then(|key| self.compiler.state().pod(key)) {
+            self.owners.touch(&before.ips);
+        }
+        self.compiler.cluster(change);
+    }
+
+    /// Returns what all that was taken in since the last call changes.
+    pub(super) fn flush(&mut self) -> Transaction {
+        let mut changes = Transaction::default();
+        if std::mem::take(&mut self.is_node_dirty) {
+            let node = self.intent.node_facts();
+            let endpoints = self.intent.endpoints(&node);
+            self.owners.set_local(&endpoints);
+            let base = Base::build(&self.intent, &endpoints);
+            changes = plan(&base, &self.base);
+            self.base = base;
+            self.compiler.set_node(endpoints, node);
+        }
+        let delta = self.compiler.flush();
+        changes.remove_rules.extend(delta.remove_rules);
+        changes.add_rules.extend(delta.add_rules);
+        changes.sets.extend(delta.sets);
+        changes.forget_addresses = self
+            .owners
+            .changed_hands(&self.intent, self.compiler.state());
+        changes
+    }
+
+    pub(super) fn cluster_state(&self) -> &ClusterState {
+        self.compiler.state()
+    }
+
+    pub(super) fn problems(&self) -> Vec<PolicyProblem> {
+        self.compiler.problems()
+    }
+
+    pub(super) fn is_synced(&self) -> bool {
+        self.intent.is_synced
+    }
+
+    pub(super) fn attachments(&self) -> BTreeMap<PortNo, Arc<Attachment>> {
+        let attached = self.intent.attached.iter();
+        attached
+            .map(|(no, attached)| (*no, Arc::clone(&attached.attachment)))
+            .collect()
+    }
+}
