@@ -1,11 +1,15 @@
 //! What is compiled decides as the naive evaluator does, whatever the cluster looks like.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use vswitch_datapath::flow::ip_proto;
 
+use super::program::Program;
 use super::world::{NODE, Pod, Policy, World, compile, key, labels};
 use super::{naive, walker};
+use crate::policy::{Compiler, Deny, NodeFacts, PolicyDelta};
 use crate::state::PodPhase;
 
 const NAMESPACES: [&str; 3] = ["x", "y", "z"];
@@ -197,7 +201,7 @@ fn every_address(world: &World) -> Vec<String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn compiled_rules_decide_as_the_api_is_worded(world in world()) {
@@ -228,5 +232,60 @@ proptest! {
     ) {
         let shuffled = compile(changes, world.locals(), super::world::node());
         prop_assert_eq!(shuffled, world.program());
+    }
+
+    /// Worlds that follow each other, the changes in any order and taken in in any portions.
+    #[test]
+    fn what_changes_come_to_is_what_is_compiled_from_nothing(
+        steps in prop::collection::vec(step(), 1..6)
+    ) {
+        let mut compiler = Compiler::new(Deny::default());
+        let mut installed = Program::default();
+        let mut before = World::default();
+        for (world, seed, portion, is_synced) in steps {
+            let node = NodeFacts { is_synced, ..super::world::node() };
+            let mut changes = world.changes_since(&before);
+            shuffle(&mut changes, seed);
+            let node_at = usize::from(seed[0]) % (changes.len() + 1);
+            for (index, change) in changes.into_iter().enumerate() {
+                if index == node_at {
+                    compiler.set_node(world.locals(), node.clone());
+                }
+                compiler.cluster(change);
+                if index % portion == 0 {
+                    installed.apply(compiler.flush());
+                }
+            }
+            compiler.set_node(world.locals(), node.clone());
+            installed.apply(compiler.flush());
+            installed.problems = compiler.problems();
+            prop_assert_eq!(&installed, &compile(world.changes(), world.locals(), node));
+            prop_assert_eq!(compiler.flush(), PolicyDelta::default());
+            before = world;
+        }
+        for change in World::default().changes_since(&before) {
+            compiler.cluster(change);
+        }
+        compiler.set_node(BTreeMap::new(), super::world::node());
+        installed.apply(compiler.flush());
+        installed.problems = compiler.problems();
+        prop_assert_eq!(installed, World::default().program(), "nothing is left behind");
+    }
+}
+
+/// A world, how the way to it is shuffled, changes between two flushes, whether it is synced.
+fn step() -> impl Strategy<Value = (World, [u8; 16], usize, bool)> {
+    (
+        world(),
+        any::<[u8; 16]>(),
+        1usize..5,
+        prop::bool::weighted(0.9),
+    )
+}
+
+fn shuffle<T>(items: &mut [T], seed: [u8; 16]) {
+    for index in (1..items.len()).rev() {
+        let roll = usize::from(seed[index % 16]) + index / 16;
+        items.swap(index, roll % (index + 1));
     }
 }

@@ -136,6 +136,25 @@ impl World {
         changes
     }
 
+    /// Returns what turns the world before into this one.
+    pub(super) fn changes_since(&self, before: &Self) -> Vec<ClusterChange> {
+        let mut changes: Vec<ClusterChange> = Vec::new();
+        let (old, new) = (before.changes(), self.changes());
+        let is_there = |gone: &ClusterChange| new.iter().any(|change| same_object(change, gone));
+        for change in old.iter().filter(|change| !is_there(change)) {
+            changes.push(match change {
+                ClusterChange::Namespace(record) => {
+                    ClusterChange::NamespaceGone(record.name.clone())
+                }
+                ClusterChange::Pod(record) => ClusterChange::PodGone(record.key.clone()),
+                ClusterChange::Policy(record) => ClusterChange::PolicyGone(record.key.clone()),
+                other => other.clone(),
+            });
+        }
+        changes.extend(new.into_iter().filter(|change| !old.contains(change)));
+        changes
+    }
+
     pub(super) fn port_of(&self, index: usize) -> PortNo {
         PortNo(u32::try_from(index).unwrap() + 10)
     }
@@ -200,6 +219,15 @@ impl World {
 
     pub(super) fn tcp(&self, from: &str, to: &str, port: u16) -> bool {
         self.allows(from, to, ip_proto::TCP, port)
+    }
+}
+
+fn same_object(a: &ClusterChange, b: &ClusterChange) -> bool {
+    match (a, b) {
+        (ClusterChange::Namespace(a), ClusterChange::Namespace(b)) => a.name == b.name,
+        (ClusterChange::Pod(a), ClusterChange::Pod(b)) => a.key == b.key,
+        (ClusterChange::Policy(a), ClusterChange::Policy(b)) => a.key == b.key,
+        _ => false,
     }
 }
 
