@@ -20,7 +20,9 @@ use vswitch_api::IfName;
 use vswitch_datapath::conntrack::ConntrackConfig;
 
 pub use crate::telemetry::{LogConfig, LogFormat};
-pub use raw::{RawApi, RawConfig, RawConntrack, RawDatapath, RawLog, RawMtu, RawNetwork};
+pub use raw::{
+    RawApi, RawConfig, RawConntrack, RawDatapath, RawLog, RawMtu, RawNetwork, RawPolicy,
+};
 
 /// What the machine contributes to the configuration.
 #[derive(Debug, Clone, Default)]
@@ -73,6 +75,8 @@ pub struct Config {
     pub network: NetworkConfig,
     /// Packet engine.
     pub datapath: DatapathSettings,
+    /// NetworkPolicies.
+    pub policy: PolicyConfig,
     /// Unix socket and TCP.
     pub api: ApiConfig,
     /// Logging.
@@ -137,6 +141,23 @@ pub struct DatapathSettings {
     pub idle_polls: u32,
     /// Connection tracking.
     pub conntrack: ConntrackConfig,
+}
+
+/// How NetworkPolicies are enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PolicyConfig {
+    /// What becomes of a packet that a NetworkPolicy denies.
+    pub deny: Deny,
+}
+
+/// What becomes of a packet that a NetworkPolicy denies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Deny {
+    /// Nobody is told; the sender runs into its timeout.
+    #[default]
+    Drop,
+    /// The sender is told: TCP by a reset, all else by ICMP administratively prohibited.
+    Reject,
 }
 
 /// The daemon's interfaces to clients.

@@ -9,13 +9,18 @@ use crate::drop_reason::DropReason;
 use crate::flow::{PortClass, split_fields};
 use crate::pipeline::TableId;
 
-/// One step of a rule; a rule without `Goto`, `Drop` or an answer drops with its table's default.
+/// One step of a rule; a rule that decides nothing ([`Action::decides`]) drops with its table's
+/// default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Continue in a later table (tables only go up).
     Goto(TableId),
     /// End here and count the reason.
     Drop(DropReason),
+    /// End here and count the reason, and tell the sender: TCP by a reset, all else by ICMP
+    /// administratively prohibited, where the standards allow an answer. Answers are limited
+    /// in rate.
+    Reject(DropReason),
     /// Table 0: state what hangs on the in port.
     SetClass(PortClass),
     /// Write the destination MAC.
@@ -57,6 +62,7 @@ impl Action {
             self,
             Self::Goto(_)
                 | Self::Drop(_)
+                | Self::Reject(_)
                 | Self::Output
                 | Self::Redirect(_)
                 | Self::ArpReply(_)
@@ -70,6 +76,7 @@ impl fmt::Display for Action {
         match self {
             Self::Goto(table) => write!(f, "goto_table:{}", table.number()),
             Self::Drop(reason) => write!(f, "drop({reason})"),
+            Self::Reject(reason) => write!(f, "reject({reason})"),
             Self::SetClass(class) => write!(f, "set_class:{class}"),
             Self::SetEthDst(mac) => write!(f, "set_field:{mac}->eth_dst"),
             Self::SetEthSrc(mac) => write!(f, "set_field:{mac}->eth_src"),
@@ -124,7 +131,7 @@ pub enum ActionSyntaxError {
 }
 
 /// Reads a comma-separated action list such as `mirror:4,goto_table:40`; `drop` alone means
-/// `drop(admin_drop)`.
+/// `drop(admin_drop)`, and `reject` likewise.
 ///
 /// # Errors
 ///
@@ -147,12 +154,8 @@ fn parse_action(token: &str) -> Result<Action, ActionSyntaxError> {
             .and_then(table)
             .map(Action::Goto)
             .ok_or("a table number"),
-        "drop" => match argument {
-            None => Ok(Action::Drop(DropReason::AdminDrop)),
-            Some(reason) => DropReason::from_name(reason)
-                .map(Action::Drop)
-                .ok_or("a drop reason"),
-        },
+        "drop" => reason(argument).map(Action::Drop).ok_or("a drop reason"),
+        "reject" => reason(argument).map(Action::Reject).ok_or("a drop reason"),
         "set_class" => argument
             .and_then(PortClass::from_name)
             .map(Action::SetClass)
@@ -212,6 +215,11 @@ fn split_argument(token: &str) -> (&str, Option<&str>) {
         },
         None => (token, None),
     }
+}
+
+/// Returns the reason that is named; without a name the operator's.
+fn reason(argument: Option<&str>) -> Option<DropReason> {
+    argument.map_or(Some(DropReason::AdminDrop), DropReason::from_name)
 }
 
 fn table(text: &str) -> Option<TableId> {
@@ -282,16 +290,24 @@ mod tests {
         actions.extend(TableId::ALL.map(Action::Goto));
         actions.extend(PortClass::ALL.map(Action::SetClass));
         actions.extend(DropReason::ALL.iter().copied().map(Action::Drop));
+        actions.extend(DropReason::ALL.iter().copied().map(Action::Reject));
         let text = ActionList(&actions).to_string();
         assert_eq!(parse_actions(&text), Ok(actions));
     }
 
     #[test]
-    fn a_lone_drop_is_the_operators() {
-        assert_eq!(
-            parse_actions("drop"),
-            Ok(vec![Action::Drop(DropReason::AdminDrop)])
-        );
+    fn a_lone_drop_or_reject_is_the_operators() {
+        let reason = DropReason::AdminDrop;
+        assert_eq!(parse_actions("drop"), Ok(vec![Action::Drop(reason)]));
+        assert_eq!(parse_actions("reject"), Ok(vec![Action::Reject(reason)]));
+    }
+
+    #[test]
+    fn a_reject_names_its_reason_as_a_drop_does_and_decides() {
+        let rejects = Action::Reject(DropReason::PolicyIngress);
+        assert_eq!(rejects.to_string(), "reject(policy_ingress)");
+        assert_eq!(parse_actions("reject(policy_ingress)"), Ok(vec![rejects]));
+        assert!(rejects.decides());
     }
 
     #[test]
@@ -308,6 +324,8 @@ mod tests {
             "jump",
             "goto_table:41",
             "drop(because)",
+            "reject(because)",
+            "reject()",
             "drop(admin_drop",
             "set_field:02:00:00:00:00:01->eth_typ",
             "output:0",

@@ -11,8 +11,8 @@ use vswitch_datapath::conntrack::ConntrackConfig;
 
 use super::layers::Merged;
 use super::{
-    ApiConfig, Config, ConfigError, DatapathSettings, LogConfig, LogFormat, Machine, MtuSetting,
-    NetworkConfig, Problem, RawConfig, RawConntrack, RawMtu,
+    ApiConfig, Config, ConfigError, DatapathSettings, Deny, LogConfig, LogFormat, Machine,
+    MtuSetting, NetworkConfig, PolicyConfig, Problem, RawConfig, RawConntrack, RawMtu,
 };
 use crate::telemetry;
 
@@ -64,6 +64,7 @@ impl Checker {
         let run_dir = self.directory("run_dir", &raw.run_dir);
         let network = self.network(&raw);
         let datapath = self.datapath(&raw);
+        let deny = self.parse("policy.deny", &raw.policy.deny);
         let api = self.api(&raw);
         let log = self.log(&raw);
         Some(Config {
@@ -72,6 +73,7 @@ impl Checker {
             run_dir,
             network: network?,
             datapath,
+            policy: PolicyConfig { deny: deny? },
             api,
             log: log?,
             ignored_environment: Vec::new(),
@@ -381,6 +383,18 @@ impl Checker {
             key: key.to_owned(),
             problem,
         });
+    }
+}
+
+impl FromStr for Deny {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "drop" => Ok(Self::Drop),
+            "reject" => Ok(Self::Reject),
+            _ => Err(format!("{text:?} is none of drop, reject")),
+        }
     }
 }
 

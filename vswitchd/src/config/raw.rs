@@ -13,6 +13,7 @@ pub struct RawConfig {
     pub network: RawNetwork,
     pub datapath: RawDatapath,
     pub conntrack: RawConntrack,
+    pub policy: RawPolicy,
     pub api: RawApi,
     pub log: RawLog,
 }
@@ -26,6 +27,7 @@ impl Default for RawConfig {
             network: RawNetwork::default(),
             datapath: RawDatapath::default(),
             conntrack: RawConntrack::default(),
+            policy: RawPolicy::default(),
             api: RawApi::default(),
             log: RawLog::default(),
         }
@@ -137,6 +139,22 @@ impl Default for RawConntrack {
             sctp_timeout_shutdown: 10,
             generic_timeout: 600,
             frag_timeout: 30,
+        }
+    }
+}
+
+/// `[policy]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "config/vswitchd.toml describes each key")]
+pub struct RawPolicy {
+    pub deny: String,
+}
+
+impl Default for RawPolicy {
+    fn default() -> Self {
+        Self {
+            deny: "drop".to_owned(),
         }
     }
 }

@@ -226,6 +226,23 @@ fn names_that_would_end_up_in_rules_or_paths_are_checked() {
 }
 
 #[test]
+fn denied_packets_are_dropped_unless_the_policy_section_says_reject() {
+    assert_eq!(load("").unwrap().policy.deny, Deny::Drop);
+    for (text, deny) in [("drop", Deny::Drop), ("reject", Deny::Reject)] {
+        let config = load(&format!("[policy]\ndeny = \"{text}\"\n")).unwrap();
+        assert_eq!(config.policy, PolicyConfig { deny });
+    }
+    let environment = [("VSWITCHD_POLICY_DENY", "reject")];
+    let config = load_with("", &environment, &[]).unwrap();
+    assert_eq!(config.policy.deny, Deny::Reject);
+    for bad in ["", "Reject", "accept"] {
+        let text = problems(&format!("[policy]\ndeny = \"{bad}\"\n"));
+        let expected = format!("vswitchd.toml: policy.deny: {bad:?} is none of drop, reject");
+        assert!(text.contains(&expected), "{text}");
+    }
+}
+
+#[test]
 fn numbers_out_of_range_are_refused() {
     for (section, key, bad) in [
         ("conntrack", "max_entries", "0"),

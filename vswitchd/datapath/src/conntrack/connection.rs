@@ -15,6 +15,10 @@ use crate::drop_reason::DropReason;
 use crate::packet::ParsedPacket;
 use crate::time::Timestamp;
 
+/// How long a connection that is cut stays known, so that both ends can be told. nf_conntrack
+/// gives up an end that answers nothing (tcp_timeout_unacknowledged) after the same time.
+const CUT_LINGER: Duration = Duration::from_secs(300);
+
 /// Packets and bytes of one direction. The numbers are only summed up, nothing is ordered by
 /// them: relaxed.
 #[derive(Debug, Default)]
@@ -225,6 +229,13 @@ impl Connection {
     /// replaces a newer one: workers may finish out of order.
     pub fn set_judged(&self, epoch: Epoch) {
         self.judged.fetch_max(epoch.0, Relaxed);
+    }
+
+    /// States that the connection is forbidden, but not to be forgotten yet: no packet extends
+    /// its life while it is, and that ends before long.
+    pub fn linger(&self, now: Timestamp) {
+        let latest = (now + CUT_LINGER).as_nanos();
+        self.expires.fetch_min(latest, Relaxed);
     }
 
     /// Returns whether the table no longer has the connection; whoever still holds it has to

@@ -17,8 +17,13 @@ use crate::conntrack::{Connection, Direction};
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey, ip_proto};
 use crate::packet::{Frame, parse};
-use crate::pipeline::{End, Settlement, Snapshot, Translation, WalkScratch, translate};
+use crate::pipeline::{End, Meter, Settlement, Snapshot, Translation, WalkScratch, translate};
 use crate::time::Timestamp;
+
+/// Answers that an engine gives to what it rejects, per second and at once: what a pod's
+/// applications need to fail fast, and nothing beside a flood, which they must not amplify.
+const REJECT_ANSWERS_PER_SECOND: u32 = 100;
+const REJECT_ANSWERS_AT_ONCE: u32 = 100;
 
 /// One worker's view: its FlowCache and its counters.
 #[derive(Debug)]
@@ -38,6 +43,8 @@ struct Core {
     walk: WalkScratch,
     /// Rules of its connection's judgement.
     judge: WalkScratch,
+    /// Limits the answers to what is rejected.
+    reject_limit: Meter,
 }
 
 /// A packet's connection and the packet's way in it.
@@ -55,6 +62,7 @@ impl Engine {
             counters,
             walk,
             judge,
+            reject_limit: Meter::new(REJECT_ANSWERS_PER_SECOND, REJECT_ANSWERS_AT_ONCE),
         };
         core.publish_cache_figures();
         Self { snapshot, core }
@@ -178,11 +186,25 @@ impl Core {
             End::ArpReply(mac) => packet.answer_arp(mac),
             End::NdAdvertise(mac) => packet.answer_nd(mac),
             End::Drop(reason) => {
-                if let Settlement::Remove(conn) = &translation.settlement {
-                    self.datapath.conns.remove(conn);
-                }
+                self.cut(&translation.settlement, packet.now);
                 Err(reason)
             }
+            End::Reject(reason) => {
+                self.cut(&translation.settlement, packet.now);
+                packet.reject(&self.reject_limit);
+                Err(reason)
+            }
+        }
+    }
+
+    /// Does to a connection what its denial asks for.
+    fn cut(&self, settlement: &Settlement, now: Timestamp) {
+        match settlement {
+            Settlement::Remove(conn) => {
+                self.datapath.conns.remove(conn);
+            }
+            Settlement::Linger(conn) => conn.linger(now),
+            Settlement::Nothing | Settlement::Track(..) | Settlement::Commit(_) => {}
         }
     }
 
@@ -208,7 +230,7 @@ impl Core {
         let (conns, parsed, now) = (&self.datapath.conns, packet.parsed, packet.now);
         let key = &translation.key;
         let side = match &translation.settlement {
-            Settlement::Nothing | Settlement::Remove(_) => return Ok(None),
+            Settlement::Nothing | Settlement::Remove(_) | Settlement::Linger(_) => return Ok(None),
             Settlement::Track(conn, direction) => {
                 conn.track(parsed, *direction, now)?;
                 (Arc::clone(conn), *direction)
@@ -269,7 +291,7 @@ fn is_cacheable(snapshot: &Snapshot, translation: &Translation) -> bool {
         Settlement::Commit(_) => !snapshot.is_state_dependent,
         // Left before connection tracking: nothing but the rules decided.
         Settlement::Nothing => translation.key.ct_state == CtState::default(),
-        Settlement::Remove(_) => false,
+        Settlement::Remove(_) | Settlement::Linger(_) => false,
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Outputs, Verdict};
 use crate::cache::CachedFlow;
 use crate::drop_reason::DropReason;
 use crate::packet::{Frame, ParsedPacket, emit, offload, rewrite, verify_l4_checksum};
-use crate::pipeline::{Packet, Step};
+use crate::pipeline::{Meter, Packet, Step};
 use crate::time::Timestamp;
 
 /// One packet on its way.
@@ -133,6 +133,17 @@ impl InHand<'_> {
         } else {
             Err(DropReason::NdUnknown)
         }
+    }
+
+    /// Tells the sender that the packet is refused, if the standards and the limit allow it.
+    pub(super) fn reject(&mut self, limit: &Meter) {
+        // Asked before an answer is built, so that a flood costs none; counted only for an
+        // answer that there is. What is damaged asked for none.
+        if !limit.has_room(self.now) || !self.is_checksum_right() {
+            return;
+        }
+        let answer = emit::rejection(self.frame, self.parsed);
+        self.reply(answer.filter(|_| limit.allow(self.now)));
     }
 
     /// Sends a frame of the switch's own back to where the packet came from.

@@ -54,7 +54,7 @@ pub enum Verdict {
 /// adds to it; whoever sends it empties it.
 #[derive(Debug, Default)]
 pub struct Outputs {
-    /// Frames that the switch itself makes (ARP and ND answers, ICMP errors).
+    /// Frames that the switch itself makes (ARP and ND answers, ICMP errors, TCP resets).
     pub replies: Vec<(PortNo, Frame)>,
     /// Copies for mirror ports.
     pub copies: Vec<(PortNo, Frame)>,

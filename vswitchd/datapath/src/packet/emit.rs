@@ -169,6 +169,17 @@ pub fn icmp_admin_prohibited(
     icmp_error(original, packet, from, header)
 }
 
+/// Returns what tells the sender of `original` that it is refused, as if its receiver said so:
+/// a reset for TCP, administratively prohibited for all else.
+#[must_use]
+pub fn rejection(original: &Frame, packet: &ParsedPacket) -> Option<Frame> {
+    if packet.key.ip_proto == ip_proto::TCP {
+        tcp_reset(original, packet)
+    } else {
+        icmp_admin_prohibited(original, packet, packet.key.ip_dst?)
+    }
+}
+
 /// Returns the reset that answers the segment `original` (RFC 9293 section 3.10.7.1), as if
 /// its receiver had sent it; there is none to a reset.
 #[must_use]
@@ -250,7 +261,8 @@ fn icmp_error(
 }
 
 /// RFC 1122 section 3.2.2 and RFC 4443 section 2.4 (e): no answer to groups, to a later
-/// fragment, or to a source that is not one host.
+/// fragment, or to a source that is not one host. Nor one for a destination that is none: the
+/// answer would come from there.
 fn may_answer(packet: &ParsedPacket) -> bool {
     let key = &packet.key;
     let is_later = matches!(packet.fragment, Fragment::Later { .. });
@@ -260,7 +272,7 @@ fn may_answer(packet: &ParsedPacket) -> bool {
         && !is_later
         && !is_link_group
         && key.ip_src.is_some_and(is_one_host)
-        && key.ip_dst.is_some_and(|dst| !is_group(dst))
+        && key.ip_dst.is_some_and(is_one_host)
 }
 
 fn is_group(ip: IpAddr) -> bool {

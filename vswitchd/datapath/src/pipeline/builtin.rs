@@ -227,7 +227,7 @@ fn rule((id, (table, priority, matches, actions, why)): (u64, &Line)) -> Rule {
 pub(super) fn drops(rule: &Rule) -> bool {
     rule.actions
         .iter()
-        .any(|action| matches!(action, Action::Drop(_)))
+        .any(|action| matches!(action, Action::Drop(_) | Action::Reject(_)))
 }
 
 #[cfg(test)]

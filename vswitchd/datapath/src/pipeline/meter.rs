@@ -1,4 +1,4 @@
-//! Rate limit of a rule, shared by all workers.
+//! Rate limits: of a rule, shared by all workers, and of what an engine answers.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -29,12 +29,20 @@ impl Meter {
 
     /// Returns whether one more packet may pass now, and counts it if so.
     pub(crate) fn allow(&self, now: Timestamp) -> bool {
-        let now = now.as_nanos();
-        let next = |due: u64| {
-            let due = due.max(now);
-            (due - now <= self.tolerance_nanos).then(|| due.saturating_add(self.interval_nanos))
-        };
+        let next = |due| self.due_after(due, now);
         self.due.fetch_update(Relaxed, Relaxed, next).is_ok()
+    }
+
+    /// Returns whether one more packet might pass now; counts nothing.
+    pub(crate) fn has_room(&self, now: Timestamp) -> bool {
+        self.due_after(self.due.load(Relaxed), now).is_some()
+    }
+
+    /// Returns when the next packet is due if one passes now; `None` if it may not.
+    fn due_after(&self, due: u64, now: Timestamp) -> Option<u64> {
+        let now = now.as_nanos();
+        let due = due.max(now);
+        (due - now <= self.tolerance_nanos).then(|| due.saturating_add(self.interval_nanos))
     }
 }
 
@@ -48,7 +56,9 @@ mod tests {
     fn a_burst_passes_at_once_and_then_the_rate() {
         let meter = Meter::new(100, 5);
         let start = Timestamp::from_nanos(1_000_000_000_000);
+        assert!(meter.has_room(start));
         assert_eq!((0..20).filter(|_| meter.allow(start)).count(), 5);
+        assert!(!meter.has_room(start));
         let later = start + Duration::from_millis(10);
         assert_eq!((0..20).filter(|_| meter.allow(later)).count(), 1);
         let much_later = start + Duration::from_secs(60);

@@ -162,7 +162,7 @@ fn steps(own: &[Hit], judge: &[Hit]) -> Vec<TraceStep> {
 
 const fn verdict(end: End) -> TraceVerdict {
     match end {
-        End::Drop(reason) => TraceVerdict::Drop(reason),
+        End::Drop(reason) | End::Reject(reason) => TraceVerdict::Drop(reason),
         End::Forward { port, .. } => TraceVerdict::Forward(port),
         End::ArpReply(mac) | End::NdAdvertise(mac) => TraceVerdict::Answered(mac),
     }
@@ -174,7 +174,7 @@ fn deciding(
     own: &[Hit],
     judge: &[Hit],
 ) -> Vec<Arc<Rule>> {
-    if let End::Drop(_) = translation.end {
+    if translation.end.drop_reason().is_some() {
         let (key, hits) = match translation.judged_as {
             Some(key) if judge.last().is_some_and(is_drop) => (key, judge),
             _ => (translation.key, own),

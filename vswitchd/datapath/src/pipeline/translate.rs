@@ -36,6 +36,9 @@ pub(crate) enum Settlement {
     Commit(CommitOptions),
     /// A policy forbids it: remove it.
     Remove(Arc<Connection>),
+    /// A policy forbids it and tells who sends: keep it for a while, so that the next packet
+    /// of the other side is known for what it is and answered too.
+    Linger(Arc<Connection>),
 }
 
 /// What the tables say of a packet.
@@ -91,7 +94,7 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     /// Walks the tuple through the policy tables.
-    fn judge(&mut self, in_port: PortNo, tuple: &Tuple, state: CtState) -> Result<(), DropReason> {
+    fn judge(&mut self, in_port: PortNo, tuple: &Tuple, state: CtState) -> Result<(), End> {
         let class = self
             .snapshot
             .port(in_port)
@@ -106,7 +109,7 @@ impl Judge<'_> {
         let end = walk.run(TableId::EgressRule, Some(TableId::Output), &mut Tracked);
         self.last = Some(walk.key);
         match end {
-            Some(End::Drop(reason)) => Err(reason),
+            Some(end) if end.drop_reason().is_some() => Err(end),
             _ => Ok(()),
         }
     }
@@ -166,12 +169,12 @@ struct Tracking<'a> {
 }
 
 impl Tracker for Tracking<'_> {
-    fn track(&mut self, key: &mut FlowKey) -> Result<(), DropReason> {
+    fn track(&mut self, key: &mut FlowKey) -> Result<(), End> {
         if self.found.is_some() {
             return Ok(());
         }
         let Packet { parsed, frame, now } = self.packet;
-        let found = self.conns.lookup(parsed, frame, now)?;
+        let found = self.conns.lookup(parsed, frame, now).map_err(End::Drop)?;
         (key.tp_src, key.tp_dst) = (found.key.tp_src, found.key.tp_dst);
         key.ct_state = if found.midstream {
             self.orient(key)
@@ -188,7 +191,7 @@ impl Tracker for Tracking<'_> {
 
 impl Tracking<'_> {
     /// Judges a connection unless the current rules allowed it already.
-    fn rejudge(&mut self, conn: &Arc<Connection>) -> Result<(), DropReason> {
+    fn rejudge(&mut self, conn: &Arc<Connection>) -> Result<(), End> {
         if conn.judged() >= self.judge.snapshot.epoch {
             return Ok(());
         }
@@ -270,16 +273,18 @@ impl Tracking<'_> {
             (End::Forward { port, .. }, None) if commits => {
                 Settlement::Commit(self.options(key, port))
             }
-            (End::Drop(reason), Some(conn)) if is_policy(reason) => {
-                let is_original = found.state == CtState::TRK | CtState::EST;
-                if self.denied || is_original {
-                    Settlement::Remove(Arc::clone(conn))
-                } else {
-                    Settlement::Nothing
-                }
-            }
+            (_, Some(conn)) if self.is_denied(end, found) => match end {
+                End::Reject(_) => Settlement::Linger(Arc::clone(conn)),
+                _ => Settlement::Remove(Arc::clone(conn)),
+            },
             _ => Settlement::Nothing,
         }
+    }
+
+    /// Returns whether a policy forbids the connection, not only this packet.
+    fn is_denied(&self, end: End, found: &CtLookup) -> bool {
+        let is_original = found.state == CtState::TRK | CtState::EST;
+        end.drop_reason().is_some_and(is_policy) && (self.denied || is_original)
     }
 
     fn options(&self, key: FlowKey, port: PortNo) -> CommitOptions {

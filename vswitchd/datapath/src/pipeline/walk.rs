@@ -77,6 +77,8 @@ pub(crate) enum Step {
 pub(crate) enum End {
     /// Dropped.
     Drop(DropReason),
+    /// Dropped, and the sender is told.
+    Reject(DropReason),
     /// Sent, if it is no larger than that.
     Forward { port: PortNo, mtu: u16 },
     /// Answered: the asked IPv4 address is at this MAC.
@@ -85,21 +87,31 @@ pub(crate) enum End {
     NdAdvertise(MacAddr),
 }
 
+impl End {
+    /// Returns why the packet goes no further, if it does not.
+    pub(crate) const fn drop_reason(self) -> Option<DropReason> {
+        match self {
+            Self::Drop(reason) | Self::Reject(reason) => Some(reason),
+            Self::Forward { .. } | Self::ArpReply(_) | Self::NdAdvertise(_) => None,
+        }
+    }
+}
+
 /// Connection tracking, as a walk needs it.
 pub(crate) trait Tracker {
     /// Looks the packet up and sets `ct_state` (and the ports of later fragments).
     ///
     /// # Errors
     ///
-    /// The reason, if the packet must go no further.
-    fn track(&mut self, key: &mut FlowKey) -> Result<(), DropReason>;
+    /// How the walk ends, if the packet must go no further.
+    fn track(&mut self, key: &mut FlowKey) -> Result<(), End>;
 }
 
 /// For keys whose connection state is known.
 pub(super) struct Tracked;
 
 impl Tracker for Tracked {
-    fn track(&mut self, _key: &mut FlowKey) -> Result<(), DropReason> {
+    fn track(&mut self, _key: &mut FlowKey) -> Result<(), End> {
         Ok(())
     }
 }
@@ -174,9 +186,9 @@ impl<'a> Walk<'a> {
 
     fn visit(&mut self, table: TableId, tracker: &mut impl Tracker) -> Next {
         if table == TableId::Conntrack
-            && let Err(reason) = self.track(tracker)
+            && let Err(end) = self.track(tracker)
         {
-            return Next::End(End::Drop(reason));
+            return Next::End(end);
         }
         let packed = PackedKey::of(&self.key);
         let WalkScratch {
@@ -207,6 +219,7 @@ impl<'a> Walk<'a> {
                 }
                 Action::Goto(next) => return Next::Table(next),
                 Action::Drop(reason) => return Next::End(End::Drop(reason)),
+                Action::Reject(reason) => return Next::End(End::Reject(reason)),
                 Action::SetClass(class) => self.key.class = class,
                 Action::SetEthDst(mac) => {
                     self.key.eth_dst = mac;
@@ -218,8 +231,8 @@ impl<'a> Walk<'a> {
                 }
                 Action::SetOutPort(port) => self.key.out_port = port,
                 Action::CtLookup => {
-                    if let Err(reason) = self.track(tracker) {
-                        return Next::End(End::Drop(reason));
+                    if let Err(end) = self.track(tracker) {
+                        return Next::End(end);
                     }
                 }
                 Action::CtCommit => self.commits = true,
@@ -235,7 +248,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Only untagged IP packets have connections; others keep an empty `ct_state`.
-    fn track(&mut self, tracker: &mut impl Tracker) -> Result<(), DropReason> {
+    fn track(&mut self, tracker: &mut impl Tracker) -> Result<(), End> {
         let is_ip = matches!(self.key.eth_type, ether_type::IPV4 | ether_type::IPV6);
         if is_ip && self.key.vlan_tci == 0 {
             tracker.track(&mut self.key)

@@ -9,6 +9,7 @@ mod defaults;
 mod hostile;
 mod packets;
 mod policy;
+mod reject;
 mod switch;
 mod tracing;
 mod transport;

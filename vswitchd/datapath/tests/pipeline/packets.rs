@@ -115,7 +115,12 @@ pub(crate) fn udp(from: Host, to: Host, ports: (u16, u16), payload: &[u8]) -> Ve
 }
 
 pub(crate) fn tcp(from: Host, to: Host, segment: Segment) -> Vec<u8> {
-    let mut bytes = vec![0; 20];
+    tcp_with(from, to, segment, &[])
+}
+
+/// A TCP segment with a payload.
+pub(crate) fn tcp_with(from: Host, to: Host, segment: Segment, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; 20 + payload.len()];
     let mut packet = MutableTcpPacket::new(&mut bytes).unwrap();
     packet.set_source(segment.ports.0);
     packet.set_destination(segment.ports.1);
@@ -124,10 +129,17 @@ pub(crate) fn tcp(from: Host, to: Host, segment: Segment) -> Vec<u8> {
     packet.set_sequence(segment.seq);
     packet.set_acknowledgement(segment.ack);
     packet.set_window(65_535);
-    let (IpAddr::V4(src), IpAddr::V4(dst)) = (from.ip, to.ip) else {
-        panic!("IPv4 here")
+    packet.set_payload(payload);
+    let checksum = match (from.ip, to.ip) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            tcp::ipv4_checksum(&packet.to_immutable(), &src, &dst)
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            tcp::ipv6_checksum(&packet.to_immutable(), &src, &dst)
+        }
+        _ => panic!("one family"),
     };
-    packet.set_checksum(tcp::ipv4_checksum(&packet.to_immutable(), &src, &dst));
+    packet.set_checksum(checksum);
     ip(from, to, 6, &bytes)
 }
 

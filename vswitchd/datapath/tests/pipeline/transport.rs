@@ -85,7 +85,7 @@ fn a_super_frame_is_judged_by_its_segments() {
 }
 
 /// Sets identification, flags and offset (in units of 8 bytes) and mends the checksum.
-fn fragment(mut bytes: Vec<u8>, more: bool, offset: u16) -> Vec<u8> {
+pub(crate) fn fragment(mut bytes: Vec<u8>, more: bool, offset: u16) -> Vec<u8> {
     bytes[18..20].copy_from_slice(&7u16.to_be_bytes());
     bytes[20..22].copy_from_slice(&(u16::from(more) << 13 | offset).to_be_bytes());
     bytes[24..26].fill(0);
@@ -139,7 +139,7 @@ fn pings_with_different_identifiers_are_different_connections() {
 }
 
 /// Port unreachable (RFC 792) about `about`, an Ethernet frame.
-fn unreachable(from: Host, to: Host, about: &[u8]) -> Vec<u8> {
+pub(crate) fn unreachable(from: Host, to: Host, about: &[u8]) -> Vec<u8> {
     let mut message = vec![3, 3, 0, 0, 0, 0, 0, 0];
     message.extend(&about[14..]);
     let sum = pnet_packet::util::checksum(&message, 1);
