@@ -31,7 +31,6 @@ use crate::host::{
 };
 use crate::ipam::{Delegate, Ipam, IpamConfig};
 use crate::objects::{Registry, RegistryConfig};
-use crate::policy::Deny;
 use crate::port::{PortNotice, TapConfig, open_tap};
 use crate::reconcile::{PortAttachMode, ReconcileConfig, Reconciler};
 use crate::rest::{self, CniHandler, RestState, serve};
@@ -286,7 +285,7 @@ fn start_switch_blocking(
             mtu: gateway.mtu,
         },
         pod_cidrs: config.network.pod_cidrs.clone(),
-        deny: Deny::default(),
+        deny: config.policy.deny,
     };
     // The thread ends with `ReconcileHandle::stop`; what it has installed stays.
     let (reconcile, _) = Reconciler::start(Arc::clone(&datapath), reconcile_config);

@@ -14,9 +14,10 @@ use super::groups::{Facts, Groups};
 use super::ledger::{Ledger, PolicyDelta};
 use super::namespaces::Namespaces;
 use super::pods::{Locals, Pod, PodId, Pods, is_addressable};
-use super::program::{Deny, NodeFacts, PolicyProblem, node_set};
+use super::program::{NodeFacts, PolicyProblem, node_set};
 use super::roster::RosterId;
 use super::unit::{self, Subject, Unit};
+use crate::config::Deny;
 use crate::state::{ClusterChange, ClusterState, LocalEndpoint, ObjectKey, PolicyRecord};
 
 /// Number of a policy inside one compiler.

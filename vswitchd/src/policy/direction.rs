@@ -4,7 +4,7 @@ use vswitch_datapath::flow::{AddressMatch, Match, SetName};
 use vswitch_datapath::pipeline::TableId;
 use vswitch_datapath::{Action, DropReason};
 
-use super::program::Deny;
+use crate::config::Deny;
 
 /// Which way the traffic goes, seen from the pod that a policy selects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Direction {
         };
         match deny {
             Deny::Drop => Action::Drop(reason),
-            Deny::Reject => Action::Drop(reason),
+            Deny::Reject => Action::Reject(reason),
         }
     }
 

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! 60 EgressRule    ip_src=@selected, ip_dst=@peer, port → Forward     (one per allow)
-//! 61 EgressDefault ip_src=@selected → drop(policy_egress)             (one per policy)
+//! 61 EgressDefault ip_src=@selected → drop(policy_egress)             (one per policy; or reject)
 //! 80 IngressRule   ip_src=@peer, ip_dst=@selected, port → Output
 //! 81 IngressDefault ip_dst=@selected → drop(policy_ingress)
 //! ```
@@ -36,5 +36,5 @@ pub(crate) mod tests;
 
 pub use compiler::Compiler;
 pub use ledger::PolicyDelta;
-pub use program::{Deny, NodeFacts, PolicyProblem, node_set, priority};
+pub use program::{NodeFacts, PolicyProblem, node_set, priority};
 pub use rule_set::RuleSet;

@@ -48,13 +48,3 @@ pub struct PolicyProblem {
     /// What is wrong, one line.
     pub problem: String,
 }
-
-/// What becomes of a packet that a policy denies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Deny {
-    /// Nothing answers.
-    #[default]
-    Drop,
-    /// The sender is told: RST for TCP, administratively prohibited for all else.
-    Reject,
-}

@@ -13,9 +13,10 @@ use super::direction::Direction;
 use super::groups::{Facts, Groups};
 use super::peers::{Peer, PodPeer};
 use super::ports::PortDemand;
-use super::program::{Deny, PolicyProblem, priority};
+use super::program::{PolicyProblem, priority};
 use super::roster::{NamedPortKey, RosterId};
 use super::rule_set::RuleSet;
+use crate::config::Deny;
 use crate::state::{PolicyRecord, Selector};
 
 /// What a policy selects. If that cannot be understood, it isolates all pods it could mean and

@@ -9,7 +9,8 @@ use vswitch_api::{Cookie, MacAddr, PortNo, Priority};
 use vswitch_datapath::Action;
 use vswitch_datapath::flow::Match;
 
-use crate::policy::{Deny, NodeFacts};
+use crate::config::Deny;
+use crate::policy::NodeFacts;
 use crate::state::{Attachment, LocalEndpoint, names_a_pod};
 
 /// The port into the node's own stack.

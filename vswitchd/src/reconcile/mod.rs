@@ -23,3 +23,4 @@ mod tests;
 
 pub use actor::{Publish, ReconcileHandle, ReconcileStopped, Reconciler, Snapshot};
 pub use intent::{AdminFlow, GatewaySpec, PortAttachMode, ReconcileConfig};
+pub use model::{Model, Told};

@@ -15,7 +15,7 @@ use crate::state::{Attachment, ClusterChange, ClusterState};
 
 /// One thing that the reconciler is told.
 #[derive(Debug, Clone)]
-pub(super) enum Told {
+pub enum Told {
     /// Objects of the cluster changed, in order.
     Cluster(Vec<ClusterChange>),
     /// Everything of the cluster has been told once.
@@ -36,7 +36,7 @@ pub(super) enum Told {
 
 /// What is wanted, and what was given out of it.
 #[derive(Debug)]
-pub(super) struct Model {
+pub struct Model {
     intent: Intent,
     compiler: Compiler,
     base: Base,
@@ -46,7 +46,9 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn new(config: ReconcileConfig) -> Self {
+    /// Returns a model that was told nothing.
+    #[must_use]
+    pub fn new(config: ReconcileConfig) -> Self {
         let mut owners = Owners::default();
         owners.touch(&config.gateway.addresses);
         Self {
@@ -59,7 +61,7 @@ impl Model {
     }
 
     /// Takes in one thing.
-    pub(super) fn take(&mut self, told: Told) {
+    pub fn take(&mut self, told: Told) {
         let intent = &mut self.intent;
         let is_changed = match told {
             Told::Cluster(changes) => {
@@ -104,7 +106,7 @@ impl Model {
     }
 
     /// Returns what all that was taken in since the last call changes.
-    pub(super) fn flush(&mut self) -> Transaction {
+    pub fn flush(&mut self) -> Transaction {
         let mut changes = Transaction::default();
         if std::mem::take(&mut self.is_node_dirty) {
             let node = self.intent.node_facts();
@@ -125,11 +127,15 @@ impl Model {
         changes
     }
 
-    pub(super) fn cluster_state(&self) -> &ClusterState {
+    /// Returns the objects of the cluster.
+    #[must_use]
+    pub fn cluster_state(&self) -> &ClusterState {
         self.compiler.state()
     }
 
-    pub(super) fn problems(&self) -> Vec<PolicyProblem> {
+    /// Returns what was not understood of policies.
+    #[must_use]
+    pub fn problems(&self) -> Vec<PolicyProblem> {
         self.compiler.problems()
     }
 

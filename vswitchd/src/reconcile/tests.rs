@@ -16,8 +16,9 @@ use vswitch_datapath::pipeline::{PortSpec, PortUpdate, SetUpdate, Transaction};
 
 use super::intent::{GatewaySpec, PortAttachMode, ReconcileConfig};
 use super::model::{Model, Told};
+use crate::config::Deny;
+use crate::policy::PolicyDelta;
 use crate::policy::tests::program::Program;
-use crate::policy::{Deny, PolicyDelta};
 use crate::state::{Attachment, ClusterChange, ObjectKey, PodPhase, PodRecord};
 
 const GATEWAY: PortNo = PortNo(1);

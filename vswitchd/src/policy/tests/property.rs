@@ -9,7 +9,8 @@ use vswitch_datapath::flow::ip_proto;
 use super::program::Program;
 use super::world::{NODE, Pod, Policy, World, compile, key, labels};
 use super::{naive, walker};
-use crate::policy::{Compiler, Deny, NodeFacts, PolicyDelta};
+use crate::config::Deny;
+use crate::policy::{Compiler, NodeFacts, PolicyDelta};
 use crate::state::PodPhase;
 
 const NAMESPACES: [&str; 3] = ["x", "y", "z"];

@@ -9,7 +9,8 @@ use vswitch_datapath::flow::ip_proto;
 
 use super::program::Program;
 use super::walker::{self, Flow};
-use crate::policy::{Compiler, Deny, NodeFacts};
+use crate::config::Deny;
+use crate::policy::{Compiler, NodeFacts};
 use crate::state::{
     ClusterChange, LocalEndpoint, NamedPort, NamespaceRecord, ObjectKey, PodPhase, PodRecord,
     PolicyRecord,
