@@ -26,6 +26,7 @@ pub mod policy;
 pub mod port;
 pub mod reconcile;
 pub mod rest;
+pub mod simulate;
 pub mod state;
 pub mod store;
 pub mod switch;

@@ -122,7 +122,7 @@ fn gone(place: &Place) -> Option<ClusterChange> {
     }
 }
 
-fn present(place: &Place, object: &Value) -> Option<ClusterChange> {
+pub(super) fn present(place: &Place, object: &Value) -> Option<ClusterChange> {
     match place.0 {
         Resource::Namespace => {
             let labels = labels(object);

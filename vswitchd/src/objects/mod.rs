@@ -5,6 +5,7 @@
 
 mod defaults;
 mod feed;
+mod manifest;
 mod options;
 mod patch;
 mod persist;
@@ -22,6 +23,7 @@ mod validate;
 mod watch;
 
 pub use feed::{Feed, feed};
+pub use manifest::cluster_change;
 pub use options::{
     DeleteOptions, FieldValidation, ObjectList, PatchKind, RegistryConfig, Selection, WatchOptions,
     WriteOptions, Written,

@@ -1,0 +1,48 @@
+//! Manifests without a registry: checked as a create would check them, for those who want to
+//! know what would come of them.
+
+use serde_json::Value;
+
+use super::feed::present;
+use super::{RESOURCES, Resource, ResourceInfo, Scope, StatusError, WriteOptions, prepare};
+use crate::state::ClusterChange;
+
+/// Returns what the object would tell the switch, its status included; `None` for an object
+/// of a kind that policies are not compiled from.
+///
+/// # Errors
+/// What the API server would refuse it with.
+pub fn cluster_change(manifest: &Value) -> Result<Option<ClusterChange>, StatusError> {
+    let kind = manifest["kind"].as_str().unwrap_or_default();
+    let version = manifest["apiVersion"].as_str().unwrap_or_default();
+    if kind.is_empty() {
+        return Err(StatusError::bad_request("Object 'Kind' is missing"));
+    }
+    let is_it = |info: &&ResourceInfo| info.kind == kind;
+    let Some(info) = RESOURCES.iter().find(is_it) else {
+        return Ok(None);
+    };
+    if !version.is_empty() && version != info.api_version() {
+        return Ok(None);
+    }
+    let metadata = &manifest["metadata"];
+    let namespace = match info.scope {
+        Scope::Cluster => "",
+        Scope::Namespaced => metadata["namespace"].as_str().unwrap_or("default"),
+    };
+    let mut object = manifest.clone();
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        // Written by a server that the object was read from.
+        metadata.remove("resourceVersion");
+    }
+    let options = WriteOptions::default();
+    let (mut object, _warnings) = prepare::new_object(info, namespace, object, "", options)?;
+    if let Some(status) = manifest.get("status")
+        && info.resource == Resource::Pod
+    {
+        object["status"] = status.clone();
+    }
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let place = (info.resource, namespace.to_owned(), name.to_owned());
+    Ok(present(&place, &object))
+}

@@ -1,0 +1,212 @@
+//! A cluster in one JSON object, with its probes: for tests that try many.
+
+use std::net::IpAddr;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Simulator;
+use super::cluster::{Cluster, ClusterPort, ManifestError};
+use super::probe::{Answer, Probe, ProbeError, Protocol};
+use crate::state::{ClusterChange, NamedPort, NamespaceRecord, ObjectKey, PodPhase, PodRecord};
+
+type Labels = std::collections::BTreeMap<String, String>;
+
+/// `{"namespaces": […], "pods": […], "policies": […], "probes": […]}`. Nothing is added to
+/// what is written: a namespace has the labels given here and no others.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct World {
+    namespaces: Vec<WorldNamespace>,
+    pods: Vec<WorldPod>,
+    #[serde(default)]
+    policies: Vec<Value>,
+    #[serde(default)]
+    probes: Vec<Probe>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WorldNamespace {
+    name: String,
+    #[serde(default)]
+    labels: Labels,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct WorldPod {
+    namespace: String,
+    name: String,
+    #[serde(default)]
+    labels: Labels,
+    ip: Option<IpAddr>,
+    /// More addresses, e.g. of the other family.
+    #[serde(default)]
+    ips: Vec<IpAddr>,
+    #[serde(default)]
+    ports: Vec<WorldPort>,
+    #[serde(default)]
+    host_network: bool,
+    phase: Option<Phase>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+enum Phase {
+    Pending,
+    Running,
+    Succeeded,
+    Failed,
+    Unknown,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WorldPort {
+    #[serde(default)]
+    name: String,
+    port: u16,
+    #[serde(default)]
+    protocol: Protocol,
+}
+
+/// A world that means nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum WorldError {
+    /// It is not JSON of this shape.
+    #[error("world: {0}")]
+    Shape(#[from] serde_json::Error),
+    /// Two pods of one name.
+    #[error("pod {pod} is there twice")]
+    PodTwice {
+        /// Namespace and name.
+        pod: ObjectKey,
+    },
+    /// A policy that the API server would refuse.
+    #[error(transparent)]
+    Policy(#[from] ManifestError),
+    /// A policy without its kind.
+    #[error("policies[{index}] is no NetworkPolicy")]
+    NoPolicy {
+        /// Its position.
+        index: usize,
+    },
+    /// A probe that means nothing.
+    #[error("probes[{index}]: {source}")]
+    Probe {
+        /// Its position.
+        index: usize,
+        /// Why.
+        source: ProbeError,
+    },
+}
+
+impl World {
+    /// Reads a world.
+    ///
+    /// # Errors
+    /// [`WorldError::Shape`].
+    pub fn parse(text: &str) -> Result<Self, WorldError> {
+        Ok(serde_json::from_str(text)?)
+    }
+
+    /// Returns the cluster without its probes.
+    ///
+    /// # Errors
+    /// [`WorldError`].
+    pub fn cluster(&self) -> Result<Cluster, WorldError> {
+        let mut cluster = Cluster::default();
+        for namespace in &self.namespaces {
+            cluster.apply(ClusterChange::Namespace(NamespaceRecord {
+                name: namespace.name.clone(),
+                labels: namespace.labels.clone(),
+            }));
+        }
+        let mut keys = std::collections::BTreeSet::new();
+        for pod in &self.pods {
+            let record = pod.record();
+            if !keys.insert(record.key.clone()) {
+                return Err(WorldError::PodTwice { pod: record.key });
+            }
+            cluster.set_ports(record.key.clone(), pod.ports());
+            cluster.apply(ClusterChange::Pod(record));
+        }
+        for (index, policy) in self.policies.iter().enumerate() {
+            cluster.add(&named_kind(policy, index)?)?;
+        }
+        Ok(cluster)
+    }
+
+    /// Answers the probes in their order.
+    ///
+    /// # Errors
+    /// [`WorldError`].
+    pub fn answers(&self) -> Result<Vec<Answer>, WorldError> {
+        let mut simulator = Simulator::new(self.cluster()?);
+        let probes = self.probes.iter().enumerate();
+        let answer = |(index, probe)| {
+            simulator
+                .judge(probe)
+                .map_err(|source| WorldError::Probe { index, source })
+        };
+        probes.map(answer).collect()
+    }
+}
+
+/// A policy may leave out what its place in the world says already.
+fn named_kind(policy: &Value, index: usize) -> Result<Value, WorldError> {
+    let mut policy = policy.clone();
+    let object = policy
+        .as_object_mut()
+        .ok_or(WorldError::NoPolicy { index })?;
+    let kind = object
+        .entry("kind")
+        .or_insert_with(|| json!("NetworkPolicy"));
+    if kind != "NetworkPolicy" {
+        return Err(WorldError::NoPolicy { index });
+    }
+    object
+        .entry("apiVersion")
+        .or_insert_with(|| json!("networking.k8s.io/v1"));
+    Ok(policy)
+}
+
+impl WorldPod {
+    fn record(&self) -> PodRecord {
+        let named = self.ports.iter().filter(|port| !port.name.is_empty());
+        PodRecord {
+            key: ObjectKey {
+                namespace: self.namespace.clone(),
+                name: self.name.clone(),
+            },
+            uid: String::new(),
+            labels: self.labels.clone(),
+            ips: self.ip.iter().chain(&self.ips).copied().collect(),
+            host_network: self.host_network,
+            phase: match self.phase {
+                Some(Phase::Pending) => PodPhase::Pending,
+                Some(Phase::Succeeded) => PodPhase::Succeeded,
+                Some(Phase::Failed) => PodPhase::Failed,
+                Some(Phase::Unknown) => PodPhase::Unknown,
+                Some(Phase::Running) | None => PodPhase::Running,
+            },
+            node_name: None,
+            named_ports: named
+                .map(|port| NamedPort {
+                    name: port.name.clone(),
+                    port: port.port,
+                    proto: port.protocol.number(),
+                })
+                .collect(),
+        }
+    }
+
+    fn ports(&self) -> Vec<ClusterPort> {
+        let ports = self.ports.iter().map(|port| ClusterPort {
+            name: port.name.clone(),
+            port: port.port,
+            protocol: port.protocol,
+        });
+        ports.collect()
+    }
+}
