@@ -5,11 +5,15 @@
 //! Exit codes: 0 ok, 1 failure, 2 not found or refused by a verdict, 64 bad usage.
 
 mod connections;
+mod expect;
+mod files;
 mod flows;
+mod grid;
 mod objects;
 mod output;
 mod ports;
 mod server;
+mod simulate;
 mod status;
 mod trace;
 
@@ -42,7 +46,7 @@ struct Cli {
     #[arg(long, global = true, env = "VSWITCH_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 
-    /// How to print: a table for people, json or yaml for programs, wide for more columns.
+    /// How to print: a table for people, json, jsonl or yaml for programs, wide for more columns.
     #[arg(short = 'o', long = "output", global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
 
@@ -70,6 +74,8 @@ enum Command {
     DumpLeases,
     /// Walks a described packet through the tables and says who decided; exits 2 on a drop.
     Trace(trace::TraceArgs),
+    /// Judges connections by manifests alone: what policies would do, without a daemon.
+    Simulate(simulate::SimulateArgs),
     /// Creates or changes objects from manifests (YAML or JSON).
     Apply(objects::ApplyArgs),
     /// Shows Kubernetes objects: pods, namespaces, networkpolicies, nodes, services, endpointslices.
@@ -122,6 +128,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::DumpAttachments => ports::dump_attachments(&server, format)?,
         Command::DumpLeases => ports::dump_leases(&server, format)?,
         Command::Trace(args) => return trace::trace(&server, args, format),
+        Command::Simulate(args) => return simulate::simulate(args, format),
         Command::Apply(args) => objects::apply(&server, args)?,
         Command::Get(args) => objects::get(&server, args, format)?,
         Command::Label(args) => objects::label(&server, args)?,

@@ -2,13 +2,13 @@
 //!
 //! What a person without kubectl needs, no more; kubectl works against the same API.
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::files::read_manifests;
 use crate::output::{Format, columns, print, write_out};
 use crate::server::{Server, encode, is_not_found};
 
@@ -255,38 +255,6 @@ fn identity(object: &Value, default_namespace: &str) -> Result<(String, String)>
         .as_str()
         .unwrap_or(default_namespace);
     Ok((namespace.to_owned(), name.to_owned()))
-}
-
-fn read_manifests(file: &Path) -> Result<Vec<Value>> {
-    let text = if file == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin()
-            .read_to_string(&mut text)
-            .context("read standard input")?;
-        text
-    } else {
-        std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?
-    };
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&text)
-        .with_context(|| format!("parse manifest {}", file.display()))?;
-    let mut objects = Vec::new();
-    for document in documents {
-        match document["items"].as_array() {
-            Some(items)
-                if document["kind"]
-                    .as_str()
-                    .is_some_and(|k| k.ends_with("List")) =>
-            {
-                objects.extend(items.iter().cloned());
-            }
-            _ if document.is_null() => {}
-            _ => objects.push(document),
-        }
-    }
-    if objects.is_empty() {
-        bail!("{} holds no object", file.display());
-    }
-    Ok(objects)
 }
 
 /// Shows one object or a list.

@@ -16,6 +16,8 @@ pub(crate) enum Format {
     Wide,
     /// JSON, indented.
     Json,
+    /// JSON, each item of a list in a line of its own.
+    Jsonl,
     /// YAML.
     Yaml,
 }
@@ -40,9 +42,18 @@ pub(crate) fn print<T: Serialize>(
 ) -> Result<()> {
     match format {
         Format::Json => write_out(&(serde_json::to_string_pretty(value)? + "\n")),
+        Format::Jsonl => write_out(&jsonl(value)?),
         Format::Yaml => write_out(&yaml(value)?),
         Format::Table | Format::Wide => write_out(&table()),
     }
+}
+
+fn jsonl<T: Serialize>(value: &T) -> Result<String> {
+    let lines = match serde_json::to_value(value)? {
+        serde_json::Value::Array(items) => items,
+        other => vec![other],
+    };
+    Ok(lines.iter().map(|line| format!("{line}\n")).collect())
 }
 
 /// Returns a value as YAML.
@@ -104,6 +115,12 @@ mod tests {
     fn columns_are_aligned_and_have_no_trailing_blanks() {
         let text = columns(&["A", "LONG"], [["xx".to_owned(), "y".to_owned()]]);
         assert_eq!(text, "A   LONG\nxx  y\n");
+    }
+
+    #[test]
+    fn a_list_is_a_line_an_item() {
+        assert_eq!(jsonl(&[1, 2]).unwrap(), "1\n2\n");
+        assert_eq!(jsonl(&Some(1)).unwrap(), "1\n");
     }
 
     #[test]

@@ -25,6 +25,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("reconcile", 40),
     // Ties its siblings of L4 together.
     ("switch", 45),
+    // The reconciler, compiler and datapath without devices.
+    ("simulate", 45),
     ("cni", 50),
     ("kube", 50),
     ("rest", 51),

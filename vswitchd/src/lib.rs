@@ -6,6 +6,7 @@
 //! L6 app (start order, drain), main
 //! L5 cni (server side of the shim) · rest (axum: /v1, standalone Kubernetes API, metrics)
 //! L4 switch (ties the others of this layer together)
+//!    simulate (the same without devices, for vsctl)
 //!    worker · host (gateway, veth, masquerade) · reconcile
 //! L3 objects (standalone object registry) · policy (compiler)
 //!    ipam · state (ClusterState)

@@ -56,7 +56,7 @@ pub enum ManifestError {
         /// namespace/name, as far as it has them.
         name: String,
         /// What is wrong.
-        source: StatusError,
+        source: Box<StatusError>,
     },
 }
 
@@ -94,7 +94,7 @@ impl Cluster {
         let change = cluster_change(manifest).map_err(|source| ManifestError::Invalid {
             kind: manifest["kind"].as_str().unwrap_or("object").to_owned(),
             name: name_of(&manifest["metadata"]),
-            source,
+            source: Box::new(source),
         })?;
         let Some(change) = change else {
             return Ok(());

@@ -15,18 +15,24 @@ use vswitch_datapath::packet::{Frame, crc32c};
 
 use super::probe::Protocol;
 
-/// What the frame says.
+/// What the first frame of a connection says.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Packet {
-    pub(super) src: IpAddr,
-    pub(super) dst: IpAddr,
-    pub(super) protocol: Protocol,
-    pub(super) src_port: u16,
-    pub(super) dst_port: u16,
+pub struct Packet {
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address, of the same family.
+    pub dst: IpAddr,
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Source port; identifier of an echo request.
+    pub src_port: u16,
+    /// Destination port; none for an echo request.
+    pub dst_port: u16,
 }
 
 /// Builds a TCP SYN, a UDP datagram, an SCTP INIT (RFC 9260 section 3.3.2) or an echo request.
-pub(super) fn build(packet: &Packet, from: MacAddr, to: MacAddr) -> Frame {
+#[must_use]
+pub fn first_frame(packet: &Packet, from: MacAddr, to: MacAddr) -> Frame {
     let payload = match packet.protocol {
         Protocol::Tcp => syn(packet),
         Protocol::Udp => datagram(packet),

@@ -23,10 +23,10 @@ use vswitch_datapath::pipeline::Trace;
 use crate::state::{ClusterChange, ObjectKey};
 
 pub use cluster::{Cluster, ClusterPod, ClusterPort, ManifestError};
+pub use frames::{Packet, first_frame};
 pub use probe::{Answer, End, PortName, Probe, ProbeError, Protocol};
 pub use world::{World, WorldError};
 
-use frames::Packet;
 use switch::{Switch, Who};
 
 /// Judges connections in a cluster.

@@ -11,7 +11,7 @@ use vswitch_datapath::{Datapath, DatapathConfig, Engine, Outputs, Timestamp, Ver
 
 use super::Judgement;
 use super::cluster::{Cluster, ClusterPod};
-use super::frames::{self, Packet};
+use super::frames::{Packet, first_frame};
 use crate::config::Deny;
 use crate::reconcile::{GatewaySpec, Model, PortAttachMode, ReconcileConfig, Told};
 use crate::state::{Attachment, ClusterChange, ObjectKey};
@@ -135,7 +135,7 @@ impl Switch {
         let (in_port, mac) = sender.map_or((GATEWAY, GATEWAY_MAC), |place| {
             (place.port, mac_of(place.port))
         });
-        let mut frame = frames::build(packet, mac, GATEWAY_MAC);
+        let mut frame = first_frame(packet, mac, GATEWAY_MAC);
         let now = Timestamp::default();
         let input = TraceInput {
             in_port,
