@@ -158,8 +158,9 @@ impl Node {
         (0..changes).map(one).collect::<Result<_>>().map(Times::new)
     }
 
-    /// First packets of connections between local pods and everybody, one by one.
-    fn connections(&self, count: usize) -> Times {
+    /// First packets of connections between local pods and everybody, one by one; returns how
+    /// many were allowed as well.
+    fn connections(&self, count: usize) -> (Times, usize) {
         let mut engine = self.datapath.engine();
         let mut out = Outputs::default();
         let mut times = Vec::with_capacity(count);
@@ -192,8 +193,7 @@ impl Node {
             times.push(start.elapsed());
             allowed += usize::from(matches!(verdict, Verdict::Forward(_)));
         }
-        eprintln!("{allowed} of {count} connections allowed");
-        Times::new(times)
+        (Times::new(times), allowed)
     }
 
     fn port_at(&self, pod: usize) -> PortNo {
@@ -264,7 +264,7 @@ fn main() -> Result<ExitCode> {
     let full = node.load(10_000)?;
     let memory = resident_mib()? - idle;
     let (rules, members) = (node.datapath.rules().len(), node.members());
-    let connections = node.connections(args.connections);
+    let (connections, allowed) = node.connections(args.connections);
     let kinds = [
         ("label_change", node.relabel(args.changes)?),
         ("new_pod", node.new_pods(args.changes)?),
@@ -305,6 +305,7 @@ fn main() -> Result<ExitCode> {
         "rules": rules, "set_members": members,
         "changes": changes,
         "new_connection": connections.json(),
+        "connections": args.connections, "connections_allowed": allowed,
         "change_p50_us_by_policies": by_policies,
         "missed": missed,
     });

@@ -11,8 +11,9 @@
 //! selects the fewest rules: the sender in egress tables, the receiver in ingress tables.
 //! A second set and port ranges are checked on the few rules that a probe finds.
 //!
-//! **Publication.** A classifier is immutable: readers share it, the writer builds another.
-//! Translation calls it; it knows nothing of actions (`T` is the caller's).
+//! **Publication.** Readers share a version that does not change; the writer changes a clone,
+//! which copies only the shards that the change touches. Translation calls it; it knows
+//! nothing of actions (`T` is the caller's).
 //!
 //! Invariant: [`Classifier::lookup`] returns what a scan of all rules, highest priority
 //! first and lowest id among equals, would return.
@@ -70,61 +71,102 @@ struct Entry<T> {
     value: Arc<T>,
 }
 
-/// The rules of one table.
+/// The rules of one table. A clone shares all of them; a change copies what it touches.
 #[derive(Debug)]
 pub(crate) struct Classifier<T> {
-    /// Best rank first.
-    subtables: Vec<Subtable<T>>,
-    src_anchors: SetBits,
-    dst_anchors: SetBits,
-    tells_new_from_established: bool,
+    prefer: PreferredAnchor,
+    /// Best first.
+    subtables: Vec<Arc<Subtable<T>>>,
+    src_anchors: SetCounts,
+    dst_anchors: SetCounts,
+    /// Rules that tell a connection's first packet from its later ones.
+    state_dependent: usize,
+}
+
+impl<T> Clone for Classifier<T> {
+    fn clone(&self) -> Self {
+        Self {
+            prefer: self.prefer,
+            subtables: self.subtables.clone(),
+            src_anchors: self.src_anchors.clone(),
+            dst_anchors: self.dst_anchors.clone(),
+            state_dependent: self.state_dependent,
+        }
+    }
 }
 
 impl<T> Classifier<T> {
-    /// Files the rules.
-    pub(crate) fn build(
-        prefer: PreferredAnchor,
-        rules: impl IntoIterator<Item = (Rank, CompiledMatch, Arc<T>)>,
-    ) -> Self {
-        let mut subtables = std::collections::HashMap::<Shape, Subtable<T>>::new();
-        let (mut src_anchors, mut dst_anchors) = (SetBits::default(), SetBits::default());
-        let mut tells_new_from_established = false;
-        for (rank, matches, value) in rules {
-            let anchor = Anchor::choose(&matches, prefer);
-            match anchor {
-                Anchor::None => {}
-                Anchor::Source(set) => src_anchors.set(set),
-                Anchor::Destination(set) => dst_anchors.set(set),
-            }
-            tells_new_from_established |= matches.tells_new_from_established();
-            let shape = Shape {
-                mask: matches.mask(),
-                side: anchor.side(),
-            };
-            let subtable = subtables.entry(shape).or_insert_with_key(Subtable::new);
-            subtable.add(
-                anchor,
-                Entry {
-                    rank,
-                    matches,
-                    value,
-                },
-            );
-        }
-        let mut subtables: Vec<_> = subtables.into_values().collect();
-        subtables.iter_mut().for_each(Subtable::finish);
-        subtables.sort_by_key(|subtable| Reverse(subtable.best()));
+    /// Returns a table without rules.
+    pub(crate) fn new(prefer: PreferredAnchor) -> Self {
         Self {
-            subtables,
-            src_anchors,
-            dst_anchors,
-            tells_new_from_established,
+            prefer,
+            subtables: Vec::new(),
+            src_anchors: SetCounts::default(),
+            dst_anchors: SetCounts::default(),
+            state_dependent: 0,
         }
+    }
+
+    /// Files a rule; its rank must be nobody else's.
+    pub(crate) fn insert(&mut self, rank: Rank, matches: CompiledMatch, value: Arc<T>) {
+        let anchor = Anchor::choose(&matches, self.prefer);
+        self.count_anchor(anchor, SetCounts::add);
+        self.state_dependent += usize::from(matches.tells_new_from_established());
+        let shape = Shape::of(&matches, anchor);
+        let found = self.subtables.iter().position(|s| *s.shape() == shape);
+        let at = found.unwrap_or_else(|| {
+            self.subtables.push(Arc::new(Subtable::new(shape)));
+            self.subtables.len() - 1
+        });
+        let entry = Arc::new(Entry {
+            rank,
+            matches,
+            value,
+        });
+        if let Some(subtable) = self.subtables.get_mut(at) {
+            Arc::make_mut(subtable).insert(anchor, entry);
+        }
+        self.sort();
+    }
+
+    /// Removes the rule of that rank with that match, if it is there.
+    pub(crate) fn remove(&mut self, rank: Rank, matches: &CompiledMatch) {
+        let anchor = Anchor::choose(matches, self.prefer);
+        let shape = Shape::of(matches, anchor);
+        let Some(at) = self.subtables.iter().position(|s| *s.shape() == shape) else {
+            return;
+        };
+        let Some(subtable) = self.subtables.get_mut(at).map(Arc::make_mut) else {
+            return;
+        };
+        let Some(entry) = subtable.remove(anchor, rank, matches) else {
+            return;
+        };
+        if subtable.is_empty() {
+            self.subtables.remove(at);
+        }
+        self.count_anchor(anchor, SetCounts::remove);
+        self.state_dependent -= usize::from(entry.matches.tells_new_from_established());
+        self.sort();
+    }
+
+    fn count_anchor(&mut self, anchor: Anchor, count: impl FnOnce(&mut SetCounts, SetId)) {
+        match anchor {
+            Anchor::None => {}
+            Anchor::Source(set) => count(&mut self.src_anchors, set),
+            Anchor::Destination(set) => count(&mut self.dst_anchors, set),
+        }
+    }
+
+    /// Few subtables, nearly always in order already.
+    fn sort(&mut self) {
+        self.subtables
+            .sort_by_key(|subtable| Reverse(subtable.best()));
     }
 
     /// Returns whether any rule tells a connection's first packet from its later ones.
     pub(crate) const fn tells_new_from_established(&self) -> bool {
-        self.tells_new_from_established
+        self.state_dependent > 0
     }
 
     /// Returns the winning rule.
@@ -135,7 +177,7 @@ impl<T> Classifier<T> {
         scratch: &mut LookupScratch,
     ) -> Option<&Arc<T>> {
         self.filter_anchors(member_of, scratch);
-        let mut best: Option<&Entry<T>> = None;
+        let mut best: Option<&Arc<Entry<T>>> = None;
         for subtable in &self.subtables {
             if best.is_some_and(|best| best.rank > subtable.best()) {
                 break;
@@ -186,31 +228,66 @@ impl<T> Classifier<T> {
     }
 }
 
-/// A set of set numbers, one bit each: they are dense.
-#[derive(Debug, Default)]
-struct SetBits(Vec<u64>);
+/// How many rules are filed under each set; set numbers are dense.
+#[derive(Debug, Clone, Default)]
+struct SetCounts {
+    /// One bit a set, for lookups.
+    bits: Arc<Vec<u64>>,
+    /// In pages, so that a change copies one of them.
+    counts: Vec<Arc<[u32; PAGE]>>,
+}
 
-impl SetBits {
-    fn set(&mut self, id: SetId) {
-        let (word, bit) = Self::place(id);
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
+const PAGE: usize = 256;
+
+impl SetCounts {
+    fn add(&mut self, id: SetId) {
+        if let Some(count) = self.count_mut(id) {
+            *count += 1;
+            if *count == 1 {
+                self.flip(id);
+            }
         }
-        if let Some(word) = self.0.get_mut(word) {
-            *word |= bit;
+    }
+
+    fn remove(&mut self, id: SetId) {
+        if let Some(count) = self.count_mut(id) {
+            *count -= 1;
+            if *count == 0 {
+                self.flip(id);
+            }
+        }
+    }
+
+    fn count_mut(&mut self, SetId(id): SetId) -> Option<&mut u32> {
+        let id = id as usize;
+        let page = id / PAGE;
+        while self.counts.len() <= page {
+            self.counts.push(Arc::new([0; PAGE]));
+        }
+        Arc::make_mut(self.counts.get_mut(page)?).get_mut(id % PAGE)
+    }
+
+    fn flip(&mut self, id: SetId) {
+        let (word, bit) = Self::place(id);
+        let bits = Arc::make_mut(&mut self.bits);
+        if bits.len() <= word {
+            bits.resize(word + 1, 0);
+        }
+        if let Some(word) = bits.get_mut(word) {
+            *word ^= bit;
         }
     }
 
     fn filter(&self, ids: &[SetId], into: &mut Vec<SetId>) {
         into.clear();
-        if !self.0.is_empty() {
+        if !self.bits.is_empty() {
             into.extend(ids.iter().filter(|id| self.contains(**id)));
         }
     }
 
     fn contains(&self, id: SetId) -> bool {
         let (word, bit) = Self::place(id);
-        self.0.get(word).is_some_and(|bits| bits & bit != 0)
+        self.bits.get(word).is_some_and(|bits| bits & bit != 0)
     }
 
     const fn place(SetId(id): SetId) -> (usize, u64) {

@@ -1,10 +1,13 @@
 //! The rules of a table that share a mask and a kind of anchor.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use vswitch_api::Priority;
 
 use super::{CompiledMatch, Entry, LookupScratch, PackedKey, PreferredAnchor, Rank};
 use crate::address_set::SetId;
@@ -63,63 +66,148 @@ pub(super) struct Shape {
     pub(super) side: Side,
 }
 
-/// Rules of one shape, by masked key and anchor.
+impl Shape {
+    pub(super) fn of(matches: &CompiledMatch, anchor: Anchor) -> Self {
+        Self {
+            mask: matches.mask(),
+            side: anchor.side(),
+        }
+    }
+}
+
+/// Shards of a subtable. A change copies one of them: of 10,000 rules some 160, and of those
+/// only the references.
+const SHARDS: usize = 64;
+
+/// Rules of one shape, by masked key and anchor. Versions share the shards that did not change.
 #[derive(Debug)]
 pub(super) struct Subtable<T> {
     shape: Shape,
-    best: Rank,
-    buckets: HashTable<Bucket<T>>,
+    /// How many rules have each priority.
+    priorities: BTreeMap<Priority, usize>,
+    shards: Vec<Arc<Shard<T>>>,
 }
 
-/// Rules with one masked key and anchor, best first once finished.
+type Shard<T> = HashTable<Bucket<T>>;
+
+/// Rules with one masked key and anchor, best first.
 #[derive(Debug)]
 struct Bucket<T> {
     hash: u64,
-    words: Box<[u64]>,
+    words: Arc<[u64]>,
     anchor: u32,
-    entries: Vec<Entry<T>>,
+    entries: Vec<Arc<Entry<T>>>,
+}
+
+impl<T> Clone for Bucket<T> {
+    fn clone(&self) -> Self {
+        Self {
+            hash: self.hash,
+            words: Arc::clone(&self.words),
+            anchor: self.anchor,
+            entries: self.entries.clone(),
+        }
+    }
+}
+
+impl<T> Clone for Subtable<T> {
+    fn clone(&self) -> Self {
+        Self {
+            shape: self.shape.clone(),
+            priorities: self.priorities.clone(),
+            shards: self.shards.clone(),
+        }
+    }
 }
 
 impl<T> Subtable<T> {
-    pub(super) fn new(shape: &Shape) -> Self {
-        let lowest = (vswitch_api::Priority(0), Reverse(u64::MAX));
+    pub(super) fn new(shape: Shape) -> Self {
         Self {
-            shape: shape.clone(),
-            best: lowest,
-            buckets: HashTable::new(),
+            shape,
+            priorities: BTreeMap::new(),
+            shards: vec![Arc::default(); SHARDS],
         }
     }
 
-    /// Returns the rank of the best rule.
-    pub(super) const fn best(&self) -> Rank {
-        self.best
+    pub(super) const fn shape(&self) -> &Shape {
+        &self.shape
     }
 
-    pub(super) fn add(&mut self, anchor: Anchor, entry: Entry<T>) {
-        self.best = self.best.max(entry.rank);
+    pub(super) fn is_empty(&self) -> bool {
+        self.priorities.is_empty()
+    }
+
+    /// Returns a rank that no rule exceeds.
+    pub(super) fn best(&self) -> Rank {
+        let highest = self.priorities.last_key_value();
+        (
+            highest.map_or(Priority(0), |(priority, _)| *priority),
+            Reverse(0),
+        )
+    }
+
+    pub(super) fn insert(&mut self, anchor: Anchor, entry: Arc<Entry<T>>) {
         let (words, anchor) = (entry.matches.value(), anchor.number());
         let hash = hash(words.iter().copied(), anchor);
-        let is_same = |bucket: &Bucket<T>| bucket.anchor == anchor && bucket.words == words;
-        match self.buckets.find_mut(hash, is_same) {
-            Some(bucket) => bucket.entries.push(entry),
+        let Some(shard) = self.shards.get_mut(shard_of(hash)) else {
+            return;
+        };
+        *self.priorities.entry(entry.rank.0).or_default() += 1;
+        let is_same = |bucket: &Bucket<T>| bucket.anchor == anchor && *bucket.words == *words;
+        let shard = Arc::make_mut(shard);
+        match shard.find_mut(hash, is_same) {
+            Some(bucket) => {
+                let better = |other: &Arc<Entry<T>>| other.rank > entry.rank;
+                let at = bucket.entries.partition_point(better);
+                bucket.entries.insert(at, entry);
+            }
             None => {
                 let bucket = Bucket {
                     hash,
-                    words,
+                    words: words.into(),
                     anchor,
                     entries: vec![entry],
                 };
-                self.buckets
-                    .insert_unique(hash, bucket, |bucket| bucket.hash);
+                shard.insert_unique(hash, bucket, |bucket| bucket.hash);
             }
         }
     }
 
-    /// Brings the rules of each bucket in order, after the last [`Subtable::add`].
-    pub(super) fn finish(&mut self) {
-        for bucket in self.buckets.iter_mut() {
-            bucket.entries.sort_by_key(|entry| Reverse(entry.rank));
+    /// Removes the rule of that rank; returns it if it was there.
+    pub(super) fn remove(
+        &mut self,
+        anchor: Anchor,
+        rank: Rank,
+        matches: &CompiledMatch,
+    ) -> Option<Arc<Entry<T>>> {
+        let (words, anchor) = (matches.value(), anchor.number());
+        let hash = hash(words.iter().copied(), anchor);
+        let is_same = |bucket: &Bucket<T>| bucket.anchor == anchor && *bucket.words == *words;
+        let shard = self.shards.get_mut(shard_of(hash))?;
+        let at = shard
+            .find(hash, is_same)?
+            .entries
+            .iter()
+            .position(|entry| entry.rank == rank)?;
+        let mut bucket = Arc::make_mut(shard).find_entry(hash, is_same).ok()?;
+        let entry = bucket.get_mut().entries.remove(at);
+        if bucket.get().entries.is_empty() {
+            bucket.remove();
         }
+        if let Some(count) = self.priorities.get_mut(&rank.0) {
+            *count -= 1;
+            if *count == 0 {
+                self.priorities.remove(&rank.0);
+            }
+        }
+        Some(entry)
+    }
+
+    /// Returns how many shards are not shared with another version.
+    #[cfg(test)]
+    pub(super) fn shards_unlike(&self, other: &Self) -> usize {
+        let pairs = self.shards.iter().zip(&other.shards);
+        pairs.filter(|(a, b)| !Arc::ptr_eq(a, b)).count()
     }
 
     /// Calls `visit` with the rules of each bucket that fits the key under the mask.
@@ -127,7 +215,7 @@ impl<T> Subtable<T> {
         &'a self,
         key: &PackedKey,
         scratch: &LookupScratch,
-        mut visit: impl FnMut(&'a [Entry<T>]),
+        mut visit: impl FnMut(&'a [Arc<Entry<T>>]),
     ) {
         match self.shape.side {
             Side::None => self.probe_one(key, 0, &mut visit),
@@ -150,7 +238,7 @@ impl<T> Subtable<T> {
         &'a self,
         key: &PackedKey,
         anchor: u32,
-        visit: &mut impl FnMut(&'a [Entry<T>]),
+        visit: &mut impl FnMut(&'a [Arc<Entry<T>>]),
     ) {
         let words = || {
             let mask = self.shape.mask.iter();
@@ -159,10 +247,17 @@ impl<T> Subtable<T> {
         let is_same = |bucket: &Bucket<T>| {
             bucket.anchor == anchor && bucket.words.iter().copied().eq(words())
         };
-        if let Some(bucket) = self.buckets.find(hash(words(), anchor), is_same) {
+        let hash = hash(words(), anchor);
+        let shard = self.shards.get(shard_of(hash));
+        if let Some(bucket) = shard.and_then(|shard| shard.find(hash, is_same)) {
             visit(&bucket.entries);
         }
     }
+}
+
+/// The lowest and the highest bits pick the place inside a shard.
+fn shard_of(hash: u64) -> usize {
+    usize::try_from(hash >> 32).unwrap_or(0) % SHARDS
 }
 
 /// Rules come from the control plane: packets choose what is looked up, not what is filed, so

@@ -72,11 +72,13 @@ fn matches(m: &Match, key: &FlowKey) -> bool {
 }
 
 fn build(prefer: PreferredAnchor, rules: &[(Priority, Match)]) -> Classifier<usize> {
-    let compiled = rules.iter().enumerate().filter_map(|(id, (priority, m))| {
-        let compiled = CompiledMatch::compile(m, set_id)?;
-        Some(((*priority, Reverse(id as u64)), compiled, Arc::new(id)))
-    });
-    Classifier::build(prefer, compiled)
+    let mut classifier = Classifier::new(prefer);
+    for (id, (priority, m)) in rules.iter().enumerate() {
+        if let Some(compiled) = CompiledMatch::compile(m, set_id) {
+            classifier.insert((*priority, Reverse(id as u64)), compiled, Arc::new(id));
+        }
+    }
+    classifier
 }
 
 fn scan(rules: &[(Priority, Match)], key: &FlowKey) -> Vec<usize> {
@@ -250,6 +252,100 @@ proptest! {
             prop_assert_eq!(all.iter().map(|id| **id).collect::<Vec<_>>(), expected);
         }
     }
+
+    /// Rules come and go; the version in between still answers as it did.
+    #[test]
+    fn what_comes_and_goes_leaves_what_a_scan_of_the_rest_finds(
+        rules in proptest::collection::vec(((0u16..4).prop_map(Priority), any_match()), 1..24),
+        steps in proptest::collection::vec((any::<proptest::sample::Index>(), any::<bool>()), 1..60),
+        keys in proptest::collection::vec(any_key(), 1..6),
+        middle in any::<proptest::sample::Index>(),
+    ) {
+        let mut classifier = Classifier::new(PreferredAnchor::Destination);
+        let mut present = vec![false; rules.len()];
+        let mut kept = None;
+        for (number, (index, is_there)) in steps.iter().enumerate() {
+            let id = index.index(rules.len());
+            let (priority, m) = &rules[id];
+            let rank = (*priority, Reverse(id as u64));
+            if let Some(compiled) = CompiledMatch::compile(m, set_id) {
+                match (present[id], *is_there) {
+                    (false, true) => classifier.insert(rank, compiled, Arc::new(id)),
+                    (_, false) => classifier.remove(rank, &compiled),
+                    (true, true) => {}
+                }
+            }
+            present[id] = *is_there;
+            if number == middle.index(steps.len()) {
+                kept = Some((classifier.clone(), present.clone()));
+            }
+        }
+        for (classifier, present) in [(classifier, present)].into_iter().chain(kept) {
+            let mut scratch = LookupScratch::default();
+            for key in &keys {
+                let member_of = Membership { src: sets_of(key.ip_src), dst: sets_of(key.ip_dst) };
+                let packed = PackedKey::of(key);
+                let expected: Vec<_> =
+                    scan(&rules, key).into_iter().filter(|id| present[*id]).collect();
+                let found = classifier.lookup(&packed, &member_of, &mut scratch);
+                prop_assert_eq!(found.map(|id| **id), expected.first().copied(), "{}", key);
+                let all = classifier.lookup_all(&packed, &member_of, &mut scratch);
+                prop_assert_eq!(all.iter().map(|id| **id).collect::<Vec<_>>(), expected);
+            }
+        }
+    }
+}
+
+fn compiled(text: &str) -> CompiledMatch {
+    CompiledMatch::compile(&text.parse().unwrap(), set_id).unwrap()
+}
+
+#[test]
+fn a_change_of_one_rule_among_thousands_copies_one_shard() {
+    let mut classifier = Classifier::new(PreferredAnchor::Destination);
+    let add = |classifier: &mut Classifier<u64>, id: u64| {
+        let matches = compiled(&format!("nw_proto=6,ip_dst=@{id},tp_dst=80"));
+        classifier.insert((Priority(1), Reverse(id)), matches, Arc::new(id));
+    };
+    (0..10_000).for_each(|id| add(&mut classifier, id));
+    let published = classifier.clone();
+    add(&mut classifier, 10_000);
+    let pairs = classifier.subtables.iter().zip(&published.subtables);
+    assert_eq!(
+        pairs
+            .map(|(new, old)| new.shards_unlike(old))
+            .sum::<usize>(),
+        1
+    );
+}
+
+#[test]
+fn nothing_is_left_of_rules_that_went() {
+    let texts = [
+        "nw_proto=6,ip_dst=@1",
+        "ip_src=@2",
+        "ct_state=+new",
+        "tp_dst=80",
+    ];
+    let mut classifier = Classifier::new(PreferredAnchor::Source);
+    for (id, text) in texts.into_iter().enumerate() {
+        classifier.insert(
+            (Priority(1), Reverse(id as u64)),
+            compiled(text),
+            Arc::new(()),
+        );
+    }
+    for (id, text) in texts.into_iter().enumerate() {
+        classifier.remove((Priority(1), Reverse(id as u64)), &compiled(text));
+    }
+    assert!(classifier.subtables.is_empty());
+    assert!(!classifier.tells_new_from_established());
+    let anchors = [&classifier.src_anchors, &classifier.dst_anchors];
+    assert!(
+        anchors
+            .iter()
+            .all(|anchors| anchors.bits.iter().all(|bits| *bits == 0))
+    );
 }
 
 #[test]

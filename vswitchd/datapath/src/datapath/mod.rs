@@ -89,7 +89,7 @@ impl Datapath {
             writer.rules.add(rule, &mut writer.sets);
         }
         let mut snapshot = Snapshot::empty();
-        writer.rules.publish(&mut snapshot.tables);
+        snapshot.tables = writer.rules.tables();
         Arc::new(Self {
             published: Arc::new(ArcSwap::from_pointee(snapshot)),
             writer: Mutex::new(writer),
@@ -110,7 +110,7 @@ impl Datapath {
         let removed_ports = removed_ports(&changes.ports);
         next.ports = update_ports(next.ports, changes.ports);
         writer.change(changes.remove_rules, changes.add_rules, &changes.sets);
-        writer.rules.publish(&mut next.tables);
+        next.tables = writer.rules.tables();
         next.addresses = writer.sets.index();
         next.settle();
         next.epoch = Epoch(next.epoch.0 + 1);

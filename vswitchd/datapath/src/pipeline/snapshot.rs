@@ -69,7 +69,7 @@ impl Snapshot {
     pub(crate) fn empty() -> Self {
         Self {
             epoch: Epoch(0),
-            tables: std::array::from_fn(|_| Arc::new(Table::empty())),
+            tables: TableId::ALL.map(|table| Arc::new(Table::empty(table))),
             addresses: AddressIndex::default(),
             ports: Arc::default(),
             forgot_at: Epoch(0),

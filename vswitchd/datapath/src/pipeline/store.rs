@@ -1,25 +1,33 @@
 //! The writer's side of the rules: what is installed, and the classifiers to publish.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::walk::{InstalledRule, RuleCounters, Table};
 use super::{Meter, Rule, RuleId, RuleStats, TableId};
 use crate::action::Action;
 use crate::address_set::AddressSets;
-use crate::classifier::{Classifier, CompiledMatch, PreferredAnchor};
+use crate::classifier::{CompiledMatch, Rank};
 use crate::flow::{AddressMatch, SetName};
 
 /// All installed rules. Owned by the one writer of a datapath.
 ///
-/// A publication files the rules of those tables again that changed; the others are shared
-/// with the version before.
-#[derive(Debug, Default)]
+/// The tables are kept as they are to be published: a version shares with the one before what
+/// no change touched.
+#[derive(Debug)]
 pub(crate) struct RuleStore {
-    table_of: HashMap<RuleId, TableId>,
-    tables: BTreeMap<TableId, BTreeMap<RuleId, Arc<InstalledRule>>>,
-    touched: BTreeSet<TableId>,
+    rules: HashMap<RuleId, Arc<InstalledRule>>,
+    tables: [Arc<Table>; TableId::ALL.len()],
+}
+
+impl Default for RuleStore {
+    fn default() -> Self {
+        Self {
+            rules: HashMap::new(),
+            tables: TableId::ALL.map(|table| Arc::new(Table::empty(table))),
+        }
+    }
 }
 
 impl RuleStore {
@@ -35,19 +43,19 @@ impl RuleStore {
             // After the new rule took its sets, so that a set that both name keeps its number.
             release(&old.rule, sets);
         }
-        let (id, table) = (rule.id, rule.table);
-        let installed = InstalledRule {
+        let id = rule.id;
+        let installed = Arc::new(InstalledRule {
             rule: Arc::new(rule),
             matches,
             counters,
             meter,
-        };
-        self.table_of.insert(id, table);
-        self.tables
-            .entry(table)
-            .or_default()
-            .insert(id, Arc::new(installed));
-        self.touched.insert(table);
+        });
+        if let Some(matches) = installed.matches.clone()
+            && let Some(table) = self.table_mut(installed.rule.table)
+        {
+            table.insert(rank(&installed.rule), matches, Arc::clone(&installed));
+        }
+        self.rules.insert(id, installed);
     }
 
     /// Removes a rule if it is installed.
@@ -58,54 +66,38 @@ impl RuleStore {
     }
 
     fn take(&mut self, id: RuleId) -> Option<Arc<InstalledRule>> {
-        let table = self.table_of.remove(&id)?;
-        self.touched.insert(table);
-        self.tables.get_mut(&table)?.remove(&id)
-    }
-
-    /// Files the rules of every table that changed since the last call into `tables`.
-    pub(crate) fn publish(&mut self, tables: &mut [Arc<Table>; TableId::ALL.len()]) {
-        for table in std::mem::take(&mut self.touched) {
-            if let Some(slot) = tables.get_mut(table.index()) {
-                *slot = Arc::new(self.classifier(table));
-            }
+        let old = self.rules.remove(&id)?;
+        if let Some(matches) = &old.matches
+            && let Some(table) = self.table_mut(old.rule.table)
+        {
+            table.remove(rank(&old.rule), matches);
         }
+        Some(old)
     }
 
-    fn classifier(&self, table: TableId) -> Table {
-        // The sender's set selects the policy's pods in egress tables, the receiver's elsewhere.
-        let prefer = match table {
-            TableId::EgressRule | TableId::EgressDefault => PreferredAnchor::Source,
-            _ => PreferredAnchor::Destination,
-        };
-        let rules = self
-            .tables
-            .get(&table)
-            .into_iter()
-            .flat_map(BTreeMap::values);
-        Classifier::build(
-            prefer,
-            rules.filter_map(|installed| {
-                let rank = (installed.rule.priority, Reverse(installed.rule.id.0));
-                Some((rank, installed.matches.clone()?, Arc::clone(installed)))
-            }),
-        )
+    fn table_mut(&mut self, table: TableId) -> Option<&mut Table> {
+        self.tables.get_mut(table.index()).map(Arc::make_mut)
+    }
+
+    /// Returns the tables as they are now.
+    pub(crate) fn tables(&self) -> [Arc<Table>; TableId::ALL.len()] {
+        self.tables.clone()
     }
 
     /// Returns every rule with its counters, in pipeline order, best first.
     pub(crate) fn list(&self) -> Vec<RuleStats> {
-        let mut list: Vec<_> = self
-            .tables
-            .values()
-            .flat_map(BTreeMap::values)
-            .map(|rule| rule.stats())
-            .collect();
+        let mut list: Vec<_> = self.rules.values().map(|rule| rule.stats()).collect();
         list.sort_by_key(|stats| {
             let rule = &stats.rule;
             (rule.table, Reverse(rule.priority), rule.id)
         });
         list
     }
+}
+
+/// The highest priority wins, among equals the lowest id.
+fn rank(rule: &Rule) -> Rank {
+    (rule.priority, Reverse(rule.id.0))
 }
 
 fn release(rule: &Rule, sets: &mut AddressSets) {

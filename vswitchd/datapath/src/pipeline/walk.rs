@@ -10,7 +10,9 @@ use vswitch_api::{MacAddr, PortNo};
 
 use super::{Meter, Rule, Snapshot, TableId};
 use crate::action::Action;
-use crate::classifier::{Classifier, CompiledMatch, LookupScratch, Membership, PackedKey};
+use crate::classifier::{
+    Classifier, CompiledMatch, LookupScratch, Membership, PackedKey, PreferredAnchor,
+};
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey, ether_type, ip_proto};
 
@@ -19,8 +21,12 @@ pub(crate) type Table = Classifier<InstalledRule>;
 
 impl Table {
     /// Returns a table without rules.
-    pub(super) fn empty() -> Self {
-        Self::build(crate::classifier::PreferredAnchor::Destination, [])
+    pub(super) fn empty(table: TableId) -> Self {
+        // The sender's set selects the policy's pods in egress tables, the receiver's elsewhere.
+        Self::new(match table {
+            TableId::EgressRule | TableId::EgressDefault => PreferredAnchor::Source,
+            _ => PreferredAnchor::Destination,
+        })
     }
 }
 
