@@ -166,9 +166,11 @@ impl Node {
         let mut times = Vec::with_capacity(count);
         let mut allowed = 0;
         for index in 0..count {
-            let local = index % LOCAL_PODS;
-            let (here, there) = (cluster::local_pod(local), index * 13 % PODS);
-            let is_outward = index.is_multiple_of(2);
+            let here = cluster::local_pod(index % LOCAL_PODS);
+            // Its neighbour may connect and be connected to; most others may not.
+            let is_near = index % 4 < 3;
+            let there = if is_near { here + 1 } else { index * 13 % PODS };
+            let is_outward = index / LOCAL_PODS % 2 == 0;
             let (src, dst) = if is_outward {
                 (here, there)
             } else {
