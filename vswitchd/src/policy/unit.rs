@@ -244,21 +244,25 @@ impl<'a> Side<'a, '_> {
         }
         let field = self.direction.peers_field();
         let mut peers = Vec::new();
+        let mut blocks = Vec::new();
         for (index, peer) in rule.peers.iter().enumerate() {
             let part = format!("{part}.{field}[{index}]");
             match Peer::parse(peer, &self.policy.key.namespace) {
                 Ok(Peer::Pods(pods)) => peers.push((part, PeerSet::Pods(pods))),
-                Ok(Peer::Networks(networks)) => {
-                    let direction = self.direction.name();
-                    let rest = format!("{direction}/{rule_index}/{field}/{index}");
-                    let name = SetName(format!("{}/{rest}", self.policy.key).into());
-                    self.unit
-                        .networks
-                        .insert(name.clone(), networks.into_iter().collect());
-                    peers.push((part, PeerSet::Networks(name)));
-                }
+                Ok(Peer::Networks(networks)) => blocks.push((part, networks)),
                 Err(error) => self.problem(part, error),
             }
+        }
+        if !blocks.is_empty() {
+            // One set for all: a list of 500 partners is one rule.
+            let whole = format!("{part}.{field}");
+            let of_one = blocks.first().filter(|_| blocks.len() == 1);
+            let part = of_one.map_or(whole, |(part, _)| part.clone());
+            let rest = format!("{}/{rule_index}/{field}", self.direction.name());
+            let name = SetName(format!("{}/{rest}", self.policy.key).into());
+            let networks = blocks.into_iter().flat_map(|(_, networks)| networks);
+            self.unit.networks.insert(name.clone(), networks.collect());
+            peers.push((part, PeerSet::Networks(name)));
         }
         peers
     }

@@ -4,6 +4,8 @@ use ipnet::IpNet;
 
 use super::Membership;
 use super::packed::{CT_WORD, PackedKey, WORDS, flag, mac, split};
+use super::subtable::Anchor;
+use super::subtable::Words;
 use crate::address_set::SetId;
 use crate::flow::{AddressMatch, CtState, Match, PortRange, SetName};
 
@@ -144,7 +146,7 @@ impl CompiledMatch {
     }
 
     /// Returns the demanded value of those words.
-    pub(super) fn value(&self) -> Box<[u64]> {
+    pub(super) fn value(&self) -> Words {
         self.mask
             .iter()
             .zip(self.value)
@@ -159,8 +161,31 @@ impl CompiledMatch {
         self.mask.get(CT_WORD).is_some_and(|mask| mask & bits != 0)
     }
 
-    /// Returns whether a key that is equal under the mask meets the other demands as well.
-    pub(super) fn is_met_beyond_mask(&self, key: &PackedKey, member_of: &Membership) -> bool {
+    /// Returns the demands beside the mask; the anchor's set is demanded by where the rule is
+    /// filed.
+    pub(super) fn beyond_mask(&self, anchor: Anchor) -> BeyondMask {
+        let unless = |set: Option<SetId>, is_anchor: bool| set.filter(|_| !is_anchor);
+        BeyondMask {
+            src_set: unless(self.src_set, matches!(anchor, Anchor::Source(_))),
+            dst_set: unless(self.dst_set, matches!(anchor, Anchor::Destination(_))),
+            tp_src: self.tp_src,
+            tp_dst: self.tp_dst,
+        }
+    }
+}
+
+/// What a rule demands that neither its mask nor its place expresses.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BeyondMask {
+    src_set: Option<SetId>,
+    dst_set: Option<SetId>,
+    tp_src: Option<PortRange>,
+    tp_dst: Option<PortRange>,
+}
+
+impl BeyondMask {
+    /// Returns whether a key that is equal under the mask meets them.
+    pub(super) fn is_met(&self, key: &PackedKey, member_of: &Membership) -> bool {
         is_in(self.tp_dst, key.tp_dst())
             && is_in(self.tp_src, key.tp_src())
             && is_member(self.src_set, &member_of.src)

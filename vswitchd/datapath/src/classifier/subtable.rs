@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 use vswitch_api::Priority;
 
-use super::{CompiledMatch, Entry, LookupScratch, PackedKey, PreferredAnchor, Rank};
+use super::compiled::BeyondMask;
+use super::set_counts::SetCounts;
+use super::{CompiledMatch, Membership, PackedKey, PreferredAnchor, Rank};
 use crate::address_set::SetId;
 
 /// The set that a rule is filed under.
@@ -85,27 +88,50 @@ pub(super) struct Subtable<T> {
     shape: Shape,
     /// How many rules have each priority.
     priorities: BTreeMap<Priority, usize>,
+    /// Sets that rules are filed under: an address may be in many that only serve as peers.
+    anchors: SetCounts,
     shards: Vec<Arc<Shard<T>>>,
 }
 
 type Shard<T> = HashTable<Bucket<T>>;
 
+/// Words of a masked key.
+pub(super) type Words = SmallVec<[u64; 2]>;
+
 /// Rules with one masked key and anchor, best first.
 #[derive(Debug)]
 struct Bucket<T> {
     hash: u64,
-    words: Arc<[u64]>,
     anchor: u32,
-    entries: Vec<Arc<Entry<T>>>,
+    words: Words,
+    rules: SmallVec<[Filed<T>; 1]>,
+}
+
+/// A rule where a lookup finds it.
+#[derive(Debug)]
+pub(super) struct Filed<T> {
+    pub(super) rank: Rank,
+    pub(super) beyond: BeyondMask,
+    pub(super) value: Arc<T>,
+}
+
+impl<T> Clone for Filed<T> {
+    fn clone(&self) -> Self {
+        Self {
+            rank: self.rank,
+            beyond: self.beyond,
+            value: Arc::clone(&self.value),
+        }
+    }
 }
 
 impl<T> Clone for Bucket<T> {
     fn clone(&self) -> Self {
         Self {
             hash: self.hash,
-            words: Arc::clone(&self.words),
             anchor: self.anchor,
-            entries: self.entries.clone(),
+            words: self.words.clone(),
+            rules: self.rules.clone(),
         }
     }
 }
@@ -115,6 +141,7 @@ impl<T> Clone for Subtable<T> {
         Self {
             shape: self.shape.clone(),
             priorities: self.priorities.clone(),
+            anchors: self.anchors.clone(),
             shards: self.shards.clone(),
         }
     }
@@ -125,6 +152,7 @@ impl<T> Subtable<T> {
         Self {
             shape,
             priorities: BTreeMap::new(),
+            anchors: SetCounts::default(),
             shards: vec![Arc::default(); SHARDS],
         }
     }
@@ -146,61 +174,72 @@ impl<T> Subtable<T> {
         )
     }
 
-    pub(super) fn insert(&mut self, anchor: Anchor, entry: Arc<Entry<T>>) {
-        let (words, anchor) = (entry.matches.value(), anchor.number());
-        let hash = hash(words.iter().copied(), anchor);
+    pub(super) fn insert(
+        &mut self,
+        anchor: Anchor,
+        rank: Rank,
+        matches: &CompiledMatch,
+        value: Arc<T>,
+    ) {
+        let (words, number) = (matches.value(), anchor.number());
+        let hash = hash(words.iter().copied(), number);
         let Some(shard) = self.shards.get_mut(shard_of(hash)) else {
             return;
         };
-        *self.priorities.entry(entry.rank.0).or_default() += 1;
-        let is_same = |bucket: &Bucket<T>| bucket.anchor == anchor && *bucket.words == *words;
+        *self.priorities.entry(rank.0).or_default() += 1;
+        self.anchors.add(SetId(number));
+        let filed = Filed {
+            rank,
+            beyond: matches.beyond_mask(anchor),
+            value,
+        };
+        let is_same = |bucket: &Bucket<T>| bucket.anchor == number && bucket.words == words;
         let shard = Arc::make_mut(shard);
         match shard.find_mut(hash, is_same) {
             Some(bucket) => {
-                let better = |other: &Arc<Entry<T>>| other.rank > entry.rank;
-                let at = bucket.entries.partition_point(better);
-                bucket.entries.insert(at, entry);
+                let at = bucket.rules.partition_point(|other| other.rank > rank);
+                bucket.rules.insert(at, filed);
             }
             None => {
                 let bucket = Bucket {
                     hash,
-                    words: words.into(),
-                    anchor,
-                    entries: vec![entry],
+                    anchor: number,
+                    words,
+                    rules: SmallVec::from_iter([filed]),
                 };
                 shard.insert_unique(hash, bucket, |bucket| bucket.hash);
             }
         }
     }
 
-    /// Removes the rule of that rank; returns it if it was there.
-    pub(super) fn remove(
-        &mut self,
-        anchor: Anchor,
-        rank: Rank,
-        matches: &CompiledMatch,
-    ) -> Option<Arc<Entry<T>>> {
-        let (words, anchor) = (matches.value(), anchor.number());
-        let hash = hash(words.iter().copied(), anchor);
-        let is_same = |bucket: &Bucket<T>| bucket.anchor == anchor && *bucket.words == *words;
-        let shard = self.shards.get_mut(shard_of(hash))?;
-        let at = shard
-            .find(hash, is_same)?
-            .entries
-            .iter()
-            .position(|entry| entry.rank == rank)?;
-        let mut bucket = Arc::make_mut(shard).find_entry(hash, is_same).ok()?;
-        let entry = bucket.get_mut().entries.remove(at);
-        if bucket.get().entries.is_empty() {
+    /// Removes the rule of that rank; returns whether it was there.
+    pub(super) fn remove(&mut self, anchor: Anchor, rank: Rank, matches: &CompiledMatch) -> bool {
+        let (words, number) = (matches.value(), anchor.number());
+        let hash = hash(words.iter().copied(), number);
+        let is_same = |bucket: &Bucket<T>| bucket.anchor == number && bucket.words == words;
+        let is_it = |filed: &Filed<T>| filed.rank == rank;
+        let Some(shard) = self.shards.get_mut(shard_of(hash)) else {
+            return false;
+        };
+        let found = shard.find(hash, is_same);
+        let Some(at) = found.and_then(|bucket| bucket.rules.iter().position(is_it)) else {
+            return false;
+        };
+        let Ok(mut bucket) = Arc::make_mut(shard).find_entry(hash, is_same) else {
+            return false;
+        };
+        bucket.get_mut().rules.remove(at);
+        if bucket.get().rules.is_empty() {
             bucket.remove();
         }
+        self.anchors.remove(SetId(number));
         if let Some(count) = self.priorities.get_mut(&rank.0) {
             *count -= 1;
             if *count == 0 {
                 self.priorities.remove(&rank.0);
             }
         }
-        Some(entry)
+        true
     }
 
     /// Returns how many shards are not shared with another version.
@@ -214,23 +253,16 @@ impl<T> Subtable<T> {
     pub(super) fn probe<'a>(
         &'a self,
         key: &PackedKey,
-        scratch: &LookupScratch,
-        mut visit: impl FnMut(&'a [Arc<Entry<T>>]),
+        member_of: &Membership,
+        mut visit: impl FnMut(&'a [Filed<T>]),
     ) {
-        match self.shape.side {
-            Side::None => self.probe_one(key, 0, &mut visit),
-            Side::Source => {
-                scratch
-                    .src_anchors
-                    .iter()
-                    .for_each(|set| self.probe_one(key, set.0, &mut visit));
-            }
-            Side::Destination => {
-                scratch
-                    .dst_anchors
-                    .iter()
-                    .for_each(|set| self.probe_one(key, set.0, &mut visit));
-            }
+        let sets = match self.shape.side {
+            Side::None => return self.probe_one(key, 0, &mut visit),
+            Side::Source => &member_of.src,
+            Side::Destination => &member_of.dst,
+        };
+        for set in sets.iter().filter(|set| self.anchors.contains(**set)) {
+            self.probe_one(key, set.0, &mut visit);
         }
     }
 
@@ -238,7 +270,7 @@ impl<T> Subtable<T> {
         &'a self,
         key: &PackedKey,
         anchor: u32,
-        visit: &mut impl FnMut(&'a [Arc<Entry<T>>]),
+        visit: &mut impl FnMut(&'a [Filed<T>]),
     ) {
         let words = || {
             let mask = self.shape.mask.iter();
@@ -250,7 +282,7 @@ impl<T> Subtable<T> {
         let hash = hash(words(), anchor);
         let shard = self.shards.get(shard_of(hash));
         if let Some(bucket) = shard.and_then(|shard| shard.find(hash, is_same)) {
-            visit(&bucket.entries);
+            visit(&bucket.rules);
         }
     }
 }

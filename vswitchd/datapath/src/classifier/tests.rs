@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use vswitch_api::{MacAddr, PortNo, Priority};
 
+use super::set_counts::SetCounts;
 use super::*;
 use crate::flow::{
     AddressMatch, CtState, CtStateMatch, FlowKey, Match, PortClass, PortRange, SetName,
@@ -75,7 +76,7 @@ fn build(prefer: PreferredAnchor, rules: &[(Priority, Match)]) -> Classifier<usi
     let mut classifier = Classifier::new(prefer);
     for (id, (priority, m)) in rules.iter().enumerate() {
         if let Some(compiled) = CompiledMatch::compile(m, set_id) {
-            classifier.insert((*priority, Reverse(id as u64)), compiled, Arc::new(id));
+            classifier.insert((*priority, Reverse(id as u64)), &compiled, Arc::new(id));
         }
     }
     classifier
@@ -241,14 +242,13 @@ proptest! {
         ),
     ) {
         let classifier = build(prefer, &rules);
-        let mut scratch = LookupScratch::default();
         for key in keys {
             let member_of = Membership { src: sets_of(key.ip_src), dst: sets_of(key.ip_dst) };
             let packed = PackedKey::of(&key);
             let expected = scan(&rules, &key);
-            let found = classifier.lookup(&packed, &member_of, &mut scratch);
+            let found = classifier.lookup(&packed, &member_of);
             prop_assert_eq!(found.map(|id| **id), expected.first().copied(), "{}", key);
-            let all = classifier.lookup_all(&packed, &member_of, &mut scratch);
+            let all = classifier.lookup_all(&packed, &member_of);
             prop_assert_eq!(all.iter().map(|id| **id).collect::<Vec<_>>(), expected);
         }
     }
@@ -270,7 +270,7 @@ proptest! {
             let rank = (*priority, Reverse(id as u64));
             if let Some(compiled) = CompiledMatch::compile(m, set_id) {
                 match (present[id], *is_there) {
-                    (false, true) => classifier.insert(rank, compiled, Arc::new(id)),
+                    (false, true) => classifier.insert(rank, &compiled, Arc::new(id)),
                     (_, false) => classifier.remove(rank, &compiled),
                     (true, true) => {}
                 }
@@ -281,15 +281,14 @@ proptest! {
             }
         }
         for (classifier, present) in [(classifier, present)].into_iter().chain(kept) {
-            let mut scratch = LookupScratch::default();
             for key in &keys {
                 let member_of = Membership { src: sets_of(key.ip_src), dst: sets_of(key.ip_dst) };
                 let packed = PackedKey::of(key);
                 let expected: Vec<_> =
                     scan(&rules, key).into_iter().filter(|id| present[*id]).collect();
-                let found = classifier.lookup(&packed, &member_of, &mut scratch);
+                let found = classifier.lookup(&packed, &member_of);
                 prop_assert_eq!(found.map(|id| **id), expected.first().copied(), "{}", key);
-                let all = classifier.lookup_all(&packed, &member_of, &mut scratch);
+                let all = classifier.lookup_all(&packed, &member_of);
                 prop_assert_eq!(all.iter().map(|id| **id).collect::<Vec<_>>(), expected);
             }
         }
@@ -305,7 +304,7 @@ fn a_change_of_one_rule_among_thousands_copies_one_shard() {
     let mut classifier = Classifier::new(PreferredAnchor::Destination);
     let add = |classifier: &mut Classifier<u64>, id: u64| {
         let matches = compiled(&format!("nw_proto=6,ip_dst=@{id},tp_dst=80"));
-        classifier.insert((Priority(1), Reverse(id)), matches, Arc::new(id));
+        classifier.insert((Priority(1), Reverse(id)), &matches, Arc::new(id));
     };
     (0..10_000).for_each(|id| add(&mut classifier, id));
     let published = classifier.clone();
@@ -331,7 +330,7 @@ fn nothing_is_left_of_rules_that_went() {
     for (id, text) in texts.into_iter().enumerate() {
         classifier.insert(
             (Priority(1), Reverse(id as u64)),
-            compiled(text),
+            &compiled(text),
             Arc::new(()),
         );
     }
@@ -340,12 +339,20 @@ fn nothing_is_left_of_rules_that_went() {
     }
     assert!(classifier.subtables.is_empty());
     assert!(!classifier.tells_new_from_established());
-    let anchors = [&classifier.src_anchors, &classifier.dst_anchors];
-    assert!(
-        anchors
-            .iter()
-            .all(|anchors| anchors.bits.iter().all(|bits| *bits == 0))
-    );
+}
+
+#[test]
+fn a_set_counts_as_long_as_a_rule_is_filed_under_it() {
+    let mut counts = SetCounts::default();
+    let (near, far) = (SetId(3), SetId(1_000));
+    for set in [near, near, far] {
+        counts.add(set);
+    }
+    counts.remove(near);
+    assert!(counts.contains(near) && counts.contains(far) && !counts.contains(SetId(4)));
+    counts.remove(near);
+    counts.remove(far);
+    assert!(!counts.contains(near) && !counts.contains(far));
 }
 
 #[test]

@@ -50,7 +50,7 @@ impl RuleStore {
             counters,
             meter,
         });
-        if let Some(matches) = installed.matches.clone()
+        if let Some(matches) = &installed.matches
             && let Some(table) = self.table_mut(installed.rule.table)
         {
             table.insert(rank(&installed.rule), matches, Arc::clone(&installed));

@@ -8,7 +8,7 @@ use super::builtin::drops;
 use super::translate::{Packet, Translation, translate};
 use super::walk::{End, Hit, InstalledRule, WalkScratch};
 use super::{Rule, Snapshot, TableId};
-use crate::classifier::{LookupScratch, Membership, PackedKey};
+use crate::classifier::{Membership, PackedKey};
 use crate::conntrack::ConnTable;
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey, ip_proto};
@@ -208,11 +208,7 @@ fn all_drops(snapshot: &Snapshot, key: &FlowKey, hit: &Hit) -> Vec<Arc<Rule>> {
     };
     let table = snapshot.table(hit.table);
     let matching = table.map_or_else(Vec::new, |table| {
-        table.lookup_all(
-            &PackedKey::of(key),
-            &member_of,
-            &mut LookupScratch::default(),
-        )
+        table.lookup_all(&PackedKey::of(key), &member_of)
     });
     matching
         .into_iter()

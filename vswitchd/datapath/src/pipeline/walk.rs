@@ -10,9 +10,7 @@ use vswitch_api::{MacAddr, PortNo};
 
 use super::{Meter, Rule, Snapshot, TableId};
 use crate::action::Action;
-use crate::classifier::{
-    Classifier, CompiledMatch, LookupScratch, Membership, PackedKey, PreferredAnchor,
-};
+use crate::classifier::{Classifier, CompiledMatch, Membership, PackedKey, PreferredAnchor};
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey, ether_type, ip_proto};
 
@@ -126,7 +124,6 @@ impl Tracker for Tracked {
 #[derive(Debug, Default)]
 pub(crate) struct WalkScratch {
     pub(super) member_of: Membership,
-    pub(super) lookup: LookupScratch,
     pub(crate) hits: Vec<Hit>,
     pub(crate) steps: Vec<Step>,
 }
@@ -197,13 +194,11 @@ impl<'a> Walk<'a> {
             return Next::End(end);
         }
         let packed = PackedKey::of(&self.key);
-        let WalkScratch {
-            member_of, lookup, ..
-        } = &mut *self.scratch;
+        let member_of = &self.scratch.member_of;
         let snapshot = self.snapshot;
         let rule = snapshot
             .table(table)
-            .and_then(|rules| rules.lookup(&packed, member_of, lookup));
+            .and_then(|rules| rules.lookup(&packed, member_of));
         let ct_state = self.key.ct_state;
         self.scratch.hits.push(Hit {
             table,
