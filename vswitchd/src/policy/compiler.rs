@@ -11,7 +11,7 @@ use vswitch_datapath::pipeline::Rule;
 
 use super::endpoints;
 use super::groups::{Facts, Groups};
-use super::ledger::{Ledger, PolicyDelta};
+use super::ledger::{Ledger, RuleDelta};
 use super::namespaces::Namespaces;
 use super::pods::{Locals, Pod, PodId, Pods, is_addressable};
 use super::program::{NodeFacts, PolicyProblem, node_set};
@@ -173,14 +173,11 @@ impl Compiler {
     }
 
     /// Works out what the changes since the last call come to.
-    pub fn flush(&mut self) -> PolicyDelta {
+    pub fn flush(&mut self) -> RuleDelta {
         let dirty = std::mem::take(&mut self.dirty);
         if dirty.node {
-            replace_rules(
-                &mut self.node_rules,
-                endpoints::node_rules(),
-                &mut self.ledger,
-            );
+            self.ledger
+                .replace_rules(&mut self.node_rules, endpoints::node_rules());
         }
         let mut outdated = BTreeSet::new();
         let (here, gone): (Vec<_>, Vec<_>) = dirty
@@ -425,7 +422,8 @@ impl Compiler {
         });
         let mut before = self.endpoint_rules.remove(&port).unwrap_or_default();
         let is_gone = rules.is_none();
-        replace_rules(&mut before, rules.unwrap_or_default(), &mut self.ledger);
+        self.ledger
+            .replace_rules(&mut before, rules.unwrap_or_default());
         if !is_gone {
             self.endpoint_rules.insert(port, before);
         }
@@ -442,12 +440,6 @@ fn withdraw(id: PolicyId, unit: &Unit, groups: &mut Groups, facts: &mut Facts<'_
             roster.unwatch(port, id, facts.ledger);
         }
     }
-}
-
-fn replace_rules(rules: &mut Vec<Rule>, with: Vec<Rule>, ledger: &mut Ledger) {
-    rules.iter().for_each(|rule| ledger.remove_rule(rule));
-    *rules = with;
-    rules.iter_mut().for_each(|rule| ledger.add_rule(rule));
 }
 
 fn replace_networks(before: &Unit, after: &Unit, ledger: &mut Ledger) {

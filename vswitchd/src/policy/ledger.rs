@@ -9,7 +9,7 @@ use vswitch_datapath::pipeline::{Rule, RuleId, SetUpdate};
 
 /// What turns the rules and sets that are installed into those that ought to be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PolicyDelta {
+pub struct RuleDelta {
     /// Rules that are gone.
     pub remove_rules: Vec<RuleId>,
     /// Rules that are new, or differ under the same id.
@@ -28,7 +28,7 @@ struct SetChange {
 
 /// Collects the changes of a round.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     /// Ids in use, before and after.
     ids: BTreeSet<RuleId>,
     removed: BTreeMap<RuleId, Rule>,
@@ -43,7 +43,7 @@ pub(super) struct Ledger {
 impl Ledger {
     /// Adds a rule. If its id is taken by another rule, it gets the next free one: a collision
     /// of hashes must not replace a rule. The caller keeps the rule as it is afterwards.
-    pub(super) fn add_rule(&mut self, rule: &mut Rule) {
+    pub(crate) fn add_rule(&mut self, rule: &mut Rule) {
         while !self.ids.insert(rule.id) {
             rule.id = super::rule_set::next_id(rule.id);
         }
@@ -54,7 +54,14 @@ impl Ledger {
         }
     }
 
-    pub(super) fn remove_rule(&mut self, rule: &Rule) {
+    /// Puts rules in the place of others; the caller keeps what `rules` holds afterwards.
+    pub(crate) fn replace_rules(&mut self, rules: &mut Vec<Rule>, with: Vec<Rule>) {
+        rules.iter().for_each(|rule| self.remove_rule(rule));
+        *rules = with;
+        rules.iter_mut().for_each(|rule| self.add_rule(rule));
+    }
+
+    pub(crate) fn remove_rule(&mut self, rule: &Rule) {
         self.ids.remove(&rule.id);
         // What this round added was never installed; what it replaced still is.
         if self.added.remove(&rule.id).is_none() {
@@ -75,27 +82,27 @@ impl Ledger {
         changes.entry(name.clone()).or_default()
     }
 
-    pub(super) fn create_set(&mut self, name: &SetName) {
+    pub(crate) fn create_set(&mut self, name: &SetName) {
         self.touch(name).is_fresh = true;
         self.live.insert(name.clone());
     }
 
     /// Drops a set with all its members.
-    pub(super) fn drop_set(&mut self, name: &SetName) {
+    pub(crate) fn drop_set(&mut self, name: &SetName) {
         self.touch(name).members.clear();
         self.live.remove(name);
     }
 
-    pub(super) fn add_member(&mut self, name: &SetName, net: IpNet) {
+    pub(crate) fn add_member(&mut self, name: &SetName, net: IpNet) {
         *self.touch(name).members.entry(net).or_default() += 1;
     }
 
-    pub(super) fn remove_member(&mut self, name: &SetName, net: IpNet) {
+    pub(crate) fn remove_member(&mut self, name: &SetName, net: IpNet) {
         *self.touch(name).members.entry(net).or_default() -= 1;
     }
 
     /// Returns the changes since the last call.
-    pub(super) fn take(&mut self) -> PolicyDelta {
+    pub(crate) fn take(&mut self) -> RuleDelta {
         let added = std::mem::take(&mut self.added);
         let removed = std::mem::take(&mut self.removed).into_keys();
         let mut sets = Vec::new();
@@ -106,7 +113,7 @@ impl Ledger {
             set_updates(&name, change, before, after, &mut sets);
         }
         sets.sort_by(|(a, _), (b, _)| a.cmp(b));
-        PolicyDelta {
+        RuleDelta {
             remove_rules: removed.filter(|id| !added.contains_key(id)).collect(),
             add_rules: added.into_values().collect(),
             sets,

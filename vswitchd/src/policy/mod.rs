@@ -35,6 +35,7 @@ mod unit;
 pub(crate) mod tests;
 
 pub use compiler::Compiler;
-pub use ledger::PolicyDelta;
+pub(crate) use ledger::Ledger;
+pub use ledger::RuleDelta;
 pub use program::{NodeFacts, PolicyProblem, node_set, priority};
 pub use rule_set::RuleSet;

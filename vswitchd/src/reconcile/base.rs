@@ -1,20 +1,18 @@
 //! What the node itself needs: ports and the rules of their addresses, the gateway, flows of
-//! operators. It is small, made anew when any of it changes, and compared with the one before.
+//! operators. Rules are made anew only for pods that came, went or changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use vswitch_api::PortNo;
 use vswitch_datapath::Action;
-use vswitch_datapath::flow::{PortClass, SetName};
-use vswitch_datapath::pipeline::{
-    Origin, PortSpec, PortUpdate, Rule, RuleId, SetUpdate, TableId, Transaction,
-};
+use vswitch_datapath::flow::PortClass;
+use vswitch_datapath::pipeline::{Origin, PortSpec, PortUpdate, Rule, TableId};
 
 use super::intent::{AdminFlow, Attached, Intent};
 use super::{forward, gateway, responder, spoof_guard};
-use crate::policy::RuleSet;
+use crate::policy::{Ledger, RuleDelta, RuleSet};
 use crate::state::LocalEndpoint;
 
 /// A port, with what hangs on it: a number that is given to another container is another port.
@@ -26,31 +24,78 @@ pub(super) struct DesiredPort {
     pub(super) container_id: String,
 }
 
-/// What ought to be installed besides policies.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// A pod's port with the rules of its addresses.
+#[derive(Debug, Default)]
+struct PodRules {
+    endpoint: Option<LocalEndpoint>,
+    rules: Vec<Rule>,
+}
+
+/// What is installed besides policies.
+#[derive(Debug)]
 pub(super) struct Base {
-    pub(super) rules: BTreeMap<RuleId, Rule>,
-    pub(super) sets: BTreeMap<SetName, BTreeSet<IpNet>>,
-    pub(super) ports: BTreeMap<PortNo, DesiredPort>,
+    ledger: Ledger,
+    /// The gateway, and flows of operators.
+    common: Vec<Rule>,
+    pods: BTreeMap<PortNo, PodRules>,
+    ports: BTreeMap<PortNo, DesiredPort>,
 }
 
 impl Base {
-    pub(super) fn build(intent: &Intent, endpoints: &BTreeMap<PortNo, LocalEndpoint>) -> Self {
-        let mut rules = base_rules(intent, endpoints);
-        for flow in &intent.admin_flows {
-            add_admin_flow(&mut rules, flow);
-        }
-        let local = endpoints.values().flat_map(|endpoint| &endpoint.addresses);
-        let local = local.map(|ip| IpNet::from(*ip)).collect();
+    pub(super) fn new() -> Self {
+        let mut ledger = Ledger::default();
+        ledger.create_set(&gateway::local_pods_set());
         Self {
-            rules: rules.into_rules(),
-            sets: BTreeMap::from([(gateway::local_pods_set(), local)]),
-            ports: ports(intent),
+            ledger,
+            common: Vec::new(),
+            pods: BTreeMap::new(),
+            ports: BTreeMap::new(),
+        }
+    }
+
+    /// Brings everything in line with what is wanted; returns what changed.
+    pub(super) fn update(
+        &mut self,
+        intent: &Intent,
+        endpoints: &BTreeMap<PortNo, LocalEndpoint>,
+    ) -> (RuleDelta, Vec<PortUpdate>) {
+        self.ledger
+            .replace_rules(&mut self.common, common_rules(intent));
+        let gone = self.pods.keys().filter(|no| !endpoints.contains_key(no));
+        for no in gone.copied().collect::<Vec<_>>() {
+            self.set_pod(no, None);
+        }
+        for (no, endpoint) in endpoints {
+            let is_same = |pod: &PodRules| pod.endpoint.as_ref() == Some(endpoint);
+            if !self.pods.get(no).is_some_and(is_same) {
+                self.set_pod(*no, Some(endpoint));
+            }
+        }
+        let wanted = ports(intent);
+        let changes = port_updates(&wanted, &self.ports);
+        self.ports = wanted;
+        (self.ledger.take(), changes)
+    }
+
+    fn set_pod(&mut self, no: PortNo, endpoint: Option<&LocalEndpoint>) {
+        let mut pod = self.pods.remove(&no).unwrap_or_default();
+        let set = gateway::local_pods_set();
+        for ip in pod.endpoint.iter().flat_map(|old| &old.addresses) {
+            self.ledger.remove_member(&set, IpNet::from(*ip));
+        }
+        for ip in endpoint.iter().flat_map(|new| &new.addresses) {
+            self.ledger.add_member(&set, IpNet::from(*ip));
+        }
+        let rules = endpoint.map(pod_rules).unwrap_or_default();
+        self.ledger.replace_rules(&mut pod.rules, rules);
+        if let Some(endpoint) = endpoint {
+            pod.endpoint = Some(endpoint.clone());
+            self.pods.insert(no, pod);
         }
     }
 }
 
-fn base_rules(intent: &Intent, endpoints: &BTreeMap<PortNo, LocalEndpoint>) -> RuleSet {
+fn common_rules(intent: &Intent) -> Vec<Rule> {
     let spec = &intent.config.gateway;
     let mut rules = RuleSet::default();
     gateway::add_gateway(&mut rules, spec);
@@ -63,25 +108,26 @@ fn base_rules(intent: &Intent, endpoints: &BTreeMap<PortNo, LocalEndpoint>) -> R
         responder::add_address(&mut rules, (spec.port_no, spec.mac), *ip, &origin);
     }
     forward::add_gateway(&mut rules, &intent.config);
-    for endpoint in endpoints.values() {
-        add_pod(&mut rules, endpoint);
+    for flow in &intent.admin_flows {
+        add_admin_flow(&mut rules, flow);
     }
-    rules
+    rules.into_rules().into_values().collect()
 }
 
-fn add_pod(rules: &mut RuleSet, endpoint: &LocalEndpoint) {
-    let name = endpoint.pod.to_string();
-    let part = format!("port {}", endpoint.port_no);
+fn pod_rules(endpoint: &LocalEndpoint) -> Vec<Rule> {
+    let mut rules = RuleSet::default();
     let origin = Arc::new(Origin {
         kind: "Pod",
-        name,
-        part,
+        name: endpoint.pod.to_string(),
+        part: format!("port {}", endpoint.port_no),
     });
-    spoof_guard::add_pod(rules, endpoint, &origin);
+    spoof_guard::add_pod(&mut rules, endpoint, &origin);
     for ip in &endpoint.addresses {
-        responder::add_address(rules, (endpoint.port_no, endpoint.mac), *ip, &origin);
+        let place = (endpoint.port_no, endpoint.mac);
+        responder::add_address(&mut rules, place, *ip, &origin);
     }
-    forward::add_pod(rules, endpoint, &origin);
+    forward::add_pod(&mut rules, endpoint, &origin);
+    rules.into_rules().into_values().collect()
 }
 
 fn add_admin_flow(rules: &mut RuleSet, flow: &AdminFlow) {
@@ -128,76 +174,22 @@ fn ports(intent: &Intent) -> BTreeMap<PortNo, DesiredPort> {
     ports
 }
 
-/// Returns what turns `installed` into `desired`; empty if they are the same.
-pub(super) fn plan(desired: &Base, installed: &Base) -> Transaction {
-    let gone = installed
-        .rules
-        .keys()
-        .filter(|id| !desired.rules.contains_key(id));
-    let differing = desired
-        .rules
-        .iter()
-        .filter(|(id, rule)| installed.rules.get(id) != Some(rule));
-    Transaction {
-        remove_rules: gone.copied().collect(),
-        add_rules: differing.map(|(_, rule)| rule.clone()).collect(),
-        sets: set_updates(desired, installed),
-        ports: port_updates(desired, installed),
-        forget_addresses: Vec::new(),
-    }
-}
-
-fn set_updates(desired: &Base, installed: &Base) -> Vec<(SetName, SetUpdate)> {
-    let mut updates = Vec::new();
-    for (name, members) in &desired.sets {
-        match installed.sets.get(name) {
-            None => {
-                let all = members.iter().copied().collect();
-                updates.push((name.clone(), SetUpdate::Replace(all)));
-            }
-            Some(before) => member_updates(name, members, before, &mut updates),
-        }
-    }
-    let gone = installed
-        .sets
-        .keys()
-        .filter(|name| !desired.sets.contains_key(name));
-    updates.extend(gone.map(|name| (name.clone(), SetUpdate::Delete)));
-    updates
-}
-
-fn member_updates(
-    name: &SetName,
-    members: &BTreeSet<IpNet>,
-    before: &BTreeSet<IpNet>,
-    updates: &mut Vec<(SetName, SetUpdate)>,
-) {
-    let removed: Vec<IpNet> = before.difference(members).copied().collect();
-    if !removed.is_empty() {
-        updates.push((name.clone(), SetUpdate::Remove(removed)));
-    }
-    let added: Vec<IpNet> = members.difference(before).copied().collect();
-    if !added.is_empty() {
-        updates.push((name.clone(), SetUpdate::Add(added)));
-    }
-}
-
-fn port_updates(desired: &Base, installed: &Base) -> Vec<PortUpdate> {
+/// A port number that passes to another container is removed first, with its connections.
+fn port_updates(
+    wanted: &BTreeMap<PortNo, DesiredPort>,
+    installed: &BTreeMap<PortNo, DesiredPort>,
+) -> Vec<PortUpdate> {
     let is_kept = |no, container_id: &str| {
-        desired
-            .ports
+        wanted
             .get(no)
             .is_some_and(|port| port.container_id == container_id)
     };
     let gone = installed
-        .ports
         .iter()
         .filter(|(no, port)| !is_kept(no, &port.container_id));
-    let differing = desired
-        .ports
+    let differing = wanted
         .iter()
-        .filter(|(no, port)| installed.ports.get(no) != Some(port));
-    // A number that passes to another container is removed first, with its connections.
+        .filter(|(no, port)| installed.get(no) != Some(port));
     let removals = gone.map(|(no, _)| PortUpdate::Remove(*no));
     removals
         .chain(differing.map(|(_, port)| PortUpdate::Upsert(port.spec.clone())))

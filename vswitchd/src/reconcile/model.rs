@@ -7,10 +7,10 @@ use std::sync::Arc;
 use vswitch_api::PortNo;
 use vswitch_datapath::pipeline::Transaction;
 
-use super::base::{Base, plan};
+use super::base::Base;
 use super::intent::{AdminFlow, Intent, PortAttachMode, ReconcileConfig};
 use super::owners::Owners;
-use crate::policy::{Compiler, PolicyProblem};
+use crate::policy::{Compiler, PolicyProblem, RuleDelta};
 use crate::state::{Attachment, ClusterChange, ClusterState};
 
 /// One thing that the reconciler is told.
@@ -54,7 +54,7 @@ impl Model {
         Self {
             compiler: Compiler::new(config.deny),
             intent: Intent::new(config),
-            base: Base::default(),
+            base: Base::new(),
             owners,
             is_node_dirty: true,
         }
@@ -112,15 +112,13 @@ impl Model {
             let node = self.intent.node_facts();
             let endpoints = self.intent.endpoints(&node);
             self.owners.set_local(&endpoints);
-            let base = Base::build(&self.intent, &endpoints);
-            changes = plan(&base, &self.base);
-            self.base = base;
+            let (delta, ports) = self.base.update(&self.intent, &endpoints);
+            add(&mut changes, delta);
+            changes.ports = ports;
             self.compiler.set_node(endpoints, node);
         }
         let delta = self.compiler.flush();
-        changes.remove_rules.extend(delta.remove_rules);
-        changes.add_rules.extend(delta.add_rules);
-        changes.sets.extend(delta.sets);
+        add(&mut changes, delta);
         changes.forget_addresses = self
             .owners
             .changed_hands(&self.intent, self.compiler.state());
@@ -149,4 +147,10 @@ impl Model {
             .map(|(no, attached)| (*no, Arc::clone(&attached.attachment)))
             .collect()
     }
+}
+
+fn add(changes: &mut Transaction, delta: RuleDelta) {
+    changes.remove_rules.extend(delta.remove_rules);
+    changes.add_rules.extend(delta.add_rules);
+    changes.sets.extend(delta.sets);
 }

@@ -17,7 +17,7 @@ use vswitch_datapath::pipeline::{PortSpec, PortUpdate, SetUpdate, Transaction};
 use super::intent::{GatewaySpec, PortAttachMode, ReconcileConfig};
 use super::model::{Model, Told};
 use crate::config::Deny;
-use crate::policy::PolicyDelta;
+use crate::policy::RuleDelta;
 use crate::policy::tests::program::Program;
 use crate::state::{Attachment, ClusterChange, ObjectKey, PodPhase, PodRecord};
 
@@ -132,7 +132,7 @@ impl Switch {
     /// Brings what was told into force.
     fn flush(&mut self) -> Transaction {
         let changes = self.model.flush();
-        self.policies.apply(PolicyDelta {
+        self.policies.apply(RuleDelta {
             remove_rules: changes.remove_rules.clone(),
             add_rules: changes.add_rules.clone(),
             sets: changes.sets.clone(),

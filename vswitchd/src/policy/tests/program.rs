@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use vswitch_datapath::flow::SetName;
 use vswitch_datapath::pipeline::{Rule, RuleId, SetUpdate};
 
-use crate::policy::{PolicyDelta, PolicyProblem};
+use crate::policy::{PolicyProblem, RuleDelta};
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Program {
@@ -16,7 +16,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    pub(crate) fn apply(&mut self, delta: PolicyDelta) {
+    pub(crate) fn apply(&mut self, delta: RuleDelta) {
         for id in delta.remove_rules {
             assert!(self.rules.remove(&id).is_some(), "{id:?} was not there");
         }

@@ -10,7 +10,7 @@ use super::program::Program;
 use super::world::{NODE, Pod, Policy, World, compile, key, labels};
 use super::{naive, walker};
 use crate::config::Deny;
-use crate::policy::{Compiler, NodeFacts, PolicyDelta};
+use crate::policy::{Compiler, NodeFacts, RuleDelta};
 use crate::state::PodPhase;
 
 const NAMESPACES: [&str; 3] = ["x", "y", "z"];
@@ -261,7 +261,7 @@ proptest! {
             installed.apply(compiler.flush());
             installed.problems = compiler.problems();
             prop_assert_eq!(&installed, &compile(world.changes(), world.locals(), node));
-            prop_assert_eq!(compiler.flush(), PolicyDelta::default());
+            prop_assert_eq!(compiler.flush(), RuleDelta::default());
             before = world;
         }
         for change in World::default().changes_since(&before) {

@@ -7,7 +7,7 @@ use vswitch_datapath::DropReason;
 use vswitch_datapath::pipeline::{PortUpdate, RuleId, TableId, Transaction};
 
 use super::{GATEWAY, attachment, config, pod};
-use crate::policy::PolicyDelta;
+use crate::policy::RuleDelta;
 use crate::policy::tests::program::Program;
 use crate::reconcile::{PortAttachMode, Publish, ReconcileHandle, ReconcileStopped, Reconciler};
 
@@ -80,7 +80,7 @@ fn what_was_told_is_in_force_when_settled_and_isolated_until_synced() {
     let isolating = || {
         let mut installed = Program::default();
         for changes in journal.published() {
-            installed.apply(PolicyDelta {
+            installed.apply(RuleDelta {
                 remove_rules: changes.remove_rules,
                 add_rules: changes.add_rules,
                 sets: changes.sets,
