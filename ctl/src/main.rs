@@ -6,6 +6,7 @@
 
 mod connections;
 mod expect;
+mod explain;
 mod files;
 mod flows;
 mod grid;
@@ -74,6 +75,8 @@ enum Command {
     DumpLeases,
     /// Walks a described packet through the tables and says who decided; exits 2 on a drop.
     Trace(trace::TraceArgs),
+    /// Says which policy allows a connection, or what is missing; exits 2 if it is denied.
+    Explain(explain::ExplainArgs),
     /// Judges connections by manifests alone: what policies would do, without a daemon.
     Simulate(simulate::SimulateArgs),
     /// Creates or changes objects from manifests (YAML or JSON).
@@ -128,6 +131,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::DumpAttachments => ports::dump_attachments(&server, format)?,
         Command::DumpLeases => ports::dump_leases(&server, format)?,
         Command::Trace(args) => return trace::trace(&server, args, format),
+        Command::Explain(args) => return explain::explain(&server, args, format),
         Command::Simulate(args) => return simulate::simulate(args, format),
         Command::Apply(args) => objects::apply(&server, args)?,
         Command::Get(args) => objects::get(&server, args, format)?,

@@ -46,7 +46,7 @@ pub(crate) fn trace(server: &Server, args: &TraceArgs, format: Format) -> Result
 }
 
 /// Splits `NAME:PORT`, `1.2.3.4:PORT` and `[v6]:PORT`; a bare IPv6 address has no port.
-fn split_port(text: &str) -> Result<(String, Option<u16>)> {
+pub(crate) fn split_port(text: &str) -> Result<(String, Option<u16>)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (address, rest) = rest
             .split_once(']')

@@ -12,6 +12,13 @@ use utoipa::ToSchema;
 
 use crate::{IfName, MacAddr};
 
+mod explain;
+
+pub use explain::{
+    ExplainAdvice, ExplainRequest, ExplainedDirection, Explanation, LabelAdvice, NearMiss,
+    PolicyPart, PortAdvice, TablesVerdict,
+};
+
 /// Body of every answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {

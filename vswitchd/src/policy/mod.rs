@@ -19,6 +19,7 @@ mod cidr;
 mod compiler;
 mod direction;
 mod endpoints;
+pub mod explain;
 mod groups;
 mod ledger;
 mod namespaces;

@@ -57,6 +57,16 @@ pub enum SelectorError {
 }
 
 impl Requirement {
+    /// Returns the label key that it speaks of.
+    pub(crate) fn key(&self) -> &str {
+        match self {
+            Self::In(key, _)
+            | Self::NotIn(key, _)
+            | Self::Exists(key)
+            | Self::DoesNotExist(key) => key,
+        }
+    }
+
     fn parse(written: &LabelSelectorRequirement) -> Result<Self, SelectorError> {
         let key = written.key.clone();
         let operator = written.operator.clone();
@@ -74,7 +84,8 @@ impl Requirement {
         }
     }
 
-    fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+    /// Returns whether labels satisfy it.
+    pub(crate) fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         match self {
             Self::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
             Self::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),

@@ -14,8 +14,8 @@ use crate::policy::{Compiler, NodeFacts, RuleDelta};
 use crate::state::PodPhase;
 
 const NAMESPACES: [&str; 3] = ["x", "y", "z"];
-const PORTS: [u16; 4] = [80, 81, 85, 90];
-const PROTOS: [u8; 4] = [ip_proto::TCP, ip_proto::UDP, ip_proto::SCTP, ip_proto::ICMP];
+pub(super) const PORTS: [u16; 4] = [80, 81, 85, 90];
+pub(super) const PROTOS: [u8; 4] = [ip_proto::TCP, ip_proto::UDP, ip_proto::SCTP, ip_proto::ICMP];
 const OUTSIDE: [&str; 4] = [NODE, "8.8.8.8", "10.0.0.200", "2001:db8::8"];
 
 fn some_labels() -> impl Strategy<Value = String> {
@@ -170,7 +170,7 @@ fn place(pods: Vec<Pod>) -> Vec<Pod> {
     placed
 }
 
-fn world() -> impl Strategy<Value = World> {
+pub(super) fn world() -> impl Strategy<Value = World> {
     let namespaces = prop::collection::vec(prop::option::weighted(0.9, some_labels()), 3);
     let pods = prop::collection::vec(pod(), 2..6).prop_map(place);
     let policies = prop::collection::vec(policy(), 0..4);
@@ -192,7 +192,7 @@ fn world() -> impl Strategy<Value = World> {
     })
 }
 
-fn every_address(world: &World) -> Vec<String> {
+pub(super) fn every_address(world: &World) -> Vec<String> {
     let pods = world
         .pods
         .iter()

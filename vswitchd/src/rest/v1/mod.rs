@@ -3,6 +3,7 @@
 mod attachments;
 mod cni;
 mod connections;
+mod explain;
 mod flows;
 mod openapi;
 mod ports;
@@ -30,6 +31,7 @@ pub(super) fn router() -> Router<RestState> {
         .route("/attachments", get(attachments::list))
         .route("/leases", get(attachments::list_leases))
         .route("/trace", post(trace::trace))
+        .route("/explain", post(explain::explain))
         .route("/cni", post(cni::call))
         .route("/openapi.json", get(openapi::document))
 }

@@ -23,6 +23,7 @@ use utoipa::OpenApi;
         super::attachments::list,
         super::attachments::list_leases,
         super::trace::trace,
+        super::explain::explain,
         super::cni::call,
     )
 )]
@@ -53,6 +54,7 @@ mod tests {
             "/v1/attachments",
             "/v1/leases",
             "/v1/trace",
+            "/v1/explain",
             "/v1/cni",
         ] {
             assert!(paths.contains_key(path), "{path}");

@@ -22,14 +22,22 @@ pub(super) async fn trace(
 ) -> Result<Json<Trace>, ApiError> {
     let Json(request) =
         body.map_err(|error| ApiError::new(ErrorCode::InvalidRequest, error.body_text()))?;
-    let (key, trace) = state.switch.explain(&request).map_err(|error| {
+    let (key, trace) = walk(&state, &request)?;
+    Ok(Json(view(&key, &trace)))
+}
+
+/// Walks the packet; the key is the packet as it was described.
+pub(super) fn walk(
+    state: &RestState,
+    request: &TraceRequest,
+) -> Result<(FlowKey, pipeline::Trace), ApiError> {
+    state.switch.explain(request).map_err(|error| {
         let code = match error {
             ExplainError::UnknownEnd { .. } => ErrorCode::PodNotFound,
             _ => ErrorCode::InvalidRequest,
         };
         ApiError::new(code, error.to_string())
-    })?;
-    Ok(Json(view(&key, &trace)))
+    })
 }
 
 fn view(key: &FlowKey, trace: &pipeline::Trace) -> Trace {

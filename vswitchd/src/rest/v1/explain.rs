@@ -1,0 +1,441 @@
+//! `POST /v1/explain`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
+use ipnet::IpNet;
+use vswitch_api::PortNo;
+use vswitch_api::v1::{
+    ExplainAdvice, ExplainRequest, ExplainedDirection, Explanation, LabelAdvice, NearMiss,
+    PolicyPart, PortAdvice, TablesVerdict, TraceRequest,
+};
+use vswitch_datapath::DropReason;
+use vswitch_datapath::flow::{FlowKey, ip_proto};
+use vswitch_datapath::pipeline::TraceVerdict;
+
+use super::super::RestState;
+use super::super::error::{ApiError, ErrorCode};
+use super::trace::walk;
+use crate::policy::explain::{
+    self as policy, Advice, End, Ground, Judgement, LabelChange, Labelled, Miss, Question, Relabel,
+    RulePart,
+};
+use crate::policy::node_set;
+use crate::state::{Attachment, ClusterState, ObjectKey};
+
+/// Says why NetworkPolicies allow a connection, or what of them comes closest.
+#[utoipa::path(post, path = "/v1/explain", request_body = ExplainRequest,
+    responses((status = 200, body = Explanation), (status = 400), (status = 404)))]
+pub(super) async fn explain(
+    State(state): State<RestState>,
+    body: Result<Json<ExplainRequest>, JsonRejection>,
+) -> Result<Json<Explanation>, ApiError> {
+    let Json(request) =
+        body.map_err(|error| ApiError::new(ErrorCode::InvalidRequest, error.body_text()))?;
+    let packet = TraceRequest {
+        from: request.from.clone(),
+        to: request.to.clone(),
+        protocol: request.protocol.clone(),
+        port: request.port,
+        src_port: None,
+    };
+    let (key, trace) = walk(&state, &packet)?;
+    let drop_reason = match trace.verdict {
+        TraceVerdict::Drop(reason) => Some(reason),
+        TraceVerdict::Forward(_) | TraceVerdict::Answered(_) => None,
+    };
+    let snapshot = state.switch.reconcile().snapshot();
+    let ends = Ends {
+        cluster: &snapshot.cluster,
+        attachments: &snapshot.attachments,
+        node: node_addresses(&state),
+    };
+    let question = question(&ends, &request, &key);
+    let explained = policy::explain(&snapshot.cluster, &question);
+    let note = note(&explained, drop_reason, snapshot.is_synced);
+    Ok(Json(view(&explained, drop_reason, note)))
+}
+
+/// The node's addresses, as the policy rules in force have them.
+fn node_addresses(state: &RestState) -> Vec<IpNet> {
+    let name = node_set();
+    let sets = state.switch.datapath().address_sets().into_iter();
+    sets.filter(|(set, _)| *set == name)
+        .flat_map(|(_, members)| members)
+        .collect()
+}
+
+/// Everybody who may be at an end.
+#[derive(Debug)]
+struct Ends<'a> {
+    cluster: &'a ClusterState,
+    attachments: &'a BTreeMap<PortNo, Arc<Attachment>>,
+    node: Vec<IpNet>,
+}
+
+impl Ends<'_> {
+    /// Finds out who has an address: the node, a port of this node, or a pod by its own word.
+    /// What the address was asked for by counts last: the tables know addresses only.
+    fn end(&self, asked: &str, address: Option<IpAddr>) -> End {
+        let is_node =
+            address.is_some_and(|address| self.node.iter().any(|net| net.contains(&address)));
+        let found = address.filter(|_| !is_node);
+        let attached = found.and_then(|address| self.attached(address));
+        let owner = || found.and_then(|address| self.cluster.owner_of(address));
+        End {
+            pod: attached
+                .cloned()
+                .or_else(|| owner().map(|pod| pod.key.clone()))
+                .or_else(|| named(asked)),
+            address,
+            is_node,
+            is_local: attached.is_some(),
+        }
+    }
+
+    fn attached(&self, address: IpAddr) -> Option<&ObjectKey> {
+        let has = |attachment: &&Arc<Attachment>| {
+            attachment.addresses.iter().any(|net| net.addr() == address)
+        };
+        let attachment = self.attachments.values().find(has)?;
+        Some(&attachment.pod)
+    }
+}
+
+/// The pod that is asked for by name.
+fn named(asked: &str) -> Option<ObjectKey> {
+    if asked == "node" || asked.parse::<IpAddr>().is_ok() {
+        return None;
+    }
+    let (namespace, name) = asked.split_once('/').unwrap_or(("default", asked));
+    Some(ObjectKey {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    })
+}
+
+fn question(ends: &Ends<'_>, request: &ExplainRequest, key: &FlowKey) -> Question {
+    let has_ports = matches!(key.ip_proto, ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP);
+    Question {
+        from: ends.end(&request.from, key.ip_src),
+        to: ends.end(&request.to, key.ip_dst),
+        protocol: key.ip_proto,
+        port: if has_ports { key.tp_dst } else { 0 },
+    }
+}
+
+/// Says why tables and policies differ, if they do.
+fn note(
+    explained: &policy::Explanation,
+    drop_reason: Option<DropReason>,
+    is_synced: bool,
+) -> Option<String> {
+    match (explained.allowed_here(), drop_reason) {
+        (true, None) if explained.allowed => None,
+        (true, None) => Some(
+            "the tables of this node let it pass: the policies that deny it are those of a pod of \
+             another node, which applies them"
+                .to_owned(),
+        ),
+        (false, Some(reason)) if is_by_policies(reason) => None,
+        (false, None) => Some(
+            "the tables let it pass although policies deny it: `vsctl trace` shows which rule does"
+                .to_owned(),
+        ),
+        (true, Some(DropReason::PodUnknown)) if !is_synced => Some(
+            "the tables drop it (pod_unknown): every pod is isolated until all objects of the \
+             cluster have been heard of"
+                .to_owned(),
+        ),
+        (_, Some(reason)) => Some(format!(
+            "the tables drop it for another reason ({}): {}",
+            reason.name(),
+            reason.help().trim()
+        )),
+    }
+}
+
+fn is_by_policies(reason: DropReason) -> bool {
+    matches!(
+        reason,
+        DropReason::PolicyIngress | DropReason::PolicyEgress | DropReason::PodUnknown
+    )
+}
+
+fn view(
+    explained: &policy::Explanation,
+    drop_reason: Option<DropReason>,
+    note: Option<String>,
+) -> Explanation {
+    Explanation {
+        allowed: explained.allowed,
+        summary: summary(explained),
+        tables: TablesVerdict {
+            allowed: drop_reason.is_none(),
+            drop_reason: drop_reason.map(|reason| reason.name().to_owned()),
+        },
+        note,
+        egress: direction(&explained.egress),
+        ingress: direction(&explained.ingress),
+    }
+}
+
+fn summary(explained: &policy::Explanation) -> String {
+    let both = [&explained.egress, &explained.ingress];
+    let deciding = both.iter().filter(|of| of.allowed == explained.allowed);
+    let mut grounds: Vec<String> = deciding.map(|of| of.ground.to_string()).collect();
+    grounds.dedup();
+    let verdict = if explained.allowed {
+        "allowed"
+    } else {
+        "denied"
+    };
+    format!("{verdict}: {}", grounds.join("; "))
+}
+
+fn direction(judgement: &Judgement) -> ExplainedDirection {
+    let allowed_by = match &judgement.ground {
+        Ground::Allowed(rule) => Some(part(rule)),
+        _ => None,
+    };
+    ExplainedDirection {
+        allowed: judgement.allowed,
+        here: judgement.is_here,
+        reason: judgement.ground.to_string(),
+        isolated_by: judgement
+            .isolated_by
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        allowed_by,
+        near_misses: judgement.misses.iter().map(near_miss).collect(),
+    }
+}
+
+fn part(rule: &RulePart) -> PolicyPart {
+    PolicyPart {
+        policy: rule.policy.to_string(),
+        part: rule.part.clone(),
+    }
+}
+
+fn near_miss(miss: &Miss) -> NearMiss {
+    NearMiss {
+        rule: part(&miss.rule),
+        reason: miss.cause.to_string(),
+        advice: miss.advice.as_ref().map(advice),
+    }
+}
+
+fn advice(advice: &Advice) -> ExplainAdvice {
+    let (labels, ports) = match advice {
+        Advice::Labels(relabels) => (relabels.iter().map(labels).collect(), Vec::new()),
+        Advice::Ports(choices) => (Vec::new(), choices.iter().map(ports).collect()),
+    };
+    ExplainAdvice {
+        text: advice.to_string(),
+        labels,
+        ports,
+    }
+}
+
+fn labels(relabel: &Relabel) -> LabelAdvice {
+    let (kind, namespace, name) = match &relabel.object {
+        Labelled::Pod(key) => ("Pod", Some(key.namespace.clone()), key.name.clone()),
+        Labelled::Namespace(name) => ("Namespace", None, name.clone()),
+    };
+    let mut advice = LabelAdvice {
+        kind: kind.to_owned(),
+        namespace,
+        name,
+        set: BTreeMap::new(),
+        remove: Vec::new(),
+    };
+    for change in &relabel.changes {
+        match change {
+            LabelChange::Set { key, value } => {
+                advice.set.insert(key.clone(), value.clone());
+            }
+            LabelChange::Remove { key } => advice.remove.push(key.clone()),
+        }
+    }
+    advice
+}
+
+fn ports(choice: &policy::PortAdvice) -> PortAdvice {
+    let range = choice.ports;
+    PortAdvice {
+        protocol: policy::protocol_name(choice.protocol).to_lowercase(),
+        port: range.map(|range| range.first),
+        end_port: range
+            .filter(|range| range.first != range.last)
+            .map(|range| range.last),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::json;
+    use vswitch_api::MacAddr;
+
+    use super::*;
+    use crate::state::{ClusterChange, NamespaceRecord, PodPhase, PodRecord, PolicyRecord};
+
+    fn key(name: &str) -> ObjectKey {
+        named(name).unwrap()
+    }
+
+    fn pod(name: &str, ip: &str) -> PodRecord {
+        PodRecord {
+            key: key(name),
+            uid: name.to_owned(),
+            labels: BTreeMap::new(),
+            ips: vec![ip.parse().unwrap()],
+            host_network: false,
+            phase: PodPhase::Running,
+            node_name: None,
+            named_ports: Vec::new(),
+        }
+    }
+
+    /// Pod a is here, pod b is not, pod h is this node; a policy demands role=db of who wants
+    /// to reach b.
+    fn cluster() -> ClusterState {
+        let mut host = pod("h", "192.168.0.1");
+        host.host_network = true;
+        let namespace = NamespaceRecord {
+            name: "default".to_owned(),
+            labels: BTreeMap::new(),
+        };
+        let rules = json!([{
+            "from": [{ "podSelector": { "matchLabels": { "role": "db" } } }],
+        }, {
+            "ports": [{ "port": 443 }, { "port": 8000, "endPort": 8010 }]
+        }]);
+        let spec = json!({ "podSelector": {}, "policyTypes": ["Ingress"], "ingress": rules });
+        let policy = PolicyRecord {
+            key: key("p"),
+            spec: serde_json::from_value(spec).unwrap(),
+        };
+        let mut cluster = ClusterState::default();
+        cluster.apply(ClusterChange::Namespace(namespace));
+        for pod in [pod("a", "10.0.0.1"), pod("b", "10.0.1.2"), host] {
+            cluster.apply(ClusterChange::Pod(pod));
+        }
+        cluster.apply(ClusterChange::Policy(policy));
+        cluster
+    }
+
+    fn attachments() -> BTreeMap<PortNo, Arc<Attachment>> {
+        let attachment = Attachment {
+            container_id: "c".to_owned(),
+            ifname: "eth0".parse().unwrap(),
+            network: "n".to_owned(),
+            netns: PathBuf::new(),
+            host_ifname: "veth0".parse().unwrap(),
+            port_no: PortNo(2),
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            addresses: vec!["10.0.0.1/24".parse().unwrap()],
+            mtu: 1500,
+            pod: key("a"),
+            delegated_ipam: None,
+        };
+        [(PortNo(2), Arc::new(attachment))].into()
+    }
+
+    fn ask(from: (&str, &str), to: (&str, &str)) -> (Question, policy::Explanation) {
+        let (cluster, attachments) = (cluster(), attachments());
+        let ends = Ends {
+            cluster: &cluster,
+            attachments: &attachments,
+            node: vec!["192.168.0.1/32".parse().unwrap()],
+        };
+        let request = ExplainRequest {
+            from: from.0.to_owned(),
+            to: to.0.to_owned(),
+            ..ExplainRequest::default()
+        };
+        let packet = FlowKey {
+            ip_proto: ip_proto::TCP,
+            ip_src: from.1.parse().ok(),
+            ip_dst: to.1.parse().ok(),
+            tp_dst: 80,
+            ..FlowKey::default()
+        };
+        let question = question(&ends, &request, &packet);
+        let explained = policy::explain(&cluster, &question);
+        (question, explained)
+    }
+
+    const A: (&str, &str) = ("a", "10.0.0.1");
+    const B: (&str, &str) = ("default/b", "10.0.1.2");
+
+    #[test]
+    fn ends_are_found_by_address() {
+        let pods = |from, to| {
+            let (question, _) = ask(from, to);
+            [question.from, question.to].map(|end| end.pod.map(|pod| pod.name))
+        };
+        let named = |name: &str| Some(name.to_owned());
+        assert_eq!(pods(A, B), [named("a"), named("b")]);
+        let by_address = pods(("10.0.1.2", "10.0.1.2"), ("10.0.0.1", "10.0.0.1"));
+        assert_eq!(by_address, [named("b"), named("a")]);
+        let others = pods(("node", "192.168.0.1"), ("8.8.8.8", "8.8.8.8"));
+        assert_eq!(others, [None, None]);
+        assert_eq!(pods(("h", "192.168.0.1"), A), [named("h"), named("a")]);
+    }
+
+    #[test]
+    fn the_node_and_its_own_pods_are_told_from_others() {
+        let (question, explained) = ask(("node", "192.168.0.1"), A);
+        assert!(question.from.is_node && !question.from.is_local);
+        assert!(question.to.is_local && explained.allowed);
+        assert!(!ask(A, B).0.to.is_local);
+    }
+
+    #[test]
+    fn the_answer_carries_sentences_and_what_they_are_made_of() {
+        let (_, explained) = ask(B, A);
+        let answer = view(&explained, Some(DropReason::PolicyIngress), None);
+        assert_eq!(
+            answer.summary,
+            "denied: pod default/a is isolated for ingress, and no rule allows it"
+        );
+        assert_eq!(answer.tables.drop_reason.as_deref(), Some("policy_ingress"));
+        let misses = serde_json::to_value(&answer.ingress.near_misses).unwrap();
+        let labels = json!([{
+            "kind": "Pod", "namespace": "default", "name": "b", "set": { "role": "db" }, "remove": []
+        }]);
+        let ports = json!([
+            { "protocol": "tcp", "port": 443 },
+            { "protocol": "tcp", "port": 8000, "end_port": 8010 }
+        ]);
+        assert_eq!(misses[0]["advice"]["labels"], labels);
+        assert_eq!(misses[0]["rule"]["part"], "ingress[0].from[0]");
+        assert_eq!(misses[1]["advice"]["ports"], ports);
+        assert_eq!(answer.ingress.isolated_by, ["default/p"]);
+    }
+
+    #[test]
+    fn a_difference_between_tables_and_policies_is_noted() {
+        let (_, denied) = ask(B, A);
+        let (_, denied_elsewhere) = ask(A, B);
+        let (_, allowed) = ask(A, ("8.8.8.8", "8.8.8.8"));
+        let said = |explained, reason| note(explained, reason, true).unwrap();
+        assert_eq!(note(&denied, Some(DropReason::PolicyIngress), true), None);
+        assert_eq!(note(&allowed, None, true), None);
+        assert!(said(&denied, None).contains("although policies deny it"));
+        assert!(said(&denied_elsewhere, None).contains("another node"));
+        let spoofed = Some(DropReason::Spoofed);
+        assert!(said(&denied, spoofed).contains("another reason (spoofed)"));
+        assert!(said(&allowed, spoofed).contains("another reason (spoofed)"));
+        let unsynced = note(&allowed, Some(DropReason::PodUnknown), false).unwrap();
+        assert!(unsynced.contains("until all objects"));
+    }
+}
