@@ -88,9 +88,42 @@ pub(super) struct Subtable<T> {
     shape: Shape,
     /// How many rules have each priority.
     priorities: BTreeMap<Priority, usize>,
+    /// What every rule demands: a key that lacks it need not be looked up.
+    common: Common,
     /// Sets that rules are filed under: an address may be in many that only serve as peers.
     anchors: SetCounts,
     shards: Vec<Arc<Shard<T>>>,
+}
+
+/// The bits that are the same in all rules of a subtable, with their value: an EtherType, a
+/// protocol. They only shrink while rules come; a subtable that empties goes as a whole.
+#[derive(Debug, Clone, Default)]
+struct Common {
+    /// Index, mask and value of each word; `None` before the first rule.
+    words: Option<SmallVec<[(usize, u64, u64); 2]>>,
+}
+
+impl Common {
+    fn narrow(&mut self, shape: &Shape, words: &Words) {
+        let demanded = shape.mask.iter().zip(words);
+        match &mut self.words {
+            None => {
+                let all = demanded.map(|((word, mask), value)| (*word, *mask, *value));
+                self.words = Some(all.collect());
+            }
+            Some(common) => {
+                for ((_, value), (_, mask, of_all)) in demanded.zip(common) {
+                    *mask &= !(value ^ *of_all);
+                    *of_all &= *mask;
+                }
+            }
+        }
+    }
+
+    fn is_met(&self, key: &PackedKey) -> bool {
+        let mut words = self.words.iter().flatten();
+        words.all(|(word, mask, value)| key.0.get(*word).is_some_and(|key| key & mask == *value))
+    }
 }
 
 type Shard<T> = HashTable<Bucket<T>>;
@@ -141,6 +174,7 @@ impl<T> Clone for Subtable<T> {
         Self {
             shape: self.shape.clone(),
             priorities: self.priorities.clone(),
+            common: self.common.clone(),
             anchors: self.anchors.clone(),
             shards: self.shards.clone(),
         }
@@ -152,6 +186,7 @@ impl<T> Subtable<T> {
         Self {
             shape,
             priorities: BTreeMap::new(),
+            common: Common::default(),
             anchors: SetCounts::default(),
             shards: vec![Arc::default(); SHARDS],
         }
@@ -188,6 +223,7 @@ impl<T> Subtable<T> {
         };
         *self.priorities.entry(rank.0).or_default() += 1;
         self.anchors.add(SetId(number));
+        self.common.narrow(&self.shape, &words);
         let filed = Filed {
             rank,
             beyond: matches.beyond_mask(anchor),
@@ -256,6 +292,9 @@ impl<T> Subtable<T> {
         member_of: &Membership,
         mut visit: impl FnMut(&'a [Filed<T>]),
     ) {
+        if !self.common.is_met(key) {
+            return;
+        }
         let sets = match self.shape.side {
             Side::None => return self.probe_one(key, 0, &mut visit),
             Side::Source => &member_of.src,
