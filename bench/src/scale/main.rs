@@ -131,14 +131,14 @@ impl Node {
         (0..changes).map(one).collect::<Result<_>>().map(Times::new)
     }
 
-    /// A pod comes, every tenth time one of this node; the latter goes again.
+    /// A pod comes, every tenth time one of this node.
     fn new_pods(&self, changes: usize) -> Result<Times> {
         let one = |index: usize| {
             let number = PODS + index;
             let change = ClusterChange::Pod(cluster::pod(number, 0));
             let attachment = index
                 .is_multiple_of(10)
-                .then(|| cluster::attachment(LOCAL_PODS, number));
+                .then(|| cluster::attachment(LOCAL_PODS + index / 10, number));
             self.timed(|handle| {
                 handle.cluster(vec![change]);
                 if let Some(attachment) = attachment {

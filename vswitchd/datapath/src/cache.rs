@@ -154,6 +154,11 @@ impl FlowCache {
         slots.iter().flatten().find(is_it).map(|slot| &slot.flow)
     }
 
+    /// Returns whether it keeps nothing at all.
+    pub(crate) fn is_off(&self) -> bool {
+        self.slots.is_empty()
+    }
+
     /// Keeps the flow.
     pub(crate) fn insert(&mut self, key: CacheKey, epoch: Epoch, flow: CachedFlow) {
         let hash = self.hash(&key);

@@ -78,9 +78,9 @@ impl Shape {
     }
 }
 
-/// Shards of a subtable. A change copies one of them: of 10,000 rules some 160, and of those
-/// only the references.
-const SHARDS: usize = 64;
+/// Rules that a shard holds before there are twice as many shards. A change copies one shard:
+/// few rules make that cheap, many keep the way to a rule short and in the processor's cache.
+const SHARD_RULES: usize = 128;
 
 /// Rules of one shape, by masked key and anchor. Versions share the shards that did not change.
 #[derive(Debug)]
@@ -88,6 +88,9 @@ pub(super) struct Subtable<T> {
     shape: Shape,
     /// How many rules have each priority.
     priorities: BTreeMap<Priority, usize>,
+    /// The highest priority.
+    highest: Priority,
+    rules: usize,
     /// What every rule demands: a key that lacks it need not be looked up.
     common: Common,
     /// Sets that rules are filed under: an address may be in many that only serve as peers.
@@ -99,13 +102,15 @@ pub(super) struct Subtable<T> {
 /// protocol. They only shrink while rules come; a subtable that empties goes as a whole.
 #[derive(Debug, Clone, Default)]
 struct Common {
-    /// Index, mask and value of each word; `None` before the first rule.
-    words: Option<SmallVec<[(usize, u64, u64); 2]>>,
+    /// Index, mask and value of each word, those of protocols first; `None` before the first
+    /// rule.
+    words: Option<SmallVec<[(usize, u64, u64); 3]>>,
 }
 
 impl Common {
     fn narrow(&mut self, shape: &Shape, words: &Words) {
-        let demanded = shape.mask.iter().zip(words);
+        // The last word holds the protocol, the first those that differ between ports.
+        let demanded = shape.mask.iter().zip(words).rev();
         match &mut self.words {
             None => {
                 let all = demanded.map(|((word, mask), value)| (*word, *mask, *value));
@@ -174,6 +179,8 @@ impl<T> Clone for Subtable<T> {
         Self {
             shape: self.shape.clone(),
             priorities: self.priorities.clone(),
+            highest: self.highest,
+            rules: self.rules,
             common: self.common.clone(),
             anchors: self.anchors.clone(),
             shards: self.shards.clone(),
@@ -186,9 +193,11 @@ impl<T> Subtable<T> {
         Self {
             shape,
             priorities: BTreeMap::new(),
+            highest: Priority(0),
+            rules: 0,
             common: Common::default(),
             anchors: SetCounts::default(),
-            shards: vec![Arc::default(); SHARDS],
+            shards: vec![Arc::default()],
         }
     }
 
@@ -201,12 +210,23 @@ impl<T> Subtable<T> {
     }
 
     /// Returns a rank that no rule exceeds.
-    pub(super) fn best(&self) -> Rank {
+    pub(super) const fn best(&self) -> Rank {
+        (self.highest, Reverse(0))
+    }
+
+    fn count(&mut self, priority: Priority, is_more: bool) {
+        let count = self.priorities.entry(priority).or_default();
+        *count = if is_more { *count + 1 } else { *count - 1 };
+        self.rules = if is_more {
+            self.rules + 1
+        } else {
+            self.rules - 1
+        };
+        if *count == 0 {
+            self.priorities.remove(&priority);
+        }
         let highest = self.priorities.last_key_value();
-        (
-            highest.map_or(Priority(0), |(priority, _)| *priority),
-            Reverse(0),
-        )
+        self.highest = highest.map_or(Priority(0), |(priority, _)| *priority);
     }
 
     pub(super) fn insert(
@@ -218,10 +238,8 @@ impl<T> Subtable<T> {
     ) {
         let (words, number) = (matches.value(), anchor.number());
         let hash = hash(words.iter().copied(), number);
-        let Some(shard) = self.shards.get_mut(shard_of(hash)) else {
-            return;
-        };
-        *self.priorities.entry(rank.0).or_default() += 1;
+        self.count(rank.0, true);
+        self.spread();
         self.anchors.add(SetId(number));
         self.common.narrow(&self.shape, &words);
         let filed = Filed {
@@ -230,6 +248,9 @@ impl<T> Subtable<T> {
             value,
         };
         let is_same = |bucket: &Bucket<T>| bucket.anchor == number && bucket.words == words;
+        let Some(shard) = self.shard_mut(hash) else {
+            return;
+        };
         let shard = Arc::make_mut(shard);
         match shard.find_mut(hash, is_same) {
             Some(bucket) => {
@@ -248,13 +269,33 @@ impl<T> Subtable<T> {
         }
     }
 
+    fn shard_mut(&mut self, hash: u64) -> Option<&mut Arc<Shard<T>>> {
+        let shard = shard_of(hash, self.shards.len());
+        self.shards.get_mut(shard)
+    }
+
+    /// Doubles the shards when they have become large.
+    fn spread(&mut self) {
+        let shards = self.shards.len();
+        if self.rules <= shards * SHARD_RULES {
+            return;
+        }
+        let mut spread = vec![Shard::default(); shards * 2];
+        for bucket in self.shards.iter().flat_map(|shard| shard.iter()) {
+            if let Some(shard) = spread.get_mut(shard_of(bucket.hash, shards * 2)) {
+                shard.insert_unique(bucket.hash, bucket.clone(), |bucket| bucket.hash);
+            }
+        }
+        self.shards = spread.into_iter().map(Arc::new).collect();
+    }
+
     /// Removes the rule of that rank; returns whether it was there.
     pub(super) fn remove(&mut self, anchor: Anchor, rank: Rank, matches: &CompiledMatch) -> bool {
         let (words, number) = (matches.value(), anchor.number());
         let hash = hash(words.iter().copied(), number);
         let is_same = |bucket: &Bucket<T>| bucket.anchor == number && bucket.words == words;
         let is_it = |filed: &Filed<T>| filed.rank == rank;
-        let Some(shard) = self.shards.get_mut(shard_of(hash)) else {
+        let Some(shard) = self.shard_mut(hash) else {
             return false;
         };
         let found = shard.find(hash, is_same);
@@ -269,12 +310,7 @@ impl<T> Subtable<T> {
             bucket.remove();
         }
         self.anchors.remove(SetId(number));
-        if let Some(count) = self.priorities.get_mut(&rank.0) {
-            *count -= 1;
-            if *count == 0 {
-                self.priorities.remove(&rank.0);
-            }
-        }
+        self.count(rank.0, false);
         true
     }
 
@@ -319,16 +355,17 @@ impl<T> Subtable<T> {
             bucket.anchor == anchor && bucket.words.iter().copied().eq(words())
         };
         let hash = hash(words(), anchor);
-        let shard = self.shards.get(shard_of(hash));
+        let shard = self.shards.get(shard_of(hash, self.shards.len()));
         if let Some(bucket) = shard.and_then(|shard| shard.find(hash, is_same)) {
             visit(&bucket.rules);
         }
     }
 }
 
-/// The lowest and the highest bits pick the place inside a shard.
-fn shard_of(hash: u64) -> usize {
-    usize::try_from(hash >> 32).unwrap_or(0) % SHARDS
+/// The lowest and the highest bits pick the place inside a shard. The number of shards is a
+/// power of two.
+fn shard_of(hash: u64, shards: usize) -> usize {
+    usize::try_from(hash >> 32).unwrap_or(0) & shards.saturating_sub(1)
 }
 
 /// Rules come from the control plane: packets choose what is looked up, not what is filed, so

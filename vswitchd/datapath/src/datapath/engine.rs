@@ -261,10 +261,15 @@ impl Core {
         (out_port, mtu): (PortNo, u16),
         conn: Option<ConnectionSide>,
     ) {
+        if self.cache.is_off() {
+            return;
+        }
         let rules = self.walk.hits.iter().filter_map(|hit| hit.rule.as_ref());
+        let mut counters = Vec::with_capacity(self.walk.hits.len());
+        counters.extend(rules.map(|rule| Arc::clone(&rule.counters)));
         let flow = CachedFlow {
             steps: self.walk.steps.as_slice().into(),
-            counters: rules.map(|rule| Arc::clone(&rule.counters)).collect(),
+            counters: counters.into(),
             out_port,
             mtu,
             conn,

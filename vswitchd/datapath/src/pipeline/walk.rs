@@ -139,6 +139,8 @@ impl WalkScratch {
 pub(super) struct Walk<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) key: FlowKey,
+    /// The key as classifiers want it, until the key changes.
+    packed: Option<PackedKey>,
     pub(super) scratch: &'a mut WalkScratch,
     /// Whether the end was reached over `ct(commit)`.
     pub(super) commits: bool,
@@ -163,6 +165,7 @@ impl<'a> Walk<'a> {
         Self {
             snapshot,
             key,
+            packed: None,
             scratch,
             commits: false,
         }
@@ -193,7 +196,7 @@ impl<'a> Walk<'a> {
         {
             return Next::End(end);
         }
-        let packed = PackedKey::of(&self.key);
+        let packed = *self.packed.get_or_insert_with(|| PackedKey::of(&self.key));
         let member_of = &self.scratch.member_of;
         let snapshot = self.snapshot;
         let rule = snapshot
@@ -221,16 +224,16 @@ impl<'a> Walk<'a> {
                 Action::Goto(next) => return Next::Table(next),
                 Action::Drop(reason) => return Next::End(End::Drop(reason)),
                 Action::Reject(reason) => return Next::End(End::Reject(reason)),
-                Action::SetClass(class) => self.key.class = class,
+                Action::SetClass(class) => self.change_key(|key| key.class = class),
                 Action::SetEthDst(mac) => {
-                    self.key.eth_dst = mac;
+                    self.change_key(|key| key.eth_dst = mac);
                     self.scratch.steps.push(Step::SetEthDst(mac));
                 }
                 Action::SetEthSrc(mac) => {
-                    self.key.eth_src = mac;
+                    self.change_key(|key| key.eth_src = mac);
                     self.scratch.steps.push(Step::SetEthSrc(mac));
                 }
-                Action::SetOutPort(port) => self.key.out_port = port,
+                Action::SetOutPort(port) => self.change_key(|key| key.out_port = port),
                 Action::CtLookup => {
                     if let Err(end) = self.track(tracker) {
                         return Next::End(end);
@@ -248,10 +251,16 @@ impl<'a> Walk<'a> {
         Next::End(self.default_drop(table))
     }
 
+    fn change_key(&mut self, change: impl FnOnce(&mut FlowKey)) {
+        change(&mut self.key);
+        self.packed = None;
+    }
+
     /// Only untagged IP packets have connections; others keep an empty `ct_state`.
     fn track(&mut self, tracker: &mut impl Tracker) -> Result<(), End> {
         let is_ip = matches!(self.key.eth_type, ether_type::IPV4 | ether_type::IPV6);
         if is_ip && self.key.vlan_tci == 0 {
+            self.packed = None;
             tracker.track(&mut self.key)
         } else {
             Ok(())
