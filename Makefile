@@ -10,7 +10,7 @@ SHIM_TARGET := x86_64-unknown-linux-gnu
 SHIM := target/$(SHIM_TARGET)/release/vswitch-cni
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 
-.PHONY: help setup setup-demo build build-release demo test lint bench install uninstall cleanup
+.PHONY: help setup setup-demo build build-release demo test conformance lint bench scale install uninstall cleanup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ ifeq ($(NEXTEST),yes)
 else
 	$(CARGO) test --locked --workspace --no-fail-fast
 endif
+	target/debug/vswitch-conformance
+
+conformance: setup build ## Kubernetes' NetworkPolicy e2e cases, in process and in real namespaces
+	target/debug/vswitch-conformance
 
 lint: ## rustfmt, clippy and rustdoc, warnings denied
 	$(CARGO) fmt --all --check
@@ -46,6 +50,10 @@ lint: ## rustfmt, clippy and rustdoc, warnings denied
 bench: setup-demo build-release ## TCP pod to pod beside a straight veth, median of 5
 	$(CARGO) build --locked --release -p vswitch-bench
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) $(RELEASE)/vswitch-bench $(ARGS)
+
+scale: ## what 1,000 namespaces, 10,000 pods and 10,000 policies cost a node; fails over a limit
+	$(CARGO) build --locked --release -p vswitch-bench
+	$(RELEASE)/vswitch-scale $(ARGS)
 
 install: build-release ## install the daemon, the CLI, the shim, the unit and the configuration
 	install -D -m 0755 $(RELEASE)/vswitchd $(DESTDIR)$(PREFIX)/bin/vswitchd

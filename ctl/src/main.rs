@@ -10,6 +10,7 @@ mod explain;
 mod files;
 mod flows;
 mod grid;
+mod matrix;
 mod objects;
 mod output;
 mod ports;
@@ -77,6 +78,8 @@ enum Command {
     Trace(trace::TraceArgs),
     /// Says which policy allows a connection, or what is missing; exits 2 if it is denied.
     Explain(explain::ExplainArgs),
+    /// Shows who can reach whom: every pod against every port that a pod declares.
+    Matrix(matrix::MatrixArgs),
     /// Judges connections by manifests alone: what policies would do, without a daemon.
     Simulate(simulate::SimulateArgs),
     /// Creates or changes objects from manifests (YAML or JSON).
@@ -132,6 +135,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::DumpLeases => ports::dump_leases(&server, format)?,
         Command::Trace(args) => return trace::trace(&server, args, format),
         Command::Explain(args) => return explain::explain(&server, args, format),
+        Command::Matrix(args) => matrix::matrix(&server, args, format)?,
         Command::Simulate(args) => return simulate::simulate(args, format),
         Command::Apply(args) => objects::apply(&server, args)?,
         Command::Get(args) => objects::get(&server, args, format)?,

@@ -92,11 +92,21 @@ fn judge_probes(args: &SimulateArgs, probes: &Path, format: Format) -> Result<Ve
 
 fn judge_all(args: &SimulateArgs, format: Format) -> Result<Vec<Value>> {
     let mut simulator = Simulator::new(cluster(args)?);
-    let matrix = simulator.matrix().into_iter();
-    let verdicts: Vec<Verdict> = matrix
-        .map(|(probe, answer)| Verdict { probe, answer })
-        .collect();
+    let verdicts = matrix(&mut simulator, |_| true);
     show(args, format, &verdicts, || grid::of_verdicts(&verdicts))
+}
+
+/// Judges everybody against the receivers that `is_receiver` names.
+pub(crate) fn matrix(
+    simulator: &mut Simulator,
+    is_receiver: impl Fn(&str) -> bool,
+) -> Vec<Verdict> {
+    let matrix = simulator
+        .matrix(|pod| is_receiver(&pod.namespace))
+        .into_iter();
+    matrix
+        .map(|(probe, answer)| Verdict { probe, answer })
+        .collect()
 }
 
 /// Prints the answers of each world in a line, whatever the format; or returns them to be

@@ -103,12 +103,11 @@ impl Simulator {
         })
     }
 
-    /// Judges every pod against every declared port of every other.
-    #[must_use]
-    pub fn matrix(&mut self) -> Vec<(Probe, Answer)> {
+    /// Judges every pod against every declared port of every other that `is_receiver` names.
+    pub fn matrix(&mut self, is_receiver: impl Fn(&ObjectKey) -> bool) -> Vec<(Probe, Answer)> {
         let pods = self.cluster.pods();
         let mut found = Vec::new();
-        for to in &pods {
+        for to in pods.iter().filter(|pod| is_receiver(&pod.key)) {
             for port in &to.ports {
                 for from in pods.iter().filter(|from| from.key != to.key) {
                     let probe = Probe::between(&from.key, &to.key, port);

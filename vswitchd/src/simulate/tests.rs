@@ -221,7 +221,7 @@ fn manifests_are_checked_and_their_namespaces_made() {
     ] });
     cluster.add(&list).unwrap();
     cluster.complete();
-    let matrix = Simulator::new(cluster.clone()).matrix();
+    let matrix = Simulator::new(cluster.clone()).matrix(|_| true);
     assert_eq!(matrix.len(), 1, "b declares no port");
     assert_eq!(matrix[0].0.to_string(), "y/b -> x/a:80/TCP");
     assert!(matrix[0].1.allowed, "{}", matrix[0].1.reason);

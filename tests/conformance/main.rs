@@ -1,0 +1,88 @@
+//! Plays Kubernetes' own NetworkPolicy e2e cases twice: in process, with real frames through
+//! compiler and datapath; and through a running daemon, in real network namespaces, with real
+//! sockets. Prints each case and a closing line; exits 1 if a verdict differs.
+
+mod cases;
+mod in_process;
+mod namespaces;
+mod sockets;
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use cases::{Case, Expected};
+
+/// Verdicts of one way of playing.
+#[derive(Debug, Default)]
+struct Tally {
+    right: usize,
+    judged: usize,
+    /// Cases with a wrong verdict.
+    failed: BTreeSet<String>,
+    /// Right and judged before the case that is played.
+    before: (usize, usize),
+}
+
+impl Tally {
+    /// A case begins.
+    fn begin(&mut self) {
+        self.before = (self.right, self.judged);
+    }
+
+    /// Returns right and judged verdicts of the case, as text.
+    fn of_case(&self) -> String {
+        let (right, judged) = self.before;
+        format!("{}/{}", self.right - right, self.judged - judged)
+    }
+
+    /// Counts a verdict; a wrong one is printed.
+    fn count(
+        &mut self,
+        case: &Case,
+        step: usize,
+        expected: &Expected,
+        found: &str,
+        is_right: bool,
+    ) {
+        self.judged += 1;
+        if is_right {
+            self.right += 1;
+            return;
+        }
+        self.failed.insert(case.id.clone());
+        println!(
+            "{} step {step}: {} -> {}:{}/{:?}: expected allowed={} (egress={}, ingress={}), found {found}",
+            case.id,
+            expected.from,
+            expected.to,
+            expected.port,
+            expected.protocol,
+            expected.allowed,
+            expected.egress,
+            expected.ingress,
+        );
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    let cases = cases::load()?;
+    let in_process = in_process::play(&cases)?;
+    let namespaces = namespaces::play(&cases)?;
+    let failed: BTreeSet<_> = in_process.failed.union(&namespaces.failed).collect();
+    println!(
+        "conformance: in-process {}/{} verdicts, namespaces {}/{} verdicts, {}/{} cases",
+        in_process.right,
+        in_process.judged,
+        namespaces.right,
+        namespaces.judged,
+        cases.len() - failed.len(),
+        cases.len(),
+    );
+    Ok(if failed.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

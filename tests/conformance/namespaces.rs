@@ -1,0 +1,259 @@
+//! The cases through a running daemon: pods are network namespaces that the real shim
+//! attached, changes go through the standalone API, verdicts come from sockets.
+//!
+//! The pods are attached once and stay: what each step changes is told to a running switch.
+//! Their addresses are the switch's own, so ipBlocks are rewritten to them. SCTP is not in
+//! this kernel: its probes are played in process only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use vswitch_api::client::Client;
+use vswitch_tests::{Daemon, DaemonOptions, Pod};
+
+use crate::Tally;
+use crate::cases::{Action, Case, Expected, Labels, Protocol, State, Step, container_ports};
+use crate::sockets::{Attempt, attempt, serve};
+
+const NAMESPACES: [&str; 3] = ["x", "y", "z"];
+const PODS: [&str; 3] = ["a", "b", "c"];
+const PORTS: [(u16, Protocol); 4] = [
+    (80, Protocol::Tcp),
+    (81, Protocol::Tcp),
+    (80, Protocol::Udp),
+    (81, Protocol::Udp),
+];
+const POLICIES: &str = "/apis/networking.k8s.io/v1";
+
+/// Plays all cases.
+pub(crate) fn play(cases: &[Case]) -> Result<Tally> {
+    let mut stage = Stage::new()?;
+    let mut tally = Tally::default();
+    for case in cases {
+        tally.begin();
+        stage
+            .play(case, &mut tally)
+            .with_context(|| case.id.clone())?;
+        println!(
+            "{} namespaces {} {}",
+            case.id,
+            tally.of_case(),
+            case.description
+        );
+    }
+    Ok(tally)
+}
+
+/// The daemon with its pods.
+struct Stage {
+    /// Before the daemon, so that they are detached while it runs.
+    pods: BTreeMap<String, Pod>,
+    api: Client,
+    _daemon: Daemon,
+}
+
+impl Stage {
+    fn new() -> Result<Self> {
+        let daemon = Daemon::start(&DaemonOptions::default())?;
+        let api = Client::new(daemon.socket());
+        let mut stage = Self {
+            pods: BTreeMap::new(),
+            api,
+            _daemon: daemon,
+        };
+        for namespace in NAMESPACES {
+            stage.label_namespace(namespace, &Labels::new())?;
+            for name in PODS {
+                let pod = Pod::named(name)
+                    .namespace(namespace)
+                    .attach(&stage._daemon)?;
+                serve(&pod.netns, &PORTS)?;
+                stage.pods.insert(format!("{namespace}/{name}"), pod);
+            }
+        }
+        Ok(stage)
+    }
+
+    fn play(&mut self, case: &Case, tally: &mut Tally) -> Result<()> {
+        self.reset()?;
+        let first = case.steps.first().context("a case has a step")?;
+        self.set(&first.state)?;
+        for (number, step) in case.steps.iter().enumerate() {
+            let addresses = self.addresses(&step.state)?;
+            for action in &step.actions {
+                self.act(action, &addresses)?;
+            }
+            for (expected, found) in self.probe(step)? {
+                let text = if found { "an answer" } else { "silence" };
+                tally.count(case, number, expected, text, found == expected.allowed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves no policy behind.
+    fn reset(&self) -> Result<()> {
+        for namespace in NAMESPACES {
+            let path = format!("{POLICIES}/namespaces/{namespace}/networkpolicies");
+            self.send("DELETE", &path, &Value::Null)?;
+        }
+        Ok(())
+    }
+
+    /// Gives namespaces and pods the labels and ports of a state.
+    fn set(&self, state: &State) -> Result<()> {
+        for namespace in &state.namespaces {
+            self.label_namespace(&namespace.name, &namespace.labels)?;
+        }
+        for pod in &state.pods {
+            let path = format!("/api/v1/namespaces/{}/pods/{}", pod.namespace, pod.name);
+            let mut object = self.send("GET", &path, &Value::Null)?;
+            object["metadata"]["labels"] = json!(pod.labels);
+            object["spec"]["containers"][0]["ports"] = container_ports(pod);
+            self.send("PUT", &path, &object)?;
+        }
+        Ok(())
+    }
+
+    fn label_namespace(&self, name: &str, labels: &Labels) -> Result<()> {
+        let path = format!("/api/v1/namespaces/{name}");
+        let object = json!({ "apiVersion": "v1", "kind": "Namespace",
+                             "metadata": { "name": name, "labels": labels } });
+        match self.api.request("GET", &path, &[], &[])?.status {
+            404 => self.send("POST", "/api/v1/namespaces", &object)?,
+            _ => self.send("PUT", &path, &object)?,
+        };
+        Ok(())
+    }
+
+    fn act(&self, action: &Action, addresses: &BTreeMap<IpAddr, IpAddr>) -> Result<()> {
+        match action {
+            Action::CreatePolicy { namespace, policy } => {
+                let path = format!("{POLICIES}/namespaces/{namespace}/networkpolicies");
+                self.send("POST", &path, &translated(policy, addresses))?;
+            }
+            Action::UpdatePolicy {
+                namespace,
+                name,
+                policy,
+            } => {
+                let path = format!("{POLICIES}/namespaces/{namespace}/networkpolicies/{name}");
+                self.send("PUT", &path, &translated(policy, addresses))?;
+            }
+            Action::DeletePolicy { namespace, name } => {
+                let path = format!("{POLICIES}/namespaces/{namespace}/networkpolicies/{name}");
+                self.send("DELETE", &path, &Value::Null)?;
+            }
+            Action::SetNamespaceLabels { name, labels } => self.label_namespace(name, labels)?,
+            Action::SetPodLabels {
+                namespace,
+                name,
+                labels,
+            } => {
+                let path = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+                let mut object = self.send("GET", &path, &Value::Null)?;
+                object["metadata"]["labels"] = json!(labels);
+                self.send("PUT", &path, &object)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a request; an answer means that the change is in force.
+    fn send(&self, method: &str, path: &str, body: &Value) -> Result<Value> {
+        let body = if body.is_null() {
+            Vec::new()
+        } else {
+            serde_json::to_vec(body)?
+        };
+        let answer =
+            self.api
+                .request(method, path, &[("content-type", "application/json")], &body)?;
+        let text = String::from_utf8_lossy(&answer.body);
+        anyhow::ensure!(
+            answer.status < 300,
+            "{method} {path}: {} {text}",
+            answer.status
+        );
+        serde_json::from_str(&text).with_context(|| format!("{method} {path}: {text}"))
+    }
+
+    /// Maps the addresses of the case to those of the pods here.
+    fn addresses(&self, state: &State) -> Result<BTreeMap<IpAddr, IpAddr>> {
+        let pods = state.pods.iter();
+        pods.map(|pod| Ok((pod.ip, self.pod(&pod.key())?.ip())))
+            .collect()
+    }
+
+    fn pod(&self, key: &str) -> Result<&Pod> {
+        self.pods
+            .get(key)
+            .with_context(|| format!("there is no pod {key}"))
+    }
+
+    /// Tries everything that a step judges, all senders at once.
+    fn probe<'s>(&self, step: &'s Step) -> Result<Vec<(&'s Expected, bool)>> {
+        let played: Vec<&Expected> = step
+            .judged()
+            .filter(|expected| expected.protocol != Protocol::Sctp)
+            .collect();
+        let senders: BTreeSet<&str> = played.iter().map(|e| e.from.as_str()).collect();
+        let mut running = Vec::new();
+        for sender in senders {
+            let of_sender: Vec<&Expected> = played
+                .iter()
+                .copied()
+                .filter(|e| e.from == sender)
+                .collect();
+            let attempts = of_sender.iter().map(|expected| {
+                Ok(Attempt {
+                    to: self.pod(&expected.to)?.ip(),
+                    port: expected.port,
+                    protocol: expected.protocol,
+                    is_expected: expected.allowed,
+                })
+            });
+            let thread = attempt(&self.pod(sender)?.netns, attempts.collect::<Result<_>>()?)?;
+            running.push((of_sender, thread));
+        }
+        let mut found = Vec::new();
+        for (expected, thread) in running {
+            let answers = thread
+                .join()
+                .map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+            found.extend(expected.into_iter().zip(answers));
+        }
+        Ok(found)
+    }
+}
+
+/// Puts the addresses of the pods here in the place of the case's, in every CIDR.
+fn translated(policy: &Value, addresses: &BTreeMap<IpAddr, IpAddr>) -> Value {
+    match policy {
+        Value::String(text) => json!(translated_cidr(text, addresses)),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| translated(item, addresses))
+            .collect(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| (key.clone(), translated(value, addresses)))
+            .collect(),
+        other => other.clone(),
+    }
+}
+
+/// Wide blocks hold the addresses of the case as well as those here.
+fn translated_cidr(text: &str, addresses: &BTreeMap<IpAddr, IpAddr>) -> String {
+    let Ok(block) = text.parse::<ipnet::IpNet>() else {
+        return text.to_owned();
+    };
+    match addresses.get(&block.addr()) {
+        Some(real) if block.prefix_len() == block.max_prefix_len() => {
+            format!("{real}/{}", block.prefix_len())
+        }
+        _ => text.to_owned(),
+    }
+}
