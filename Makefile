@@ -8,7 +8,7 @@ RELEASE := target/release
 # The shim is linked statically: a runtime may start it where no libc fits.
 SHIM_TARGET := x86_64-unknown-linux-gnu
 SHIM := target/$(SHIM_TARGET)/release/vswitch-cni
-NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+RUNNER := $(CARGO) $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
 .PHONY: help setup setup-demo build build-release demo test conformance lint bench scale install uninstall cleanup
 
@@ -32,15 +32,10 @@ demo: setup-demo build-release ## play the story: fetch, policy blocks, label ad
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/demo.sh
 
 test: setup build ## all tests
-ifeq ($(NEXTEST),yes)
-	$(CARGO) nextest run --locked --workspace --no-fail-fast
-else
-	$(CARGO) test --locked --workspace --no-fail-fast
-endif
-	target/debug/vswitch-conformance
+	tests/run.sh target/debug/vswitch-conformance '$(RUNNER) --locked --workspace --no-fail-fast'
 
 conformance: setup build ## Kubernetes' NetworkPolicy e2e cases, in process and in real namespaces
-	target/debug/vswitch-conformance
+	tests/run.sh target/debug/vswitch-conformance
 
 lint: ## rustfmt, clippy and rustdoc, warnings denied
 	$(CARGO) fmt --all --check

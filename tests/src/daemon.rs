@@ -45,7 +45,9 @@ impl Daemon {
     /// Fails if the namespace or the process cannot be made.
     pub fn start(options: &DaemonOptions) -> Result<Self> {
         let node = Namespace::new("node")?;
-        let folder = tempfile::Builder::new().prefix("vswitch-test-").tempdir()?;
+        // The process id tells `run.sh` whose it was.
+        let prefix = format!("vswitch-test-{}-", std::process::id());
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
         let config = config_text(folder.path(), options)?;
         std::fs::write(folder.path().join("vswitchd.toml"), config)?;
         let mut daemon = Self {
