@@ -2,6 +2,8 @@
 //! compiler and datapath; and through a running daemon, in real network namespaces, with real
 //! sockets. Prints each case and a closing line; exits 1 if a verdict differs.
 
+#![allow(clippy::print_stdout, reason = "the report is what it is for")]
+
 mod cases;
 mod in_process;
 mod namespaces;

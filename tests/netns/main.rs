@@ -6,6 +6,7 @@ mod dualstack;
 mod frames;
 mod gateway;
 mod host_stack;
+mod policy;
 mod ports;
 mod story;
 

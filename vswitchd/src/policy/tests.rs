@@ -1,6 +1,6 @@
 //! Tests of the compiler as a whole: what it compiles is walked, table by table.
 
-mod conformance;
+mod changes;
 mod explain;
 mod naive;
 pub(crate) mod program;
