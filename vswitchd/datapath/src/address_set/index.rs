@@ -9,7 +9,7 @@ use foldhash::fast::FixedState;
 use ipnet::IpNet;
 
 use super::trie::PrefixTrie;
-use super::{Ids, SetId, with, without};
+use super::{Ids, SetId, SetIds, with, without};
 
 /// Shards of the exact addresses. A change copies one of them: with 100,000 addresses 400
 /// entries, about as much as a rule table of one policy.
@@ -42,7 +42,7 @@ impl Default for AddressIndex {
 
 impl AddressIndex {
     /// Replaces what `ids` holds by the sets that `address` is a member of, sorted.
-    pub(crate) fn lookup(&self, address: Option<IpAddr>, ids: &mut Vec<SetId>) {
+    pub(crate) fn lookup(&self, address: Option<IpAddr>, ids: &mut SetIds) {
         ids.clear();
         let Some(address) = address else { return };
         if let Some(exact) = self

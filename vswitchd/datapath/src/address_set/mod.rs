@@ -19,6 +19,9 @@ pub(crate) use sets::AddressSets;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SetId(pub(crate) u32);
 
+/// The sets that a packet's address is a member of: few, and found anew for each packet.
+pub(crate) type SetIds = smallvec::SmallVec<[SetId; 24]>;
+
 /// Sets of one address or network; sorted, shared between versions of the index.
 type Ids = std::sync::Arc<[SetId]>;
 

@@ -149,6 +149,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::SetIds;
     use super::*;
 
     fn name(text: &str) -> SetName {
@@ -161,7 +162,7 @@ mod tests {
 
     /// Names of the sets that the published index finds for the address.
     fn sets_of(sets: &AddressSets, address: &str) -> Vec<String> {
-        let mut ids = Vec::new();
+        let mut ids = SetIds::new();
         sets.index()
             .lookup(Some(address.parse().unwrap()), &mut ids);
         let mut names: Vec<_> = sets
@@ -219,12 +220,12 @@ mod tests {
         );
         let published = sets.index();
         sets.update(&name("a"), &SetUpdate::Delete);
-        let mut ids = Vec::new();
+        let mut ids = SetIds::new();
         published.lookup(Some("10.0.0.1".parse().unwrap()), &mut ids);
-        assert_eq!(ids, [SetId(0)]);
+        assert_eq!(ids.as_slice(), [SetId(0)]);
         sets.index()
             .lookup(Some("10.0.0.1".parse().unwrap()), &mut ids);
-        assert_eq!(ids, []);
+        assert!(ids.is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Ids, SetId, with, without};
+use super::{Ids, SetId, SetIds, with, without};
 
 /// Networks of one family, addresses left-aligned in 128 bits.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +39,7 @@ fn side(bits: u128, len: u8) -> usize {
 
 impl PrefixTrie {
     /// Adds to `found` the sets of every network that holds the address.
-    pub(super) fn collect(&self, address: u128, found: &mut Vec<SetId>) {
+    pub(super) fn collect(&self, address: u128, found: &mut SetIds) {
         let mut next = &self.root;
         while let Some(node) = next {
             if prefix(address, node.len) != node.bits {

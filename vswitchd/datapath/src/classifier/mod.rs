@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use vswitch_api::Priority;
 
-use crate::address_set::SetId;
+use crate::address_set::SetIds;
 use subtable::{Anchor, Filed, Shape, Subtable};
 
 pub(crate) use compiled::CompiledMatch;
@@ -52,9 +52,9 @@ pub(crate) enum PreferredAnchor {
 #[derive(Debug, Default)]
 pub(crate) struct Membership {
     /// Sets of the source address.
-    pub(crate) src: Vec<SetId>,
+    pub(crate) src: SetIds,
     /// Sets of the destination address.
-    pub(crate) dst: Vec<SetId>,
+    pub(crate) dst: SetIds,
 }
 
 /// The rules of one table. A clone shares all of them; a change copies what it touches.

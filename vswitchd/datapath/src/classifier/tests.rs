@@ -10,6 +10,7 @@ use vswitch_api::{MacAddr, PortNo, Priority};
 
 use super::set_counts::SetCounts;
 use super::*;
+use crate::address_set::{SetId, SetIds};
 use crate::flow::{
     AddressMatch, CtState, CtStateMatch, FlowKey, Match, PortClass, PortRange, SetName,
 };
@@ -27,9 +28,9 @@ fn set_id(SetName(name): &SetName) -> SetId {
     SetId(name.parse().unwrap())
 }
 
-fn sets_of(address: Option<IpAddr>) -> Vec<SetId> {
+fn sets_of(address: Option<IpAddr>) -> SetIds {
     let Some(address) = address else {
-        return Vec::new();
+        return SetIds::new();
     };
     (0..4)
         .filter(|set| is_in_set(*set, address))

@@ -39,12 +39,27 @@ struct Core {
     datapath: Arc<Datapath>,
     cache: FlowCache,
     counters: Arc<EngineCounters>,
-    /// Rules and steps of the packet's own walk.
-    walk: WalkScratch,
-    /// Rules of its connection's judgement.
-    judge: WalkScratch,
     /// Limits the answers to what is rejected.
     reject_limit: Meter,
+}
+
+/// What a packet that the FlowCache did not know went through.
+#[derive(Debug, Default)]
+struct Walks<'s> {
+    /// Rules and steps of the packet itself.
+    own: WalkScratch<'s>,
+    /// Rules that its connection was judged by.
+    judge: WalkScratch<'s>,
+}
+
+impl Walks<'_> {
+    /// Counts the rules, up to where a meter refused the packet.
+    fn count_rules(&self, bytes: u64, refused_at: Option<usize>) {
+        let own = self.own.hits.iter().take(refused_at.unwrap_or(usize::MAX));
+        for rule in own.chain(&self.judge.hits).filter_map(|hit| hit.rule) {
+            rule.counters.count(bytes);
+        }
+    }
 }
 
 /// A packet's connection and the packet's way in it.
@@ -55,13 +70,10 @@ impl Engine {
         let cache = FlowCache::new(datapath.flow_cache_entries);
         let counters = datapath.counters.register();
         let snapshot = Cache::new(Arc::clone(&datapath.published));
-        let (walk, judge) = (WalkScratch::default(), WalkScratch::default());
         let core = Core {
             datapath,
             cache,
             counters,
-            walk,
-            judge,
             reject_limit: Meter::new(REJECT_ANSWERS_PER_SECOND, REJECT_ANSWERS_AT_ONCE),
         };
         core.publish_cache_figures();
@@ -123,17 +135,18 @@ impl Core {
         if let Some(verdict) = self.hit(snapshot, cache_key.as_ref(), &mut packet) {
             return verdict;
         }
+        let mut walks = Walks::default();
         let translation = translate(
             snapshot,
             &self.datapath.conns,
             packet.as_packet(),
-            &mut self.walk,
-            &mut self.judge,
+            &mut walks.own,
+            &mut walks.judge,
         );
-        let result = self.carry_out(snapshot, &translation, cache_key, &mut packet);
+        let result = self.carry_out(snapshot, &translation, &walks, cache_key, &mut packet);
         if result != Err(DropReason::RateLimited) {
             // Copies for mirrors are due whatever became of the packet behind them.
-            packet.perform(&self.walk.steps);
+            packet.perform(&walks.own.steps);
         }
         result
     }
@@ -161,11 +174,12 @@ impl Core {
         &mut self,
         snapshot: &Snapshot,
         translation: &Translation,
+        walks: &Walks<'_>,
         key: Option<CacheKey>,
         packet: &mut InHand<'_>,
     ) -> Result<Verdict, DropReason> {
-        let refused_at = packet.meter(&self.walk.steps);
-        self.count_rules(packet, refused_at);
+        let refused_at = packet.meter(&walks.own.steps);
+        walks.count_rules(packet.len(), refused_at);
         if refused_at.is_some() {
             return Err(DropReason::RateLimited);
         }
@@ -179,7 +193,7 @@ impl Core {
                 if let Some(key) = key
                     && is_cacheable(snapshot, translation)
                 {
-                    self.install(snapshot, key, (port, mtu), conn);
+                    self.install(snapshot, &walks.own, key, (port, mtu), conn);
                 }
                 Ok(Verdict::Forward(port))
             }
@@ -205,18 +219,6 @@ impl Core {
             }
             Settlement::Linger(conn) => conn.linger(now),
             Settlement::Nothing | Settlement::Track(..) | Settlement::Commit(_) => {}
-        }
-    }
-
-    /// Counts the rules of the walk, up to where a meter refused the packet.
-    fn count_rules(&self, packet: &InHand<'_>, refused_at: Option<usize>) {
-        let bytes = packet.len();
-        let own = self.walk.hits.iter().take(refused_at.unwrap_or(usize::MAX));
-        for rule in own
-            .chain(&self.judge.hits)
-            .filter_map(|hit| hit.rule.as_ref())
-        {
-            rule.counters.count(bytes);
         }
     }
 
@@ -257,6 +259,7 @@ impl Core {
     fn install(
         &mut self,
         snapshot: &Snapshot,
+        walk: &WalkScratch<'_>,
         key: CacheKey,
         (out_port, mtu): (PortNo, u16),
         conn: Option<ConnectionSide>,
@@ -264,11 +267,11 @@ impl Core {
         if self.cache.is_off() {
             return;
         }
-        let rules = self.walk.hits.iter().filter_map(|hit| hit.rule.as_ref());
-        let mut counters = Vec::with_capacity(self.walk.hits.len());
+        let rules = walk.hits.iter().filter_map(|hit| hit.rule);
+        let mut counters = Vec::with_capacity(walk.hits.len());
         counters.extend(rules.map(|rule| Arc::clone(&rule.counters)));
         let flow = CachedFlow {
-            steps: self.walk.steps.as_slice().into(),
+            steps: walk.steps.as_slice().into(),
             counters: counters.into(),
             out_port,
             mtu,

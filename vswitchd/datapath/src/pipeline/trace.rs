@@ -140,8 +140,8 @@ fn packet_of(in_port: PortNo, key: &FlowKey) -> ParsedPacket {
 
 /// Steps in the order in which they happen: a connection is judged once it is found, that is
 /// before the Conntrack table looks at the state.
-fn steps(own: &[Hit], judge: &[Hit]) -> Vec<TraceStep> {
-    let step = |hit: &Hit, judges_connection| TraceStep {
+fn steps(own: &[Hit<'_>], judge: &[Hit<'_>]) -> Vec<TraceStep> {
+    let step = |hit: &Hit<'_>, judges_connection| TraceStep {
         table: hit.table,
         rule: hit.rule.as_ref().map(|rule| Arc::clone(&rule.rule)),
         ct_state: hit.ct_state,
@@ -171,8 +171,8 @@ const fn verdict(end: End) -> TraceVerdict {
 fn deciding(
     snapshot: &Snapshot,
     translation: &Translation,
-    own: &[Hit],
-    judge: &[Hit],
+    own: &[Hit<'_>],
+    judge: &[Hit<'_>],
 ) -> Vec<Arc<Rule>> {
     if translation.end.drop_reason().is_some() {
         let (key, hits) = match translation.judged_as {
@@ -190,12 +190,12 @@ fn deciding(
         .collect()
 }
 
-fn is_drop(hit: &Hit) -> bool {
+fn is_drop(hit: &Hit<'_>) -> bool {
     hit.rule.as_ref().is_some_and(|rule| drops(&rule.rule))
 }
 
 /// Returns every rule of the table that drops the packet for the winner's priority.
-fn all_drops(snapshot: &Snapshot, key: &FlowKey, hit: &Hit) -> Vec<Arc<Rule>> {
+fn all_drops(snapshot: &Snapshot, key: &FlowKey, hit: &Hit<'_>) -> Vec<Arc<Rule>> {
     let Some(winner) = &hit.rule else {
         return Vec::new();
     };

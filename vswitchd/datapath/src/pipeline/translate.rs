@@ -56,12 +56,12 @@ pub(crate) struct Translation {
 
 /// Takes a packet through the tables; `scratch` holds the rules and steps of its own walk
 /// afterwards, `judge` those of its connection's judgement.
-pub(crate) fn translate(
-    snapshot: &Snapshot,
+pub(crate) fn translate<'s>(
+    snapshot: &'s Snapshot,
     conns: &ConnTable,
     packet: Packet<'_>,
-    scratch: &mut WalkScratch,
-    judge: &mut WalkScratch,
+    scratch: &mut WalkScratch<'s>,
+    judge: &mut WalkScratch<'s>,
 ) -> Translation {
     judge.clear();
     let judge = Judge {
@@ -86,13 +86,13 @@ pub(crate) fn translate(
 }
 
 /// Judges connections by the policy tables.
-struct Judge<'a> {
-    snapshot: &'a Snapshot,
-    scratch: &'a mut WalkScratch,
+struct Judge<'a, 's> {
+    snapshot: &'s Snapshot,
+    scratch: &'a mut WalkScratch<'s>,
     last: Option<FlowKey>,
 }
 
-impl Judge<'_> {
+impl Judge<'_, '_> {
     /// Walks the tuple through the policy tables.
     fn judge(&mut self, in_port: PortNo, tuple: &Tuple, state: CtState) -> Result<(), End> {
         let class = self
@@ -158,17 +158,17 @@ struct Pickup {
 }
 
 /// The connection side of one translation.
-struct Tracking<'a> {
+struct Tracking<'a, 's> {
     conns: &'a ConnTable,
     packet: Packet<'a>,
-    judge: Judge<'a>,
+    judge: Judge<'a, 's>,
     found: Option<CtLookup>,
     pickup: Option<Pickup>,
     /// The judgement of the connection went against it.
     denied: bool,
 }
 
-impl Tracker for Tracking<'_> {
+impl Tracker for Tracking<'_, '_> {
     fn track(&mut self, key: &mut FlowKey) -> Result<(), End> {
         if self.found.is_some() {
             return Ok(());
@@ -189,7 +189,7 @@ impl Tracker for Tracking<'_> {
     }
 }
 
-impl Tracking<'_> {
+impl Tracking<'_, '_> {
     /// Judges a connection unless the current rules allowed it already.
     fn rejudge(&mut self, conn: &Arc<Connection>) -> Result<(), End> {
         if conn.judged() >= self.judge.snapshot.epoch {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use smallvec::SmallVec;
 use vswitch_api::{MacAddr, PortNo};
 
 use super::{Meter, Rule, Snapshot, TableId};
@@ -55,10 +56,10 @@ pub(crate) struct InstalledRule {
 }
 
 /// A table that a walk came through.
-#[derive(Debug, Clone)]
-pub(crate) struct Hit {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hit<'s> {
     pub(crate) table: TableId,
-    pub(crate) rule: Option<Arc<InstalledRule>>,
+    pub(crate) rule: Option<&'s InstalledRule>,
     /// The connection state that the table saw.
     pub(crate) ct_state: CtState,
 }
@@ -120,15 +121,15 @@ impl Tracker for Tracked {
     }
 }
 
-/// Room for a walk to work in, and what it found. Reused from packet to packet.
+/// What a walk found: in the tables' order, of a version that outlives it.
 #[derive(Debug, Default)]
-pub(crate) struct WalkScratch {
+pub(crate) struct WalkScratch<'s> {
     pub(super) member_of: Membership,
-    pub(crate) hits: Vec<Hit>,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) hits: SmallVec<[Hit<'s>; TableId::ALL.len()]>,
+    pub(crate) steps: SmallVec<[Step; 4]>,
 }
 
-impl WalkScratch {
+impl WalkScratch<'_> {
     pub(crate) fn clear(&mut self) {
         self.hits.clear();
         self.steps.clear();
@@ -136,12 +137,12 @@ impl WalkScratch {
 }
 
 /// A walk under way.
-pub(super) struct Walk<'a> {
-    pub(super) snapshot: &'a Snapshot,
+pub(super) struct Walk<'a, 's> {
+    pub(super) snapshot: &'s Snapshot,
     pub(super) key: FlowKey,
     /// The key as classifiers want it, until the key changes.
     packed: Option<PackedKey>,
-    pub(super) scratch: &'a mut WalkScratch,
+    pub(super) scratch: &'a mut WalkScratch<'s>,
     /// Whether the end was reached over `ct(commit)`.
     pub(super) commits: bool,
 }
@@ -152,9 +153,13 @@ enum Next {
     End(End),
 }
 
-impl<'a> Walk<'a> {
+impl<'a, 's> Walk<'a, 's> {
     /// Starts a walk: finds out what sets the addresses are in.
-    pub(super) fn new(snapshot: &'a Snapshot, key: FlowKey, scratch: &'a mut WalkScratch) -> Self {
+    pub(super) fn new(
+        snapshot: &'s Snapshot,
+        key: FlowKey,
+        scratch: &'a mut WalkScratch<'s>,
+    ) -> Self {
         scratch.clear();
         snapshot
             .addresses
@@ -201,11 +206,12 @@ impl<'a> Walk<'a> {
         let snapshot = self.snapshot;
         let rule = snapshot
             .table(table)
-            .and_then(|rules| rules.lookup(&packed, member_of));
+            .and_then(|rules| rules.lookup(&packed, member_of))
+            .map(Arc::as_ref);
         let ct_state = self.key.ct_state;
         self.scratch.hits.push(Hit {
             table,
-            rule: rule.cloned(),
+            rule,
             ct_state,
         });
         match rule {
