@@ -354,9 +354,16 @@ impl<T> Subtable<T> {
         let is_same = |bucket: &Bucket<T>| {
             bucket.anchor == anchor && bucket.words.iter().copied().eq(words())
         };
-        let hash = hash(words(), anchor);
-        let shard = self.shards.get(shard_of(hash, self.shards.len()));
-        if let Some(bucket) = shard.and_then(|shard| shard.find(hash, is_same)) {
+        let found = match self.shards.as_slice() {
+            // Most subtables hold a single rule: what every packet passes by.
+            [shard] if shard.len() == 1 => shard.iter().next().filter(|bucket| is_same(bucket)),
+            shards => {
+                let hash = hash(words(), anchor);
+                let shard = shards.get(shard_of(hash, shards.len()));
+                shard.and_then(|shard| shard.find(hash, is_same))
+            }
+        };
+        if let Some(bucket) = found {
             visit(&bucket.rules);
         }
     }

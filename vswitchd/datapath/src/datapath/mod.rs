@@ -7,7 +7,6 @@ mod counters;
 mod engine;
 mod in_hand;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,8 +21,8 @@ use crate::drop_reason::DropReason;
 use crate::flow::SetName;
 use crate::packet::Frame;
 use crate::pipeline::{
-    Port, PortSpec, PortUpdate, RuleStats, RuleStore, Snapshot, Trace, TraceInput, Transaction,
-    builtin_rules, is_builtin, trace,
+    Port, PortSpec, PortUpdate, Ports, RuleStats, RuleStore, Snapshot, Trace, TraceInput,
+    Transaction, builtin_rules, is_builtin, trace,
 };
 use crate::time::Timestamp;
 use counters::AllCounters;
@@ -260,14 +259,11 @@ fn removed_ports(updates: &[PortUpdate]) -> Vec<PortNo> {
     removed.collect()
 }
 
-fn update_ports(
-    ports: Arc<HashMap<PortNo, Arc<Port>>>,
-    updates: Vec<PortUpdate>,
-) -> Arc<HashMap<PortNo, Arc<Port>>> {
+fn update_ports(ports: Arc<Ports>, updates: Vec<PortUpdate>) -> Arc<Ports> {
     if updates.is_empty() {
         return ports;
     }
-    let mut ports = HashMap::clone(&ports);
+    let mut ports = Ports::clone(&ports);
     for update in updates {
         match update {
             PortUpdate::Remove(no) => {

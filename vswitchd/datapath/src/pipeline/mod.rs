@@ -22,7 +22,7 @@ pub use table::TableId;
 pub use trace::{Trace, TraceInput, TracePacket, TraceStep, TraceVerdict};
 
 pub(crate) use meter::Meter;
-pub(crate) use snapshot::{DropCounters, Port, Snapshot};
+pub(crate) use snapshot::{DropCounters, Port, Ports, Snapshot};
 pub(crate) use store::RuleStore;
 pub(crate) use trace::trace;
 pub(crate) use translate::{Packet, Settlement, Translation, translate};

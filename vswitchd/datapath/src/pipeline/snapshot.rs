@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use foldhash::fast::FixedState;
 use vswitch_api::{Epoch, PortNo};
 
 use super::walk::Table;
@@ -18,6 +19,10 @@ pub(crate) struct Port {
     pub(crate) spec: PortSpec,
     pub(crate) drops: Arc<DropCounters>,
 }
+
+/// Ports by number. Numbers come from the control plane: no packet can choose one that
+/// collides, so a fixed seed is enough.
+pub(crate) type Ports = HashMap<PortNo, Arc<Port>, FixedState>;
 
 /// One counter for each reason. The numbers are only summed up, nothing is ordered by them:
 /// relaxed.
@@ -56,7 +61,7 @@ pub(crate) struct Snapshot {
     pub(crate) epoch: Epoch,
     pub(crate) tables: [Arc<Table>; TableId::ALL.len()],
     pub(crate) addresses: AddressIndex,
-    pub(crate) ports: Arc<HashMap<PortNo, Arc<Port>>>,
+    pub(crate) ports: Arc<Ports>,
     /// The last generation that forgot ports or addresses.
     pub(crate) forgot_at: Epoch,
     /// Some rule tells a connection's first packet from its later ones, so that what is found
