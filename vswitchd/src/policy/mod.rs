@@ -1,10 +1,11 @@
-//! The policy compiler: cluster facts and local endpoints in, rules and address sets out.
+//! The policy compiler: changes of the cluster and the local endpoints in, changes of rules and
+//! address sets out.
 //!
-//! Pure: no clock, no I/O, the same input gives the same program. The reconciler calls
-//! [`compile`] and installs what comes out. Rules are made only for policies that select
-//! pods of this node, and name their peers by address set, so that a label change moves set
-//! members and no rule. What cannot be understood of a policy allows nothing, while the
-//! policy still isolates what it selects, and stands in [`PolicyProgram::problems`].
+//! Pure: no clock, no I/O; what it comes to depends on what it was told, not on the order. The
+//! reconciler tells a [`Compiler`] and installs what it gives out. Rules are made only for
+//! policies that select pods of this node, and name their peers by address set, so that a label
+//! change moves set members and no rule. What cannot be understood of a policy allows nothing,
+//! while the policy still isolates what it selects, and stands in [`Compiler::problems`].
 //!
 //! ```text
 //! 60 EgressRule    ip_src=@selected, ip_dst=@peer, port → Forward     (one per allow)
