@@ -24,6 +24,7 @@ mod classifier;
 pub mod conntrack;
 pub mod datapath;
 pub mod drop_reason;
+mod fixed_hash;
 pub mod flow;
 pub mod packet;
 pub mod pipeline;

@@ -1,26 +1,27 @@
 //! From an address to the sets it is a member of.
 
-use std::collections::HashMap;
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
+use hashbrown::HashTable;
 use ipnet::IpNet;
 
 use super::trie::PrefixTrie;
-use super::{Ids, SetId, SetIds, with, without};
+use super::{Ids, SetId, SetIds, add_id, remove_id};
+use crate::fixed_hash;
 
 /// Shards of the exact addresses. A change copies one of them: with 100,000 addresses 400
 /// entries, about as much as a rule table of one policy.
 const SHARDS: usize = 256;
 
-type Shard = HashMap<IpAddr, Ids, FixedState>;
+/// An address with the sets that it is in.
+type Host = (IpAddr, Ids);
+
+type Shard = HashTable<Host>;
 
 /// Which sets each address belongs to. Cheap to clone; versions share what did not change.
 #[derive(Debug, Clone)]
 pub(crate) struct AddressIndex {
-    hasher: FixedState,
     /// Inner `Arc`s are shared between versions; the outer one makes a clone one increment.
     exact: Arc<Vec<Arc<Shard>>>,
     v4: PrefixTrie,
@@ -30,9 +31,6 @@ pub(crate) struct AddressIndex {
 impl Default for AddressIndex {
     fn default() -> Self {
         Self {
-            // Members come from the control plane, not from packets: nobody outside can choose
-            // addresses that collide, so a fixed seed is enough.
-            hasher: FixedState::default(),
             exact: Arc::new(vec![Arc::default(); SHARDS]),
             v4: PrefixTrie::default(),
             v6: PrefixTrie::default(),
@@ -45,11 +43,9 @@ impl AddressIndex {
     pub(crate) fn lookup(&self, address: Option<IpAddr>, ids: &mut SetIds) {
         ids.clear();
         let Some(address) = address else { return };
-        if let Some(exact) = self
-            .exact
-            .get(self.shard_of(address))
-            .and_then(|s| s.get(&address))
-        {
+        let hash = hash(address);
+        let shard = self.exact.get(shard_of(hash));
+        if let Some((_, exact)) = shard.and_then(|shard| shard.find(hash, is(address))) {
             ids.extend_from_slice(exact);
         }
         let of_hosts = ids.len();
@@ -67,10 +63,12 @@ impl AddressIndex {
             let (trie, bits, len) = self.trie_mut(net);
             return trie.insert(bits, len, id);
         }
-        let ids = self.shard_mut(net.addr()).entry(net.addr()).or_default();
-        if let Some(more) = with(ids, id) {
-            *ids = more;
-        }
+        let (address, hash) = (net.addr(), hash(net.addr()));
+        let shard = self.shard_mut(hash);
+        let entry = shard.entry(hash, is(address), |(other, _)| self::hash(*other));
+        let mut host = entry.or_insert_with(|| (address, Ids::default()));
+        let (_, ids) = host.get_mut();
+        add_id(ids, id);
     }
 
     /// Ends the membership of `net` in the set.
@@ -79,25 +77,21 @@ impl AddressIndex {
             let (trie, bits, len) = self.trie_mut(net);
             return trie.remove(bits, len, id);
         }
-        let shard = self.shard_mut(net.addr());
-        if let Some(ids) = shard.get_mut(&net.addr()) {
-            *ids = without(ids, id);
-            if ids.is_empty() {
-                shard.remove(&net.addr());
-            }
+        let hash = hash(net.addr());
+        let Ok(mut host) = self.shard_mut(hash).find_entry(hash, is(net.addr())) else {
+            return;
+        };
+        let (_, ids) = host.get_mut();
+        remove_id(ids, id);
+        if ids.is_empty() {
+            host.remove();
         }
     }
 
-    fn shard_of(&self, address: IpAddr) -> usize {
-        // The low bits pick the bucket inside the shard's own table.
-        usize::try_from(self.hasher.hash_one(address) >> 32).unwrap_or(0) % SHARDS
-    }
-
-    fn shard_mut(&mut self, address: IpAddr) -> &mut Shard {
-        let shard = self.shard_of(address);
+    fn shard_mut(&mut self, hash: u64) -> &mut Shard {
         let shards = Arc::make_mut(&mut self.exact);
         #[expect(clippy::indexing_slicing, reason = "shard_of is below SHARDS")]
-        Arc::make_mut(&mut shards[shard])
+        Arc::make_mut(&mut shards[shard_of(hash)])
     }
 
     fn trie_of(&self, address: IpAddr) -> (&PrefixTrie, u128) {
@@ -116,6 +110,26 @@ impl AddressIndex {
         };
         (trie, bits, net.prefix_len())
     }
+}
+
+fn hash(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(v4) => fixed_hash::mix(0, u64::from(v4.to_bits())),
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, e, f, g, h] = v6.segments().map(u64::from);
+            let upper = a << 48 | b << 32 | c << 16 | d;
+            fixed_hash::mix(fixed_hash::mix(0, upper), e << 48 | f << 32 | g << 16 | h)
+        }
+    }
+}
+
+/// The lowest and the highest bits pick the place inside a shard.
+fn shard_of(hash: u64) -> usize {
+    usize::try_from(hash >> 32).unwrap_or(0) % SHARDS
+}
+
+fn is(address: IpAddr) -> impl Fn(&Host) -> bool {
+    move |(other, _)| *other == address
 }
 
 #[cfg(test)]

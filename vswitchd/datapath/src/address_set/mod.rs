@@ -22,17 +22,19 @@ pub(crate) struct SetId(pub(crate) u32);
 /// The sets that a packet's address is a member of: few, and found anew for each packet.
 pub(crate) type SetIds = smallvec::SmallVec<[SetId; 24]>;
 
-/// Sets of one address or network; sorted, shared between versions of the index.
-type Ids = std::sync::Arc<[SetId]>;
+/// Sets of one address or network; sorted. Few, so that they lie where the address is found.
+type Ids = smallvec::SmallVec<[SetId; 8]>;
 
-/// Returns `ids` with `id` in it, `None` if it is there already.
-fn with(ids: &[SetId], id: SetId) -> Option<Ids> {
-    let at = ids.binary_search(&id).err()?;
-    let (below, above) = ids.split_at(at);
-    Some(below.iter().chain([&id]).chain(above).copied().collect())
+/// Puts `id` in.
+fn add_id(ids: &mut Ids, id: SetId) {
+    if let Err(at) = ids.binary_search(&id) {
+        ids.insert(at, id);
+    }
 }
 
-/// Returns `ids` without `id`.
-fn without(ids: &[SetId], id: SetId) -> Ids {
-    ids.iter().filter(|there| **there != id).copied().collect()
+/// Takes `id` out.
+fn remove_id(ids: &mut Ids, id: SetId) {
+    if let Ok(at) = ids.binary_search(&id) {
+        ids.remove(at);
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Ids, SetId, SetIds, with, without};
+use super::{Ids, SetId, SetIds, add_id, remove_id};
 
 /// Networks of one family, addresses left-aligned in 128 bits.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +71,7 @@ fn insert(slot: &mut Option<Arc<Node>>, bits: u128, len: u8, id: SetId) {
         *slot = Some(Arc::new(Node {
             bits,
             len,
-            ids: Arc::new([id]),
+            ids: Ids::from_iter([id]),
             children: [None, None],
         }));
         return;
@@ -83,9 +83,7 @@ fn insert(slot: &mut Option<Arc<Node>>, bits: u128, len: u8, id: SetId) {
     }
     let node = Arc::make_mut(node);
     if len == node.len {
-        if let Some(more) = with(&node.ids, id) {
-            node.ids = more;
-        }
+        add_id(&mut node.ids, id);
         return;
     }
     insert(child_mut(node, bits), bits, len, id);
@@ -126,7 +124,7 @@ fn remove(slot: &mut Option<Arc<Node>>, bits: u128, len: u8, id: SetId) {
     }
     let node = Arc::make_mut(node);
     if node.len == len {
-        node.ids = without(&node.ids, id);
+        remove_id(&mut node.ids, id);
     } else {
         remove(child_mut(node, bits), bits, len, id);
     }
