@@ -134,13 +134,12 @@ impl ConnTable {
             return Err(DropReason::FragmentUnknown);
         }
         let tuple = Tuple::of_packet(pkt, key).ok_or(DropReason::CtInvalid)?;
-        if let Some((conn, direction)) = self.find(&tuple, now)
-            && !conn.is_reopened_by(pkt)
-        {
+        if let Err(reason) = self.check_start(pkt, options) {
+            // It may be of a connection that another worker has committed meanwhile.
+            let (conn, direction) = self.find(&tuple, now).ok_or(reason)?;
             conn.track(pkt, direction, now)?;
             return Ok(conn);
         }
-        self.check_start(pkt, options)?;
         self.insert(pkt, &tuple, now, options)
     }
 
