@@ -17,7 +17,7 @@ use vswitch_api::{Epoch, MacAddr, PortNo};
 use crate::conntrack::{Connection, Direction};
 use crate::flow::ether_type;
 use crate::packet::{Fragment, ParsedPacket};
-use crate::pipeline::{RuleCounters, Step};
+use crate::pipeline::{CounterSlot, Step};
 
 /// Slots that one key may be in.
 const WAYS: usize = 4;
@@ -81,7 +81,7 @@ fn halves(address: IpAddr) -> [u64; 2] {
 pub(crate) struct CachedFlow {
     pub(crate) steps: Box<[Step]>,
     /// Counters of the rules that the flow goes through, in order.
-    pub(crate) counters: Box<[Arc<RuleCounters>]>,
+    pub(crate) counters: Box<[CounterSlot]>,
     pub(crate) out_port: PortNo,
     pub(crate) mtu: u16,
     /// `None` for flows that leave before connection tracking (redirects).

@@ -3,9 +3,10 @@
 use ipnet::IpNet;
 
 use super::Membership;
-use super::packed::{CT_WORD, PackedKey, WORDS, flag, mac, split};
-use super::subtable::Anchor;
-use super::subtable::Words;
+use super::packed::{
+    CT_WORD, ETH_TYPE_WORD, PROTO_SHIFT, PackedKey, TRANSPORT_WORD, WORDS, flag, mac, split,
+};
+use super::subtable::{Anchor, Mask, Words};
 use crate::address_set::SetId;
 use crate::flow::{AddressMatch, CtState, Match, PortRange, SetName};
 
@@ -67,8 +68,8 @@ impl CompiledMatch {
         self.demand(2, m.eth_dst.map(mac), MAC);
         self.demand(2, m.is_tagged.map(|tagged| u64::from(tagged) << 12), 0x1000);
         self.demand(2, m.vlan_tci.map(u64::from), 0xffff);
-        self.demand(3, m.arp_sha.map(mac), MAC);
-        self.demand(3, m.eth_type.map(u64::from), 0xffff);
+        self.demand(ETH_TYPE_WORD, m.arp_sha.map(mac), MAC);
+        self.demand(ETH_TYPE_WORD, m.eth_type.map(u64::from), 0xffff);
     }
 
     fn demand_addresses(&mut self, m: &Match) {
@@ -80,7 +81,7 @@ impl CompiledMatch {
         }
         if let Some(target) = m.nd_target {
             self.demand_wide(8, target.to_bits(), u128::MAX);
-            self.demand(10, Some(flag::ND_TARGET), flag::ND_TARGET);
+            self.demand(TRANSPORT_WORD, Some(flag::ND_TARGET), flag::ND_TARGET);
         }
     }
 
@@ -96,27 +97,31 @@ impl CompiledMatch {
                 v6_flag
             }
         };
-        self.demand(10, Some(is_family), is_family);
+        self.demand(TRANSPORT_WORD, Some(is_family), is_family);
     }
 
     fn demand_transport(&mut self, m: &Match) {
         let exact = |range: Option<PortRange>| range.filter(|r| r.first == r.last).map(|r| r.first);
         self.demand(
-            10,
+            TRANSPORT_WORD,
             exact(m.tp_src).map(|port| u64::from(port) << 48),
             0xffff << 48,
         );
         self.demand(
-            10,
+            TRANSPORT_WORD,
             exact(m.tp_dst).map(|port| u64::from(port) << 32),
             0xffff << 32,
         );
         self.demand(
-            10,
-            m.ip_proto.map(|proto| u64::from(proto) << 16),
-            0xff << 16,
+            TRANSPORT_WORD,
+            m.ip_proto.map(|proto| u64::from(proto) << PROTO_SHIFT),
+            0xff << PROTO_SHIFT,
         );
-        self.demand(10, m.is_later_fragment.map(u64::from), flag::LATER_FRAGMENT);
+        self.demand(
+            TRANSPORT_WORD,
+            m.is_later_fragment.map(u64::from),
+            flag::LATER_FRAGMENT,
+        );
     }
 
     fn demand_wide(&mut self, word: usize, value: u128, mask: u128) {
@@ -136,7 +141,7 @@ impl CompiledMatch {
     }
 
     /// Returns the words of the mask that are not zero, with their index.
-    pub(super) fn mask(&self) -> Vec<(usize, u64)> {
+    pub(super) fn mask(&self) -> Mask {
         self.mask
             .iter()
             .copied()
@@ -165,18 +170,26 @@ impl CompiledMatch {
     /// filed.
     pub(super) fn beyond_mask(&self, anchor: Anchor) -> BeyondMask {
         let unless = |set: Option<SetId>, is_anchor: bool| set.filter(|_| !is_anchor);
-        BeyondMask {
+        let beyond = BeyondMask {
+            is_any: false,
             src_set: unless(self.src_set, matches!(anchor, Anchor::Source(_))),
             dst_set: unless(self.dst_set, matches!(anchor, Anchor::Destination(_))),
             tp_src: self.tp_src,
             tp_dst: self.tp_dst,
-        }
+        };
+        let is_any = beyond.src_set.is_some()
+            || beyond.dst_set.is_some()
+            || beyond.tp_src.is_some()
+            || beyond.tp_dst.is_some();
+        BeyondMask { is_any, ..beyond }
     }
 }
 
 /// What a rule demands that neither its mask nor its place expresses.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BeyondMask {
+    /// There is any demand at all.
+    is_any: bool,
     src_set: Option<SetId>,
     dst_set: Option<SetId>,
     tp_src: Option<PortRange>,
@@ -184,8 +197,27 @@ pub(super) struct BeyondMask {
 }
 
 impl BeyondMask {
+    /// Demands that the source address is in the set as well.
+    pub(super) const fn with_src_set(mut self, set: SetId) -> Self {
+        self.src_set = Some(set);
+        self.is_any = true;
+        self
+    }
+
+    /// Demands that the destination address is in the set as well.
+    pub(super) const fn with_dst_set(mut self, set: SetId) -> Self {
+        self.dst_set = Some(set);
+        self.is_any = true;
+        self
+    }
+
     /// Returns whether a key that is equal under the mask meets them.
+    #[inline]
     pub(super) fn is_met(&self, key: &PackedKey, member_of: &Membership) -> bool {
+        !self.is_any || self.are_all_met(key, member_of)
+    }
+
+    fn are_all_met(&self, key: &PackedKey, member_of: &Membership) -> bool {
         is_in(self.tp_dst, key.tp_dst())
             && is_in(self.tp_src, key.tp_src())
             && is_member(self.src_set, &member_of.src)

@@ -3,7 +3,9 @@
 //! **What.** A [`Classifier`] holds the rules of one table. Rules that look at the same bits
 //! of the key (same mask) share a *subtable*, a hash table of masked keys, so a lookup costs
 //! one probe for each distinct mask, whatever the number of rules. Subtables are ordered by
-//! their best rule; the search ends when no later one can win.
+//! their best rule; the search ends when no later one can win. A *lane* for each holds what
+//! tells, in one or two cache lines, whether the subtable is worth a probe, and only the lanes
+//! for the packet's *kind* (EtherType, protocol) are looked at.
 //!
 //! **Address sets.** A rule may demand that an address is a member of a set. Such a rule is
 //! filed under (masked key, *anchor* set), so that a lookup probes only the sets the packet's
@@ -19,7 +21,10 @@
 //! first and lowest id among equals, would return.
 
 mod compiled;
+mod kind;
+mod lane;
 mod packed;
+mod rank;
 mod set_counts;
 mod subtable;
 #[cfg(test)]
@@ -28,16 +33,16 @@ mod tests;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use vswitch_api::Priority;
+use smallvec::SmallVec;
 
 use crate::address_set::SetIds;
+use kind::Kind;
+use lane::Lane;
 use subtable::{Anchor, Filed, Shape, Subtable};
 
 pub(crate) use compiled::CompiledMatch;
 pub(crate) use packed::PackedKey;
-
-/// Order of rules: the greater one wins.
-pub(crate) type Rank = (Priority, Reverse<u64>);
+pub(crate) use rank::Rank;
 
 /// Side whose set a rule with two sets is filed under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +67,9 @@ pub(crate) struct Membership {
 pub(crate) struct Classifier<T> {
     prefer: PreferredAnchor,
     /// Best first.
-    subtables: Vec<Arc<Subtable<T>>>,
+    lanes: Vec<Lane<T>>,
+    /// Which lanes are for packets of each kind, best first.
+    by_kind: [SmallVec<[u32; 8]>; Kind::COUNT],
     /// Rules that tell a connection's first packet from its later ones.
     state_dependent: usize,
 }
@@ -71,7 +78,8 @@ impl<T> Clone for Classifier<T> {
     fn clone(&self) -> Self {
         Self {
             prefer: self.prefer,
-            subtables: self.subtables.clone(),
+            lanes: self.lanes.clone(),
+            by_kind: self.by_kind.clone(),
             state_dependent: self.state_dependent,
         }
     }
@@ -82,7 +90,8 @@ impl<T> Classifier<T> {
     pub(crate) fn new(prefer: PreferredAnchor) -> Self {
         Self {
             prefer,
-            subtables: Vec::new(),
+            lanes: Vec::new(),
+            by_kind: Default::default(),
             state_dependent: 0,
         }
     }
@@ -91,42 +100,52 @@ impl<T> Classifier<T> {
     pub(crate) fn insert(&mut self, rank: Rank, matches: &CompiledMatch, value: Arc<T>) {
         let anchor = Anchor::choose(matches, self.prefer);
         self.state_dependent += usize::from(matches.tells_new_from_established());
-        let shape = Shape::of(matches, anchor);
-        let found = self.subtables.iter().position(|s| *s.shape() == shape);
-        let at = found.unwrap_or_else(|| {
-            self.subtables.push(Arc::new(Subtable::new(shape)));
-            self.subtables.len() - 1
-        });
-        if let Some(subtable) = self.subtables.get_mut(at) {
-            Arc::make_mut(subtable).insert(anchor, rank, matches, value);
-        }
-        self.sort();
+        let mut subtable = self.take(&Shape::of(matches, anchor));
+        Arc::make_mut(&mut subtable).insert(anchor, rank, matches, value);
+        self.put(subtable);
     }
 
     /// Removes the rule of that rank with that match, if it is there.
     pub(crate) fn remove(&mut self, rank: Rank, matches: &CompiledMatch) {
         let anchor = Anchor::choose(matches, self.prefer);
-        let shape = Shape::of(matches, anchor);
-        let Some(at) = self.subtables.iter().position(|s| *s.shape() == shape) else {
-            return;
-        };
-        let Some(subtable) = self.subtables.get_mut(at).map(Arc::make_mut) else {
-            return;
-        };
-        if !subtable.remove(anchor, rank, matches) {
-            return;
-        }
-        if subtable.is_empty() {
-            self.subtables.remove(at);
-        }
-        self.state_dependent -= usize::from(matches.tells_new_from_established());
-        self.sort();
+        let mut subtable = self.take(&Shape::of(matches, anchor));
+        let was_there = Arc::make_mut(&mut subtable).remove(anchor, rank, matches);
+        self.state_dependent -= usize::from(was_there && matches.tells_new_from_established());
+        self.put(subtable);
     }
 
-    /// Few subtables, nearly always in order already.
-    fn sort(&mut self) {
-        self.subtables
-            .sort_by_key(|subtable| Reverse(subtable.best()));
+    /// Takes out the rules of a shape, to be changed and [put](Self::put) back.
+    fn take(&mut self, shape: &Shape) -> Arc<Subtable<T>> {
+        let is_it = |lane: &Lane<T>| lane.subtable().shape() == shape;
+        match self.lanes.iter().position(is_it) {
+            Some(at) => self.lanes.remove(at).into_subtable(),
+            None => Arc::new(Subtable::new(shape.clone())),
+        }
+    }
+
+    fn put(&mut self, subtable: Arc<Subtable<T>>) {
+        if !subtable.is_empty() {
+            let lane = Lane::new(subtable);
+            let is_before = |other: &Lane<T>| other.ceiling() >= lane.ceiling();
+            let at = self.lanes.partition_point(is_before);
+            self.lanes.insert(at, lane);
+        }
+        for (kind, lanes) in Kind::all().zip(&mut self.by_kind) {
+            let numbered = (0..).zip(&self.lanes);
+            let is_for = |(number, lane): (u32, &Lane<T>)| lane.is_for(kind).then_some(number);
+            lanes.clear();
+            lanes.extend(numbered.filter_map(is_for));
+        }
+    }
+
+    /// Returns the lanes whose rules the packet may match.
+    #[inline]
+    fn lanes_for(&self, key: &PackedKey) -> impl Iterator<Item = &Lane<T>> {
+        let numbers = self.by_kind.get(key.kind().index());
+        let numbers = numbers.map_or(&[][..], SmallVec::as_slice);
+        numbers
+            .iter()
+            .filter_map(|number| self.lanes.get(*number as usize))
     }
 
     /// Returns whether any rule tells a connection's first packet from its later ones.
@@ -137,17 +156,16 @@ impl<T> Classifier<T> {
     /// Returns the winning rule.
     pub(crate) fn lookup(&self, key: &PackedKey, member_of: &Membership) -> Option<&Arc<T>> {
         let mut best: Option<&Filed<T>> = None;
-        for subtable in &self.subtables {
-            if best.is_some_and(|best| best.rank > subtable.best()) {
+        let mut floor = Rank::NONE;
+        for lane in self.lanes_for(key) {
+            if floor > lane.ceiling() {
                 break;
             }
-            subtable.probe(key, member_of, |bucket| {
-                let floor = best.map(|best| best.rank);
-                let candidate = bucket
-                    .iter()
-                    .take_while(|filed| Some(filed.rank) > floor)
-                    .find(|filed| filed.beyond.is_met(key, member_of));
-                best = candidate.or(best);
+            lane.probe(key, member_of, |bucket| {
+                let mut better = bucket.iter().take_while(|filed| filed.rank > floor);
+                if let Some(filed) = better.find(|filed| filed.beyond.is_met(key, member_of)) {
+                    (best, floor) = (Some(filed), filed.rank);
+                }
             });
         }
         best.map(|filed| &filed.value)
@@ -156,8 +174,8 @@ impl<T> Classifier<T> {
     /// Returns every rule that matches, best first. For explanations, not for packets.
     pub(crate) fn lookup_all(&self, key: &PackedKey, member_of: &Membership) -> Vec<Arc<T>> {
         let mut found = Vec::new();
-        for subtable in &self.subtables {
-            subtable.probe(key, member_of, |bucket| {
+        for lane in self.lanes_for(key) {
+            lane.probe(key, member_of, |bucket| {
                 let matching = bucket
                     .iter()
                     .filter(|filed| filed.beyond.is_met(key, member_of));

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use vswitch_api::MacAddr;
 
+use super::kind::Kind;
 use crate::flow::FlowKey;
 
 /// Words of a packed key.
@@ -11,6 +12,12 @@ pub(super) const WORDS: usize = 11;
 
 /// Index of the word that holds class and `ct_state` (low byte).
 pub(super) const CT_WORD: usize = 1;
+/// Index of the word that holds the EtherType (lowest 16 bits).
+pub(super) const ETH_TYPE_WORD: usize = 3;
+/// Index of the word that holds ports and protocol.
+pub(super) const TRANSPORT_WORD: usize = 10;
+/// Where the protocol stands in it.
+pub(super) const PROTO_SHIFT: u32 = 16;
 
 /// Bits of the lowest half word: facts that are not numbers.
 pub(super) mod flag {
@@ -31,7 +38,10 @@ pub(super) mod flag {
 /// 3 arp_sha:48 eth_type:16          10  tp_src:16 tp_dst:16 ip_proto:16 flags:16
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) struct PackedKey(pub(super) [u64; WORDS]);
+pub(crate) struct PackedKey {
+    words: [u64; WORDS],
+    kind: Kind,
+}
 
 impl PackedKey {
     /// Packs a key.
@@ -50,10 +60,10 @@ impl PackedKey {
         let [s0, s1] = src;
         let [d0, d1] = dst;
         let [n0, n1] = nd;
-        Self([
-            u64::from(key.in_port.0) << 32 | u64::from(key.out_port.0),
-            mac(key.eth_src) | u64::from(key.class as u8) << 8 | u64::from(key.ct_state.0),
-            mac(key.eth_dst) | u64::from(key.vlan_tci),
+        let words = [
+            word_of_ports(key),
+            word_of_source(key),
+            word_of_destination(key),
             mac(key.arp_sha) | u64::from(key.eth_type),
             s0,
             s1,
@@ -61,16 +71,39 @@ impl PackedKey {
             d1,
             n0,
             n1,
-            u64::from(key.tp_src) << 48
-                | u64::from(key.tp_dst) << 32
-                | u64::from(key.ip_proto) << 16
-                | flags,
-        ])
+            word_of_transport(key) | flags,
+        ];
+        Self {
+            words,
+            kind: Kind::of(key.eth_type, key.ip_proto),
+        }
+    }
+
+    /// Returns the word with that index.
+    #[inline]
+    pub(super) fn word(&self, index: usize) -> u64 {
+        self.words.get(index).copied().unwrap_or(0)
+    }
+
+    /// Returns what kind of packet it is.
+    pub(super) const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Takes over what tables may have changed since the key was packed: all but addresses and
+    /// the fields of ARP and neighbour discovery.
+    #[inline]
+    pub(crate) fn refresh(&mut self, key: &FlowKey) {
+        let [ports, source, destination, .., transport] = &mut self.words;
+        *ports = word_of_ports(key);
+        *source = word_of_source(key);
+        *destination = word_of_destination(key);
+        *transport = word_of_transport(key) | (*transport & 0xffff);
     }
 
     /// Returns the source port.
     pub(super) const fn tp_src(&self) -> u16 {
-        let [.., last] = self.0;
+        let [.., last] = self.words;
         (last >> 48) as u16
     }
 
@@ -80,9 +113,26 @@ impl PackedKey {
         reason = "takes the 16 bits out of the word"
     )]
     pub(super) const fn tp_dst(&self) -> u16 {
-        let [.., last] = self.0;
+        let [.., last] = self.words;
         (last >> 32) as u16
     }
+}
+
+fn word_of_ports(key: &FlowKey) -> u64 {
+    u64::from(key.in_port.0) << 32 | u64::from(key.out_port.0)
+}
+
+fn word_of_source(key: &FlowKey) -> u64 {
+    mac(key.eth_src) | u64::from(key.class as u8) << 8 | u64::from(key.ct_state.0)
+}
+
+fn word_of_destination(key: &FlowKey) -> u64 {
+    mac(key.eth_dst) | u64::from(key.vlan_tci)
+}
+
+fn word_of_transport(key: &FlowKey) -> u64 {
+    let (tp_src, tp_dst) = (u64::from(key.tp_src), u64::from(key.tp_dst));
+    tp_src << 48 | tp_dst << 32 | u64::from(key.ip_proto) << PROTO_SHIFT
 }
 
 /// Returns the MAC in the upper 48 bits.

@@ -1,19 +1,18 @@
 //! The rules of a table that share a mask and a kind of anchor.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
-use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 use vswitch_api::Priority;
 
 use super::compiled::BeyondMask;
+use super::packed::{ETH_TYPE_WORD, PROTO_SHIFT, TRANSPORT_WORD};
 use super::set_counts::SetCounts;
 use super::{CompiledMatch, Membership, PackedKey, PreferredAnchor, Rank};
 use crate::address_set::SetId;
+use crate::fixed_hash;
 
 /// The set that a rule is filed under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,11 +60,16 @@ impl Anchor {
     }
 }
 
+/// Index and bits of the words of a key that are looked at.
+pub(super) type Mask = SmallVec<[(usize, u64); 4]>;
+
+/// Words of a masked key.
+pub(super) type Words = SmallVec<[u64; 4]>;
+
 /// What makes rules share a subtable.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Shape {
-    /// Word index and mask of the words that are looked at.
-    pub(super) mask: Vec<(usize, u64)>,
+    pub(super) mask: Mask,
     pub(super) side: Side,
 }
 
@@ -86,55 +90,82 @@ const SHARD_RULES: usize = 128;
 #[derive(Debug)]
 pub(super) struct Subtable<T> {
     shape: Shape,
-    /// How many rules have each priority.
-    priorities: BTreeMap<Priority, usize>,
-    /// The highest priority.
-    highest: Priority,
-    rules: usize,
-    /// What every rule demands: a key that lacks it need not be looked up.
-    common: Common,
     /// Sets that rules are filed under: an address may be in many that only serve as peers.
     anchors: SetCounts,
     shards: Vec<Arc<Shard<T>>>,
+    /// `None` before the first rule.
+    demands: Option<Demands>,
+    rules: usize,
+    /// How many rules have each priority.
+    priorities: BTreeMap<Priority, usize>,
 }
 
-/// The bits that are the same in all rules of a subtable, with their value: an EtherType, a
-/// protocol. They only shrink while rules come; a subtable that empties goes as a whole.
-#[derive(Debug, Clone, Default)]
-struct Common {
-    /// Index, mask and value of each word, those of protocols first; `None` before the first
-    /// rule.
-    words: Option<SmallVec<[(usize, u64, u64); 3]>>,
+/// Words of a key that [`Demands`] looks at.
+const DEMANDED_WORDS: usize = 3;
+
+/// The bits that are the same in all rules of a subtable: an EtherType, a protocol. They only
+/// shrink while rules come; a subtable that empties goes as a whole.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Demands([Demand; DEMANDED_WORDS]);
+
+/// Bits of one word; the default demands nothing.
+#[derive(Debug, Clone, Copy, Default)]
+struct Demand {
+    mask: u64,
+    value: u64,
+    word: usize,
 }
 
-impl Common {
-    fn narrow(&mut self, shape: &Shape, words: &Words) {
+impl Demands {
+    fn of(mask: &Mask, words: &Words) -> Self {
+        let mut demands = Self::default();
         // The last word holds the protocol, the first those that differ between ports.
-        let demanded = shape.mask.iter().zip(words).rev();
-        match &mut self.words {
-            None => {
-                let all = demanded.map(|((word, mask), value)| (*word, *mask, *value));
-                self.words = Some(all.collect());
-            }
-            Some(common) => {
-                for ((_, value), (_, mask, of_all)) in demanded.zip(common) {
-                    *mask &= !(value ^ *of_all);
-                    *of_all &= *mask;
-                }
-            }
+        let all = mask.iter().zip(words).rev();
+        for (demand, ((word, mask), value)) in demands.0.iter_mut().zip(all) {
+            *demand = Demand {
+                mask: *mask,
+                value: *value,
+                word: *word,
+            };
         }
+        demands
     }
 
-    fn is_met(&self, key: &PackedKey) -> bool {
-        let mut words = self.words.iter().flatten();
-        words.all(|(word, mask, value)| key.0.get(*word).is_some_and(|key| key & mask == *value))
+    /// Returns what both demand; both are of one shape.
+    fn common(mut self, other: Self) -> Self {
+        for (demand, other) in self.0.iter_mut().zip(other.0) {
+            demand.mask &= other.mask & !(demand.value ^ other.value);
+            demand.value &= demand.mask;
+        }
+        self
+    }
+
+    /// Returns whether packets of that EtherType can meet them.
+    pub(super) fn admit_eth_type(&self, eth_type: u16) -> bool {
+        self.admit(ETH_TYPE_WORD, u64::from(eth_type), 0xffff)
+    }
+
+    /// Returns whether packets of that protocol can meet them.
+    pub(super) fn admit_ip_proto(&self, proto: u8) -> bool {
+        let (value, mask) = (u64::from(proto) << PROTO_SHIFT, 0xff << PROTO_SHIFT);
+        self.admit(TRANSPORT_WORD, value, mask)
+    }
+
+    /// Returns whether a key with that value under that mask can meet them.
+    fn admit(&self, word: usize, value: u64, mask: u64) -> bool {
+        let mut demands = self.0.iter().filter(|demand| demand.word == word);
+        demands.all(|demand| (value ^ demand.value) & demand.mask & mask == 0)
+    }
+
+    #[inline]
+    pub(super) fn are_met(&self, key: &PackedKey) -> bool {
+        // No branch between the words: which of them differs is not to be foretold.
+        let differing = |demand: &Demand| (key.word(demand.word) & demand.mask) ^ demand.value;
+        self.0.iter().fold(0, |all, demand| all | differing(demand)) == 0
     }
 }
 
 type Shard<T> = HashTable<Bucket<T>>;
-
-/// Words of a masked key.
-pub(super) type Words = SmallVec<[u64; 2]>;
 
 /// Rules with one masked key and anchor, best first.
 #[derive(Debug)]
@@ -178,12 +209,11 @@ impl<T> Clone for Subtable<T> {
     fn clone(&self) -> Self {
         Self {
             shape: self.shape.clone(),
-            priorities: self.priorities.clone(),
-            highest: self.highest,
-            rules: self.rules,
-            common: self.common.clone(),
             anchors: self.anchors.clone(),
             shards: self.shards.clone(),
+            demands: self.demands,
+            rules: self.rules,
+            priorities: self.priorities.clone(),
         }
     }
 }
@@ -192,12 +222,11 @@ impl<T> Subtable<T> {
     pub(super) fn new(shape: Shape) -> Self {
         Self {
             shape,
-            priorities: BTreeMap::new(),
-            highest: Priority(0),
-            rules: 0,
-            common: Common::default(),
             anchors: SetCounts::default(),
             shards: vec![Arc::default()],
+            demands: None,
+            rules: 0,
+            priorities: BTreeMap::new(),
         }
     }
 
@@ -205,28 +234,56 @@ impl<T> Subtable<T> {
         &self.shape
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.priorities.is_empty()
+    pub(super) const fn is_empty(&self) -> bool {
+        self.rules == 0
     }
 
     /// Returns a rank that no rule exceeds.
-    pub(super) const fn best(&self) -> Rank {
-        (self.highest, Reverse(0))
+    pub(super) fn ceiling(&self) -> Rank {
+        let highest = self.priorities.last_key_value();
+        highest.map_or(Rank::NONE, |(priority, _)| Rank::ceiling(*priority))
+    }
+
+    /// Returns what every rule demands.
+    pub(super) fn demands(&self) -> Demands {
+        self.demands.unwrap_or_default()
+    }
+
+    /// Returns the only rule, if what it demands of the key is in [`Self::demands`]; its anchor
+    /// is among what it demands besides.
+    pub(super) fn sole(&self) -> Option<Filed<T>> {
+        if self.rules != 1 || self.shape.mask.len() > DEMANDED_WORDS {
+            return None;
+        }
+        let bucket = self.shards.iter().flat_map(|shard| shard.iter()).next()?;
+        let mut sole = bucket.rules.first()?.clone();
+        let anchor = SetId(bucket.anchor);
+        sole.beyond = match self.shape.side {
+            Side::None => sole.beyond,
+            Side::Source => sole.beyond.with_src_set(anchor),
+            Side::Destination => sole.beyond.with_dst_set(anchor),
+        };
+        // Rules that went may have demanded less.
+        self.demands()
+            .0
+            .iter()
+            .zip(self.shape.mask.iter().rev())
+            .all(|(demand, (_, mask))| demand.mask == *mask)
+            .then_some(sole)
     }
 
     fn count(&mut self, priority: Priority, is_more: bool) {
         let count = self.priorities.entry(priority).or_default();
-        *count = if is_more { *count + 1 } else { *count - 1 };
-        self.rules = if is_more {
-            self.rules + 1
+        if is_more {
+            *count += 1;
+            self.rules += 1;
         } else {
-            self.rules - 1
-        };
+            *count -= 1;
+            self.rules -= 1;
+        }
         if *count == 0 {
             self.priorities.remove(&priority);
         }
-        let highest = self.priorities.last_key_value();
-        self.highest = highest.map_or(Priority(0), |(priority, _)| *priority);
     }
 
     pub(super) fn insert(
@@ -237,11 +294,12 @@ impl<T> Subtable<T> {
         value: Arc<T>,
     ) {
         let (words, number) = (matches.value(), anchor.number());
-        let hash = hash(words.iter().copied(), number);
-        self.count(rank.0, true);
+        let hash = hash(fold_words(words.iter().copied()), number);
+        self.count(rank.priority(), true);
         self.spread();
         self.anchors.add(SetId(number));
-        self.common.narrow(&self.shape, &words);
+        let demands = Demands::of(&self.shape.mask, &words);
+        self.demands = Some(self.demands.map_or(demands, |all| all.common(demands)));
         let filed = Filed {
             rank,
             beyond: matches.beyond_mask(anchor),
@@ -292,7 +350,7 @@ impl<T> Subtable<T> {
     /// Removes the rule of that rank; returns whether it was there.
     pub(super) fn remove(&mut self, anchor: Anchor, rank: Rank, matches: &CompiledMatch) -> bool {
         let (words, number) = (matches.value(), anchor.number());
-        let hash = hash(words.iter().copied(), number);
+        let hash = hash(fold_words(words.iter().copied()), number);
         let is_same = |bucket: &Bucket<T>| bucket.anchor == number && bucket.words == words;
         let is_it = |filed: &Filed<T>| filed.rank == rank;
         let Some(shard) = self.shard_mut(hash) else {
@@ -310,7 +368,7 @@ impl<T> Subtable<T> {
             bucket.remove();
         }
         self.anchors.remove(SetId(number));
-        self.count(rank.0, false);
+        self.count(rank.priority(), false);
         true
     }
 
@@ -328,42 +386,41 @@ impl<T> Subtable<T> {
         member_of: &Membership,
         mut visit: impl FnMut(&'a [Filed<T>]),
     ) {
-        if !self.common.is_met(key) {
-            return;
-        }
+        let of_words = || fold_words(self.masked(key));
         let sets = match self.shape.side {
-            Side::None => return self.probe_one(key, 0, &mut visit),
+            Side::None => return self.probe_one(key, hash(of_words(), 0), 0, &mut visit),
             Side::Source => &member_of.src,
             Side::Destination => &member_of.dst,
         };
-        for set in sets.iter().filter(|set| self.anchors.contains(**set)) {
-            self.probe_one(key, set.0, &mut visit);
+        let mut anchors = sets.iter().filter(|set| self.anchors.contains(**set));
+        if let Some(first) = anchors.next() {
+            let of_words = of_words();
+            for SetId(anchor) in [first].into_iter().chain(anchors) {
+                self.probe_one(key, hash(of_words, *anchor), *anchor, &mut visit);
+            }
         }
     }
 
+    /// Returns the key's words under the mask.
+    #[inline]
+    fn masked(&self, key: &PackedKey) -> impl Iterator<Item = u64> {
+        let mask = self.shape.mask.iter();
+        mask.map(|(word, mask)| key.word(*word) & mask)
+    }
+
+    #[inline]
     fn probe_one<'a>(
         &'a self,
         key: &PackedKey,
+        hash: u64,
         anchor: u32,
         visit: &mut impl FnMut(&'a [Filed<T>]),
     ) {
-        let words = || {
-            let mask = self.shape.mask.iter();
-            mask.map(|(word, mask)| key.0.get(*word).map_or(0, |value| value & mask))
-        };
+        let shard = self.shards.get(shard_of(hash, self.shards.len()));
         let is_same = |bucket: &Bucket<T>| {
-            bucket.anchor == anchor && bucket.words.iter().copied().eq(words())
+            bucket.anchor == anchor && self.masked(key).eq(bucket.words.iter().copied())
         };
-        let found = match self.shards.as_slice() {
-            // Most subtables hold a single rule: what every packet passes by.
-            [shard] if shard.len() == 1 => shard.iter().next().filter(|bucket| is_same(bucket)),
-            shards => {
-                let hash = hash(words(), anchor);
-                let shard = shards.get(shard_of(hash, shards.len()));
-                shard.and_then(|shard| shard.find(hash, is_same))
-            }
-        };
-        if let Some(bucket) = found {
+        if let Some(bucket) = shard.and_then(|shard| shard.find(hash, is_same)) {
             visit(&bucket.rules);
         }
     }
@@ -375,11 +432,11 @@ fn shard_of(hash: u64, shards: usize) -> usize {
     usize::try_from(hash >> 32).unwrap_or(0) & shards.saturating_sub(1)
 }
 
-/// Rules come from the control plane: packets choose what is looked up, not what is filed, so
-/// a fixed seed gives nobody a way to lengthen a probe.
-fn hash(words: impl Iterator<Item = u64>, anchor: u32) -> u64 {
-    let mut hasher = FixedState::default().build_hasher();
-    hasher.write_u32(anchor);
-    words.for_each(|word| hasher.write_u64(word));
-    hasher.finish()
+/// Packets choose what is looked up, but only the control plane what is filed.
+fn fold_words(words: impl Iterator<Item = u64>) -> u64 {
+    words.fold(0, fixed_hash::mix)
+}
+
+fn hash(of_words: u64, anchor: u32) -> u64 {
+    fixed_hash::mix(of_words, u64::from(anchor))
 }

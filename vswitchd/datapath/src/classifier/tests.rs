@@ -77,7 +77,7 @@ fn build(prefer: PreferredAnchor, rules: &[(Priority, Match)]) -> Classifier<usi
     let mut classifier = Classifier::new(prefer);
     for (id, (priority, m)) in rules.iter().enumerate() {
         if let Some(compiled) = CompiledMatch::compile(m, set_id) {
-            classifier.insert((*priority, Reverse(id as u64)), &compiled, Arc::new(id));
+            classifier.insert(Rank::new(*priority, id as u64), &compiled, Arc::new(id));
         }
     }
     classifier
@@ -254,6 +254,23 @@ proptest! {
         }
     }
 
+    /// What tables change of a key reaches its packed form.
+    #[test]
+    fn a_refreshed_key_is_packed_as_one_packed_anew(before in any_key(), after in any_key()) {
+        let after = FlowKey {
+            eth_type: before.eth_type,
+            ip_src: before.ip_src,
+            ip_dst: before.ip_dst,
+            arp_sha: before.arp_sha,
+            nd_target: before.nd_target,
+            is_later_fragment: before.is_later_fragment,
+            ..after
+        };
+        let mut packed = PackedKey::of(&before);
+        packed.refresh(&after);
+        prop_assert_eq!(packed, PackedKey::of(&after));
+    }
+
     /// Rules come and go; the version in between still answers as it did.
     #[test]
     fn what_comes_and_goes_leaves_what_a_scan_of_the_rest_finds(
@@ -268,7 +285,7 @@ proptest! {
         for (number, (index, is_there)) in steps.iter().enumerate() {
             let id = index.index(rules.len());
             let (priority, m) = &rules[id];
-            let rank = (*priority, Reverse(id as u64));
+            let rank = Rank::new(*priority, id as u64);
             if let Some(compiled) = CompiledMatch::compile(m, set_id) {
                 match (present[id], *is_there) {
                     (false, true) => classifier.insert(rank, &compiled, Arc::new(id)),
@@ -305,18 +322,14 @@ fn a_change_of_one_rule_among_thousands_copies_one_shard() {
     let mut classifier = Classifier::new(PreferredAnchor::Destination);
     let add = |classifier: &mut Classifier<u64>, id: u64| {
         let matches = compiled(&format!("nw_proto=6,ip_dst=@{id},tp_dst=80"));
-        classifier.insert((Priority(1), Reverse(id)), &matches, Arc::new(id));
+        classifier.insert(Rank::new(Priority(1), id), &matches, Arc::new(id));
     };
     (0..10_000).for_each(|id| add(&mut classifier, id));
     let published = classifier.clone();
     add(&mut classifier, 10_000);
-    let pairs = classifier.subtables.iter().zip(&published.subtables);
-    assert_eq!(
-        pairs
-            .map(|(new, old)| new.shards_unlike(old))
-            .sum::<usize>(),
-        1
-    );
+    let pairs = classifier.lanes.iter().zip(&published.lanes);
+    let unlike = pairs.map(|(new, old)| new.subtable().shards_unlike(old.subtable()));
+    assert_eq!(unlike.sum::<usize>(), 1);
 }
 
 #[test]
@@ -329,16 +342,13 @@ fn nothing_is_left_of_rules_that_went() {
     ];
     let mut classifier = Classifier::new(PreferredAnchor::Source);
     for (id, text) in texts.into_iter().enumerate() {
-        classifier.insert(
-            (Priority(1), Reverse(id as u64)),
-            &compiled(text),
-            Arc::new(()),
-        );
+        let rank = Rank::new(Priority(1), id as u64);
+        classifier.insert(rank, &compiled(text), Arc::new(()));
     }
     for (id, text) in texts.into_iter().enumerate() {
-        classifier.remove((Priority(1), Reverse(id as u64)), &compiled(text));
+        classifier.remove(Rank::new(Priority(1), id as u64), &compiled(text));
     }
-    assert!(classifier.subtables.is_empty());
+    assert!(classifier.lanes.is_empty());
     assert!(!classifier.tells_new_from_established());
 }
 

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cache::CacheStats;
 use crate::drop_reason::DropReason;
-use crate::pipeline::DropCounters;
+use crate::pipeline::{CounterSlot, Counts, DropCounters, RuleCounters};
 
 /// Counters of one engine. Written by its worker only, read by anybody: relaxed, nothing is
 /// ordered by them.
 #[derive(Debug, Default)]
 pub(super) struct EngineCounters {
+    pub(super) rules: RuleCounters,
     pub(super) drops: DropCounters,
     pub(super) hits: AtomicU64,
     pub(super) misses: AtomicU64,
@@ -40,6 +41,7 @@ impl AllCounters {
     pub(super) fn retire(&self, gone: &Arc<EngineCounters>) {
         let mut engines = self.lock();
         engines.retain(|counters| !Arc::ptr_eq(counters, gone));
+        self.retired.rules.add_all(&gone.rules);
         gone.drops
             .read()
             .into_iter()
@@ -48,6 +50,13 @@ impl AllCounters {
         add(&self.retired.hits, &gone.hits);
         add(&self.retired.misses, &gone.misses);
         add(&self.retired.evictions, &gone.evictions);
+    }
+
+    /// Returns what was counted in a slot.
+    pub(super) fn of_rule(&self, slot: CounterSlot) -> Counts {
+        let mut sum = Counts::default();
+        self.each(|counters| sum = sum.plus(counters.rules.read(slot)));
+        sum
     }
 
     /// Returns the drops for each reason.

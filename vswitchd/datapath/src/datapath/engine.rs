@@ -17,7 +17,10 @@ use crate::conntrack::{Connection, Direction};
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey, ip_proto};
 use crate::packet::{Frame, parse};
-use crate::pipeline::{End, Meter, Settlement, Snapshot, Translation, WalkScratch, translate};
+use crate::pipeline::{
+    Counts, End, Meter, RuleCounters, Settlement, Snapshot, Translation, WalkScratch, add_alone,
+    translate,
+};
 use crate::time::Timestamp;
 
 /// Answers that an engine gives to what it rejects, per second and at once: what a pod's
@@ -53,11 +56,11 @@ struct Walks<'s> {
 }
 
 impl Walks<'_> {
-    /// Counts the rules, up to where a meter refused the packet.
-    fn count_rules(&self, bytes: u64, refused_at: Option<usize>) {
+    /// Counts in the rules, up to where a meter refused the packet.
+    fn count_in(&self, rules: &RuleCounters, counts: Counts, refused_at: Option<usize>) {
         let own = self.own.hits.iter().take(refused_at.unwrap_or(usize::MAX));
         for rule in own.chain(&self.judge.hits).filter_map(|hit| hit.rule) {
-            rule.counters.count(bytes);
+            rules.add(rule.counters, counts);
         }
     }
 }
@@ -159,13 +162,13 @@ impl Core {
         packet: &mut InHand<'_>,
     ) -> Option<Result<Verdict, DropReason>> {
         let flow = self.cache.get(key?, snapshot.epoch);
-        let verdict = flow.and_then(|flow| packet.follow(flow));
+        let verdict = flow.and_then(|flow| packet.follow(flow, &self.counters.rules));
         let counter = if verdict.is_some() {
             &self.counters.hits
         } else {
             &self.counters.misses
         };
-        counter.fetch_add(1, Relaxed);
+        add_alone(counter, 1);
         verdict
     }
 
@@ -179,7 +182,7 @@ impl Core {
         packet: &mut InHand<'_>,
     ) -> Result<Verdict, DropReason> {
         let refused_at = packet.meter(&walks.own.steps);
-        walks.count_rules(packet.len(), refused_at);
+        walks.count_in(&self.counters.rules, packet.counts(), refused_at);
         if refused_at.is_some() {
             return Err(DropReason::RateLimited);
         }
@@ -269,7 +272,7 @@ impl Core {
         }
         let rules = walk.hits.iter().filter_map(|hit| hit.rule);
         let mut counters = Vec::with_capacity(walk.hits.len());
-        counters.extend(rules.map(|rule| Arc::clone(&rule.counters)));
+        counters.extend(rules.map(|rule| rule.counters));
         let flow = CachedFlow {
             steps: walk.steps.as_slice().into(),
             counters: counters.into(),

@@ -6,7 +6,7 @@ use super::{Outputs, Verdict};
 use crate::cache::CachedFlow;
 use crate::drop_reason::DropReason;
 use crate::packet::{Frame, ParsedPacket, emit, offload, rewrite, verify_l4_checksum};
-use crate::pipeline::{Meter, Packet, Step};
+use crate::pipeline::{Counts, Meter, Packet, RuleCounters, Step};
 use crate::time::Timestamp;
 
 /// One packet on its way.
@@ -26,14 +26,21 @@ impl InHand<'_> {
         }
     }
 
-    /// Returns the bytes that rules count.
-    pub(super) fn len(&self) -> u64 {
-        u64::try_from(self.frame.len()).unwrap_or(u64::MAX)
+    /// Returns what a rule counts of it.
+    pub(super) fn counts(&self) -> Counts {
+        Counts {
+            packets: 1,
+            bytes: u64::try_from(self.frame.len()).unwrap_or(u64::MAX),
+        }
     }
 
     /// Does what a cached flow says; `None` if it no longer holds, with nothing done yet.
     /// No allocation and no lock but the connection's own.
-    pub(super) fn follow(&mut self, flow: &CachedFlow) -> Option<Result<Verdict, DropReason>> {
+    pub(super) fn follow(
+        &mut self,
+        flow: &CachedFlow,
+        rules: &RuleCounters,
+    ) -> Option<Result<Verdict, DropReason>> {
         let conn = flow.conn.as_ref();
         // The lookup refuses wrong checksums; a packet must not get past that by being late.
         if conn.is_some_and(|(conn, _)| conn.is_dead() || !self.is_checksum_right()) {
@@ -41,11 +48,11 @@ impl InHand<'_> {
         }
         let refused_at = self.meter(&flow.steps);
         if refused_at.is_some() {
-            self.count(flow, refused_at);
+            self.count(flow, rules, refused_at);
             return Some(Err(DropReason::RateLimited));
         }
         if self.is_too_big(flow.mtu) {
-            self.count(flow, None);
+            self.count(flow, rules, None);
             let verdict = self.fit(flow.mtu).map(|()| Verdict::Forward(flow.out_port));
             self.perform(&flow.steps);
             return Some(verdict);
@@ -54,7 +61,7 @@ impl InHand<'_> {
             // What does not fit the connection may be the first packet of the next one.
             conn.track(self.parsed, *direction, self.now).ok()?;
         }
-        self.count(flow, None);
+        self.count(flow, rules, None);
         self.perform(&flow.steps);
         Some(Ok(Verdict::Forward(flow.out_port)))
     }
@@ -63,10 +70,10 @@ impl InHand<'_> {
         verify_l4_checksum(self.frame, self.parsed)
     }
 
-    fn count(&self, flow: &CachedFlow, refused_at: Option<usize>) {
-        let bytes = self.len();
-        let rules = flow.counters.iter().take(refused_at.unwrap_or(usize::MAX));
-        rules.for_each(|counters| counters.count(bytes));
+    fn count(&self, flow: &CachedFlow, rules: &RuleCounters, refused_at: Option<usize>) {
+        let counts = self.counts();
+        let slots = flow.counters.iter().take(refused_at.unwrap_or(usize::MAX));
+        slots.for_each(|slot| rules.add(*slot, counts));
     }
 
     /// Asks the meters; returns how many rules a refused packet has gone through.

@@ -83,9 +83,10 @@ impl Datapath {
     /// [`builtin_rules`].
     #[must_use]
     pub fn new(config: DatapathConfig) -> Arc<Self> {
-        let mut writer = Writer::default();
+        let (mut writer, counters) = (Writer::default(), AllCounters::default());
         for rule in builtin_rules() {
-            writer.rules.add(rule, &mut writer.sets);
+            let counts = |slot| counters.of_rule(slot);
+            writer.rules.add(rule, &mut writer.sets, counts);
         }
         let mut snapshot = Snapshot::empty();
         snapshot.tables = writer.rules.tables();
@@ -93,32 +94,33 @@ impl Datapath {
             published: Arc::new(ArcSwap::from_pointee(snapshot)),
             writer: Mutex::new(writer),
             conns: ConnTable::new(config.conntrack),
-            counters: AllCounters::default(),
+            counters,
             flow_cache_entries: config.flow_cache_entries,
         })
     }
 
     /// Publishes changes; they are in force for the next packet when this returns. Changes to
     /// built-in rules are ignored. A transaction without changes publishes nothing.
-    pub fn apply(&self, changes: Transaction) -> Epoch {
+    pub fn apply(&self, mut changes: Transaction) -> Epoch {
         let mut writer = self.lock();
         let mut next = Snapshot::clone(&self.published.load());
         if changes == Transaction::default() {
             return next.epoch;
         }
         let removed_ports = removed_ports(&changes.ports);
-        next.ports = update_ports(next.ports, changes.ports);
-        writer.change(changes.remove_rules, changes.add_rules, &changes.sets);
+        next.ports = update_ports(next.ports, std::mem::take(&mut changes.ports));
+        let forget_addresses = std::mem::take(&mut changes.forget_addresses);
+        writer.change(changes, &self.counters);
         next.tables = writer.rules.tables();
         next.addresses = writer.sets.index();
         next.settle();
         next.epoch = Epoch(next.epoch.0 + 1);
-        if !removed_ports.is_empty() || !changes.forget_addresses.is_empty() {
+        if !removed_ports.is_empty() || !forget_addresses.is_empty() {
             next.forgot_at = next.epoch;
         }
         let epoch = next.epoch;
         self.published.store(Arc::new(next));
-        self.forget(&removed_ports, &changes.forget_addresses);
+        self.forget(&removed_ports, &forget_addresses);
         epoch
     }
 
@@ -157,7 +159,7 @@ impl Datapath {
     /// Returns every rule with its counters, in pipeline order, best first.
     #[must_use]
     pub fn rules(&self) -> Vec<RuleStats> {
-        self.lock().rules.list()
+        self.lock().rules.list(|slot| self.counters.of_rule(slot))
     }
 
     /// Returns every address set with its members, by name.
@@ -233,20 +235,17 @@ impl Datapath {
 }
 
 impl Writer {
-    fn change(
-        &mut self,
-        remove: Vec<crate::pipeline::RuleId>,
-        add: Vec<crate::pipeline::Rule>,
-        sets: &[(SetName, crate::pipeline::SetUpdate)],
-    ) {
-        for (name, update) in sets {
+    fn change(&mut self, changes: Transaction, counters: &AllCounters) {
+        for (name, update) in &changes.sets {
             self.sets.update(name, update);
         }
+        let (remove, add) = (changes.remove_rules, changes.add_rules);
         for id in remove.into_iter().filter(|id| !is_builtin(*id)) {
             self.rules.remove(id, &mut self.sets);
         }
         for rule in add.into_iter().filter(|rule| !is_builtin(rule.id)) {
-            self.rules.add(rule, &mut self.sets);
+            let counts = |slot| counters.of_rule(slot);
+            self.rules.add(rule, &mut self.sets, counts);
         }
     }
 }

@@ -7,6 +7,7 @@
 mod builtin;
 mod meter;
 mod rule;
+mod rule_counters;
 mod snapshot;
 mod store;
 mod table;
@@ -22,8 +23,9 @@ pub use table::TableId;
 pub use trace::{Trace, TraceInput, TracePacket, TraceStep, TraceVerdict};
 
 pub(crate) use meter::Meter;
+pub(crate) use rule_counters::{CounterSlot, Counts, RuleCounters, add_alone};
 pub(crate) use snapshot::{DropCounters, Port, Ports, Snapshot};
 pub(crate) use store::RuleStore;
 pub(crate) use trace::trace;
 pub(crate) use translate::{Packet, Settlement, Translation, translate};
-pub(crate) use walk::{End, RuleCounters, Step, WalkScratch};
+pub(crate) use walk::{End, Step, WalkScratch};

@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::walk::{InstalledRule, RuleCounters, Table};
-use super::{Meter, Rule, RuleId, RuleStats, TableId};
+use super::rule_counters::CounterSlots;
+use super::walk::{InstalledRule, Table};
+use super::{CounterSlot, Counts, Meter, Rule, RuleId, RuleStats, TableId};
 use crate::action::Action;
 use crate::address_set::AddressSets;
 use crate::classifier::{CompiledMatch, Rank};
@@ -19,6 +20,7 @@ use crate::flow::{AddressMatch, SetName};
 pub(crate) struct RuleStore {
     rules: HashMap<RuleId, Arc<InstalledRule>>,
     tables: [Arc<Table>; TableId::ALL.len()],
+    counters: CounterSlots,
 }
 
 impl Default for RuleStore {
@@ -26,18 +28,29 @@ impl Default for RuleStore {
         Self {
             rules: HashMap::new(),
             tables: TableId::ALL.map(|table| Arc::new(Table::empty(table))),
+            counters: CounterSlots::default(),
         }
     }
 }
 
 impl RuleStore {
-    /// Adds a rule, or replaces the one with its id and keeps its counters.
-    pub(crate) fn add(&mut self, rule: Rule, sets: &mut AddressSets) {
+    /// Adds a rule, or replaces the one with its id and keeps its counters. `counts` tells what
+    /// all engines have counted.
+    pub(crate) fn add(
+        &mut self,
+        rule: Rule,
+        sets: &mut AddressSets,
+        counts: impl Fn(CounterSlot) -> Counts,
+    ) {
         let old = self.take(rule.id);
         let matches = CompiledMatch::compile(&rule.matches, |name| sets.acquire(name));
-        let counters = old
-            .as_ref()
-            .map_or_else(Arc::default, |old| Arc::clone(&old.counters));
+        let (counters, counted_before) = match &old {
+            Some(old) => (old.counters, old.counted_before),
+            None => match self.counters.take() {
+                (slot, true) => (slot, counts(slot)),
+                (slot, false) => (slot, Counts::default()),
+            },
+        };
         let meter = meter_of(&rule, old.as_deref());
         if let Some(old) = old {
             // After the new rule took its sets, so that a set that both name keeps its number.
@@ -45,9 +58,11 @@ impl RuleStore {
         }
         let id = rule.id;
         let installed = Arc::new(InstalledRule {
+            actions: rule.actions.iter().copied().collect(),
             rule: Arc::new(rule),
             matches,
             counters,
+            counted_before,
             meter,
         });
         if let Some(matches) = &installed.matches
@@ -61,6 +76,7 @@ impl RuleStore {
     /// Removes a rule if it is installed.
     pub(crate) fn remove(&mut self, id: RuleId, sets: &mut AddressSets) {
         if let Some(old) = self.take(id) {
+            self.counters.give_back(old.counters);
             release(&old.rule, sets);
         }
     }
@@ -85,8 +101,17 @@ impl RuleStore {
     }
 
     /// Returns every rule with its counters, in pipeline order, best first.
-    pub(crate) fn list(&self) -> Vec<RuleStats> {
-        let mut list: Vec<_> = self.rules.values().map(|rule| rule.stats()).collect();
+    /// `counts` tells what all engines have counted.
+    pub(crate) fn list(&self, counts: impl Fn(CounterSlot) -> Counts) -> Vec<RuleStats> {
+        let stats = |rule: &Arc<InstalledRule>| {
+            let counts = counts(rule.counters).minus(rule.counted_before);
+            RuleStats {
+                rule: Arc::clone(&rule.rule),
+                packets: counts.packets,
+                bytes: counts.bytes,
+            }
+        };
+        let mut list: Vec<_> = self.rules.values().map(stats).collect();
         list.sort_by_key(|stats| {
             let rule = &stats.rule;
             (rule.table, Reverse(rule.priority), rule.id)
@@ -95,9 +120,8 @@ impl RuleStore {
     }
 }
 
-/// The highest priority wins, among equals the lowest id.
 fn rank(rule: &Rule) -> Rank {
-    (rule.priority, Reverse(rule.id.0))
+    Rank::new(rule.priority, rule.id.0)
 }
 
 fn release(rule: &Rule, sets: &mut AddressSets) {
@@ -125,22 +149,4 @@ fn meter_of(rule: &Rule, old: Option<&InstalledRule>) -> Option<Arc<Meter>> {
     old.filter(|old| limit(&old.rule) == Some((rate_pps, burst)))
         .and_then(|old| old.meter.clone())
         .or_else(|| Some(Arc::new(Meter::new(rate_pps, burst))))
-}
-
-impl RuleCounters {
-    fn read(&self) -> (u64, u64) {
-        use std::sync::atomic::Ordering::Relaxed;
-        (self.packets.load(Relaxed), self.bytes.load(Relaxed))
-    }
-}
-
-impl InstalledRule {
-    fn stats(&self) -> RuleStats {
-        let (packets, bytes) = self.counters.read();
-        RuleStats {
-            rule: Arc::clone(&self.rule),
-            packets,
-            bytes,
-        }
-    }
 }

@@ -4,12 +4,11 @@
 //! it went through as [`Hit`]s. Connection tracking is the caller's ([`Tracker`]).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use smallvec::SmallVec;
 use vswitch_api::{MacAddr, PortNo};
 
-use super::{Meter, Rule, Snapshot, TableId};
+use super::{CounterSlot, Counts, Meter, Rule, Snapshot, TableId};
 use crate::action::Action;
 use crate::classifier::{Classifier, CompiledMatch, Membership, PackedKey, PreferredAnchor};
 use crate::drop_reason::DropReason;
@@ -29,29 +28,17 @@ impl Table {
     }
 }
 
-/// Packets and bytes of one rule. The numbers are only summed up, nothing is ordered by them:
-/// relaxed.
-#[derive(Debug, Default)]
-pub(crate) struct RuleCounters {
-    pub(super) packets: AtomicU64,
-    pub(super) bytes: AtomicU64,
-}
-
-impl RuleCounters {
-    /// Counts one packet.
-    pub(crate) fn count(&self, bytes: u64) {
-        self.packets.fetch_add(1, Relaxed);
-        self.bytes.fetch_add(bytes, Relaxed);
-    }
-}
-
 /// A rule as it is installed.
 #[derive(Debug)]
 pub(crate) struct InstalledRule {
+    /// The rule's actions, where a walk finds them at once.
+    pub(super) actions: SmallVec<[Action; 3]>,
     pub(crate) rule: Arc<Rule>,
     /// `None` if no packet can match.
     pub(super) matches: Option<CompiledMatch>,
-    pub(crate) counters: Arc<RuleCounters>,
+    pub(crate) counters: CounterSlot,
+    /// What rules before it have counted there.
+    pub(super) counted_before: Counts,
     pub(super) meter: Option<Arc<Meter>>,
 }
 
@@ -140,8 +127,8 @@ impl WalkScratch<'_> {
 pub(super) struct Walk<'a, 's> {
     pub(super) snapshot: &'s Snapshot,
     pub(super) key: FlowKey,
-    /// The key as classifiers want it, until the key changes.
-    packed: Option<PackedKey>,
+    /// The key as classifiers want it.
+    packed: PackedKey,
     pub(super) scratch: &'a mut WalkScratch<'s>,
     /// Whether the end was reached over `ct(commit)`.
     pub(super) commits: bool,
@@ -170,7 +157,7 @@ impl<'a, 's> Walk<'a, 's> {
         Self {
             snapshot,
             key,
-            packed: None,
+            packed: PackedKey::of(&key),
             scratch,
             commits: false,
         }
@@ -201,12 +188,10 @@ impl<'a, 's> Walk<'a, 's> {
         {
             return Next::End(end);
         }
-        let packed = *self.packed.get_or_insert_with(|| PackedKey::of(&self.key));
-        let member_of = &self.scratch.member_of;
-        let snapshot = self.snapshot;
+        let (snapshot, member_of) = (self.snapshot, &self.scratch.member_of);
         let rule = snapshot
             .table(table)
-            .and_then(|rules| rules.lookup(&packed, member_of))
+            .and_then(|rules| rules.lookup(&self.packed, member_of))
             .map(Arc::as_ref);
         let ct_state = self.key.ct_state;
         self.scratch.hits.push(Hit {
@@ -221,7 +206,7 @@ impl<'a, 's> Walk<'a, 's> {
     }
 
     fn act(&mut self, table: TableId, rule: &InstalledRule, tracker: &mut impl Tracker) -> Next {
-        for action in &rule.rule.actions {
+        for action in &rule.actions {
             match *action {
                 // Tables only go up: that is what keeps a walk finite.
                 Action::Goto(next) if next <= table => {
@@ -259,18 +244,17 @@ impl<'a, 's> Walk<'a, 's> {
 
     fn change_key(&mut self, change: impl FnOnce(&mut FlowKey)) {
         change(&mut self.key);
-        self.packed = None;
+        self.packed.refresh(&self.key);
     }
 
     /// Only untagged IP packets have connections; others keep an empty `ct_state`.
     fn track(&mut self, tracker: &mut impl Tracker) -> Result<(), End> {
         let is_ip = matches!(self.key.eth_type, ether_type::IPV4 | ether_type::IPV6);
         if is_ip && self.key.vlan_tci == 0 {
-            self.packed = None;
-            tracker.track(&mut self.key)
-        } else {
-            Ok(())
+            tracker.track(&mut self.key)?;
+            self.packed.refresh(&self.key);
         }
+        Ok(())
     }
 
     fn limit(&mut self, rule: &InstalledRule) {

@@ -1,0 +1,78 @@
+//! What a lookup sees of a subtable before it goes in.
+
+use std::slice;
+use std::sync::Arc;
+
+use super::kind::Kind;
+use super::subtable::{Demands, Filed, Subtable};
+use super::{Membership, PackedKey, Rank};
+
+/// A subtable as lookups pass it by. Lanes lie side by side: most are turned down by what all
+/// of their rules demand, or hold a single rule, and the subtable itself is not touched.
+#[derive(Debug)]
+pub(super) struct Lane<T> {
+    /// No rule has a higher rank.
+    ceiling: Rank,
+    /// What every rule demands: a key that lacks it need not be looked up.
+    demands: Demands,
+    /// The only rule, if it demands nothing but `demands` and what stands beside its mask.
+    sole: Option<Filed<T>>,
+    subtable: Arc<Subtable<T>>,
+}
+
+impl<T> Clone for Lane<T> {
+    fn clone(&self) -> Self {
+        Self {
+            ceiling: self.ceiling,
+            demands: self.demands,
+            sole: self.sole.clone(),
+            subtable: Arc::clone(&self.subtable),
+        }
+    }
+}
+
+impl<T> Lane<T> {
+    pub(super) fn new(subtable: Arc<Subtable<T>>) -> Self {
+        Self {
+            ceiling: subtable.ceiling(),
+            demands: subtable.demands(),
+            sole: subtable.sole(),
+            subtable,
+        }
+    }
+
+    pub(super) const fn ceiling(&self) -> Rank {
+        self.ceiling
+    }
+
+    pub(super) fn subtable(&self) -> &Subtable<T> {
+        &self.subtable
+    }
+
+    pub(super) fn into_subtable(self) -> Arc<Subtable<T>> {
+        self.subtable
+    }
+
+    /// Returns whether a packet of that kind can match any of the rules.
+    pub(super) fn is_for(&self, kind: Kind) -> bool {
+        kind.can_meet(&self.demands)
+    }
+
+    /// Calls `visit` with the rules of each bucket that fits the key under the mask, best
+    /// first.
+    #[inline]
+    pub(super) fn probe<'a>(
+        &'a self,
+        key: &PackedKey,
+        member_of: &Membership,
+        mut visit: impl FnMut(&'a [Filed<T>]),
+    ) {
+        if !self.demands.are_met(key) {
+            return;
+        }
+        match &self.sole {
+            Some(sole) => visit(slice::from_ref(sole)),
+            None => self.subtable.probe(key, member_of, visit),
+        }
+    }
+}
