@@ -40,8 +40,11 @@ struct Args {
     connections: usize,
     /// Rounds of new connections. The machine is shared, and noise only adds: the quietest
     /// round's median is what a connection costs; all of them are printed.
-    #[arg(long, default_value_t = 9)]
+    #[arg(long, default_value_t = 20)]
     rounds: usize,
+    /// Pause between rounds, ms: what slows a shared machine down lasts for longer than a round.
+    #[arg(long, default_value_t = 250)]
+    pause: u64,
 }
 
 /// Limits: what a node with a full cluster may cost.
@@ -287,6 +290,7 @@ fn main() -> Result<ExitCode> {
     let rounds = (0..args.rounds.max(1)).map(|round| {
         // Each round's connections are new.
         node.datapath.flush_connections(|_| true);
+        std::thread::sleep(Duration::from_millis(args.pause));
         node.connections(round, args.connections)
     });
     let mut rounds: Vec<(Times, usize)> = rounds.collect();
