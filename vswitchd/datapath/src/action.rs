@@ -7,6 +7,7 @@ use vswitch_api::{MacAddr, PortNo};
 
 use crate::drop_reason::DropReason;
 use crate::flow::{PortClass, split_fields};
+use crate::group::GroupId;
 use crate::pipeline::TableId;
 
 /// One step of a rule; a rule that decides nothing ([`Action::decides`]) drops with its table's
@@ -34,6 +35,9 @@ pub enum Action {
     CtLookup,
     /// Commit the connection if it is new.
     CtCommit,
+    /// Give a new connection an endpoint of the group and translate its destination; one that
+    /// is there keeps what it has.
+    Group(GroupId),
     /// Send to the chosen out port.
     Output,
     /// Answer an ARP request: the asked address is at this MAC.
@@ -83,6 +87,7 @@ impl fmt::Display for Action {
             Self::SetOutPort(port) => write!(f, "output:{port}"),
             Self::CtLookup => f.write_str("ct"),
             Self::CtCommit => f.write_str("ct(commit)"),
+            Self::Group(GroupId(id)) => write!(f, "group:{id}"),
             Self::Output => f.write_str("output"),
             Self::ArpReply(mac) => write!(f, "arp_reply({mac})"),
             Self::NdAdvertise(mac) => write!(f, "nd_advertise({mac})"),
@@ -172,6 +177,10 @@ fn parse_action(token: &str) -> Result<Action, ActionSyntaxError> {
             Some("commit") => Ok(Action::CtCommit),
             Some(_) => Err("commit"),
         },
+        "group" => argument
+            .and_then(|id| id.parse().ok())
+            .map(|id| Action::Group(GroupId(id)))
+            .ok_or("a group number"),
         "arp_reply" => argument
             .and_then(mac)
             .map(Action::ArpReply)
@@ -277,6 +286,7 @@ mod tests {
             Action::SetOutPort(PortNo(3)),
             Action::CtLookup,
             Action::CtCommit,
+            Action::Group(GroupId(7)),
             Action::Output,
             Action::ArpReply(mac),
             Action::NdAdvertise(mac),
@@ -331,6 +341,7 @@ mod tests {
             "output:0",
             "output:x",
             "ct(nat)",
+            "group:web",
             "arp_reply(no)",
             "mirror",
             "rate_limit(pps=0,burst=1)",

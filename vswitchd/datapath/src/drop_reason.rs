@@ -71,6 +71,14 @@ drop_reasons! {
     RateLimited => "rate_limited",
     /// Connection tracking found the packet invalid (state, window, checksum).
     CtInvalid => "ct_invalid",
+    /// No source port was free that would tell a connection's answers from another's.
+    NatPortsExhausted => "nat_ports_exhausted",
+    /// The packet's address cannot be translated (a fragmented SCTP packet).
+    NatUnsupported => "nat_unsupported",
+    /// To a Service without endpoints, or to a port that the Service does not have.
+    ServiceNoEndpoints => "service_no_endpoints",
+    /// From an address that the Service's loadBalancerSourceRanges do not admit.
+    ServiceSourceDenied => "service_source_denied",
     /// The connection table is full of answered connections.
     CtTableFull => "ct_table_full",
     /// A later fragment whose first fragment was not seen.

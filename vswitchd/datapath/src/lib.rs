@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Bottom up: `packet` (formats) · `flow` (key and match) · `action` · `drop_reason` ·
-//! `address_set` · `classifier` · `conntrack` · `cache` · `pipeline` · [`Datapath`].
+//! `address_set` · `classifier` · `group` · `conntrack` · `cache` · `pipeline` · [`Datapath`].
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -26,6 +26,7 @@ pub mod datapath;
 pub mod drop_reason;
 mod fixed_hash;
 pub mod flow;
+pub mod group;
 pub mod packet;
 pub mod pipeline;
 pub mod time;

@@ -12,6 +12,7 @@ use vswitch_api::{Epoch, PortNo};
 use super::protocol::{Progress, Protocol, Step};
 use super::{ConntrackConfig, Direction, Tuple};
 use crate::drop_reason::DropReason;
+use crate::flow::CtState;
 use crate::packet::ParsedPacket;
 use crate::time::Timestamp;
 
@@ -34,6 +35,7 @@ pub struct Connection {
     /// What answers look like on the wire. Kept beside `original`, not derived from it: address
     /// translation makes them differ.
     reply: Tuple,
+    is_translated: bool,
     in_port: PortNo,
     out_port: PortNo,
     config: Arc<ConntrackConfig>,
@@ -56,6 +58,8 @@ pub struct Connection {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Birth {
     pub(super) original: Tuple,
+    /// What answers will look like; the reverse of `original` unless addresses are translated.
+    pub(super) reply: Tuple,
     pub(super) direction: Direction,
     pub(super) in_port: PortNo,
     pub(super) out_port: PortNo,
@@ -109,7 +113,8 @@ impl Connection {
     ) -> Result<Self, DropReason> {
         let connection = Self {
             original: birth.original,
-            reply: birth.original.reversed(),
+            reply: birth.reply,
+            is_translated: birth.reply != birth.original.reversed(),
             in_port: birth.in_port,
             out_port: birth.out_port,
             config,
@@ -205,6 +210,50 @@ impl Connection {
     #[must_use]
     pub const fn reply(&self) -> Tuple {
         self.reply
+    }
+
+    /// Returns whether packets leave with other addresses or ports than they came with.
+    #[must_use]
+    pub const fn is_translated(&self) -> bool {
+        self.is_translated
+    }
+
+    /// Returns what the original direction's packets look like when they leave: the receiver's
+    /// view of the connection, which policies judge.
+    #[must_use]
+    pub fn forwarded(&self) -> Tuple {
+        self.reply.reversed()
+    }
+
+    /// Returns what packets of a direction look like when they leave, `None` if no different
+    /// from when they came.
+    #[must_use]
+    pub fn leaves_as(&self, direction: Direction) -> Option<Tuple> {
+        self.is_translated().then(|| match direction {
+            Direction::Original => self.forwarded(),
+            Direction::Reply => self.original.reversed(),
+        })
+    }
+
+    /// Returns what packets of a direction look like when they come in.
+    #[must_use]
+    pub const fn comes_as(&self, direction: Direction) -> Tuple {
+        match direction {
+            Direction::Original => self.original,
+            Direction::Reply => self.reply,
+        }
+    }
+
+    /// Returns the `ct_state` flags of what is translated.
+    #[must_use]
+    pub fn nat_flags(&self) -> CtState {
+        let forwarded = self.forwarded();
+        let flag = |differs: bool, flag: CtState| if differs { flag } else { CtState(0) };
+        let (src, dst) = (
+            (forwarded.src, forwarded.tp_src) != (self.original.src, self.original.tp_src),
+            (forwarded.dst, forwarded.tp_dst) != (self.original.dst, self.original.tp_dst),
+        );
+        flag(src, CtState::SNAT) | flag(dst, CtState::DNAT)
     }
 
     /// Returns the port that the original direction comes in through.

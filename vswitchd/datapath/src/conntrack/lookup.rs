@@ -41,9 +41,10 @@ impl CtLookup {
     }
 
     fn with(state: CtState, conn: Arc<Connection>, direction: Direction, key: FlowKey) -> Self {
+        let state = conn.nat_flags() | CtState::TRK | state;
         let state = match direction {
-            Direction::Original => CtState::TRK | state,
-            Direction::Reply => CtState::TRK | state | CtState::RPL,
+            Direction::Original => state,
+            Direction::Reply => state | CtState::RPL,
         };
         Self {
             state,
@@ -100,10 +101,11 @@ impl ConnTable {
         if key.ip_dst != Some(quote.src) {
             return CtLookup::without(CtState::INV, key, false);
         }
+        // What is quoted looks as it left; what answers it looks as it comes in, like the error.
         let found = icmp::quotable_types(quote.proto)
-            .find_map(|icmp_type| self.find(&Tuple::of_quote(quote, icmp_type), now));
+            .find_map(|icmp_type| self.find(&Tuple::of_quote(quote, icmp_type).reversed(), now));
         match found {
-            Some((conn, quoted)) => CtLookup::with(CtState::REL, conn, quoted.opposite(), key),
+            Some((conn, direction)) => CtLookup::with(CtState::REL, conn, direction, key),
             None => CtLookup::without(CtState::INV, key, false),
         }
     }

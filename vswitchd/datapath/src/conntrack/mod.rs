@@ -21,6 +21,7 @@ mod fragment;
 mod generic;
 mod icmp;
 mod lookup;
+mod nat;
 mod protocol;
 mod sctp;
 mod shard;

@@ -1,6 +1,11 @@
 //! One shard of the connection table: slots that can be walked piece by piece, and an index
 //! from hashes to slots.
 //!
+//! A connection whose addresses are translated has two slots, often in different shards: its
+//! own under the hash of what comes in, and an alias under that of its answers. No lock is ever
+//! held over two shards: an alias whose connection is dead counts as absent and goes as soon
+//! as it is met.
+//!
 //! Invariant: every used slot is in the index under its hash, exactly once.
 
 use std::sync::Arc;
@@ -13,6 +18,7 @@ use super::{Connection, Direction, Tuple};
 struct Slot {
     hash: u64,
     conn: Arc<Connection>,
+    is_alias: bool,
 }
 
 /// Connections whose hashes fall into this shard. Not synchronized: the table locks it.
@@ -21,6 +27,7 @@ pub(super) struct Shard {
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
     index: HashTable<usize>,
+    aliases: usize,
     /// Where the next bounded walk goes on.
     cursor: usize,
 }
@@ -29,15 +36,40 @@ impl Shard {
     /// Returns the connection that packets with this tuple belong to, and which way they go.
     pub(super) fn find(&self, hash: u64, tuple: &Tuple) -> Option<(&Arc<Connection>, Direction)> {
         let is_match = |&at: &usize| {
-            self.slot(at)
-                .is_some_and(|s| s.hash == hash && s.conn.direction_of(tuple).is_some())
+            self.slot(at).is_some_and(|s| {
+                s.hash == hash && s.conn.direction_of(tuple).is_some() && !s.conn.is_dead()
+            })
         };
         let conn = &self.slot(*self.index.find(hash, is_match)?)?.conn;
         Some((conn, conn.direction_of(tuple)?))
     }
 
     pub(super) fn insert(&mut self, hash: u64, conn: Arc<Connection>) {
-        let slot = Some(Slot { hash, conn });
+        self.put(Slot {
+            hash,
+            conn,
+            is_alias: false,
+        });
+    }
+
+    /// Makes the connection known by its answers as well.
+    pub(super) fn insert_alias(&mut self, hash: u64, conn: Arc<Connection>) {
+        self.aliases += 1;
+        self.put(Slot {
+            hash,
+            conn,
+            is_alias: true,
+        });
+    }
+
+    /// Returns whether any connection is known here by its answers.
+    pub(super) const fn has_aliases(&self) -> bool {
+        self.aliases != 0
+    }
+
+    fn put(&mut self, slot: Slot) {
+        let hash = slot.hash;
+        let slot = Some(slot);
         let at = match self.free.pop() {
             Some(at) => {
                 if let Some(free) = self.slots.get_mut(at) {
@@ -55,14 +87,15 @@ impl Shard {
         self.index.insert_unique(hash, at, rehash);
     }
 
-    /// Takes out exactly this connection; returns whether it was there.
+    /// Takes out exactly this connection and marks it dead, not its alias elsewhere; returns
+    /// whether it was there.
     pub(super) fn remove(&mut self, hash: u64, conn: &Arc<Connection>) -> bool {
         let slots = &self.slots;
         let is_it = |&at: &usize| {
             slots
                 .get(at)
                 .and_then(Option::as_ref)
-                .is_some_and(|s| Arc::ptr_eq(&s.conn, conn))
+                .is_some_and(|s| !s.is_alias && Arc::ptr_eq(&s.conn, conn))
         };
         let Ok(entry) = self.index.find_entry(hash, is_it) else {
             return false;
@@ -72,7 +105,8 @@ impl Shard {
         true
     }
 
-    /// Takes out every connection that `is_unwanted` names among the next `budget` slots.
+    /// Takes out every connection that `is_unwanted` names among the next `budget` slots, and
+    /// the aliases of dead ones; returns how many connections.
     pub(super) fn sweep(
         &mut self,
         budget: usize,
@@ -81,9 +115,13 @@ impl Shard {
         let mut removed = 0;
         for _ in 0..budget.min(self.slots.len()) {
             let at = self.advance_cursor();
-            if self.slot(at).is_some_and(|slot| is_unwanted(&slot.conn)) {
+            let Some(Slot { conn, is_alias, .. }) = self.slot(at) else {
+                continue;
+            };
+            let is_alias = *is_alias;
+            if (is_alias && conn.is_dead()) || (!is_alias && is_unwanted(conn)) {
                 self.take(at);
-                removed += 1;
+                removed += usize::from(!is_alias);
             }
         }
         removed
@@ -105,6 +143,7 @@ impl Shard {
         (0..looks * 16)
             .map(|step| start.wrapping_add(stride.wrapping_mul(step)) % self.slots.len())
             .filter_map(|at| Some((at, self.slot(at)?)))
+            .filter(|(_, slot)| !slot.is_alias)
             .take(looks)
             .filter_map(|(at, slot)| Some((rank(&slot.conn)?, at)))
             .min()
@@ -121,7 +160,8 @@ impl Shard {
     }
 
     pub(super) fn connections(&self) -> impl Iterator<Item = &Arc<Connection>> {
-        self.slots.iter().flatten().map(|slot| &slot.conn)
+        let slots = self.slots.iter().flatten();
+        slots.filter(|slot| !slot.is_alias).map(|slot| &slot.conn)
     }
 
     pub(super) fn slot_count(&self) -> usize {
@@ -134,7 +174,11 @@ impl Shard {
 
     fn vacate(&mut self, at: usize) -> Option<Arc<Connection>> {
         let slot = self.slots.get_mut(at)?.take()?;
-        slot.conn.set_dead();
+        if slot.is_alias {
+            self.aliases -= 1;
+        } else {
+            slot.conn.set_dead();
+        }
         self.free.push(at);
         Some(slot.conn)
     }

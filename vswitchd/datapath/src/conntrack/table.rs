@@ -11,6 +11,7 @@ use vswitch_api::PortNo;
 
 use super::connection::Birth;
 use super::fragment::{DatagramId, FirstFragment, FragmentTable};
+use super::nat;
 use super::protocol::{Protocol, Start};
 use super::shard::Shard;
 use super::{Connection, ConnectionInfo, ConntrackConfig, Direction, Tuple};
@@ -77,6 +78,16 @@ struct Stats {
     removed: AtomicU64,
 }
 
+/// What became of an attempt to file a new connection.
+enum Claim {
+    /// It is in the table.
+    Filed,
+    /// The packet is of this one, which was there before.
+    Known(Arc<Connection>, Direction),
+    /// Its answers would look like those of another connection.
+    AnswersTaken,
+}
+
 #[derive(Debug)]
 struct LockedShard {
     connections: Mutex<Shard>,
@@ -119,28 +130,51 @@ impl ConnTable {
     /// Makes the packet the first one of a connection, or takes it into the one that another
     /// worker has committed meanwhile. A connection that the packet reopens is replaced.
     ///
+    /// `leaves_as` is the packet's key with the addresses and ports that it leaves with; where
+    /// they differ from its own the connection is translated. If answers would look like those
+    /// of another connection, it leaves with another source port.
+    ///
     /// # Errors
     /// [`DropReason::CtInvalid`] if the packet cannot start a connection,
     /// [`DropReason::FragmentUnknown`] if it is a later fragment, [`DropReason::CtTableFull`]
-    /// if the table is full of answered connections.
+    /// if the table is full of answered connections, [`DropReason::NatPortsExhausted`] if no
+    /// source port was found that tells its answers from others'.
     pub fn commit(
         &self,
         pkt: &ParsedPacket,
-        key: &FlowKey,
+        leaves_as: &FlowKey,
         now: Timestamp,
         options: CommitOptions,
     ) -> Result<Arc<Connection>, DropReason> {
         if matches!(pkt.fragment, Fragment::Later { .. }) {
             return Err(DropReason::FragmentUnknown);
         }
-        let tuple = Tuple::of_packet(pkt, key).ok_or(DropReason::CtInvalid)?;
+        let tuple = |key| Tuple::of_packet(pkt, key).ok_or(DropReason::CtInvalid);
+        let arrived = tuple(&pkt.key)?;
         if let Err(reason) = self.check_start(pkt, options) {
             // It may be of a connection that another worker has committed meanwhile.
-            let (conn, direction) = self.find(&tuple, now).ok_or(reason)?;
+            let (conn, direction) = self.find(&arrived, now).ok_or(reason)?;
             conn.track(pkt, direction, now)?;
             return Ok(conn);
         }
-        self.insert(pkt, &tuple, now, options)
+        let CommitOptions {
+            in_port, out_port, ..
+        } = options;
+        let (original, reply, direction) = if options.swapped {
+            (arrived.reversed(), arrived, Direction::Reply)
+        } else {
+            let reply = tuple(leaves_as)?.reversed();
+            (arrived, reply, Direction::Original)
+        };
+        let birth = Birth {
+            original,
+            reply,
+            direction,
+            in_port,
+            out_port,
+            now,
+        };
+        self.insert(pkt, birth)
     }
 
     fn check_start(&self, pkt: &ParsedPacket, options: CommitOptions) -> Result<(), DropReason> {
@@ -152,45 +186,84 @@ impl ConnTable {
         }
     }
 
-    fn insert(
+    fn insert(&self, pkt: &ParsedPacket, mut birth: Birth) -> Result<Arc<Connection>, DropReason> {
+        let hash = birth.original.symmetric_hash(&self.hasher);
+        let mut fresh = self.start(birth, pkt)?;
+        self.reserve(hash, birth.now)?;
+        let mut ports = nat::source_ports(&birth.original, hash);
+        let claim = loop {
+            match self.claim(hash, &fresh, pkt, birth.now) {
+                Claim::AnswersTaken => {}
+                claim => break claim,
+            }
+            let Some(port) = ports.next() else {
+                self.entries.fetch_sub(1, Relaxed);
+                return Err(DropReason::NatPortsExhausted);
+            };
+            birth.reply.tp_dst = port;
+            fresh = self.start(birth, pkt)?;
+        };
+        if let Claim::Known(conn, direction) = claim {
+            self.entries.fetch_sub(1, Relaxed);
+            conn.track(pkt, direction, birth.now)?;
+            return Ok(conn);
+        }
+        self.stats.inserted.fetch_add(1, Relaxed);
+        Ok(fresh)
+    }
+
+    fn start(&self, birth: Birth, pkt: &ParsedPacket) -> Result<Arc<Connection>, DropReason> {
+        Connection::start(Arc::clone(&self.config), birth, pkt).map(Arc::new)
+    }
+
+    /// Files a connection under what comes in, and under its answers where they look different.
+    fn claim(
         &self,
+        hash: u64,
+        fresh: &Arc<Connection>,
         pkt: &ParsedPacket,
-        tuple: &Tuple,
         now: Timestamp,
-        options: CommitOptions,
-    ) -> Result<Arc<Connection>, DropReason> {
-        let (original, direction) = if options.swapped {
-            (tuple.reversed(), Direction::Reply)
-        } else {
-            (*tuple, Direction::Original)
-        };
-        let CommitOptions {
-            in_port, out_port, ..
-        } = options;
-        let birth = Birth {
-            original,
-            direction,
-            in_port,
-            out_port,
-            now,
-        };
-        let fresh = Arc::new(Connection::start(Arc::clone(&self.config), birth, pkt)?);
-        let hash = tuple.symmetric_hash(&self.hasher);
-        self.reserve(hash, now)?;
+    ) -> Claim {
+        if fresh.is_translated() && !self.claim_answers(fresh, now) {
+            return Claim::AnswersTaken;
+        }
         let mut shard = self.lock_shard(hash);
-        if let Some((there, direction)) = shard.find(hash, tuple) {
+        let tuple = fresh.original();
+        if let Some((there, direction)) = shard.find(hash, &tuple) {
             let there = Arc::clone(there);
             if !there.is_expired(now) && !there.is_reopened_by(pkt) {
                 drop(shard);
-                self.entries.fetch_sub(1, Relaxed);
-                there.track(pkt, direction, now)?;
-                return Ok(there);
+                // Its alias, if it has one, goes when it is met.
+                fresh.set_dead();
+                return Claim::Known(there, direction);
             }
             self.drop_from(&mut shard, hash, &there, &self.stats.removed);
         }
-        shard.insert(hash, Arc::clone(&fresh));
-        self.stats.inserted.fetch_add(1, Relaxed);
-        Ok(fresh)
+        let answers_taken = |shard: &Shard| {
+            let other = shard.find(hash, &fresh.reply());
+            other.is_some_and(|(other, _)| !other.is_expired(now))
+        };
+        if !fresh.is_translated() && shard.has_aliases() && answers_taken(&shard) {
+            return Claim::AnswersTaken;
+        }
+        shard.insert(hash, Arc::clone(fresh));
+        Claim::Filed
+    }
+
+    /// Files a translated connection under its answers, unless another has such answers.
+    fn claim_answers(&self, fresh: &Arc<Connection>, now: Timestamp) -> bool {
+        let reply = fresh.reply();
+        let hash = reply.symmetric_hash(&self.hasher);
+        let mut shard = self.lock_shard(hash);
+        if let Some((other, _)) = shard.find(hash, &reply) {
+            if !other.is_expired(now) {
+                return false;
+            }
+            // Its slots go when they are met.
+            other.set_dead();
+        }
+        shard.insert_alias(hash, Arc::clone(fresh));
+        true
     }
 
     /// Reserves room for one connection, by an early drop if there is none.
@@ -236,10 +309,11 @@ impl ConnTable {
 
     /// Has later fragments of this first fragment's datagram follow it. To be called when the
     /// first fragment is forwarded; does nothing for other packets.
-    pub fn allow_fragments(&self, pkt: &ParsedPacket, key: &FlowKey, now: Timestamp) {
+    pub fn allow_fragments(&self, pkt: &ParsedPacket, now: Timestamp) {
         let Fragment::First { id } = pkt.fragment else {
             return;
         };
+        let key = &pkt.key;
         let Some(datagram) = DatagramId::new(key, id) else {
             return;
         };
@@ -275,7 +349,10 @@ impl ConnTable {
         let (conn, direction) = shard.find(hash, tuple)?;
         let conn = Arc::clone(conn);
         if conn.is_expired(now) {
-            self.drop_from(&mut shard, hash, &conn, &self.stats.expired);
+            if !self.drop_from(&mut shard, hash, &conn, &self.stats.expired) {
+                // Met by its alias: its own slot, under another lock, goes when it is met.
+                conn.set_dead();
+            }
             return None;
         }
         Some((conn, direction))

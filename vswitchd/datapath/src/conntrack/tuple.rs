@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use super::icmp;
 use crate::flow::{FlowKey, ip_proto};
+use crate::packet::rewrite::Ends;
 use crate::packet::{IcmpQuote, ParsedPacket};
 
 /// Both ends of one direction of a connection.
@@ -25,6 +26,24 @@ pub struct Tuple {
     pub tp_src: u16,
     /// Destination port; ICMP echo identifier; 0 for generic protocols.
     pub tp_dst: u16,
+}
+
+impl From<Tuple> for Ends {
+    fn from(tuple: Tuple) -> Self {
+        let Tuple {
+            src,
+            dst,
+            tp_src,
+            tp_dst,
+            ..
+        } = tuple;
+        Self {
+            src,
+            dst,
+            tp_src,
+            tp_dst,
+        }
+    }
 }
 
 /// Which way a packet of a connection goes.

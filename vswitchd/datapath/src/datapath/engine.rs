@@ -134,6 +134,7 @@ impl Core {
             frame,
             now,
             out,
+            readdressed: None,
         };
         if let Some(verdict) = self.hit(snapshot, cache_key.as_ref(), &mut packet) {
             return verdict;
@@ -141,7 +142,7 @@ impl Core {
         let mut walks = Walks::default();
         let translation = translate(
             snapshot,
-            &self.datapath.conns,
+            self.datapath.memory(),
             packet.as_packet(),
             &mut walks.own,
             &mut walks.judge,
@@ -176,7 +177,7 @@ impl Core {
     fn carry_out(
         &mut self,
         snapshot: &Snapshot,
-        translation: &Translation,
+        translation: &Translation<'_>,
         walks: &Walks<'_>,
         key: Option<CacheKey>,
         packet: &mut InHand<'_>,
@@ -208,7 +209,7 @@ impl Core {
             }
             End::Reject(reason) => {
                 self.cut(&translation.settlement, packet.now);
-                packet.reject(&self.reject_limit);
+                packet.reject(reason, &self.reject_limit);
                 Err(reason)
             }
         }
@@ -229,11 +230,13 @@ impl Core {
     fn settle(
         &self,
         snapshot: &Snapshot,
-        translation: &Translation,
-        packet: &InHand<'_>,
+        translation: &Translation<'_>,
+        packet: &mut InHand<'_>,
     ) -> Result<Option<ConnectionSide>, DropReason> {
         let (conns, parsed, now) = (&self.datapath.conns, packet.parsed, packet.now);
-        let key = &translation.key;
+        if let Some((conn, direction)) = &translation.related {
+            packet.readdress_error(conn, *direction);
+        }
         let side = match &translation.settlement {
             Settlement::Nothing | Settlement::Remove(_) | Settlement::Linger(_) => return Ok(None),
             Settlement::Track(conn, direction) => {
@@ -241,22 +244,34 @@ impl Core {
                 (Arc::clone(conn), *direction)
             }
             Settlement::Commit(options) => {
-                let conn = conns.commit(parsed, key, now, *options)?;
-                // A port or address that was forgotten since this packet began had its
-                // connections removed already: this one came too late for that.
+                let conn = conns.commit(parsed, &translation.key, now, *options)?;
+                // What was forgotten since this packet began had its connections removed
+                // already: this one came too late for that.
                 if self.datapath.published.load().forgot_at > snapshot.epoch {
                     conns.remove(&conn);
                     return Err(DropReason::NoRoute);
                 }
-                let direction = direction_in(&conn, key);
+                let direction = direction_in(&conn, &parsed.key);
+                self.keep_endpoint(translation, now);
                 if (direction == Direction::Reply) == options.swapped {
                     conn.set_judged(snapshot.epoch);
                 }
                 (conn, direction)
             }
         };
-        conns.allow_fragments(parsed, key, now);
+        packet.readdress(&side.0, side.1)?;
+        conns.allow_fragments(parsed, now);
         Ok(Some(side))
+    }
+
+    /// Remembers the endpoint of a client that is to keep it.
+    fn keep_endpoint(&self, translation: &Translation<'_>, now: Timestamp) {
+        if let Some(balanced) = translation.balanced
+            && let Some(timeout) = balanced.group.affinity
+        {
+            let (group, affinity) = (balanced.group.id, &self.datapath.affinity);
+            affinity.note(group, balanced.client, balanced.endpoint, (now, timeout));
+        }
     }
 
     fn install(
@@ -296,7 +311,7 @@ impl Core {
 }
 
 /// Returns whether the next packet of the flow will fare as this one.
-fn is_cacheable(snapshot: &Snapshot, translation: &Translation) -> bool {
+fn is_cacheable(snapshot: &Snapshot, translation: &Translation<'_>) -> bool {
     match translation.settlement {
         Settlement::Track(..) => true,
         Settlement::Commit(_) => !snapshot.is_state_dependent,

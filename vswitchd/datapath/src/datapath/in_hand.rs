@@ -1,11 +1,17 @@
 //! The packet that an engine has in hand, and what can be done to it.
 
+use std::net::IpAddr;
+
 use vswitch_api::{MacAddr, PortNo};
 
 use super::{Outputs, Verdict};
 use crate::cache::CachedFlow;
+use crate::conntrack::{Connection, Direction};
 use crate::drop_reason::DropReason;
-use crate::packet::{Frame, ParsedPacket, emit, offload, rewrite, verify_l4_checksum};
+use crate::flow::ip_proto;
+use crate::packet::emit::Refusal;
+use crate::packet::rewrite::{End, Ends};
+use crate::packet::{Fragment, Frame, ParsedPacket, emit, offload, rewrite, verify_l4_checksum};
 use crate::pipeline::{Counts, Meter, Packet, RuleCounters, Step};
 use crate::time::Timestamp;
 
@@ -15,6 +21,21 @@ pub(super) struct InHand<'a> {
     pub(super) frame: &'a mut Frame,
     pub(super) now: Timestamp,
     pub(super) out: &'a mut Outputs,
+    /// What it is to look like when it leaves, where addresses are translated.
+    pub(super) readdressed: Option<Readdressed>,
+}
+
+/// Other addresses and ports for a packet.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Readdressed {
+    /// A packet of a connection gets these.
+    Own(Ends),
+    /// An ICMP error: its own addresses, and the quoted packet as its receiver sent it.
+    Error {
+        src: IpAddr,
+        dst: IpAddr,
+        quoted: Ends,
+    },
 }
 
 impl InHand<'_> {
@@ -60,6 +81,7 @@ impl InHand<'_> {
         if let Some((conn, direction)) = conn {
             // What does not fit the connection may be the first packet of the next one.
             conn.track(self.parsed, *direction, self.now).ok()?;
+            self.readdress(conn, *direction).ok()?;
         }
         self.count(flow, rules, None);
         self.perform(&flow.steps);
@@ -84,7 +106,48 @@ impl InHand<'_> {
         })
     }
 
-    /// Copies and rewrites the frame, in the order of the steps.
+    /// Has a packet of a translated connection leave with its other addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`DropReason::NatUnsupported`] if its checksum cannot be mended.
+    pub(super) fn readdress(
+        &mut self,
+        conn: &Connection,
+        direction: Direction,
+    ) -> Result<(), DropReason> {
+        let Some(leaves_as) = conn.leaves_as(direction) else {
+            return Ok(());
+        };
+        let is_sctp = leaves_as.proto == ip_proto::SCTP;
+        if is_sctp && self.parsed.fragment != Fragment::No {
+            return Err(DropReason::NatUnsupported);
+        }
+        self.readdressed = Some(Readdressed::Own(leaves_as.into()));
+        Ok(())
+    }
+
+    /// Has an ICMP error about a translated connection leave as its receiver understands it.
+    pub(super) fn readdress_error(&mut self, conn: &Connection, direction: Direction) {
+        let Some(leaves_as) = conn.leaves_as(direction) else {
+            return;
+        };
+        let comes_as = conn.comes_as(direction);
+        // A router on the way speaks for itself.
+        let is_router = self.parsed.key.ip_src != Some(comes_as.src);
+        self.readdressed = Some(Readdressed::Error {
+            src: self
+                .parsed
+                .key
+                .ip_src
+                .filter(|_| is_router)
+                .unwrap_or(leaves_as.src),
+            dst: leaves_as.dst,
+            quoted: conn.comes_as(direction.opposite()).into(),
+        });
+    }
+
+    /// Copies and rewrites the frame, in the order of the steps; its addresses last.
     pub(super) fn perform(&mut self, steps: &[Step]) {
         for step in steps {
             match step {
@@ -92,6 +155,15 @@ impl InHand<'_> {
                 Step::Mirror(port) => self.copy_to(*port),
                 Step::SetEthDst(mac) => rewrite::set_eth_dst(self.frame, *mac),
                 Step::SetEthSrc(mac) => rewrite::set_eth_src(self.frame, *mac),
+            }
+        }
+        match self.readdressed.take() {
+            None => {}
+            Some(Readdressed::Own(ends)) => rewrite::set_ends(self.frame, self.parsed, &ends),
+            Some(Readdressed::Error { src, dst, quoted }) => {
+                rewrite::set_ip(self.frame, self.parsed, End::Src, src);
+                rewrite::set_ip(self.frame, self.parsed, End::Dst, dst);
+                rewrite::set_quoted_ends(self.frame, self.parsed, &quoted);
             }
         }
     }
@@ -143,13 +215,17 @@ impl InHand<'_> {
     }
 
     /// Tells the sender that the packet is refused, if the standards and the limit allow it.
-    pub(super) fn reject(&mut self, limit: &Meter) {
+    pub(super) fn reject(&mut self, reason: DropReason, limit: &Meter) {
         // Asked before an answer is built, so that a flood costs none; counted only for an
         // answer that there is. What is damaged asked for none.
         if !limit.has_room(self.now) || !self.is_checksum_right() {
             return;
         }
-        let answer = emit::rejection(self.frame, self.parsed);
+        let refusal = match reason {
+            DropReason::ServiceNoEndpoints => Refusal::NobodyListens,
+            _ => Refusal::Prohibited,
+        };
+        let answer = emit::rejection(self.frame, self.parsed, refusal);
         self.reply(answer.filter(|_| limit.allow(self.now)));
     }
 

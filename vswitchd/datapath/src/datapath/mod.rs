@@ -7,6 +7,7 @@ mod counters;
 mod engine;
 mod in_hand;
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,12 +17,15 @@ use vswitch_api::{Epoch, PortNo};
 
 use crate::address_set::AddressSets;
 use crate::cache::CacheStats;
-use crate::conntrack::{ConnTable, Connection, ConnectionInfo, ConntrackConfig, ConntrackStats};
+use crate::conntrack::{
+    ConnTable, Connection, ConnectionInfo, ConntrackConfig, ConntrackStats, Tuple,
+};
 use crate::drop_reason::DropReason;
 use crate::flow::SetName;
+use crate::group::{AffinityTable, Endpoint, Group, LostEndpoint};
 use crate::packet::Frame;
 use crate::pipeline::{
-    Port, PortSpec, PortUpdate, Ports, RuleStats, RuleStore, Snapshot, Trace, TraceInput,
+    Memory, Port, PortSpec, PortUpdate, Ports, RuleStats, RuleStore, Snapshot, Trace, TraceInput,
     Transaction, builtin_rules, is_builtin, trace,
 };
 use crate::time::Timestamp;
@@ -67,6 +71,7 @@ pub struct Datapath {
     /// that epochs grow one by one. A mutex, because workers never take it.
     writer: Mutex<Writer>,
     conns: ConnTable,
+    affinity: AffinityTable,
     counters: AllCounters,
     flow_cache_entries: usize,
 }
@@ -94,6 +99,7 @@ impl Datapath {
             published: Arc::new(ArcSwap::from_pointee(snapshot)),
             writer: Mutex::new(writer),
             conns: ConnTable::new(config.conntrack),
+            affinity: AffinityTable::default(),
             counters,
             flow_cache_entries: config.flow_cache_entries,
         })
@@ -107,36 +113,31 @@ impl Datapath {
         if changes == Transaction::default() {
             return next.epoch;
         }
-        let removed_ports = removed_ports(&changes.ports);
+        let forgotten = Forgotten::of(&mut changes);
         next.ports = update_ports(next.ports, std::mem::take(&mut changes.ports));
-        let forget_addresses = std::mem::take(&mut changes.forget_addresses);
+        next.groups.update(std::mem::take(&mut changes.groups));
         writer.change(changes, &self.counters);
         next.tables = writer.rules.tables();
         next.addresses = writer.sets.index();
         next.settle();
         next.epoch = Epoch(next.epoch.0 + 1);
-        if !removed_ports.is_empty() || !forget_addresses.is_empty() {
+        if !forgotten.is_empty() {
             next.forgot_at = next.epoch;
         }
         let epoch = next.epoch;
         self.published.store(Arc::new(next));
-        self.forget(&removed_ports, &forget_addresses);
+        if !forgotten.is_empty() {
+            self.conns.flush(|conn: &Connection| forgotten.has(conn));
+        }
         epoch
     }
 
-    /// Removes the connections of ports and addresses that are no longer whose they were.
-    fn forget(&self, ports: &[PortNo], addresses: &[IpAddr]) {
-        if ports.is_empty() && addresses.is_empty() {
-            return;
+    /// Returns what packets leave behind for later ones.
+    fn memory(&self) -> Memory<'_> {
+        Memory {
+            conns: &self.conns,
+            affinity: &self.affinity,
         }
-        self.conns.flush(|conn: &Connection| {
-            let (original, reply) = (conn.original(), conn.reply());
-            ports.contains(&conn.in_port())
-                || ports.contains(&conn.out_port())
-                || [original.src, original.dst, reply.src, reply.dst]
-                    .iter()
-                    .any(|address| addresses.contains(address))
-        });
     }
 
     /// Returns a new engine for one worker thread.
@@ -147,6 +148,7 @@ impl Datapath {
 
     /// Removes connections that are past their time; returns how many.
     pub fn expire(&self, now: Timestamp) -> usize {
+        self.affinity.expire(now);
         self.conns.expire(now)
     }
 
@@ -166,6 +168,12 @@ impl Datapath {
     #[must_use]
     pub fn address_sets(&self) -> Vec<(SetName, Vec<IpNet>)> {
         self.lock().sets.list()
+    }
+
+    /// Returns every load-balancing group, by number.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Arc<Group>> {
+        self.published.load().groups.list()
     }
 
     /// Returns every port, by number.
@@ -224,7 +232,7 @@ impl Datapath {
     /// Explains what would become of a packet; changes no state and no counter.
     #[must_use]
     pub fn trace(&self, input: &TraceInput, now: Timestamp) -> Trace {
-        trace(&self.published.load(), &self.conns, input, now)
+        trace(&self.published.load(), self.memory(), input, now)
     }
 
     fn lock(&self) -> MutexGuard<'_, Writer> {
@@ -247,6 +255,53 @@ impl Writer {
             let counts = |slot| counters.of_rule(slot);
             self.rules.add(rule, &mut self.sets, counts);
         }
+    }
+}
+
+/// Ports, addresses and endpoints that are no longer whose they were: their connections go.
+#[derive(Debug)]
+struct Forgotten {
+    ports: Vec<PortNo>,
+    addresses: Vec<IpAddr>,
+    endpoints: HashSet<LostEndpoint>,
+}
+
+impl Forgotten {
+    fn of(changes: &mut Transaction) -> Self {
+        Self {
+            ports: removed_ports(&changes.ports),
+            addresses: std::mem::take(&mut changes.forget_addresses),
+            endpoints: changes.forget_endpoints.drain(..).collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ports.is_empty() && self.addresses.is_empty() && self.endpoints.is_empty()
+    }
+
+    fn has(&self, conn: &Connection) -> bool {
+        let (original, reply) = (conn.original(), conn.reply());
+        self.ports.contains(&conn.in_port())
+            || self.ports.contains(&conn.out_port())
+            || [original.src, original.dst, reply.src, reply.dst]
+                .iter()
+                .any(|address| self.addresses.contains(address))
+            || (conn.is_translated() && self.endpoints.contains(&lost(&original, &reply)))
+    }
+}
+
+/// Returns what a connection loses with its endpoint.
+const fn lost(original: &Tuple, reply: &Tuple) -> LostEndpoint {
+    LostEndpoint {
+        proto: original.proto,
+        service: Endpoint {
+            ip: original.dst,
+            port: original.tp_dst,
+        },
+        endpoint: Endpoint {
+            ip: reply.src,
+            port: reply.tp_src,
+        },
     }
 }
 

@@ -35,10 +35,12 @@ const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
 /// Types and codes of the errors that the switch sends.
 mod error {
     pub(super) const V4_UNREACHABLE: u8 = 3;
+    pub(super) const V4_PORT_UNREACHABLE: u8 = 3;
     pub(super) const V4_FRAGMENTATION_NEEDED: u8 = 4;
     pub(super) const V4_ADMIN_PROHIBITED: u8 = 13;
     pub(super) const V6_UNREACHABLE: u8 = 1;
     pub(super) const V6_ADMIN_PROHIBITED: u8 = 1;
+    pub(super) const V6_PORT_UNREACHABLE: u8 = 4;
     pub(super) const V6_TOO_BIG: u8 = 2;
 }
 
@@ -137,46 +139,44 @@ pub fn icmp_too_big(
     icmp_error(original, packet, from, header)
 }
 
-/// Returns the error that tells the sender of `original` that a policy forbids it.
+/// Why a packet is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// A policy forbids it.
+    Prohibited,
+    /// Nobody serves this port.
+    NobodyListens,
+}
+
+/// Returns the error that tells the sender of `original` that it cannot be delivered, and why.
 #[must_use]
-pub fn icmp_admin_prohibited(
+pub fn icmp_unreachable(
     original: &Frame,
     packet: &ParsedPacket,
+    refusal: Refusal,
     from: IpAddr,
 ) -> Option<Frame> {
-    let header = match from {
-        IpAddr::V4(_) => [
-            error::V4_UNREACHABLE,
-            error::V4_ADMIN_PROHIBITED,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-        ],
-        IpAddr::V6(_) => [
-            error::V6_UNREACHABLE,
-            error::V6_ADMIN_PROHIBITED,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-        ],
+    let (kind, code) = match (from, refusal) {
+        (IpAddr::V4(_), Refusal::Prohibited) => (error::V4_UNREACHABLE, error::V4_ADMIN_PROHIBITED),
+        (IpAddr::V4(_), Refusal::NobodyListens) => {
+            (error::V4_UNREACHABLE, error::V4_PORT_UNREACHABLE)
+        }
+        (IpAddr::V6(_), Refusal::Prohibited) => (error::V6_UNREACHABLE, error::V6_ADMIN_PROHIBITED),
+        (IpAddr::V6(_), Refusal::NobodyListens) => {
+            (error::V6_UNREACHABLE, error::V6_PORT_UNREACHABLE)
+        }
     };
-    icmp_error(original, packet, from, header)
+    icmp_error(original, packet, from, [kind, code, 0, 0, 0, 0, 0, 0])
 }
 
 /// Returns what tells the sender of `original` that it is refused, as if its receiver said so:
-/// a reset for TCP, administratively prohibited for all else.
+/// a reset for TCP, unreachable for all else.
 #[must_use]
-pub fn rejection(original: &Frame, packet: &ParsedPacket) -> Option<Frame> {
+pub fn rejection(original: &Frame, packet: &ParsedPacket, refusal: Refusal) -> Option<Frame> {
     if packet.key.ip_proto == ip_proto::TCP {
         tcp_reset(original, packet)
     } else {
-        icmp_admin_prohibited(original, packet, packet.key.ip_dst?)
+        icmp_unreachable(original, packet, refusal, packet.key.ip_dst?)
     }
 }
 

@@ -11,9 +11,12 @@ use vswitch_api::MacAddr;
 
 use super::bytes::{chunk, put, put_u16, u16_at};
 use super::checksum::{self, Sum};
-use super::parsed::{Fragment, ParsedPacket};
+use super::parsed::{Fragment, IcmpQuote, ParsedPacket};
 use super::{Frame, icmp, ipv4, ipv6, sctp, tcp, udp};
-use crate::flow::{ether_type, ip_proto};
+use crate::flow::{FlowKey, ether_type, ip_proto};
+
+/// Bytes of the source and destination port.
+const QUOTED_PORTS: usize = 4;
 
 /// Which end of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +25,19 @@ pub enum End {
     Src,
     /// Where it goes.
     Dst,
+}
+
+/// Addresses and ports of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// Source address.
+    pub src: IpAddr,
+    /// Destination address.
+    pub dst: IpAddr,
+    /// Source port; ignored where the protocol has none.
+    pub tp_src: u16,
+    /// Destination port; ignored where the protocol has none.
+    pub tp_dst: u16,
 }
 
 /// Writes the source MAC; does nothing to a frame without one.
@@ -117,6 +133,109 @@ pub fn decrement_ttl(frame: &mut Frame, packet: &ParsedPacket) -> bool {
         mend_ipv4(frame, packet, old, new);
     }
     put(frame.bytes_mut(), at, [ttl - 1]).is_some()
+}
+
+/// Writes both addresses, and both ports where the packet has them.
+pub fn set_ends(frame: &mut Frame, packet: &ParsedPacket, ends: &Ends) {
+    let (src, dst) = (
+        packet.key.ip_src != Some(ends.src),
+        packet.key.ip_dst != Some(ends.dst),
+    );
+    if src {
+        set_ip(frame, packet, End::Src, ends.src);
+    }
+    if dst {
+        set_ip(frame, packet, End::Dst, ends.dst);
+    }
+    if packet.key.tp_src != ends.tp_src {
+        set_port(frame, packet, End::Src, ends.tp_src);
+    }
+    if packet.key.tp_dst != ends.tp_dst {
+        set_port(frame, packet, End::Dst, ends.tp_dst);
+    }
+}
+
+/// Writes addresses and ports of the packet that an ICMP error quotes, and mends the checksums
+/// of the quoted headers and of the error. What a quote is too short for is left out; of SCTP
+/// the CRC stays as it is, since it covers bytes that are not quoted.
+pub fn set_quoted_ends(frame: &mut Frame, packet: &ParsedPacket, ends: &Ends) {
+    let Some(quote) = &packet.icmp_quote else {
+        return;
+    };
+    let quoted = frame.bytes().get(quote.offset..packet.l3_end);
+    let Some(old) = quoted.map(|bytes| Sum::new().bytes(bytes)) else {
+        return;
+    };
+    if write_quote(frame, packet, quote, ends).is_none() {
+        return;
+    }
+    let quoted = frame.bytes().get(quote.offset..packet.l3_end);
+    let new = Sum::new().bytes(quoted.unwrap_or_default());
+    let at = packet.l4_offset + icmp::CHECKSUM;
+    if !is_partial(frame, packet, icmp::CHECKSUM)
+        && let Some(stored) = u16_at(frame.bytes(), at)
+    {
+        let _present = put_u16(frame.bytes_mut(), at, checksum::update(stored, old, new));
+    }
+}
+
+/// Writes what a quote has room for; `None` if not even an IP header is there.
+fn write_quote(
+    frame: &mut Frame,
+    packet: &ParsedPacket,
+    quote: &IcmpQuote,
+    ends: &Ends,
+) -> Option<()> {
+    let bytes = frame.bytes().get(..packet.l3_end)?;
+    let (eth_type, l4_offset) = match (quote.src, ends.src) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => {
+            let ip = ipv4::Ipv4View::new_quoted(bytes.get(quote.offset..)?).ok()?;
+            (ether_type::IPV4, quote.offset + ip.header_len())
+        }
+        (IpAddr::V6(_), IpAddr::V6(_)) => {
+            let packet = bytes.get(quote.offset..)?;
+            let ip = ipv6::Ipv6View::new_checked(packet).ok()?;
+            let upper = ipv6::walk(packet, ip.next_header(), ipv6::Chain::Quoted).ok()?;
+            (ether_type::IPV6, quote.offset + upper.offset)
+        }
+        _ => return None,
+    };
+    // The quoted packet as if it stood alone: the same rewriting serves it.
+    let key = FlowKey {
+        eth_type,
+        ip_proto: quote.proto,
+        ip_src: Some(quote.src),
+        ip_dst: Some(quote.dst),
+        tp_src: quote.tp_src,
+        tp_dst: quote.tp_dst,
+        ..FlowKey::default()
+    };
+    let is_short = bytes.len() < l4_offset + QUOTED_PORTS;
+    let is_sctp = quote.proto == ip_proto::SCTP;
+    let alone = ParsedPacket {
+        key,
+        l3_offset: quote.offset,
+        l4_offset,
+        // Later fragments have neither ports nor a checksum to write.
+        fragment: if is_short {
+            Fragment::Later { id: 0 }
+        } else {
+            Fragment::No
+        },
+        icmp_quote: None,
+        tcp: None,
+        sctp: None,
+        icmp_echo_id: None,
+        ..*packet
+    };
+    if is_sctp && !is_short {
+        set_ip(frame, &alone, End::Src, ends.src);
+        set_ip(frame, &alone, End::Dst, ends.dst);
+        put_u16(frame.bytes_mut(), l4_offset, ends.tp_src)?;
+        return put_u16(frame.bytes_mut(), l4_offset + 2, ends.tp_dst);
+    }
+    set_ends(frame, &alone, ends);
+    Some(())
 }
 
 fn set_address<const N: usize>(

@@ -20,12 +20,12 @@ pub use rule::{
     Origin, PortSpec, PortUpdate, Rule, RuleError, RuleId, RuleStats, SetUpdate, Transaction,
 };
 pub use table::TableId;
-pub use trace::{Trace, TraceInput, TracePacket, TraceStep, TraceVerdict};
+pub use trace::{Trace, TraceInput, TracePacket, TraceStep, TraceTranslation, TraceVerdict};
 
 pub(crate) use meter::Meter;
 pub(crate) use rule_counters::{CounterSlot, Counts, RuleCounters, add_alone};
 pub(crate) use snapshot::{DropCounters, Port, Ports, Snapshot};
 pub(crate) use store::RuleStore;
 pub(crate) use trace::trace;
-pub(crate) use translate::{Packet, Settlement, Translation, translate};
+pub(crate) use translate::{Memory, Packet, Settlement, Translation, translate};
 pub(crate) use walk::{End, Step, WalkScratch};

@@ -8,6 +8,7 @@ use vswitch_api::{Cookie, MacAddr, PortNo, Priority};
 use super::TableId;
 use crate::action::Action;
 use crate::flow::{Match, PortClass, SetName};
+use crate::group::{GroupUpdate, LostEndpoint};
 
 /// Identity of an installed rule, chosen by whoever installs it and stable while the rule's
 /// meaning is; adding a rule whose id is installed replaces it and keeps its counters.
@@ -152,10 +153,14 @@ pub struct Transaction {
     pub add_rules: Vec<Rule>,
     /// Address set changes, in order.
     pub sets: Vec<(SetName, SetUpdate)>,
+    /// Group changes, in order.
+    pub groups: Vec<GroupUpdate>,
     /// Port changes, in order.
     pub ports: Vec<PortUpdate>,
     /// Addresses that changed hands: every connection from or to one of them is removed.
     pub forget_addresses: Vec<std::net::IpAddr>,
+    /// Endpoints that Services lost: every connection that was sent there is removed.
+    pub forget_endpoints: Vec<LostEndpoint>,
 }
 
 /// An installed rule with its counters.

@@ -12,6 +12,7 @@ use super::walk::Table;
 use super::{PortSpec, TableId};
 use crate::address_set::AddressIndex;
 use crate::drop_reason::DropReason;
+use crate::group::Groups;
 
 /// A port as the datapath knows it, with the drops of what came in there.
 #[derive(Debug)]
@@ -61,8 +62,9 @@ pub(crate) struct Snapshot {
     pub(crate) epoch: Epoch,
     pub(crate) tables: [Arc<Table>; TableId::ALL.len()],
     pub(crate) addresses: AddressIndex,
+    pub(crate) groups: Groups,
     pub(crate) ports: Arc<Ports>,
-    /// The last generation that forgot ports or addresses.
+    /// The last generation that forgot ports, addresses or endpoints.
     pub(crate) forgot_at: Epoch,
     /// Some rule tells a connection's first packet from its later ones, so that what is found
     /// out for the first does not hold for the others.
@@ -76,6 +78,7 @@ impl Snapshot {
             epoch: Epoch(0),
             tables: TableId::ALL.map(|table| Arc::new(Table::empty(table))),
             addresses: AddressIndex::default(),
+            groups: Groups::default(),
             ports: Arc::default(),
             forgot_at: Epoch(0),
             is_state_dependent: false,

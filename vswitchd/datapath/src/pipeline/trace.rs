@@ -5,13 +5,13 @@ use std::sync::Arc;
 use vswitch_api::{MacAddr, PortNo};
 
 use super::builtin::drops;
-use super::translate::{Packet, Translation, translate};
+use super::translate::{Memory, Packet, Translation, translate};
 use super::walk::{End, Hit, InstalledRule, WalkScratch};
 use super::{Rule, Snapshot, TableId};
 use crate::classifier::{Membership, PackedKey};
-use crate::conntrack::ConnTable;
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey, ip_proto};
+use crate::group::{Endpoint, Group};
 use crate::packet::{Frame, ParsedPacket, TcpSegment, VnetHeader, parse, tcp_flags};
 use crate::time::Timestamp;
 
@@ -57,6 +57,15 @@ pub enum TraceVerdict {
     Drop(DropReason),
 }
 
+/// What a Service makes of a new connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TraceTranslation {
+    /// The group that was asked.
+    pub group: Group,
+    /// What it chose.
+    pub endpoint: Endpoint,
+}
+
 /// An explained packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
@@ -66,6 +75,8 @@ pub struct Trace {
     pub steps: Vec<TraceStep>,
     /// The outcome.
     pub verdict: TraceVerdict,
+    /// The endpoint that a new connection to a Service would get.
+    pub translation: Option<TraceTranslation>,
     /// The rules that led to it. For a policy's drop, every policy that isolates the pod, not
     /// only the one whose rule won; else the rules but for the built-in ones that let it pass.
     pub deciding: Vec<Arc<Rule>>,
@@ -74,7 +85,7 @@ pub struct Trace {
 /// Explains the packet by this version of the rules.
 pub(crate) fn trace(
     snapshot: &Snapshot,
-    conns: &ConnTable,
+    memory: Memory<'_>,
     input: &TraceInput,
     now: Timestamp,
 ) -> Trace {
@@ -95,11 +106,15 @@ pub(crate) fn trace(
         frame,
         now,
     };
-    let translation = translate(snapshot, conns, packet, &mut walk, &mut judge);
+    let translation = translate(snapshot, memory, packet, &mut walk, &mut judge);
     Trace {
         key: Some(translation.key),
         steps: steps(&walk.hits, &judge.hits),
         verdict: verdict(translation.end),
+        translation: translation.balanced.map(|balanced| TraceTranslation {
+            group: balanced.group.clone(),
+            endpoint: balanced.endpoint,
+        }),
         deciding: deciding(snapshot, &translation, &walk.hits, &judge.hits),
     }
 }
@@ -110,6 +125,7 @@ fn unparsed(reason: DropReason) -> Trace {
         key: None,
         steps: Vec::new(),
         verdict,
+        translation: None,
         deciding: Vec::new(),
     }
 }
@@ -170,7 +186,7 @@ const fn verdict(end: End) -> TraceVerdict {
 
 fn deciding(
     snapshot: &Snapshot,
-    translation: &Translation,
+    translation: &Translation<'_>,
     own: &[Hit<'_>],
     judge: &[Hit<'_>],
 ) -> Vec<Arc<Rule>> {

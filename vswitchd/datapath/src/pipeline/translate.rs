@@ -5,15 +5,17 @@
 //! the policy tables on their way. Replies and related errors go past those tables; for them
 //! the *connection* is judged, by its original tuple, once for each generation of the rules.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use vswitch_api::PortNo;
 
-use super::walk::{End, Tracked, Tracker, Walk, WalkScratch};
+use super::walk::{Balanced, End, Tracked, Tracker, Walk, WalkScratch};
 use super::{Snapshot, TableId};
 use crate::conntrack::{CommitOptions, ConnTable, Connection, CtLookup, Direction, Tuple};
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey, PortClass, ether_type, ip_proto};
+use crate::group::{AffinityTable, Endpoint, Group};
 use crate::packet::{Frame, ParsedPacket};
 use crate::time::Timestamp;
 
@@ -43,10 +45,14 @@ pub(crate) enum Settlement {
 
 /// What the tables say of a packet.
 #[derive(Debug)]
-pub(crate) struct Translation {
+pub(crate) struct Translation<'s> {
     pub(crate) end: End,
-    /// The key as the last table saw it.
+    /// The key as the last table saw it: with the addresses that the packet leaves with.
     pub(crate) key: FlowKey,
+    /// The endpoint that a new connection was given.
+    pub(crate) balanced: Option<Balanced<'s>>,
+    /// The connection that an ICMP error is about, and the error's way in it.
+    pub(crate) related: Option<(Arc<Connection>, Direction)>,
     pub(crate) settlement: Settlement,
     /// The connection that the current rules allow.
     pub(crate) allowed: Option<Arc<Connection>>,
@@ -54,15 +60,22 @@ pub(crate) struct Translation {
     pub(crate) judged_as: Option<FlowKey>,
 }
 
+/// What is remembered from packet to packet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory<'a> {
+    pub(crate) conns: &'a ConnTable,
+    pub(crate) affinity: &'a AffinityTable,
+}
+
 /// Takes a packet through the tables; `scratch` holds the rules and steps of its own walk
 /// afterwards, `judge` those of its connection's judgement.
 pub(crate) fn translate<'s>(
     snapshot: &'s Snapshot,
-    conns: &ConnTable,
+    memory: Memory<'_>,
     packet: Packet<'_>,
     scratch: &mut WalkScratch<'s>,
     judge: &mut WalkScratch<'s>,
-) -> Translation {
+) -> Translation<'s> {
     judge.clear();
     let judge = Judge {
         snapshot,
@@ -70,7 +83,7 @@ pub(crate) fn translate<'s>(
         last: None,
     };
     let mut tracking = Tracking {
-        conns,
+        memory,
         packet,
         judge,
         found: None,
@@ -81,8 +94,8 @@ pub(crate) fn translate<'s>(
     let end = walk.run(TableId::Classify, None, &mut tracking);
     // Without a table to stop before, a walk only stops at its end.
     let end = end.unwrap_or(End::Drop(DropReason::PipelineLoop));
-    let (key, commits) = (walk.key, walk.commits);
-    tracking.conclude(end, key, commits)
+    let walked = (walk.key, walk.commits, walk.balanced);
+    tracking.conclude(end, walked)
 }
 
 /// Judges connections by the policy tables.
@@ -159,7 +172,7 @@ struct Pickup {
 
 /// The connection side of one translation.
 struct Tracking<'a, 's> {
-    conns: &'a ConnTable,
+    memory: Memory<'a>,
     packet: Packet<'a>,
     judge: Judge<'a, 's>,
     found: Option<CtLookup>,
@@ -174,8 +187,12 @@ impl Tracker for Tracking<'_, '_> {
             return Ok(());
         }
         let Packet { parsed, frame, now } = self.packet;
-        let found = self.conns.lookup(parsed, frame, now).map_err(End::Drop)?;
+        let conns = self.memory.conns;
+        let found = conns.lookup(parsed, frame, now).map_err(End::Drop)?;
         (key.tp_src, key.tp_dst) = (found.key.tp_src, found.key.tp_dst);
+        if let Some(conn) = &found.conn {
+            translate_key(key, conn, &found);
+        }
         key.ct_state = if found.midstream {
             self.orient(key)
         } else {
@@ -187,9 +204,36 @@ impl Tracker for Tracking<'_, '_> {
         self.found = Some(found);
         conn.map_or(Ok(()), |conn| self.rejudge(&conn))
     }
+
+    fn kept_endpoint(&self, group: &Group, client: IpAddr) -> Option<Endpoint> {
+        group.affinity?;
+        let now = self.packet.now;
+        self.memory.affinity.get(group.id, client, now)
+    }
 }
 
-impl Tracking<'_, '_> {
+/// Gives a packet of a translated connection the addresses that it leaves with.
+fn translate_key(key: &mut FlowKey, conn: &Connection, found: &CtLookup) {
+    let Some(leaves_as) = conn.leaves_as(found.direction) else {
+        return;
+    };
+    key.ip_dst = Some(leaves_as.dst);
+    if found.state.contains(CtState::REL) {
+        // A router on the way speaks for itself.
+        let comes_as = conn.comes_as(found.direction);
+        if key.ip_src == Some(comes_as.src) {
+            key.ip_src = Some(leaves_as.src);
+        }
+        return;
+    }
+    key.ip_src = Some(leaves_as.src);
+    let has_ports = matches!(key.ip_proto, ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP);
+    if has_ports {
+        (key.tp_src, key.tp_dst) = (leaves_as.tp_src, leaves_as.tp_dst);
+    }
+}
+
+impl<'s> Tracking<'_, 's> {
     /// Judges a connection unless the current rules allowed it already.
     fn rejudge(&mut self, conn: &Arc<Connection>) -> Result<(), End> {
         if conn.judged() >= self.judge.snapshot.epoch {
@@ -197,7 +241,7 @@ impl Tracking<'_, '_> {
         }
         let judged = self
             .judge
-            .judge(conn.in_port(), &conn.original(), CtState::EST);
+            .judge(conn.in_port(), &conn.forwarded(), CtState::EST);
         self.denied = judged.is_err();
         judged
     }
@@ -243,18 +287,24 @@ impl Tracking<'_, '_> {
         }
     }
 
-    fn conclude(self, end: End, key: FlowKey, commits: bool) -> Translation {
+    fn conclude(
+        self,
+        end: End,
+        (key, commits, balanced): (FlowKey, bool, Option<Balanced<'s>>),
+    ) -> Translation<'s> {
         let judged_reply = self.judge.last.is_some() && !self.denied;
         let conn = self.found.as_ref().and_then(|found| found.conn.clone());
-        let is_original = self
-            .found
-            .as_ref()
-            .is_some_and(|found| found.state == CtState::TRK | CtState::EST);
+        let is_original = self.found.as_ref().is_some_and(is_original);
+        let is_related = |found: &CtLookup| found.state.contains(CtState::REL);
+        let related = self.found.as_ref().filter(|found| is_related(found));
+        let related = related.and_then(|found| Some((found.conn.clone()?, found.direction)));
         let is_forwarded = matches!(end, End::Forward { .. });
         let was_judged = judged_reply || (is_original && is_forwarded && commits);
         Translation {
             end,
             key,
+            balanced,
+            related,
             settlement: self.settlement(end, key, commits),
             allowed: conn.filter(|_| was_judged),
             judged_as: self.judge.last,
@@ -283,7 +333,7 @@ impl Tracking<'_, '_> {
 
     /// Returns whether a policy forbids the connection, not only this packet.
     fn is_denied(&self, end: End, found: &CtLookup) -> bool {
-        let is_original = found.state == CtState::TRK | CtState::EST;
+        let is_original = is_original(found);
         end.drop_reason().is_some_and(is_policy) && (self.denied || is_original)
     }
 
@@ -301,6 +351,11 @@ impl Tracking<'_, '_> {
             out_port,
         }
     }
+}
+
+/// Returns whether it is a later packet of a connection's own direction.
+const fn is_original(found: &CtLookup) -> bool {
+    found.state.contains(CtState::EST) && !found.state.contains(CtState::RPL)
 }
 
 /// A pod that is not known *yet* will have policies soon, which may allow the connection.

@@ -3,6 +3,7 @@
 //! A walk only reads: what is to be done comes back as [`Step`]s and an [`End`], the rules that
 //! it went through as [`Hit`]s. Connection tracking is the caller's ([`Tracker`]).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -13,6 +14,7 @@ use crate::action::Action;
 use crate::classifier::{Classifier, CompiledMatch, Membership, PackedKey, PreferredAnchor};
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey, ether_type, ip_proto};
+use crate::group::{Endpoint, Group, GroupId};
 
 /// The rules of one table, ready for lookup.
 pub(crate) type Table = Classifier<InstalledRule>;
@@ -97,6 +99,9 @@ pub(crate) trait Tracker {
     ///
     /// How the walk ends, if the packet must go no further.
     fn track(&mut self, key: &mut FlowKey) -> Result<(), End>;
+
+    /// Returns the endpoint that the client was given last, if it is to keep it.
+    fn kept_endpoint(&self, group: &Group, client: IpAddr) -> Option<Endpoint>;
 }
 
 /// For keys whose connection state is known.
@@ -106,6 +111,18 @@ impl Tracker for Tracked {
     fn track(&mut self, _key: &mut FlowKey) -> Result<(), End> {
         Ok(())
     }
+
+    fn kept_endpoint(&self, _group: &Group, _client: IpAddr) -> Option<Endpoint> {
+        None
+    }
+}
+
+/// The endpoint that a new connection was given.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Balanced<'s> {
+    pub(crate) group: &'s Group,
+    pub(crate) client: IpAddr,
+    pub(crate) endpoint: Endpoint,
 }
 
 /// What a walk found: in the tables' order, of a version that outlives it.
@@ -132,6 +149,7 @@ pub(super) struct Walk<'a, 's> {
     pub(super) scratch: &'a mut WalkScratch<'s>,
     /// Whether the end was reached over `ct(commit)`.
     pub(super) commits: bool,
+    pub(super) balanced: Option<Balanced<'s>>,
 }
 
 /// What a rule does with the walk.
@@ -148,18 +166,16 @@ impl<'a, 's> Walk<'a, 's> {
         scratch: &'a mut WalkScratch<'s>,
     ) -> Self {
         scratch.clear();
-        snapshot
-            .addresses
-            .lookup(key.ip_src, &mut scratch.member_of.src);
-        snapshot
-            .addresses
-            .lookup(key.ip_dst, &mut scratch.member_of.dst);
+        let sides = &mut scratch.member_of;
+        snapshot.addresses.lookup(key.ip_src, &mut sides.src);
+        snapshot.addresses.lookup(key.ip_dst, &mut sides.dst);
         Self {
             snapshot,
             key,
             packed: PackedKey::of(&key),
             scratch,
             commits: false,
+            balanced: None,
         }
     }
 
@@ -231,6 +247,11 @@ impl<'a, 's> Walk<'a, 's> {
                     }
                 }
                 Action::CtCommit => self.commits = true,
+                Action::Group(group) => {
+                    if let Err(end) = self.balance(group, tracker) {
+                        return Next::End(end);
+                    }
+                }
                 Action::Output => return Next::End(self.output(self.key.out_port)),
                 Action::ArpReply(mac) => return Next::End(End::ArpReply(mac)),
                 Action::NdAdvertise(mac) => return Next::End(End::NdAdvertise(mac)),
@@ -251,10 +272,55 @@ impl<'a, 's> Walk<'a, 's> {
     fn track(&mut self, tracker: &mut impl Tracker) -> Result<(), End> {
         let is_ip = matches!(self.key.eth_type, ether_type::IPV4 | ether_type::IPV6);
         if is_ip && self.key.vlan_tci == 0 {
+            let ends = (self.key.ip_src, self.key.ip_dst);
             tracker.track(&mut self.key)?;
             self.packed.refresh(&self.key);
+            if ends != (self.key.ip_src, self.key.ip_dst) {
+                self.look_addresses_up();
+            }
         }
         Ok(())
+    }
+
+    /// Finds out anew what the addresses are, after they were translated.
+    fn look_addresses_up(&mut self) {
+        let (addresses, sides) = (&self.snapshot.addresses, &mut self.scratch.member_of);
+        addresses.lookup(self.key.ip_src, &mut sides.src);
+        addresses.lookup(self.key.ip_dst, &mut sides.dst);
+        self.packed = PackedKey::of(&self.key);
+    }
+
+    /// Gives a new connection its endpoint.
+    fn balance(&mut self, id: GroupId, tracker: &impl Tracker) -> Result<(), End> {
+        if !self.key.ct_state.contains(CtState::NEW) {
+            return Ok(());
+        }
+        let none = End::Reject(DropReason::ServiceNoEndpoints);
+        let group = self.snapshot.groups.get(id).ok_or(none)?;
+        let client = self.key.ip_src.ok_or(none)?;
+        let kept = tracker.kept_endpoint(group, client);
+        let endpoint = kept
+            .filter(|kept| group.has(*kept))
+            .or_else(|| group.select(&self.key))
+            .ok_or(none)?;
+        self.key.ip_dst = Some(endpoint.ip);
+        self.key.tp_dst = endpoint.port;
+        self.key.ct_state = self.key.ct_state | CtState::DNAT;
+        if client == endpoint.ip {
+            self.masquerade(group);
+        }
+        self.balanced = Some(Balanced {
+            group,
+            client,
+            endpoint,
+        });
+        self.look_addresses_up();
+        Ok(())
+    }
+
+    fn masquerade(&mut self, group: &Group) {
+        self.key.ip_src = Some(group.hairpin_source);
+        self.key.ct_state = self.key.ct_state | CtState::SNAT;
     }
 
     fn limit(&mut self, rule: &InstalledRule) {
@@ -264,11 +330,11 @@ impl<'a, 's> Walk<'a, 's> {
         }
     }
 
-    fn output(&self, port: PortNo) -> End {
+    fn output(&mut self, port: PortNo) -> End {
         if port == PortNo(0) {
             return End::Drop(DropReason::NoRoute);
         }
-        if port == self.key.in_port {
+        if port == self.key.in_port && !self.may_return() {
             return End::Drop(DropReason::Hairpin);
         }
         match self.snapshot.port(port) {
@@ -278,6 +344,17 @@ impl<'a, 's> Walk<'a, 's> {
             },
             None => End::Drop(DropReason::PortDown),
         }
+    }
+
+    /// Returns whether the packet may leave through the port that it came in through: where a
+    /// Service led it back, under another source.
+    fn may_return(&mut self) -> bool {
+        if !self.key.ct_state.contains(CtState::SNAT)
+            && let Some(balanced) = self.balanced
+        {
+            self.masquerade(balanced.group);
+        }
+        self.key.ct_state.contains(CtState::SNAT)
     }
 
     fn default_drop(&self, table: TableId) -> End {

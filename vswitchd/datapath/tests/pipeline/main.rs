@@ -10,6 +10,7 @@ mod hostile;
 mod packets;
 mod policy;
 mod reject;
+mod services;
 mod switch;
 mod tracing;
 mod transport;

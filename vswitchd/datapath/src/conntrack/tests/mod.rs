@@ -91,7 +91,7 @@ impl Lab {
                 conn
             }
         };
-        self.table.allow_fragments(&pkt, &found.key, self.now);
+        self.table.allow_fragments(&pkt, self.now);
         Ok(conn)
     }
 

@@ -141,10 +141,16 @@ fn too_big_over_ipv6_states_the_mtu_and_fits_the_smallest_one() {
 }
 
 #[test]
-fn admin_prohibited_quotes_a_short_packet_whole() {
-    for (name, from, icmp) in [("udp4", GATEWAY4, (3, 13)), ("udp6", GATEWAY6, (1, 1))] {
+fn an_unreachable_says_why_and_quotes_a_short_packet_whole() {
+    use emit::Refusal::{NobodyListens, Prohibited};
+    for (name, from, refusal, icmp) in [
+        ("udp4", GATEWAY4, Prohibited, (3, 13)),
+        ("udp6", GATEWAY6, Prohibited, (1, 1)),
+        ("udp4", GATEWAY4, NobodyListens, (3, 3)),
+        ("udp6", GATEWAY6, NobodyListens, (1, 4)),
+    ] {
         let (frame, packet) = parsed(&valid(name));
-        let answer = emit::icmp_admin_prohibited(&frame, &packet, from).unwrap();
+        let answer = emit::icmp_unreachable(&frame, &packet, refusal, from).unwrap();
         let key = reparsed(&answer).key;
         assert_eq!((key.tp_src, key.tp_dst), icmp, "{name}");
         assert!(answer.bytes().ends_with(&frame.bytes()[14..]), "{name}");

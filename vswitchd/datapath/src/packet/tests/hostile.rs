@@ -56,8 +56,8 @@ fn drive(mut frame: Frame) {
         emit::neighbor_advertisement(&frame, &packet, DST_MAC),
         emit::icmp_too_big(&frame, &packet, 1_400, DST4.into()),
         emit::icmp_too_big(&frame, &packet, 1_400, DST6.into()),
-        emit::icmp_admin_prohibited(&frame, &packet, DST4.into()),
-        emit::icmp_admin_prohibited(&frame, &packet, DST6.into()),
+        emit::icmp_unreachable(&frame, &packet, emit::Refusal::Prohibited, DST4.into()),
+        emit::icmp_unreachable(&frame, &packet, emit::Refusal::Prohibited, DST6.into()),
         emit::tcp_reset(&frame, &packet),
     ]
     .into_iter()
