@@ -8,8 +8,8 @@
 //! L4 switch (ties the others of this layer together)
 //!    simulate (the same without devices, for vsctl)
 //!    worker · host (gateway, veth, masquerade) · reconcile
-//! L3 objects (standalone object registry) · policy (compiler)
-//!    ipam · state (ClusterState)
+//! L3 objects (standalone object registry) · policy · service (compilers)
+//!    ipam · rules · state (ClusterState)
 //! L2 port · netns · store
 //!    leaf helpers, usable from any layer: clock, config, metrics, telemetry
 //! ```
@@ -27,6 +27,8 @@ pub mod policy;
 pub mod port;
 pub mod reconcile;
 pub mod rest;
+pub mod rules;
+pub mod service;
 pub mod simulate;
 pub mod state;
 pub mod store;

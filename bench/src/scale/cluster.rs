@@ -15,6 +15,8 @@ use vswitchd::state::{
     PolicyRecord,
 };
 
+/// This node.
+pub(crate) const NODE: &str = "node-0";
 pub(crate) const NAMESPACES: usize = 1_000;
 pub(crate) const PODS: usize = 10_000;
 pub(crate) const LOCAL_PODS: usize = 110;

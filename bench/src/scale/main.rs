@@ -88,6 +88,7 @@ impl Node {
         let (handle, _thread) = Reconciler::start(
             Arc::clone(&datapath),
             ReconcileConfig {
+                node_name: cluster::NODE.to_owned(),
                 gateway,
                 pod_cidrs: vec!["10.0.0.0/24".parse()?],
                 deny: Deny::Drop,

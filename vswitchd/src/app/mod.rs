@@ -277,6 +277,7 @@ fn start_switch_blocking(
     let workers = WorkerPool::start(&datapath, worker_config(config, clock), notify)
         .context("start workers")?;
     let reconcile_config = ReconcileConfig {
+        node_name: config.node_name.clone(),
         gateway: crate::reconcile::GatewaySpec {
             port_no: GATEWAY_PORT,
             name: gateway.ifname.to_string(),

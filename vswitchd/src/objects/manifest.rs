@@ -3,12 +3,12 @@
 
 use serde_json::Value;
 
-use super::feed::present;
+use super::reduce::present;
 use super::{RESOURCES, Resource, ResourceInfo, Scope, StatusError, WriteOptions, prepare};
 use crate::state::ClusterChange;
 
 /// Returns what the object would tell the switch, its status included; `None` for an object
-/// of a kind that policies are not compiled from.
+/// of a kind that rules are not compiled from.
 ///
 /// # Errors
 /// What the API server would refuse it with.
@@ -38,7 +38,7 @@ pub fn cluster_change(manifest: &Value) -> Result<Option<ClusterChange>, StatusE
     let options = WriteOptions::default();
     let (mut object, _warnings) = prepare::new_object(info, namespace, object, "", options)?;
     if let Some(status) = manifest.get("status")
-        && info.resource == Resource::Pod
+        && matches!(info.resource, Resource::Pod | Resource::Service)
     {
         object["status"] = status.clone();
     }

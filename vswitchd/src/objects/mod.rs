@@ -11,6 +11,7 @@ mod patch;
 mod persist;
 mod pods;
 mod prepare;
+mod reduce;
 mod registry;
 mod resource;
 mod schema;

@@ -616,8 +616,8 @@ async fn the_feed_begins_with_everything_and_goes_on_with_changes() {
     let mut feed = feed(&registry);
     assert_eq!(
         feed.initial.len(),
-        2,
-        "namespace default and the pod: {:?}",
+        3,
+        "namespace default, the node and the pod: {:?}",
         feed.initial
     );
     assert_eq!(feed.version(), registry.current_version());

@@ -11,13 +11,13 @@ use vswitch_datapath::pipeline::Rule;
 
 use super::endpoints;
 use super::groups::{Facts, Groups};
-use super::ledger::{Ledger, RuleDelta};
 use super::namespaces::Namespaces;
 use super::pods::{Locals, Pod, PodId, Pods, is_addressable};
 use super::program::{NodeFacts, PolicyProblem, node_set};
 use super::roster::RosterId;
 use super::unit::{self, Subject, Unit};
 use crate::config::Deny;
+use crate::rules::{Ledger, RuleDelta};
 use crate::state::{ClusterChange, ClusterState, LocalEndpoint, ObjectKey, PolicyRecord};
 
 /// Number of a policy inside one compiler.
@@ -111,6 +111,13 @@ impl Compiler {
                     self.dirty.policies.insert(key);
                 }
             }
+            // What policies judge is the endpoint, whatever Service led there.
+            ClusterChange::Service(_)
+            | ClusterChange::ServiceGone(_)
+            | ClusterChange::EndpointSlice(_)
+            | ClusterChange::EndpointSliceGone(_)
+            | ClusterChange::Node(_)
+            | ClusterChange::NodeGone(_) => {}
         }
     }
 

@@ -12,13 +12,14 @@ use vswitch_datapath::{Action, DropReason};
 
 use super::direction::Direction;
 use super::program::{node_set, priority};
-use super::rule_set::RuleSet;
+use crate::rules::virtual_addresses;
+use crate::rules::{RuleOwner, RuleSet};
 use crate::state::LocalEndpoint;
 
 /// Returns the rules that let the node itself (kubelet's probes) reach its pods, whatever
 /// their policies. What merely passes through the gateway has another source and is judged.
 pub(super) fn node_rules() -> Vec<Rule> {
-    let mut rules = RuleSet::for_policies();
+    let mut rules = RuleSet::of(RuleOwner::Policies);
     let origin = Origin {
         kind: "Gateway",
         name: "node".to_owned(),
@@ -36,13 +37,13 @@ pub(super) fn node_rules() -> Vec<Rule> {
         vec![Direction::Ingress.allow()],
         &Arc::new(origin),
     );
-    rules.into_rules().into_values().collect()
+    rules.into_list()
 }
 
 /// Returns the rules of a port: it is isolated while its pod, or its policies, are not known,
 /// and the pod reaches itself.
 pub(super) fn port_rules(endpoint: &LocalEndpoint, is_known: bool) -> Vec<Rule> {
-    let mut rules = RuleSet::for_policies();
+    let mut rules = RuleSet::of(RuleOwner::Policies);
     if !is_known {
         isolate(&mut rules, endpoint);
     }
@@ -51,7 +52,7 @@ pub(super) fn port_rules(endpoint: &LocalEndpoint, is_known: bool) -> Vec<Rule> 
     for ip in &endpoint.addresses {
         allow_own_address(&mut rules, endpoint.port_no, *ip, &origin);
     }
-    rules.into_rules().into_values().collect()
+    rules.into_list()
 }
 
 fn isolate(rules: &mut RuleSet, endpoint: &LocalEndpoint) {
@@ -89,13 +90,18 @@ fn allow_own_address(rules: &mut RuleSet, port: PortNo, ip: IpAddr, origin: &Arc
     };
     let allow = vec![Direction::Egress.allow()];
     rules.add((TableId::EgressRule, priority::OWN), out, allow, origin);
-    let back = Match {
-        out_port: Some(port),
-        ip_src: own,
-        ..Match::default()
-    };
-    let allow = vec![Direction::Ingress.allow()];
-    rules.add((TableId::IngressRule, priority::OWN), back, allow, origin);
+    // Directly, or through a Service, which gives it another source.
+    let hairpin = AddressMatch::Net(IpNet::from(virtual_addresses(ip).hairpin));
+    for ip_src in [own, Some(hairpin)] {
+        let back = Match {
+            in_port: Some(port),
+            out_port: Some(port),
+            ip_src,
+            ..Match::default()
+        };
+        let allow = vec![Direction::Ingress.allow()];
+        rules.add((TableId::IngressRule, priority::OWN), back, allow, origin);
+    }
 }
 
 fn pod_origin(endpoint: &LocalEndpoint, part: &str) -> Origin {

@@ -9,12 +9,12 @@ use slab::Slab;
 use vswitch_datapath::flow::SetName;
 
 use super::compiler::PolicyId;
-use super::ledger::Ledger;
 use super::namespaces::Namespaces;
 use super::peers::{PodPeer, Scope};
 use super::pods::{Pod, PodId, Pods};
 use super::roster::{Roster, RosterId};
 use super::selector_index::SelectorIndex;
+use crate::rules::Ledger;
 use crate::state::Selector;
 
 /// Whose roster it is.

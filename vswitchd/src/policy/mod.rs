@@ -22,14 +22,12 @@ mod direction;
 mod endpoints;
 pub mod explain;
 mod groups;
-mod ledger;
 mod namespaces;
 mod peers;
 mod pods;
 mod ports;
 mod program;
 mod roster;
-mod rule_set;
 mod selector_index;
 mod unit;
 
@@ -37,7 +35,4 @@ mod unit;
 pub(crate) mod tests;
 
 pub use compiler::Compiler;
-pub(crate) use ledger::Ledger;
-pub use ledger::RuleDelta;
 pub use program::{NodeFacts, PolicyProblem, node_set, priority};
-pub use rule_set::RuleSet;

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use vswitch_datapath::flow::SetName;
 
 use super::compiler::PolicyId;
-use super::ledger::Ledger;
 use super::pods::{Pod, PodId, Pods};
+use crate::rules::Ledger;
 use crate::state::Escaped;
 
 /// Number of a roster inside one compiler.

@@ -15,8 +15,8 @@ use super::peers::{Peer, PodPeer};
 use super::ports::PortDemand;
 use super::program::{PolicyProblem, priority};
 use super::roster::{NamedPortKey, RosterId};
-use super::rule_set::RuleSet;
 use crate::config::Deny;
+use crate::rules::{RuleOwner, RuleSet};
 use crate::state::{PolicyRecord, Selector};
 
 /// What a policy selects. If that cannot be understood, it isolates all pods it could mean and
@@ -75,7 +75,7 @@ pub(super) fn compile(
 ) -> Unit {
     let mut unit = Unit::default();
     unit.problems.extend(subject.problem.clone());
-    let mut rules = RuleSet::for_policies();
+    let mut rules = RuleSet::of(RuleOwner::Policies);
     for direction in isolated_directions(policy, &mut unit) {
         let mut side = Side {
             id,
@@ -94,7 +94,7 @@ pub(super) fn compile(
             side.allow_rules();
         }
     }
-    unit.rules = rules.into_rules().into_values().collect();
+    unit.rules = rules.into_list();
     unit
 }
 

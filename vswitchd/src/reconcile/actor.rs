@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
+use imbl::OrdMap;
 use tokio::sync::watch;
 use vswitch_api::{Epoch, PortNo};
 use vswitch_datapath::Datapath;
@@ -14,7 +15,8 @@ use vswitch_datapath::pipeline::Transaction;
 use super::intent::{AdminFlow, PortAttachMode, ReconcileConfig};
 use super::model::{Model, Told};
 use crate::policy::PolicyProblem;
-use crate::state::{Attachment, ClusterChange, ClusterState};
+use crate::service::Surface;
+use crate::state::{Attachment, ClusterChange, ClusterState, ObjectKey};
 
 /// Whatever takes transactions: the datapath, or a test.
 pub trait Publish: Send + Sync + 'static {
@@ -35,6 +37,8 @@ pub struct Snapshot {
     pub cluster: ClusterState,
     /// Attachments of this node.
     pub attachments: Arc<BTreeMap<PortNo, Arc<Attachment>>>,
+    /// What outside the switch has to lead to Services.
+    pub surfaces: OrdMap<ObjectKey, Surface>,
     /// What was not understood of policies.
     pub problems: Arc<Vec<PolicyProblem>>,
     /// The publication that brought it into force.
@@ -232,6 +236,7 @@ impl<P: Publish> Reconciler<P> {
         Snapshot {
             cluster: self.model.cluster_state().clone(),
             attachments: shared(&before.attachments, self.model.attachments()),
+            surfaces: self.model.surfaces().clone(),
             problems: shared(&before.problems, problems),
             epoch,
             is_synced: self.model.is_synced(),

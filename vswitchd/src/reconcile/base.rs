@@ -12,7 +12,8 @@ use vswitch_datapath::pipeline::{Origin, PortSpec, PortUpdate, Rule, TableId};
 
 use super::intent::{AdminFlow, Attached, Intent};
 use super::{forward, gateway, responder, spoof_guard};
-use crate::policy::{Ledger, RuleDelta, RuleSet};
+use crate::rules::virtual_addresses;
+use crate::rules::{Ledger, RuleDelta, RuleSet};
 use crate::state::LocalEndpoint;
 
 /// A port, with what hangs on it: a number that is given to another container is another port.
@@ -106,12 +107,14 @@ fn common_rules(intent: &Intent) -> Vec<Rule> {
     });
     for ip in &spec.addresses {
         responder::add_address(&mut rules, (spec.port_no, spec.mac), *ip, &origin);
+        let hairpin = virtual_addresses(*ip).hairpin;
+        responder::add_virtual_address(&mut rules, spec.port_no, hairpin, &origin);
     }
     forward::add_gateway(&mut rules, &intent.config);
     for flow in &intent.admin_flows {
         add_admin_flow(&mut rules, flow);
     }
-    rules.into_rules().into_values().collect()
+    rules.into_list()
 }
 
 fn pod_rules(endpoint: &LocalEndpoint) -> Vec<Rule> {
@@ -127,7 +130,7 @@ fn pod_rules(endpoint: &LocalEndpoint) -> Vec<Rule> {
         responder::add_address(&mut rules, place, *ip, &origin);
     }
     forward::add_pod(&mut rules, endpoint, &origin);
-    rules.into_rules().into_values().collect()
+    rules.into_list()
 }
 
 fn add_admin_flow(rules: &mut RuleSet, flow: &AdminFlow) {

@@ -4,20 +4,21 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use vswitch_api::Priority;
-use vswitch_datapath::flow::{AddressMatch, Match, PortClass};
+use vswitch_datapath::flow::{AddressMatch, CtState, CtStateMatch, Match, PortClass};
 use vswitch_datapath::pipeline::{Origin, TableId};
 use vswitch_datapath::{Action, DropReason};
 
 use super::gateway::ether_type_of;
 use super::intent::{GatewaySpec, ReconcileConfig};
 use super::spoof_guard::link_local;
-use crate::policy::RuleSet;
+use crate::rules::RuleSet;
 use crate::state::LocalEndpoint;
 
 /// An address that the switch knows.
 const KNOWN: Priority = Priority(200);
 /// A network that is nowhere else.
 const NOWHERE_ELSE: Priority = Priority(100);
+const SERVICE_AT_GATEWAY: Priority = Priority(60);
 const FROM_GATEWAY: Priority = Priority(50);
 const TO_GATEWAY: Priority = Priority(10);
 
@@ -99,6 +100,20 @@ pub(super) fn add_gateway(rules: &mut RuleSet, config: &ReconcileConfig) {
         class: Some(PortClass::Gateway),
         ..Match::default()
     };
+    // The node itself, or somebody behind it, uses a Service whose endpoint is behind it too.
+    let translated = Match {
+        ct_state: Some(CtStateMatch {
+            value: CtState::DNAT,
+            mask: CtState::DNAT,
+        }),
+        ..returned.clone()
+    };
+    rules.add(
+        (TableId::Forward, SERVICE_AT_GATEWAY),
+        translated,
+        leave_through(gateway),
+        &origin,
+    );
     rules.add(
         (TableId::Forward, FROM_GATEWAY),
         returned,

@@ -9,7 +9,8 @@ use vswitch_datapath::pipeline::{Origin, TableId};
 use vswitch_datapath::{Action, DropReason};
 
 use super::intent::GatewaySpec;
-use crate::policy::RuleSet;
+use crate::rules::RuleSet;
+use crate::rules::virtual_addresses;
 
 /// The set of all local pods' addresses.
 pub(super) fn local_pods_set() -> SetName {
@@ -52,7 +53,7 @@ pub(super) fn ether_type_of(net: IpNet) -> u16 {
 }
 
 /// Adds the gateway port. What comes out of the node's stack may have any source but a local
-/// pod's: those send through their own ports.
+/// pod's, which send through their own ports, and the switch's own, which never come in.
 pub(super) fn add_gateway(rules: &mut RuleSet, gateway: &GatewaySpec) {
     let origin = Arc::new(Origin {
         kind: "Gateway",
@@ -77,13 +78,15 @@ pub(super) fn add_gateway(rules: &mut RuleSet, gateway: &GatewaySpec) {
         ip_src: Some(AddressMatch::Set(local_pods_set())),
         ..from.clone()
     };
-    let spoofed = vec![Action::Drop(DropReason::Spoofed)];
-    rules.add(
-        (TableId::SpoofGuard, Priority(200)),
-        as_pod,
-        spoofed,
-        &origin,
-    );
+    let as_switch = gateway.addresses.iter().map(|ip| Match {
+        ip_src: Some(AddressMatch::Net(virtual_addresses(*ip).hairpin.into())),
+        ..from.clone()
+    });
+    for matches in as_switch.chain([as_pod]) {
+        let spoofed = vec![Action::Drop(DropReason::Spoofed)];
+        let at = (TableId::SpoofGuard, Priority(200));
+        rules.add(at, matches, spoofed, &origin);
+    }
     let on = vec![Action::Goto(TableId::ArpResponder)];
     rules.add((TableId::SpoofGuard, Priority(100)), from, on, &origin);
 }

@@ -31,6 +31,8 @@ pub struct GatewaySpec {
 /// What does not change while the daemon runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReconcileConfig {
+    /// Name of this node's Node object.
+    pub node_name: String,
     /// The gateway port.
     pub gateway: GatewaySpec,
     /// Networks that this node's pods have their addresses from: a destination in them that

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use vswitch_api::PortNo;
 use vswitch_datapath::pipeline::Transaction;
 
 use super::base::Base;
 use super::intent::{AdminFlow, Intent, PortAttachMode, ReconcileConfig};
 use super::owners::Owners;
-use crate::policy::{Compiler, PolicyProblem, RuleDelta};
-use crate::state::{Attachment, ClusterChange, ClusterState};
+use crate::policy::{Compiler, PolicyProblem};
+use crate::rules::RuleDelta;
+use crate::service::{ServiceCompiler, ServiceDelta, Surface};
+use crate::state::{Attachment, ClusterChange, ClusterState, ObjectKey};
 
 /// One thing that the reconciler is told.
 #[derive(Debug, Clone)]
@@ -39,6 +42,7 @@ pub enum Told {
 pub struct Model {
     intent: Intent,
     compiler: Compiler,
+    services: ServiceCompiler,
     base: Base,
     owners: Owners,
     /// Ports, flows or the node changed since the last flush.
@@ -53,6 +57,7 @@ impl Model {
         owners.touch(&config.gateway.addresses);
         Self {
             compiler: Compiler::new(config.deny),
+            services: ServiceCompiler::new(config.node_name.clone()),
             intent: Intent::new(config),
             base: Base::new(),
             owners,
@@ -102,6 +107,7 @@ impl Model {
         if let Some(before) = key.and_then(|key| self.compiler.state().pod(key)) {
             self.owners.touch(&before.ips);
         }
+        self.services.touch(&change, self.compiler.state());
         self.compiler.cluster(change);
     }
 
@@ -115,10 +121,19 @@ impl Model {
             let (delta, ports) = self.base.update(&self.intent, &endpoints);
             add(&mut changes, delta);
             changes.ports = ports;
+            self.services.set_node_addresses(&node.addresses);
             self.compiler.set_node(endpoints, node);
         }
         let delta = self.compiler.flush();
         add(&mut changes, delta);
+        let ServiceDelta {
+            rules,
+            groups,
+            lost,
+        } = self.services.flush(self.compiler.state());
+        add(&mut changes, rules);
+        changes.groups = groups;
+        changes.forget_endpoints = lost;
         changes.forget_addresses = self
             .owners
             .changed_hands(&self.intent, self.compiler.state());
@@ -129,6 +144,12 @@ impl Model {
     #[must_use]
     pub fn cluster_state(&self) -> &ClusterState {
         self.compiler.state()
+    }
+
+    /// Returns what outside the switch has to lead to Services.
+    #[must_use]
+    pub const fn surfaces(&self) -> &OrdMap<ObjectKey, Surface> {
+        self.services.surfaces()
     }
 
     /// Returns what was not understood of policies.

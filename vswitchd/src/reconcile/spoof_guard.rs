@@ -15,7 +15,7 @@ use vswitch_datapath::pipeline::{Origin, TableId};
 use vswitch_datapath::{Action, DropReason};
 
 use super::gateway::{arp, ether_type_of, icmpv6, icmpv6_type};
-use crate::policy::RuleSet;
+use crate::rules::RuleSet;
 use crate::state::LocalEndpoint;
 
 /// Own addresses.

@@ -17,8 +17,8 @@ use vswitch_datapath::pipeline::{PortSpec, PortUpdate, SetUpdate, Transaction};
 use super::intent::{GatewaySpec, PortAttachMode, ReconcileConfig};
 use super::model::{Model, Told};
 use crate::config::Deny;
-use crate::policy::RuleDelta;
 use crate::policy::tests::program::Program;
+use crate::rules::RuleDelta;
 use crate::state::{Attachment, ClusterChange, ObjectKey, PodPhase, PodRecord};
 
 const GATEWAY: PortNo = PortNo(1);
@@ -44,6 +44,7 @@ fn config() -> ReconcileConfig {
         .map(|net| net.parse().unwrap())
         .to_vec();
     ReconcileConfig {
+        node_name: "node".to_owned(),
         gateway,
         pod_cidrs,
         deny: Deny::Drop,

@@ -62,6 +62,7 @@ impl Switch {
             mtu: MTU,
         };
         let mut model = Model::new(ReconcileConfig {
+            node_name: String::new(),
             gateway,
             // What is no pod of this node is somewhere behind the gateway.
             pod_cidrs: Vec::new(),

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::records::{
-    ClusterChange, NamespaceRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord,
+    ClusterChange, EndpointSliceRecord, NamespaceRecord, NodeRecord, ObjectKey, PodPhase,
+    PodRecord, PolicyRecord, ServiceRecord,
 };
 
-/// Namespaces, pods and policies as last heard of. A clone shares everything with its original
+/// Namespaces, pods, policies, services and nodes as last heard of. A clone shares everything with its original
 /// and costs nothing; a change copies the few nodes that lead to it.
 ///
 /// Removing a namespace removes nothing else: its pods and policies are announced gone by
@@ -20,6 +21,11 @@ pub struct ClusterState {
     namespaces: OrdMap<String, Arc<NamespaceRecord>>,
     pods: OrdMap<ObjectKey, Arc<PodRecord>>,
     policies: OrdMap<ObjectKey, Arc<PolicyRecord>>,
+    services: OrdMap<ObjectKey, Arc<ServiceRecord>>,
+    slices: OrdMap<ObjectKey, Arc<EndpointSliceRecord>>,
+    /// EndpointSlices by their Service.
+    slices_of: OrdMap<ObjectKey, OrdMap<ObjectKey, Arc<EndpointSliceRecord>>>,
+    nodes: OrdMap<String, Arc<NodeRecord>>,
     /// Pods that claim an address, in the order in which they came to claim it.
     claims: OrdMap<IpAddr, Vec<ObjectKey>>,
 }
@@ -40,7 +46,48 @@ impl ClusterState {
                 replace(&mut self.policies, key, record)
             }
             ClusterChange::PolicyGone(key) => self.policies.remove(&key).is_some(),
+            ClusterChange::Service(record) => {
+                let key = record.key.clone();
+                replace(&mut self.services, key, record)
+            }
+            ClusterChange::ServiceGone(key) => self.services.remove(&key).is_some(),
+            ClusterChange::EndpointSlice(record) => self.set_slice(record),
+            ClusterChange::EndpointSliceGone(key) => self.remove_slice(&key),
+            ClusterChange::Node(record) => {
+                let name = record.name.clone();
+                replace(&mut self.nodes, name, record)
+            }
+            ClusterChange::NodeGone(name) => self.nodes.remove(&name).is_some(),
         }
+    }
+
+    fn set_slice(&mut self, record: EndpointSliceRecord) -> bool {
+        if self
+            .slices
+            .get(&record.key)
+            .is_some_and(|old| **old == record)
+        {
+            return false;
+        }
+        self.remove_slice(&record.key);
+        let (key, service, record) = (record.key.clone(), record.service.clone(), Arc::new(record));
+        let of_service = self.slices_of.entry(service).or_default();
+        of_service.insert(key.clone(), Arc::clone(&record));
+        self.slices.insert(key, record);
+        true
+    }
+
+    fn remove_slice(&mut self, key: &ObjectKey) -> bool {
+        let Some(slice) = self.slices.remove(key) else {
+            return false;
+        };
+        if let Some(of_service) = self.slices_of.get_mut(&slice.service) {
+            of_service.remove(key);
+            if of_service.is_empty() {
+                self.slices_of.remove(&slice.service);
+            }
+        }
+        true
     }
 
     fn set_pod(&mut self, record: PodRecord) -> bool {
@@ -123,6 +170,40 @@ impl ClusterState {
     /// Returns all policies, by namespace and name.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<PolicyRecord>> {
         self.policies.values()
+    }
+
+    /// Returns a Service.
+    #[must_use]
+    pub fn service(&self, key: &ObjectKey) -> Option<&Arc<ServiceRecord>> {
+        self.services.get(key)
+    }
+
+    /// Returns all Services, by namespace and name.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<ServiceRecord>> {
+        self.services.values()
+    }
+
+    /// Returns an EndpointSlice.
+    #[must_use]
+    pub fn slice(&self, key: &ObjectKey) -> Option<&Arc<EndpointSliceRecord>> {
+        self.slices.get(key)
+    }
+
+    /// Returns the EndpointSlices of a Service, by name.
+    pub fn slices_of(
+        &self,
+        service: &ObjectKey,
+    ) -> impl Iterator<Item = &Arc<EndpointSliceRecord>> {
+        self.slices_of
+            .get(service)
+            .into_iter()
+            .flat_map(OrdMap::values)
+    }
+
+    /// Returns a Node.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&Arc<NodeRecord>> {
+        self.nodes.get(name)
     }
 
     /// Returns the pods that claim an address, the true owner last.

@@ -1,4 +1,5 @@
-//! `ClusterState`: what the switch knows of namespaces, pods, policies and attachments.
+//! `ClusterState`: what the switch knows of namespaces, pods, policies, services, nodes and
+//! attachments.
 //!
 //! Both modes feed it through [`ClusterChange`]; nothing behind it knows which mode it is.
 //! The policy compiler and the reconciler read it; it holds facts only and decides nothing.
@@ -15,7 +16,8 @@ pub use attachment::{Attachment, LocalEndpoint};
 pub use cluster::ClusterState;
 pub(crate) use cluster::names_a_pod;
 pub use records::{
-    ClusterChange, NamedPort, NamespaceRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord,
+    ClusterChange, EndpointPort, EndpointRecord, EndpointSliceRecord, NamedPort, NamespaceRecord,
+    NodeRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord, ServicePort, ServiceRecord,
 };
 pub(crate) use selector::Escaped;
 pub use selector::{Requirement, Selector, SelectorError};

@@ -1,9 +1,11 @@
-//! The reduced form of Kubernetes objects that policies are compiled from.
+//! The reduced form of Kubernetes objects that rules are compiled from.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
+use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::NetworkPolicySpec;
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +84,94 @@ pub struct PolicyRecord {
     pub spec: NetworkPolicySpec,
 }
 
+/// A Service that has something to balance: neither headless nor `ExternalName`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceRecord {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// spec.clusterIPs (clusterIP if the list is absent).
+    pub cluster_ips: Vec<IpAddr>,
+    /// spec.externalIPs.
+    pub external_ips: Vec<IpAddr>,
+    /// status.loadBalancer.ingress[].ip, of those with ipMode VIP.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// spec.loadBalancerSourceRanges; empty: all.
+    pub source_ranges: Vec<IpNet>,
+    /// spec.ports.
+    pub ports: Vec<ServicePort>,
+    /// spec.sessionAffinityConfig.clientIP.timeoutSeconds, if sessionAffinity is ClientIP.
+    pub affinity: Option<Duration>,
+    /// spec.internalTrafficPolicy is Local.
+    pub internal_local: bool,
+    /// spec.externalTrafficPolicy is Local.
+    pub external_local: bool,
+    /// spec.healthCheckNodePort.
+    pub health_check_node_port: Option<u16>,
+}
+
+/// One of spec.ports of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServicePort {
+    /// ports[].name; empty if there is none.
+    pub name: String,
+    /// IP protocol number (TCP 6, UDP 17, SCTP 132).
+    pub proto: u8,
+    /// ports[].port.
+    pub port: u16,
+    /// ports[].nodePort.
+    pub node_port: Option<u16>,
+}
+
+/// An EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSliceRecord {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// The Service that it is of, by its label `kubernetes.io/service-name`.
+    pub service: ObjectKey,
+    /// endpoints.
+    pub endpoints: Vec<EndpointRecord>,
+    /// ports.
+    pub ports: Vec<EndpointPort>,
+}
+
+/// One of the endpoints of an EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointRecord {
+    /// addresses\[0\]: the API calls the others for consumers of their own kind.
+    pub ip: IpAddr,
+    /// conditions.ready; unknown means ready.
+    pub ready: bool,
+    /// conditions.serving; unknown means as ready.
+    pub serving: bool,
+    /// conditions.terminating.
+    pub terminating: bool,
+    /// nodeName.
+    pub node_name: Option<String>,
+    /// hints.forZones\[\].name.
+    pub zones: Vec<String>,
+}
+
+/// One of the ports of an EndpointSlice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointPort {
+    /// ports[].name; empty if there is none.
+    pub name: String,
+    /// IP protocol number.
+    pub proto: u8,
+    /// ports[].port.
+    pub port: u16,
+}
+
+/// A Node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeRecord {
+    /// metadata.name.
+    pub name: String,
+    /// Label `topology.kubernetes.io/zone`.
+    pub zone: Option<String>,
+}
+
 /// One change of the cluster as a watch delivers it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClusterChange {
@@ -97,4 +187,16 @@ pub enum ClusterChange {
     Policy(PolicyRecord),
     /// Gone.
     PolicyGone(ObjectKey),
+    /// Added or changed.
+    Service(ServiceRecord),
+    /// Gone, or nothing to balance any more.
+    ServiceGone(ObjectKey),
+    /// Added or changed.
+    EndpointSlice(EndpointSliceRecord),
+    /// Gone, or of no Service any more.
+    EndpointSliceGone(ObjectKey),
+    /// Added or changed.
+    Node(NodeRecord),
+    /// Gone.
+    NodeGone(String),
 }

@@ -9,7 +9,8 @@ use super::program::Program;
 use super::walker;
 use super::world::{World, labels, node};
 use crate::config::Deny;
-use crate::policy::{Compiler, RuleDelta};
+use crate::policy::Compiler;
+use crate::rules::RuleDelta;
 use crate::state::PodPhase;
 
 /// A compiler that has followed a world's history so far.

@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use vswitch_datapath::flow::SetName;
 use vswitch_datapath::pipeline::{Rule, RuleId, SetUpdate};
 
-use crate::policy::{PolicyProblem, RuleDelta};
+use crate::policy::PolicyProblem;
+use crate::rules::RuleDelta;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Program {

@@ -10,7 +10,8 @@ use super::program::Program;
 use super::world::{NODE, Pod, Policy, World, compile, key, labels};
 use super::{naive, walker};
 use crate::config::Deny;
-use crate::policy::{Compiler, NodeFacts, RuleDelta};
+use crate::policy::{Compiler, NodeFacts};
+use crate::rules::RuleDelta;
 use crate::state::PodPhase;
 
 const NAMESPACES: [&str; 3] = ["x", "y", "z"];

@@ -7,9 +7,9 @@ use vswitch_datapath::DropReason;
 use vswitch_datapath::pipeline::{PortUpdate, RuleId, TableId, Transaction};
 
 use super::{GATEWAY, attachment, config, pod};
-use crate::policy::RuleDelta;
 use crate::policy::tests::program::Program;
 use crate::reconcile::{PortAttachMode, Publish, ReconcileHandle, ReconcileStopped, Reconciler};
+use crate::rules::RuleDelta;
 
 /// Keeps what is published; holds publication up while it is shut.
 #[derive(Debug, Default)]

@@ -28,7 +28,7 @@ struct SetChange {
 
 /// Collects the changes of a round.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub struct Ledger {
     /// Ids in use, before and after.
     ids: BTreeSet<RuleId>,
     removed: BTreeMap<RuleId, Rule>,
@@ -43,7 +43,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Adds a rule. If its id is taken by another rule, it gets the next free one: a collision
     /// of hashes must not replace a rule. The caller keeps the rule as it is afterwards.
-    pub(crate) fn add_rule(&mut self, rule: &mut Rule) {
+    pub fn add_rule(&mut self, rule: &mut Rule) {
         while !self.ids.insert(rule.id) {
             rule.id = super::rule_set::next_id(rule.id);
         }
@@ -55,13 +55,14 @@ impl Ledger {
     }
 
     /// Puts rules in the place of others; the caller keeps what `rules` holds afterwards.
-    pub(crate) fn replace_rules(&mut self, rules: &mut Vec<Rule>, with: Vec<Rule>) {
+    pub fn replace_rules(&mut self, rules: &mut Vec<Rule>, with: Vec<Rule>) {
         rules.iter().for_each(|rule| self.remove_rule(rule));
         *rules = with;
         rules.iter_mut().for_each(|rule| self.add_rule(rule));
     }
 
-    pub(crate) fn remove_rule(&mut self, rule: &Rule) {
+    /// Removes a rule that was added.
+    pub fn remove_rule(&mut self, rule: &Rule) {
         self.ids.remove(&rule.id);
         // What this round added was never installed; what it replaced still is.
         if self.added.remove(&rule.id).is_none() {
@@ -82,27 +83,31 @@ impl Ledger {
         changes.entry(name.clone()).or_default()
     }
 
-    pub(crate) fn create_set(&mut self, name: &SetName) {
+    /// Creates a set without members.
+    pub fn create_set(&mut self, name: &SetName) {
         self.touch(name).is_fresh = true;
         self.live.insert(name.clone());
     }
 
     /// Drops a set with all its members.
-    pub(crate) fn drop_set(&mut self, name: &SetName) {
+    pub fn drop_set(&mut self, name: &SetName) {
         self.touch(name).members.clear();
         self.live.remove(name);
     }
 
-    pub(crate) fn add_member(&mut self, name: &SetName, net: IpNet) {
+    /// Adds a member to a set; what is added twice has to be removed twice.
+    pub fn add_member(&mut self, name: &SetName, net: IpNet) {
         *self.touch(name).members.entry(net).or_default() += 1;
     }
 
-    pub(crate) fn remove_member(&mut self, name: &SetName, net: IpNet) {
+    /// Removes a member from a set.
+    pub fn remove_member(&mut self, name: &SetName, net: IpNet) {
         *self.touch(name).members.entry(net).or_default() -= 1;
     }
 
     /// Returns the changes since the last call.
-    pub(crate) fn take(&mut self) -> RuleDelta {
+    #[must_use]
+    pub fn take(&mut self) -> RuleDelta {
         let added = std::mem::take(&mut self.added);
         let removed = std::mem::take(&mut self.removed).into_keys();
         let mut sets = Vec::new();

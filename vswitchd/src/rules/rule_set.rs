@@ -12,24 +12,48 @@ use vswitch_datapath::Action;
 use vswitch_datapath::flow::Match;
 use vswitch_datapath::pipeline::{Origin, Rule, RuleId, TableId};
 
-/// Ids of policies' rules have this bit and all others lack it, so that the two, which are
-/// given out independently, never meet.
-const OF_POLICIES: u64 = 1 << 62;
-/// Above lie the ids of the datapath's own rules.
-const IDS: u64 = (1 << 63) - 1;
+/// Who gives out the ids of a collection: ids of different owners, which know nothing of each
+/// other, never meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RuleOwner {
+    /// What the node itself needs, and flows of operators.
+    #[default]
+    Node,
+    /// NetworkPolicies.
+    Policies,
+    /// Services.
+    Services,
+}
+
+impl RuleOwner {
+    /// Returns the bits that all of its ids have.
+    const fn tag(self) -> u64 {
+        match self {
+            Self::Node => 0,
+            Self::Policies => 1 << 61,
+            Self::Services => 2 << 61,
+        }
+    }
+}
+
+/// Bits of an id that tell the owner. Above lie the ids of the datapath's own rules.
+const OWNER: u64 = 3 << 61;
+/// Bits of an id that its owner chooses.
+const IDS: u64 = (1 << 61) - 1;
 
 /// Rules by id.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RuleSet {
     rules: BTreeMap<RuleId, Rule>,
-    is_of_policies: bool,
+    owner: RuleOwner,
 }
 
 impl RuleSet {
-    /// Returns an empty collection for rules of policies.
-    pub(super) fn for_policies() -> Self {
+    /// Returns an empty collection.
+    #[must_use]
+    pub fn of(owner: RuleOwner) -> Self {
         Self {
-            is_of_policies: true,
+            owner,
             ..Self::default()
         }
     }
@@ -62,11 +86,7 @@ impl RuleSet {
     ) {
         let origin = Arc::clone(origin);
         let hash = rule_hash(table, priority, &matches, &origin);
-        let id = RuleId(if self.is_of_policies {
-            (hash | OF_POLICIES) & IDS
-        } else {
-            hash & IDS & !OF_POLICIES
-        });
+        let id = RuleId(hash & IDS | self.owner.tag());
         self.insert(Rule {
             id,
             table,
@@ -95,11 +115,17 @@ impl RuleSet {
     pub fn into_rules(self) -> BTreeMap<RuleId, Rule> {
         self.rules
     }
+
+    /// Returns the rules in the order of their ids.
+    #[must_use]
+    pub fn into_list(self) -> Vec<Rule> {
+        self.rules.into_values().collect()
+    }
 }
 
-/// Returns the id to try when one is taken; it stays among those of its kind.
+/// Returns the id to try when one is taken; it stays its owner's.
 pub(super) fn next_id(RuleId(id): RuleId) -> RuleId {
-    RuleId((id & OF_POLICIES) | (id.wrapping_add(1) & (OF_POLICIES - 1)))
+    RuleId((id & OWNER) | (id.wrapping_add(1) & IDS))
 }
 
 fn rule_hash(table: TableId, priority: Priority, matches: &Match, origin: &Origin) -> u64 {
@@ -140,13 +166,14 @@ mod tests {
     #[test]
     fn two_rules_with_one_hash_both_stay() {
         let mut rules = RuleSet::default();
-        let last = OF_POLICIES - 1;
+        let last = IDS;
         rules.insert(rule(last, TableId::Admin));
         rules.insert(rule(last, TableId::Forward));
         rules.insert(rule(last, TableId::Admin));
         let ids: Vec<_> = rules.into_rules().into_keys().collect();
         assert_eq!(ids, [RuleId(0), RuleId(last)]);
-        assert_eq!(next_id(RuleId(OF_POLICIES | last)), RuleId(OF_POLICIES));
+        let tag = RuleOwner::Services.tag();
+        assert_eq!(next_id(RuleId(tag | last)), RuleId(tag));
     }
 
     #[test]

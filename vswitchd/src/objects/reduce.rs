@@ -1,0 +1,278 @@
+//! Objects reduced to the records that rules are compiled from. What an object holds that is
+//! not understood is logged and left out: validation has let it in.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use serde_json::Value;
+use vswitch_datapath::flow::ip_proto;
+
+use super::Resource;
+use super::shelf::Place;
+use crate::state::{
+    ClusterChange, EndpointPort, EndpointRecord, EndpointSliceRecord, NamedPort, NamespaceRecord,
+    NodeRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord, ServicePort, ServiceRecord,
+};
+
+/// Label of an EndpointSlice that names its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Label of a Node that names its zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+fn key((_, namespace, name): &Place) -> ObjectKey {
+    ObjectKey {
+        namespace: namespace.clone(),
+        name: name.clone(),
+    }
+}
+
+/// Returns what the end of an object tells.
+pub(super) fn gone(place: &Place) -> Option<ClusterChange> {
+    match place.0 {
+        Resource::Namespace => Some(ClusterChange::NamespaceGone(place.2.clone())),
+        Resource::Pod => Some(ClusterChange::PodGone(key(place))),
+        Resource::NetworkPolicy => Some(ClusterChange::PolicyGone(key(place))),
+        Resource::Service => Some(ClusterChange::ServiceGone(key(place))),
+        Resource::EndpointSlice => Some(ClusterChange::EndpointSliceGone(key(place))),
+        Resource::Node => Some(ClusterChange::NodeGone(place.2.clone())),
+    }
+}
+
+/// Returns what an object tells.
+pub(super) fn present(place: &Place, object: &Value) -> Option<ClusterChange> {
+    match place.0 {
+        Resource::Namespace => {
+            let labels = labels(object);
+            Some(ClusterChange::Namespace(NamespaceRecord {
+                name: place.2.clone(),
+                labels,
+            }))
+        }
+        Resource::Pod => Some(ClusterChange::Pod(pod_record(key(place), object))),
+        Resource::NetworkPolicy => policy_record(key(place), object).map(ClusterChange::Policy),
+        Resource::Service => Some(service(key(place), object)),
+        Resource::EndpointSlice => Some(endpoint_slice(key(place), object)),
+        Resource::Node => Some(ClusterChange::Node(NodeRecord {
+            name: place.2.clone(),
+            zone: text(&object["metadata"]["labels"][ZONE]),
+        })),
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+/// Parses what parses; the rest is logged.
+fn parsed<T: std::str::FromStr>(texts: Vec<&str>, key: &ObjectKey, what: &str) -> Vec<T> {
+    let parse = |text: &str| {
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            tracing::warn!(object = %key, value = text, what, "not understood and left out");
+        }
+        parsed
+    };
+    texts.into_iter().filter_map(parse).collect()
+}
+
+/// A headless Service has nothing to balance, an `ExternalName` is a matter of the DNS.
+fn service(key: ObjectKey, service: &Value) -> ClusterChange {
+    let spec = &service["spec"];
+    if spec["type"] == "ExternalName" || spec["clusterIP"] == "None" {
+        return ClusterChange::ServiceGone(key);
+    }
+    let mut cluster_ips: Vec<&str> = items(&spec["clusterIPs"])
+        .filter_map(Value::as_str)
+        .collect();
+    if cluster_ips.is_empty() {
+        cluster_ips.extend(spec["clusterIP"].as_str().filter(|ip| !ip.is_empty()));
+    }
+    let ingress = items(&service["status"]["loadBalancer"]["ingress"]);
+    let ingress = ingress.filter(|ingress| ingress["ipMode"] != "Proxy");
+    let load_balancer_ips = ingress.filter_map(|ingress| ingress["ip"].as_str());
+    let external_ips = items(&spec["externalIPs"]).filter_map(Value::as_str);
+    let ranges = items(&spec["loadBalancerSourceRanges"]).filter_map(Value::as_str);
+    let timeout = &spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"];
+    // The API's default: three hours.
+    let affinity = (spec["sessionAffinity"] == "ClientIP")
+        .then(|| Duration::from_secs(timeout.as_u64().unwrap_or(10_800)));
+    ClusterChange::Service(ServiceRecord {
+        cluster_ips: parsed(cluster_ips, &key, "clusterIPs"),
+        external_ips: parsed(external_ips.collect(), &key, "externalIPs"),
+        load_balancer_ips: parsed(load_balancer_ips.collect(), &key, "loadBalancer.ingress"),
+        source_ranges: parsed::<IpNet>(
+            ranges.map(str::trim).collect(),
+            &key,
+            "loadBalancerSourceRanges",
+        ),
+        ports: items(&spec["ports"]).filter_map(service_port).collect(),
+        affinity,
+        internal_local: spec["internalTrafficPolicy"] == "Local",
+        external_local: spec["externalTrafficPolicy"] == "Local",
+        health_check_node_port: number(&spec["healthCheckNodePort"]),
+        key,
+    })
+}
+
+fn service_port(port: &Value) -> Option<ServicePort> {
+    Some(ServicePort {
+        name: text(&port["name"]).unwrap_or_default(),
+        proto: protocol(port)?,
+        port: number(&port["port"])?,
+        node_port: number(&port["nodePort"]),
+    })
+}
+
+/// A slice without a Service, or of names instead of addresses, concerns nobody here.
+fn endpoint_slice(key: ObjectKey, slice: &Value) -> ClusterChange {
+    let service = slice["metadata"]["labels"][SERVICE_NAME].as_str();
+    let Some(service) = service.filter(|_| slice["addressType"] != "FQDN") else {
+        return ClusterChange::EndpointSliceGone(key);
+    };
+    let service = ObjectKey {
+        namespace: key.namespace.clone(),
+        name: service.to_owned(),
+    };
+    ClusterChange::EndpointSlice(EndpointSliceRecord {
+        service,
+        endpoints: items(&slice["endpoints"])
+            .filter_map(|one| endpoint(one, &key))
+            .collect(),
+        ports: items(&slice["ports"]).filter_map(endpoint_port).collect(),
+        key,
+    })
+}
+
+/// Conditions that are not told count as the API says: an endpoint is ready and not
+/// terminating, and serves if it is ready.
+fn endpoint(endpoint: &Value, key: &ObjectKey) -> Option<EndpointRecord> {
+    let first = endpoint["addresses"][0].as_str().into_iter().collect();
+    let conditions = &endpoint["conditions"];
+    let ready = conditions["ready"].as_bool().unwrap_or(true);
+    let zones = items(&endpoint["hints"]["forZones"]).filter_map(|zone| text(&zone["name"]));
+    Some(EndpointRecord {
+        ip: parsed::<IpAddr>(first, key, "endpoints[].addresses").pop()?,
+        ready,
+        serving: conditions["serving"].as_bool().unwrap_or(ready),
+        terminating: conditions["terminating"].as_bool().unwrap_or(false),
+        node_name: text(&endpoint["nodeName"]),
+        zones: zones.collect(),
+    })
+}
+
+/// A port without a number means all ports, which no Service port can be mapped to.
+fn endpoint_port(port: &Value) -> Option<EndpointPort> {
+    Some(EndpointPort {
+        name: text(&port["name"]).unwrap_or_default(),
+        proto: protocol(port)?,
+        port: number(&port["port"])?,
+    })
+}
+
+fn labels(object: &Value) -> BTreeMap<String, String> {
+    let labels = object["metadata"]["labels"].as_object();
+    let pairs = labels.into_iter().flatten();
+    pairs
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .collect()
+}
+
+/// Reduces a Pod; an address that is none is logged and left out.
+fn pod_record(key: ObjectKey, pod: &Value) -> PodRecord {
+    let (spec, status) = (&pod["spec"], &pod["status"]);
+    let list = status["podIPs"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let mut texts: Vec<&str> = list.iter().filter_map(|ip| ip["ip"].as_str()).collect();
+    if texts.is_empty() {
+        texts.extend(status["podIP"].as_str());
+    }
+    let ips = texts.into_iter().filter_map(|text| {
+        let ip = text.parse::<IpAddr>();
+        if ip.is_err() {
+            tracing::warn!(pod = %key, address = text, "address of a pod is not understood");
+        }
+        ip.ok()
+    });
+    PodRecord {
+        ips: ips.collect(),
+        uid: pod["metadata"]["uid"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
+        labels: labels(pod),
+        host_network: spec["hostNetwork"] == true,
+        phase: phase(status["phase"].as_str()),
+        node_name: spec["nodeName"].as_str().map(str::to_owned),
+        named_ports: named_ports(spec),
+        key,
+    }
+}
+
+fn phase(text: Option<&str>) -> PodPhase {
+    match text {
+        Some("Running") => PodPhase::Running,
+        Some("Succeeded") => PodPhase::Succeeded,
+        Some("Failed") => PodPhase::Failed,
+        Some("Unknown") => PodPhase::Unknown,
+        _ => PodPhase::Pending,
+    }
+}
+
+/// Ports of containers, and of init containers that go on running (sidecars).
+fn named_ports(spec: &Value) -> Vec<NamedPort> {
+    let containers = spec["containers"].as_array().into_iter().flatten();
+    let sidecars = spec["initContainers"].as_array().into_iter().flatten();
+    let sidecars = sidecars.filter(|container| container["restartPolicy"] == "Always");
+    let ports = containers
+        .chain(sidecars)
+        .filter_map(|c| c["ports"].as_array())
+        .flatten();
+    ports.filter_map(named_port).collect()
+}
+
+fn named_port(port: &Value) -> Option<NamedPort> {
+    Some(NamedPort {
+        name: port["name"].as_str()?.to_owned(),
+        port: number(&port["containerPort"])?,
+        proto: protocol(port)?,
+    })
+}
+
+/// Returns the IP protocol number of a port; TCP where it names none.
+fn protocol(port: &Value) -> Option<u8> {
+    match port["protocol"].as_str().unwrap_or("TCP") {
+        "TCP" => Some(ip_proto::TCP),
+        "UDP" => Some(ip_proto::UDP),
+        "SCTP" => Some(ip_proto::SCTP),
+        _ => None,
+    }
+}
+
+fn number(value: &Value) -> Option<u16> {
+    u16::try_from(value.as_u64()?)
+        .ok()
+        .filter(|number| *number != 0)
+}
+
+fn policy_record(key: ObjectKey, policy: &Value) -> Option<PolicyRecord> {
+    match serde_json::from_value::<NetworkPolicy>(policy.clone()) {
+        Ok(policy) => Some(PolicyRecord {
+            key,
+            spec: policy.spec.unwrap_or_default(),
+        }),
+        Err(error) => {
+            // Validation has let it in, so this is a defect; what was in force stays so.
+            tracing::error!(policy = %key, %error, "policy is not understood");
+            None
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The compiler: takes in what changed, gives out what that changes of rules and groups.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use imbl::OrdMap;
+use ipnet::IpNet;
+use vswitch_datapath::group::{GroupId, GroupUpdate, LostEndpoint};
+
+use super::program::{
+    self, GroupKey, Numbers, Program, ServiceNode, Surface, cluster_ip_set, node_port_set,
+};
+use crate::rules::{Ledger, RuleDelta};
+use crate::state::{ClusterChange, ClusterState, ObjectKey};
+
+/// What a round of changes comes to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServiceDelta {
+    /// Rules and sets.
+    pub rules: RuleDelta,
+    /// Groups that are new, gone or different.
+    pub groups: Vec<GroupUpdate>,
+    /// Endpoints whose connections must not go on.
+    pub lost: Vec<LostEndpoint>,
+}
+
+/// A Service with what it came to.
+#[derive(Debug, Default)]
+struct Unit {
+    program: Program,
+    numbers: BTreeMap<GroupKey, GroupId>,
+}
+
+/// Keeps the rules and groups of all Services up to date.
+#[derive(Debug)]
+pub struct ServiceCompiler {
+    node: ServiceNode,
+    units: HashMap<ObjectKey, Unit>,
+    surfaces: OrdMap<ObjectKey, Surface>,
+    ledger: Ledger,
+    next_group: u32,
+    dirty: BTreeSet<ObjectKey>,
+    is_node_dirty: bool,
+}
+
+impl ServiceCompiler {
+    /// Returns a compiler that knows of nothing but this node's name.
+    #[must_use]
+    pub fn new(node_name: String) -> Self {
+        let mut ledger = Ledger::default();
+        ledger.create_set(&cluster_ip_set());
+        ledger.create_set(&node_port_set());
+        ledger.replace_rules(&mut Vec::new(), program::common_rules());
+        Self {
+            node: ServiceNode {
+                name: node_name,
+                ..ServiceNode::default()
+            },
+            units: HashMap::new(),
+            surfaces: OrdMap::new(),
+            ledger,
+            next_group: 1,
+            dirty: BTreeSet::new(),
+            is_node_dirty: false,
+        }
+    }
+
+    /// Notes what a change touches; to be called before `state` takes it in.
+    pub fn touch(&mut self, change: &ClusterChange, state: &ClusterState) {
+        match change {
+            ClusterChange::Service(record) => {
+                self.dirty.insert(record.key.clone());
+            }
+            ClusterChange::ServiceGone(key) => {
+                self.dirty.insert(key.clone());
+            }
+            ClusterChange::EndpointSlice(record) => {
+                self.dirty.insert(record.service.clone());
+                self.touch_slice(&record.key, state);
+            }
+            ClusterChange::EndpointSliceGone(key) => self.touch_slice(key, state),
+            ClusterChange::Node(record) => self.is_node_dirty |= record.name == self.node.name,
+            ClusterChange::NodeGone(name) => self.is_node_dirty |= *name == self.node.name,
+            _ => {}
+        }
+    }
+
+    fn touch_slice(&mut self, key: &ObjectKey, state: &ClusterState) {
+        let before = state.slice(key).map(|slice| slice.service.clone());
+        self.dirty.extend(before);
+    }
+
+    /// Sets the addresses of this node.
+    pub fn set_node_addresses(&mut self, addresses: &BTreeSet<IpAddr>) {
+        if self.node.addresses == *addresses {
+            return;
+        }
+        let before = self.node.node_port_addresses();
+        self.node.addresses.clone_from(addresses);
+        let after = self.node.node_port_addresses();
+        let set = node_port_set();
+        for gone in before.difference(&after) {
+            self.ledger.remove_member(&set, IpNet::from(*gone));
+        }
+        for new in after.difference(&before) {
+            self.ledger.add_member(&set, IpNet::from(*new));
+        }
+        self.is_node_dirty = true;
+    }
+
+    /// Works out what the changes since the last call come to.
+    #[must_use]
+    pub fn flush(&mut self, state: &ClusterState) -> ServiceDelta {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        if std::mem::take(&mut self.is_node_dirty) {
+            let node = state.node(&self.node.name);
+            self.node.zone = node.and_then(|node| node.zone.clone());
+            dirty.extend(self.units.keys().cloned());
+        }
+        let mut delta = ServiceDelta::default();
+        for key in dirty {
+            self.refresh(&key, state, &mut delta);
+        }
+        delta.rules = self.ledger.take();
+        delta
+    }
+
+    fn refresh(&mut self, key: &ObjectKey, state: &ClusterState, delta: &mut ServiceDelta) {
+        let Unit {
+            program: mut before,
+            mut numbers,
+        } = self.units.remove(key).unwrap_or_default();
+        let service = state.service(key);
+        let mut after = service.map_or_else(Program::default, |service| {
+            let slices: Vec<_> = state.slices_of(key).cloned().collect();
+            let mut numbers = NumbersOf {
+                given: &mut numbers,
+                next: &mut self.next_group,
+            };
+            program::compile(service, &slices, &self.node, &mut numbers)
+        });
+        self.replace(&mut before, &mut after);
+        for (key, group) in &after.groups {
+            if before.groups.get(key) != Some(group) {
+                delta.groups.push(GroupUpdate::Set(group.clone()));
+            }
+        }
+        let gone = before.groups.iter();
+        for (key, group) in gone.filter(|(key, _)| !after.groups.contains_key(key)) {
+            delta.groups.push(GroupUpdate::Remove(group.id));
+            // A number is never another group's: what comes back gets a new one.
+            numbers.remove(key);
+        }
+        delta.lost.extend(before.kept.difference(&after.kept));
+        if service.is_some() {
+            let program = after;
+            if self.surfaces.get(key) != Some(&program.surface) {
+                self.surfaces.insert(key.clone(), program.surface.clone());
+            }
+            self.units.insert(key.clone(), Unit { program, numbers });
+        } else {
+            self.surfaces.remove(key);
+        }
+    }
+
+    /// Puts the rules and set members of one program in the place of another's.
+    fn replace(&mut self, before: &mut Program, after: &mut Program) {
+        let ledger = &mut self.ledger;
+        let set = cluster_ip_set();
+        for ip in before.cluster_ips.difference(&after.cluster_ips) {
+            ledger.remove_member(&set, IpNet::from(*ip));
+        }
+        for ip in after.cluster_ips.difference(&before.cluster_ips) {
+            ledger.add_member(&set, IpNet::from(*ip));
+        }
+        if before.sources != after.sources {
+            if let Some((name, _)) = &before.sources {
+                ledger.drop_set(name);
+            }
+            if let Some((name, members)) = &after.sources {
+                ledger.create_set(name);
+                let members: BTreeSet<IpNet> = members.iter().map(IpNet::trunc).collect();
+                members
+                    .into_iter()
+                    .for_each(|net| ledger.add_member(name, net));
+            }
+        }
+        if before.rules != after.rules {
+            let rules = std::mem::take(&mut after.rules);
+            ledger.replace_rules(&mut before.rules, rules);
+            after.rules = std::mem::take(&mut before.rules);
+        }
+    }
+
+    /// Returns what outside the switch has to lead to Services.
+    #[must_use]
+    pub const fn surfaces(&self) -> &OrdMap<ObjectKey, Surface> {
+        &self.surfaces
+    }
+}
+
+/// Numbers of one Service's groups.
+struct NumbersOf<'a> {
+    given: &'a mut BTreeMap<GroupKey, GroupId>,
+    next: &'a mut u32,
+}
+
+impl Numbers for NumbersOf<'_> {
+    fn number(&mut self, group: &GroupKey) -> GroupId {
+        *self.given.entry(group.clone()).or_insert_with(|| {
+            let id = GroupId(*self.next);
+            *self.next += 1;
+            id
+        })
+    }
+}

@@ -1,0 +1,25 @@
+//! The Service compiler: Services and EndpointSlices in, load-balancing groups and the rules of
+//! the ServiceLb table out, so that the switch does what kube-proxy does.
+//!
+//! Pure: no clock, no I/O. The reconciler tells a [`ServiceCompiler`] what changed and installs
+//! what it gives out. Each Service is compiled by itself, and only when it, one of its slices or
+//! the node changed: a change costs what that one Service costs.
+//!
+//! ```text
+//! 40 Conntrack  ct_state=+trk+inv,tcp,ip_dst=@cluster-ips → reject(ct_invalid)
+//! 50 ServiceLb  proto, ip_dst=VIP, tp_dst=port → group:N, EgressRule       (one per address and port)
+//!               proto, ip_dst=@node-ports, tp_dst=nodePort → group:N, EgressRule
+//!               ip_dst=@cluster-ips → reject(service_no_endpoints)
+//! ```
+//!
+//! Groups are of one family: `cluster` holds all endpoints that may be used, `local` those of
+//! this node, for traffic policies that say `Local`.
+
+mod compiler;
+mod endpoints;
+mod program;
+#[cfg(test)]
+mod tests;
+
+pub use compiler::{ServiceCompiler, ServiceDelta};
+pub use program::{HealthCheck, ServiceNode, Surface};
