@@ -11,8 +11,8 @@ use vswitch_api::IfName;
 
 use super::netlink::{self, Session};
 use super::{
-    Masquerade, NetlinkError, NftError, NftTable, Shield, SysctlError, SysctlLedger, VethError,
-    delete_veth, list_host_veths,
+    Masquerade, NetlinkError, NftError, NftTable, ServiceSteering, Shield, SysctlError,
+    SysctlLedger, VethError, delete_veth, list_host_veths,
 };
 
 /// Where the daemon's traces are.
@@ -88,6 +88,8 @@ pub fn cleanup(leftovers: &Leftovers) -> Vec<CleanupProblem> {
     }
     let masquerade = Masquerade::new(leftovers.table.clone());
     problems.extend(masquerade.remove().err().map(CleanupProblem::from));
+    let steering = ServiceSteering::remove(&leftovers.table);
+    problems.extend(steering.err().map(CleanupProblem::from));
     match SysctlLedger::open(&leftovers.sysctl_ledger) {
         Ok(ledger) => problems.extend(ledger.restore().into_iter().map(CleanupProblem::from)),
         Err(error) => problems.push(error.into()),

@@ -16,6 +16,7 @@ mod masquerade;
 mod names;
 mod netlink;
 mod nft;
+mod services;
 mod shield;
 mod sysctl;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use masquerade::{Masquerade, MasqueradeSpec};
 pub use names::{HOST_VETH_PREFIX, NftTable, NftTableError, container_mac, host_ifname};
 pub use netlink::NetlinkError;
 pub use nft::NftError;
+pub use services::{ServiceSteering, Steered, SteeringError};
 pub use shield::Shield;
 pub use sysctl::{SysctlError, SysctlLedger};
 pub use uplink::{Uplink, uplink};

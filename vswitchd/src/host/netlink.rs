@@ -313,6 +313,25 @@ impl Session {
         let added = self.handle.route().add(message).execute().await;
         added.map_err(|error| request("add route", &object(), error))
     }
+
+    /// Deletes a route out of `link`; one that is gone already is no failure.
+    pub(super) async fn delete_route(
+        &self,
+        link: &Link,
+        destination: IpNet,
+        gateway: Option<IpAddr>,
+    ) -> Result<(), NetlinkError> {
+        let Some(message) = new_route(link.index, destination, gateway) else {
+            return Ok(());
+        };
+        match self.handle.route().del(message).execute().await {
+            Err(error) if errno(&error) == Some(libc::ESRCH) => Ok(()),
+            deleted => {
+                let object = format!("{destination} dev {}", link.ifname);
+                deleted.map_err(|error| request("delete route", &object, error))
+            }
+        }
+    }
 }
 
 fn new_route(index: u32, destination: IpNet, gateway: Option<IpAddr>) -> Option<RouteMessage> {
