@@ -8,6 +8,7 @@ mod gateway;
 mod host_stack;
 mod policy;
 mod ports;
+mod services;
 mod story;
 
 use vswitch_tests::{Daemon, DaemonOptions};

@@ -7,10 +7,12 @@ mod eventually;
 mod namespace;
 mod pod;
 mod raw_socket;
+mod web;
 
 pub use command::{Output, binary, run, run_in, tool};
 pub use daemon::{Daemon, DaemonOptions};
 pub use eventually::eventually;
 pub use namespace::Namespace;
-pub use pod::{Pod, PodBuilder, WebServer};
+pub use pod::{Pod, PodBuilder};
 pub use raw_socket::RawSocket;
+pub use web::{WebServer, fetch, serve};

@@ -1,13 +1,12 @@
 //! A pod: a namespace attached to the switch by the real shim.
 
 use std::net::IpAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::{Daemon, Namespace, Output, binary, run, run_in};
+use crate::{Daemon, Namespace, Output, WebServer, binary, fetch, run, run_in, serve};
 
 /// How a pod is to be attached.
 #[derive(Debug, Clone)]
@@ -159,23 +158,7 @@ impl Pod {
     /// # Errors
     /// Fails with curl's exit code: 28 is a time-out, 7 a refusal.
     pub fn fetch(&self, server: IpAddr, port: u16) -> Result<String> {
-        let host = match server {
-            IpAddr::V4(ip) => ip.to_string(),
-            IpAddr::V6(ip) => format!("[{ip}]"),
-        };
-        let url = format!("http://{host}:{port}/");
-        self.run(&[
-            "curl",
-            "-sS",
-            "--noproxy",
-            "*",
-            "--connect-timeout",
-            "2",
-            "--max-time",
-            "5",
-            &url,
-        ])?
-        .success()
+        fetch(&self.netns, server, port)
     }
 
     /// Returns whether one ICMP echo is answered within two seconds.
@@ -194,48 +177,12 @@ impl Pod {
     /// # Errors
     /// Fails if the server cannot be started.
     pub fn serve(&self, port: u16) -> Result<WebServer> {
-        let folder = tempfile::tempdir()?;
-        std::fs::write(folder.path().join("index.html"), &self.name)?;
-        let child = self
-            .netns
-            .command("busybox")
-            .args(["httpd", "-f", "-p", &format!("[::]:{port}"), "-h"])
-            .arg(folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let server = WebServer {
-            child,
-            _folder: folder,
-        };
-        crate::eventually("the web server listens", || {
-            let listening = self
-                .run(&["ss", "-Hltn", &format!("sport = :{port}")])?
-                .success()?;
-            anyhow::ensure!(!listening.trim().is_empty(), "port {port} is closed");
-            Ok::<(), anyhow::Error>(())
-        });
-        Ok(server)
+        serve(&self.netns, &self.name, port)
     }
 }
 
 impl Drop for Pod {
     fn drop(&mut self) {
         let _ = self.cni("DEL");
-    }
-}
-
-/// A web server inside a pod; ends on drop.
-#[derive(Debug)]
-pub struct WebServer {
-    child: Child,
-    _folder: TempDir,
-}
-
-impl Drop for WebServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use vswitch_api::IfName;
 
-use crate::host::{HostEvent, HostWatcher, LinkEvent, Masquerade, MasqueradeSpec, Shield};
+use crate::host::{
+    HostEvent, HostWatcher, LinkEvent, Masquerade, MasqueradeSpec, NftTable, Shield,
+};
 use crate::switch::{GATEWAY_PORT, Switch};
 
 /// How often the nftables tables are looked at: a `flush ruleset` of somebody else removes them.
@@ -18,6 +20,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What has to stay in the host's kernel as long as the daemon runs.
 #[derive(Debug, Clone)]
 pub(crate) struct HostTables {
+    /// Name of our tables.
+    pub(crate) table: NftTable,
     pub(crate) shield: Shield,
     /// `None` where the configuration turns it off.
     pub(crate) masquerade: Option<(Masquerade, MasqueradeSpec)>,

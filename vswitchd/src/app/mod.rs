@@ -11,6 +11,7 @@ mod cni_world;
 mod host_watch;
 mod in_force;
 mod service_manager;
+mod services;
 
 use std::fs;
 use std::path::Path;
@@ -26,8 +27,8 @@ use crate::clock::{self, MonotonicClock};
 use crate::cni::{CniDeps, CniService, CniSettings, KernelNetns};
 use crate::config::Config;
 use crate::host::{
-    self, GatewaySpec, HostWatcher, Leftovers, Masquerade, MasqueradeSpec, NftTable, Shield,
-    SysctlLedger,
+    self, GatewaySpec, HostWatcher, Leftovers, Masquerade, MasqueradeSpec, NftTable,
+    ServiceSteering, Shield, SysctlLedger,
 };
 use crate::ipam::{Delegate, Ipam, IpamConfig};
 use crate::objects::{Registry, RegistryConfig};
@@ -126,6 +127,8 @@ impl App {
         let mut tasks = JoinSet::new();
         let watcher = HostWatcher::start().context("watch the host")?;
         tasks.spawn(host_watch::follow_host(Arc::clone(&switch), watcher));
+        let services = service_steering(config, &tables, switch.gateway());
+        tasks.spawn(services::follow(services, switch.reconcile().clone()));
         tasks.spawn(host_watch::keep_tables(Arc::clone(&switch), tables));
         tasks.spawn(log_notices(notices));
         tasks.spawn(end_midstream(Arc::clone(&switch)));
@@ -242,9 +245,18 @@ fn host_tables(config: &Config) -> Result<HostTables> {
         (Masquerade::new(table.clone()), spec)
     });
     Ok(HostTables {
-        shield: Shield::new(table),
+        shield: Shield::new(table.clone()),
         masquerade,
+        table,
     })
+}
+
+fn service_steering(config: &Config, tables: &HostTables, gateway: &Gateway) -> services::Services {
+    let (ifname, addresses) = (gateway.ifname.clone(), &gateway.addresses);
+    services::Services {
+        steering: ServiceSteering::new(&tables.table, ifname, addresses),
+        cidrs: config.service.cidrs.clone(),
+    }
 }
 
 /// Brings up engine, workers, reconciler and gateway; no pod port is attached yet.

@@ -117,7 +117,9 @@ impl Compiler {
             | ClusterChange::EndpointSlice(_)
             | ClusterChange::EndpointSliceGone(_)
             | ClusterChange::Node(_)
-            | ClusterChange::NodeGone(_) => {}
+            | ClusterChange::NodeGone(_) => {
+                self.state.apply(change);
+            }
         }
     }
 

@@ -158,10 +158,35 @@ impl ReconcileHandle {
         self.shared.snapshot.load_full()
     }
 
+    /// Returns what tells of every change that comes into force from now on.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        Changes {
+            shared: Arc::clone(&self.shared),
+            progress: self.progress.clone(),
+        }
+    }
+
     /// Ends the reconciler once everything told before is in force; what is installed stays.
     pub fn stop(&self) {
         self.shared.lock().is_stopped = true;
         self.shared.told.notify_one();
+    }
+}
+
+/// What comes into force, as it does.
+#[derive(Debug)]
+pub struct Changes {
+    shared: Arc<Shared>,
+    progress: watch::Receiver<Progress>,
+}
+
+impl Changes {
+    /// Waits for the next change and returns what is in force then; several that came
+    /// meanwhile are one. `None` when the reconciler has ended. Cancel safe.
+    pub async fn next(&mut self) -> Option<Arc<Snapshot>> {
+        self.progress.changed().await.ok()?;
+        Some(self.shared.snapshot.load_full())
     }
 }
 

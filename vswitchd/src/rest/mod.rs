@@ -3,6 +3,7 @@
 //! The only user of axum. Handlers translate between wire and the layers below; they hold no state.
 
 mod error;
+mod health_checks;
 pub mod kube_api;
 pub mod serve;
 mod v1;
@@ -17,6 +18,8 @@ use ipnet::IpNet;
 use serde_json::Value;
 use tokio::sync::watch;
 use vswitch_api::cni::{CniCall, CniFailure};
+
+pub use health_checks::HealthChecks;
 
 use crate::ipam::Ipam;
 use crate::objects::Registry;

@@ -1,0 +1,547 @@
+//! Services: pods, the node and the outside reach endpoints, and nobody else has to translate.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::IpAddr;
+use std::process::Stdio;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use vswitch_tests::{Daemon, DaemonOptions, Namespace, Pod, eventually, fetch, run_in, serve};
+
+use crate::daemon;
+
+const CLUSTER_IP: &str = "10.96.0.10";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// A Service `web`: TCP 80 to 8080 and UDP 53 to 5353; `extra` is merged into its spec.
+fn service(daemon: &Daemon, extra: &Value) {
+    let mut spec = json!({
+        "clusterIP": CLUSTER_IP,
+        "ports": [
+            {"name": "http", "port": 80, "targetPort": 8080},
+            {"name": "dns", "port": 53, "targetPort": 5353, "protocol": "UDP"},
+        ],
+    });
+    for (key, value) in extra.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    let service =
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec});
+    daemon.apply(&service.to_string()).unwrap();
+}
+
+/// The Service's EndpointSlice: addresses, each with conditions and whether it is here.
+fn slice(daemon: &Daemon, endpoints: &[Value]) {
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "endpoints": endpoints,
+        "ports": [
+            {"name": "http", "port": 8080, "protocol": "TCP"},
+            {"name": "dns", "port": 5353, "protocol": "UDP"},
+        ],
+    });
+    daemon.apply(&slice.to_string()).unwrap();
+}
+
+fn ready(address: IpAddr) -> Value {
+    json!({"addresses": [address], "conditions": {"ready": true}})
+}
+
+fn pods(daemon: &Daemon, names: &[&str]) -> Vec<Pod> {
+    let attach = |name: &&str| Pod::named(name).attach(daemon).unwrap();
+    names.iter().map(attach).collect()
+}
+
+/// Answers each UDP datagram on port 5353 with the pod's name, until dropped with its pod.
+fn answer_udp(pod: &Pod, name: &str) -> std::process::Child {
+    let command = format!("echo {name}");
+    let arguments = ["udpsvd", "0.0.0.0", "5353", "sh", "-c"];
+    let mut busybox = pod.netns.command("busybox");
+    let child = child_of(busybox.args(arguments).arg(command));
+    eventually("the UDP server listens", || {
+        let listening = pod.run(&["ss", "-Hlun", "sport = :5353"])?.success()?;
+        anyhow::ensure!(!listening.trim().is_empty());
+        Ok(())
+    });
+    child
+}
+
+fn child_of(command: &mut std::process::Command) -> std::process::Child {
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null());
+    quiet.stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// A UDP client that keeps its source port.
+struct Asker {
+    child: std::process::Child,
+    answers: BufReader<std::process::ChildStdout>,
+}
+
+impl Asker {
+    fn new(pod: &Pod, to: &str, port: &str) -> Self {
+        let mut child = pod
+            .netns
+            .command("busybox")
+            .args(["nc", "-u", to, port])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        Self { child, answers }
+    }
+
+    fn ask(&mut self) -> String {
+        self.child
+            .stdin
+            .as_mut()
+            .unwrap()
+            .write_all(b"who\n")
+            .unwrap();
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn pods_and_the_node_reach_every_endpoint_of_a_cluster_ip_by_tcp() {
+    let daemon = daemon();
+    let pods = pods(&daemon, &["client", "one", "two"]);
+    let [client, one, two] = &pods[..] else {
+        unreachable!()
+    };
+    let _webs = (one.serve(8080).unwrap(), two.serve(8080).unwrap());
+    service(&daemon, &json!({}));
+    slice(&daemon, &[ready(one.ip()), ready(two.ip())]);
+    for from in [&client.netns, daemon.node(), &one.netns] {
+        let mut seen = [0, 0];
+        for _ in 0..24 {
+            match fetch(from, ip(CLUSTER_IP), 80).unwrap().as_str() {
+                "one" => seen[0] += 1,
+                "two" => seen[1] += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
+    }
+}
+
+#[test]
+fn udp_clients_keep_their_endpoint_and_move_at_once_when_it_goes() {
+    let daemon = daemon();
+    let pods = pods(&daemon, &["client", "one", "two"]);
+    let [client, one, two] = &pods[..] else {
+        unreachable!()
+    };
+    let mut servers = [answer_udp(one, "one"), answer_udp(two, "two")];
+    service(&daemon, &json!({}));
+    slice(&daemon, &[ready(one.ip()), ready(two.ip())]);
+    let mut asker = Asker::new(client, CLUSTER_IP, "53");
+    let first = asker.ask();
+    assert!(["one", "two"].contains(&first.as_str()), "{first:?}");
+    for _ in 0..3 {
+        assert_eq!(asker.ask(), first);
+    }
+    let (left, name) = if first == "one" {
+        (two, "two")
+    } else {
+        (one, "one")
+    };
+    slice(&daemon, &[ready(left.ip())]);
+    assert_eq!(asker.ask(), name);
+    for server in &mut servers {
+        let _ = server.kill();
+        let _ = server.wait();
+    }
+}
+
+#[test]
+fn a_service_without_endpoints_refuses_at_once() {
+    let daemon = daemon();
+    let client = Pod::named("client").attach(&daemon).unwrap();
+    service(&daemon, &json!({}));
+    let start = Instant::now();
+    for from in [&client.netns, daemon.node()] {
+        for port in [80, 81] {
+            let error = format!("{:#}", fetch(from, ip(CLUSTER_IP), port).unwrap_err());
+            assert!(error.contains("exit Some(7)"), "refused: {error}");
+        }
+    }
+    let probe = "import socket;s=socket.socket(2,2);s.settimeout(2);s.connect(('10.96.0.10',53));s.send(b'x');s.recv(9)";
+    let answer = client.run(&["python3", "-c", probe]).unwrap();
+    assert!(
+        answer.stderr.contains("Connection refused"),
+        "{}",
+        answer.stderr
+    );
+    assert!(
+        start.elapsed().as_millis() < 1_900,
+        "no time-out was waited for"
+    );
+}
+
+#[test]
+fn a_pod_reaches_itself_through_its_service_and_is_never_its_own_peer_there() {
+    let daemon = daemon();
+    let pod = Pod::named("server").attach(&daemon).unwrap();
+    let _web = pod.serve(8080).unwrap();
+    service(&daemon, &json!({}));
+    slice(&daemon, &[ready(pod.ip())]);
+    assert_eq!(pod.fetch(ip(CLUSTER_IP), 80).unwrap(), "server");
+    daemon
+        .apply(
+            &json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "closed"},
+            "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}})
+            .to_string(),
+        )
+        .unwrap();
+    assert_eq!(pod.fetch(ip(CLUSTER_IP), 80).unwrap(), "server");
+}
+
+#[test]
+fn egress_policies_see_the_endpoint_and_its_port_and_ingress_policies_the_client() {
+    let daemon = daemon();
+    let pods = pods(&daemon, &["client", "one", "two"]);
+    let [client, one, two] = &pods[..] else {
+        unreachable!()
+    };
+    daemon
+        .vsctl(&["label", "pod", "client", "app=client"])
+        .unwrap();
+    daemon.vsctl(&["label", "pod", "one", "app=one"]).unwrap();
+    let _webs = (one.serve(8080).unwrap(), two.serve(8080).unwrap());
+    service(&daemon, &json!({}));
+    slice(&daemon, &[ready(one.ip())]);
+    let policy = |spec: Value| {
+        let policy = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "policy"}, "spec": spec});
+        daemon.apply(&policy.to_string()).unwrap();
+    };
+    let egress = |port: u16, app: &str| {
+        policy(
+            json!({"podSelector": {"matchLabels": {"app": "client"}}, "policyTypes": ["Egress"],
+            "egress": [{"to": [{"podSelector": {"matchLabels": {"app": app}}}],
+                "ports": [{"port": port}]}]}),
+        );
+    };
+    egress(8080, "one");
+    assert_eq!(client.fetch(ip(CLUSTER_IP), 80).unwrap(), "one");
+    egress(80, "one");
+    client.fetch(ip(CLUSTER_IP), 80).unwrap_err();
+    egress(8080, "other");
+    client.fetch(ip(CLUSTER_IP), 80).unwrap_err();
+    let ingress = |app: &str| {
+        policy(
+            json!({"podSelector": {"matchLabels": {"app": "one"}}, "policyTypes": ["Ingress"],
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": app}}}]}]}),
+        );
+    };
+    ingress("client");
+    assert_eq!(client.fetch(ip(CLUSTER_IP), 80).unwrap(), "one");
+    ingress("other");
+    client.fetch(ip(CLUSTER_IP), 80).unwrap_err();
+}
+
+#[test]
+fn a_tcp_connection_to_a_removed_endpoint_is_reset() {
+    let daemon = daemon();
+    let pods = pods(&daemon, &["client", "server"]);
+    let [client, server] = &pods[..] else {
+        unreachable!()
+    };
+    let mut echo = child_of(
+        server
+            .netns
+            .command("busybox")
+            .args(["nc", "-l", "-p", "8080", "-e", "/bin/cat"]),
+    );
+    eventually("the echo server listens", || {
+        let listening = server.run(&["ss", "-Hltn", "sport = :8080"])?.success()?;
+        anyhow::ensure!(!listening.trim().is_empty());
+        Ok(())
+    });
+    service(&daemon, &json!({}));
+    slice(&daemon, &[ready(server.ip())]);
+    let script = "import socket,sys\n\
+        s=socket.create_connection(('10.96.0.10',80),2)\n\
+        s.settimeout(4)\n\
+        s.send(b'x'); print(s.recv(1).decode(), flush=True)\n\
+        sys.stdin.readline()\n\
+        s.send(b'y'); print(s.recv(1).decode(), flush=True)\n\
+        sys.stdin.readline()\n\
+        try:\n\
+        \x20 s.send(b'z'); s.recv(1)\n\
+        except ConnectionResetError: print('reset', flush=True)\n";
+    let mut talk = client
+        .netns
+        .command("python3")
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(talk.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "x");
+    // Terminating, it may finish what it has begun.
+    let ends = json!({"addresses": [server.ip()],
+        "conditions": {"ready": false, "serving": true, "terminating": true}});
+    slice(&daemon, &[ends]);
+    let stdin = talk.stdin.as_mut().unwrap();
+    stdin.write_all(b"\n").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "y");
+    slice(&daemon, &[]);
+    stdin.write_all(b"\n").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "reset");
+    talk.wait().unwrap();
+    let _ = echo.kill();
+    let _ = echo.wait();
+}
+
+/// A host behind the node's uplink that knows no pod network.
+fn outside(daemon: &Daemon) -> Namespace {
+    let outside = Namespace::new("outside").unwrap();
+    let node = daemon.node();
+    node.connect("uplink0", "192.0.2.1/24", &outside, "eth0", "192.0.2.2/24")
+        .unwrap();
+    outside
+}
+
+#[test]
+fn a_node_port_is_reached_from_outside_from_the_node_and_from_pods() {
+    let daemon = daemon();
+    let outside = outside(&daemon);
+    let pods = pods(&daemon, &["client", "server"]);
+    let [client, server] = &pods[..] else {
+        unreachable!()
+    };
+    let _web = server.serve(8080).unwrap();
+    service(
+        &daemon,
+        &json!({"type": "NodePort", "ports": [{"name": "http", "port": 80, "nodePort": 30080}]}),
+    );
+    slice(&daemon, &[ready(server.ip())]);
+    eventually("the NodePort answers", || {
+        fetch(&outside, ip("192.0.2.1"), 30080)
+    });
+    for from in [&outside, daemon.node(), &client.netns, &server.netns] {
+        assert_eq!(fetch(from, ip("192.0.2.1"), 30080).unwrap(), "server");
+    }
+    // The pod sees who it is that asks.
+    let seen = daemon.vsctl(&["dump-conntrack"]).unwrap();
+    assert!(seen.contains("192.0.2.2"), "{seen}");
+    daemon.vsctl(&["delete", "service", "web"]).unwrap();
+    eventually("the NodePort is closed", || {
+        match fetch(&outside, ip("192.0.2.1"), 30080) {
+            Err(_) => Ok(()),
+            Ok(page) => Err(page),
+        }
+    });
+}
+
+#[test]
+fn a_process_of_the_node_serves_pods_and_the_node_through_a_service() {
+    let daemon = daemon();
+    let _outside = outside(&daemon);
+    let client = Pod::named("client").attach(&daemon).unwrap();
+    let _web = serve(daemon.node(), "node", 8080).unwrap();
+    service(&daemon, &json!({}));
+    slice(&daemon, &[ready(ip("192.0.2.1"))]);
+    assert_eq!(client.fetch(ip(CLUSTER_IP), 80).unwrap(), "node");
+    assert_eq!(fetch(daemon.node(), ip(CLUSTER_IP), 80).unwrap(), "node");
+}
+
+#[test]
+fn an_endpoint_outside_serves_pods_the_node_and_node_port_clients() {
+    let daemon = daemon();
+    let outside = outside(&daemon);
+    let far = Namespace::new("far").unwrap();
+    let node = daemon.node();
+    node.connect(
+        "uplink1",
+        "198.51.100.1/24",
+        &far,
+        "eth0",
+        "198.51.100.2/24",
+    )
+    .unwrap();
+    let client = Pod::named("client").attach(&daemon).unwrap();
+    let _web = serve(&far, "far", 8080).unwrap();
+    service(
+        &daemon,
+        &json!({"type": "NodePort", "ports": [{"name": "http", "port": 80, "nodePort": 30080}]}),
+    );
+    slice(&daemon, &[ready(ip("198.51.100.2"))]);
+    assert_eq!(client.fetch(ip(CLUSTER_IP), 80).unwrap(), "far");
+    assert_eq!(fetch(node, ip(CLUSTER_IP), 80).unwrap(), "far");
+    let page = eventually("the NodePort answers", || {
+        fetch(&outside, ip("192.0.2.1"), 30080)
+    });
+    assert_eq!(page, "far");
+}
+
+#[test]
+fn external_and_load_balancer_addresses_lead_in_and_source_ranges_hold() {
+    let daemon = daemon();
+    let outside = outside(&daemon);
+    outside
+        .ip(&["route", "add", "203.0.113.0/24", "via", "192.0.2.1"])
+        .unwrap();
+    let pods = pods(&daemon, &["client", "server"]);
+    let [client, server] = &pods[..] else {
+        unreachable!()
+    };
+    let _web = server.serve(8080).unwrap();
+    let balanced = |ranges: Value| {
+        service(
+            &daemon,
+            &json!({"type": "LoadBalancer", "externalIPs": ["203.0.113.7"],
+                "loadBalancerSourceRanges": ranges}),
+        );
+        let status = json!({"status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.8"}]}}});
+        let url = format!(
+            "{}/api/v1/namespaces/default/services/web/status",
+            daemon.api_url()
+        );
+        let patch = [
+            "curl",
+            "-sSf",
+            "--noproxy",
+            "*",
+            "-X",
+            "PATCH",
+            "-H",
+            "Content-Type: application/merge-patch+json",
+            "-d",
+            &status.to_string(),
+            &url,
+        ];
+        run_in(daemon.node(), &patch).unwrap().success().unwrap();
+    };
+    balanced(json!([]));
+    slice(&daemon, &[ready(server.ip())]);
+    for address in ["203.0.113.7", "203.0.113.8"] {
+        eventually("the address answers", || fetch(&outside, ip(address), 80));
+        assert_eq!(client.fetch(ip(address), 80).unwrap(), "server");
+    }
+    balanced(json!(["192.0.2.0/30"]));
+    assert_eq!(fetch(&outside, ip("203.0.113.8"), 80).unwrap(), "server");
+    balanced(json!(["192.0.2.128/25"]));
+    fetch(&outside, ip("203.0.113.8"), 80).unwrap_err();
+    assert_eq!(fetch(&outside, ip("203.0.113.7"), 80).unwrap(), "server");
+    let status = daemon.vsctl_json(&["status"]).unwrap();
+    assert!(
+        status["drops"]["service_source_denied"].as_u64() > Some(0),
+        "{status}"
+    );
+}
+
+#[test]
+fn a_local_external_policy_keeps_to_this_node_and_tells_load_balancers() {
+    let daemon = daemon();
+    let outside = outside(&daemon);
+    outside
+        .ip(&["route", "add", "203.0.113.0/24", "via", "192.0.2.1"])
+        .unwrap();
+    let server = Pod::named("server").attach(&daemon).unwrap();
+    let _web = server.serve(8080).unwrap();
+    let node = daemon.vsctl_json(&["status"]).unwrap()["node"].clone();
+    service(
+        &daemon,
+        &json!({"type": "LoadBalancer", "externalIPs": ["203.0.113.7"],
+            "externalTrafficPolicy": "Local", "healthCheckNodePort": 32000}),
+    );
+    let at = |node: &Value| json!({"addresses": [server.ip()], "nodeName": node});
+    slice(&daemon, &[at(&node)]);
+    eventually("the address answers", || {
+        fetch(&outside, ip("203.0.113.7"), 80)
+    });
+    let health = |code: &str| {
+        let curl = [
+            "curl",
+            "-sS",
+            "--noproxy",
+            "*",
+            "-w",
+            "%{http_code}",
+            "http://192.0.2.1:32000/",
+        ];
+        let answer = run_in(&outside, &curl)?.success()?;
+        anyhow::ensure!(answer.ends_with(code), "{answer}");
+        Ok(answer)
+    };
+    let answer = eventually("the health check is good", || health("200"));
+    assert!(answer.contains("\"localEndpoints\":1"), "{answer}");
+    slice(&daemon, &[at(&json!("elsewhere"))]);
+    fetch(&outside, ip("203.0.113.7"), 80).unwrap_err();
+    eventually("the health check is bad", || health("503"));
+    // From inside the cluster an external address is as good as the ClusterIP.
+    assert_eq!(
+        fetch(daemon.node(), ip("203.0.113.7"), 80).unwrap(),
+        "server"
+    );
+}
+
+#[test]
+fn a_client_with_affinity_meets_one_endpoint() {
+    let daemon = daemon();
+    let pods = pods(&daemon, &["client", "one", "two", "three"]);
+    let [client, servers @ ..] = &pods[..] else {
+        unreachable!()
+    };
+    let _webs: Vec<_> = servers.iter().map(|pod| pod.serve(8080).unwrap()).collect();
+    service(&daemon, &json!({"sessionAffinity": "ClientIP"}));
+    let all: Vec<Value> = servers.iter().map(|pod| ready(pod.ip())).collect();
+    slice(&daemon, &all);
+    let first = client.fetch(ip(CLUSTER_IP), 80).unwrap();
+    for _ in 0..12 {
+        assert_eq!(client.fetch(ip(CLUSTER_IP), 80).unwrap(), first);
+    }
+}
+
+#[test]
+fn both_families_of_a_dual_stack_service_lead_to_their_endpoints() {
+    let options = DaemonOptions {
+        pod_cidrs: vec!["10.244.0.0/24".to_owned(), "fd00:244::/64".to_owned()],
+        extra: "[service]\ncidrs = [\"10.96.0.0/16\", \"fd96::/112\"]\n".to_owned(),
+    };
+    let daemon = Daemon::start(&options).unwrap();
+    let pods = pods(&daemon, &["client", "server"]);
+    let [client, server] = &pods[..] else {
+        unreachable!()
+    };
+    let _web = server.serve(8080).unwrap();
+    service(
+        &daemon,
+        &json!({"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"],
+            "clusterIPs": [CLUSTER_IP, "fd96::10"]}),
+    );
+    slice(&daemon, &[ready(server.ip())]);
+    let v6 = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": "web-6", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv6",
+        "endpoints": [{"addresses": [server.addresses[1]]}],
+        "ports": [{"name": "http", "port": 8080}],
+    });
+    daemon.apply(&v6.to_string()).unwrap();
+    for address in [CLUSTER_IP, "fd96::10"] {
+        for from in [&client.netns, daemon.node(), &server.netns] {
+            assert_eq!(fetch(from, ip(address), 80).unwrap(), "server", "{address}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Leads what is addressed to Services into the switch, as long as the daemon runs: the node's
+//! routes and NodePorts, and the answers that load balancers ask of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use imbl::OrdMap;
+use ipnet::IpNet;
+
+use crate::host::{ServiceSteering, Steered};
+use crate::reconcile::ReconcileHandle;
+use crate::rest::HealthChecks;
+use crate::service::{HealthCheck, Surface};
+use crate::state::ObjectKey;
+
+/// How often it is looked at whether routes and rules are still there.
+const CHECK_EVERY: Duration = Duration::from_secs(15);
+
+type Surfaces = OrdMap<ObjectKey, Surface>;
+
+/// What is led where.
+pub(super) struct Services {
+    pub(super) steering: ServiceSteering,
+    /// Networks that Services have their addresses from; others are led one by one.
+    pub(super) cidrs: Vec<IpNet>,
+}
+
+/// Follows the Services until the daemon ends.
+pub(super) async fn follow(services: Services, reconcile: ReconcileHandle) {
+    let services = Arc::new(services);
+    let mut changes = reconcile.changes();
+    let mut tick = tokio::time::interval(CHECK_EVERY);
+    let mut health = HealthChecks::default();
+    let mut surfaces = Surfaces::new();
+    let mut applied: Option<Steered> = None;
+    loop {
+        let snapshot = tokio::select! {
+            snapshot = changes.next() => match snapshot {
+                Some(snapshot) => snapshot,
+                None => return,
+            },
+            _ = tick.tick() => {
+                let wanted = applied.clone().unwrap_or_default();
+                if !is_in_place(&services, wanted).await {
+                    applied = None;
+                }
+                reconcile.snapshot()
+            }
+        };
+        if applied.is_some() && snapshot.surfaces.ptr_eq(&surfaces) {
+            continue;
+        }
+        surfaces = snapshot.surfaces.clone();
+        health.serve(health_checks(&surfaces));
+        let wanted = services.steered(&surfaces);
+        if applied.as_ref() != Some(&wanted) && apply(&services, wanted.clone()).await {
+            applied = Some(wanted);
+        }
+    }
+}
+
+impl Services {
+    fn steered(&self, surfaces: &Surfaces) -> Steered {
+        let mut steered = Steered {
+            routes: self.cidrs.iter().copied().collect(),
+            ..Steered::default()
+        };
+        for surface in surfaces.values() {
+            let is_led = |net: &IpNet| self.cidrs.iter().any(|cidr| cidr.contains(net));
+            let alone = surface.addresses.iter().map(|ip| IpNet::from(*ip));
+            steered.routes.extend(alone.filter(|net| !is_led(net)));
+            steered.node_ports.extend(&surface.node_ports);
+        }
+        steered
+    }
+}
+
+fn health_checks(surfaces: &Surfaces) -> BTreeMap<u16, HealthCheck> {
+    let checks = surfaces
+        .values()
+        .filter_map(|surface| surface.health_check.clone());
+    checks.map(|check| (check.port, check)).collect()
+}
+
+/// Returns whether it was done; what failed is logged and tried again.
+async fn apply(services: &Arc<Services>, wanted: Steered) -> bool {
+    let services = Arc::clone(services);
+    let applied = tokio::task::spawn_blocking(move || services.steering.apply(&wanted)).await;
+    match applied {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            let error = anyhow::Error::from(error);
+            tracing::error!(
+                error = format!("{error:#}"),
+                "lead services into the switch"
+            );
+            false
+        }
+        // A panic in there has been logged.
+        Err(_) => false,
+    }
+}
+
+async fn is_in_place(services: &Arc<Services>, wanted: Steered) -> bool {
+    let services = Arc::clone(services);
+    let check = move || services.steering.is_installed(&wanted);
+    let present = tokio::task::spawn_blocking(check).await;
+    matches!(present, Ok(Ok(true)))
+}
