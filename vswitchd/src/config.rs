@@ -12,6 +12,7 @@ mod raw;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use vswitch_datapath::conntrack::ConntrackConfig;
 
 pub use crate::telemetry::{LogConfig, LogFormat};
 pub use raw::{
-    RawApi, RawConfig, RawConntrack, RawDatapath, RawLog, RawMtu, RawNetwork, RawPolicy,
+    RawApi, RawConfig, RawConntrack, RawDatapath, RawLog, RawMtu, RawNetwork, RawPolicy, RawService,
 };
 
 /// What the machine contributes to the configuration.
@@ -73,6 +74,8 @@ pub struct Config {
     pub run_dir: PathBuf,
     /// Pod network.
     pub network: NetworkConfig,
+    /// Services.
+    pub service: ServiceConfig,
     /// Packet engine.
     pub datapath: DatapathSettings,
     /// NetworkPolicies.
@@ -107,6 +110,16 @@ pub struct NetworkConfig {
     pub default_namespace: String,
     /// How long a released address rests before it is assigned again.
     pub lease_rest: Duration,
+}
+
+/// What Services are given when they do not say it themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// ClusterIPs, at most one CIDR per family; the family of the first is the default one.
+    /// Empty: Services get none.
+    pub cidrs: Vec<IpNet>,
+    /// NodePorts.
+    pub node_ports: RangeInclusive<u16>,
 }
 
 /// Where the MTU of pods comes from.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::layers::Merged;
 use super::{
     ApiConfig, Config, ConfigError, DatapathSettings, Deny, LogConfig, LogFormat, Machine,
     MtuSetting, NetworkConfig, PolicyConfig, Problem, RawConfig, RawConntrack, RawMtu,
+    ServiceConfig,
 };
 use crate::telemetry;
 
@@ -63,6 +65,7 @@ impl Checker {
         let state_dir = self.directory("state_dir", &raw.state_dir);
         let run_dir = self.directory("run_dir", &raw.run_dir);
         let network = self.network(&raw);
+        let service = self.service(&raw);
         let datapath = self.datapath(&raw);
         let deny = self.parse("policy.deny", &raw.policy.deny);
         let api = self.api(&raw);
@@ -72,6 +75,7 @@ impl Checker {
             state_dir,
             run_dir,
             network: network?,
+            service: service?,
             datapath,
             policy: PolicyConfig { deny: deny? },
             api,
@@ -130,6 +134,30 @@ impl Checker {
     fn pod_cidrs(&mut self, cidrs: &[IpNet], is_empty: bool) {
         let key = "network.pod_cidrs";
         self.require(!is_empty, key, || "must have at least one CIDR".to_owned());
+        self.assignable(key, cidrs, "pod", "a gateway and a pod");
+    }
+
+    fn service(&mut self, raw: &RawConfig) -> Option<ServiceConfig> {
+        let key = "service.cidrs";
+        let cidrs = self.cidrs(key, &raw.service.cidrs);
+        self.assignable(key, &cidrs, "Service", "a Service");
+        let pods = raw.network.pod_cidrs.iter();
+        for pods in pods.filter_map(|text| text.parse::<IpNet>().ok()) {
+            for cidr in &cidrs {
+                let overlaps = cidr.contains(&pods) || pods.contains(cidr);
+                self.require(!overlaps, key, || {
+                    format!("{cidr} overlaps {pods} of network.pod_cidrs")
+                });
+            }
+        }
+        Some(ServiceConfig {
+            cidrs,
+            node_ports: self.ports("service.node_ports", &raw.service.node_ports)?,
+        })
+    }
+
+    /// Addresses of `whose` are given out from these.
+    fn assignable(&mut self, key: &str, cidrs: &[IpNet], whose: &str, room_for: &str) {
         for family_is_v4 in [true, false] {
             let count = cidrs
                 .iter()
@@ -137,13 +165,13 @@ impl Checker {
                 .count();
             self.require(count <= 1, key, || {
                 let family = if family_is_v4 { "IPv4" } else { "IPv6" };
-                format!("has {count} {family} CIDRs; a pod has one address per family")
+                format!("has {count} {family} CIDRs; a {whose} has one address per family")
             });
         }
         for cidr in cidrs {
             let room = cidr.max_prefix_len() - cidr.prefix_len();
             self.require(room >= 2, key, || {
-                format!("{cidr} has no room for a gateway and a pod")
+                format!("{cidr} has no room for {room_for}")
             });
             let ip = cidr.addr();
             let is_special = ip.is_unspecified()
@@ -154,7 +182,7 @@ impl Checker {
                     IpAddr::V6(ip) => ip.is_unicast_link_local(),
                 };
             self.require(!is_special, key, || {
-                format!("{cidr} cannot be the addresses of pods")
+                format!("{cidr} cannot be the addresses of {whose}s")
             });
         }
     }
@@ -175,6 +203,18 @@ impl Checker {
             cidrs.push(cidr);
         }
         cidrs
+    }
+
+    fn ports(&mut self, key: &str, text: &str) -> Option<RangeInclusive<u16>> {
+        let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+        let range = text.split_once('-').and_then(|(first, last)| {
+            let (first, last) = (port(first)?, port(last)?);
+            (first <= last).then_some(first..=last)
+        });
+        self.require(range.is_some(), key, || {
+            format!("{text:?} is not a range of ports like 30000-32767")
+        });
+        range
     }
 
     fn mtu(&mut self, mtu: &RawMtu, has_v6: bool) -> MtuSetting {

@@ -11,6 +11,7 @@ pub struct RawConfig {
     pub state_dir: String,
     pub run_dir: String,
     pub network: RawNetwork,
+    pub service: RawService,
     pub datapath: RawDatapath,
     pub conntrack: RawConntrack,
     pub policy: RawPolicy,
@@ -25,6 +26,7 @@ impl Default for RawConfig {
             state_dir: "/var/lib/vswitchd".to_owned(),
             run_dir: "/run/vswitchd".to_owned(),
             network: RawNetwork::default(),
+            service: RawService::default(),
             datapath: RawDatapath::default(),
             conntrack: RawConntrack::default(),
             policy: RawPolicy::default(),
@@ -60,6 +62,24 @@ impl Default for RawNetwork {
             nft_table_suffix: String::new(),
             default_namespace: "default".to_owned(),
             lease_rest_seconds: 60,
+        }
+    }
+}
+
+/// `[service]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "config/vswitchd.toml describes each key")]
+pub struct RawService {
+    pub cidrs: Vec<String>,
+    pub node_ports: String,
+}
+
+impl Default for RawService {
+    fn default() -> Self {
+        Self {
+            cidrs: vec!["10.96.0.0/16".to_owned()],
+            node_ports: "30000-32767".to_owned(),
         }
     }
 }

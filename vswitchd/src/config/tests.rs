@@ -186,6 +186,56 @@ fn pod_cidrs_that_cannot_work_are_refused() {
 }
 
 #[test]
+fn services_get_addresses_and_ports_from_the_service_section() {
+    let config = load("").unwrap().service;
+    assert_eq!(config.cidrs, ["10.96.0.0/16".parse().unwrap()]);
+    assert_eq!(config.node_ports, 30000..=32767);
+    let file =
+        "[service]\ncidrs = [\"fd00:96::/108\", \"10.97.0.0/20\"]\nnode_ports = \"1-65535\"\n";
+    let config = load(file).unwrap().service;
+    assert_eq!(config.cidrs.len(), 2);
+    assert_eq!(config.node_ports, 1..=65535);
+    let environment = [
+        ("VSWITCHD_SERVICE_CIDRS", ""),
+        ("VSWITCHD_SERVICE_NODE_PORTS", "8000-8010"),
+    ];
+    let config = load_with(file, &environment, &[]).unwrap().service;
+    assert!(config.cidrs.is_empty());
+    assert_eq!(config.node_ports, 8000..=8010);
+}
+
+#[test]
+fn service_cidrs_that_cannot_work_are_refused() {
+    for (bad, why) in [
+        ("[\"10.96.0.0/31\"]", "has no room for a Service"),
+        ("[\"10.96.0.0/24\", \"10.97.0.0/24\"]", "has 2 IPv4 CIDRs"),
+        ("[\"10.96.0.1/24\"]", "has host bits set"),
+        ("[\"127.0.0.0/8\"]", "cannot be the addresses of Services"),
+        ("[\"10.96.0.0\"]", "is not a CIDR"),
+        (
+            "[\"10.244.0.128/25\"]",
+            "overlaps 10.244.0.0/24 of network.pod_cidrs",
+        ),
+        (
+            "[\"10.0.0.0/8\"]",
+            "overlaps 10.244.0.0/24 of network.pod_cidrs",
+        ),
+    ] {
+        let text = problems(&format!("[service]\ncidrs = {bad}\n"));
+        assert!(
+            text.contains("vswitchd.toml: service.cidrs: "),
+            "{bad}: {text}"
+        );
+        assert!(text.contains(why), "{bad}: {text}");
+    }
+    for bad in ["", "30000", "0-10", "20-10", "1-65536", "a-b", "1-2-3"] {
+        let text = problems(&format!("[service]\nnode_ports = \"{bad}\"\n"));
+        let expected = format!("service.node_ports: {bad:?} is not a range of ports");
+        assert!(text.contains(&expected), "{text}");
+    }
+}
+
+#[test]
 fn ipv6_pods_need_an_mtu_of_1280() {
     let with_mtu = |mtu| format!("[network]\npod_cidrs = [\"fd00::/64\"]\nmtu = {mtu}\n");
     assert!(problems(&with_mtu(1279)).contains("1280 to 65535"));

@@ -15,6 +15,7 @@ mod registry;
 mod resource;
 mod schema;
 mod selectors;
+mod services;
 mod shelf;
 mod status;
 #[cfg(test)]
