@@ -207,8 +207,13 @@ async fn open_store(config: &Config) -> Result<SharedStore> {
 }
 
 async fn open_registry(config: &Config, store: &SharedStore) -> Result<Arc<Registry>> {
-    let (store, node_name) = (Arc::clone(store), config.node_name.clone());
-    let open = move || Registry::open(store, RegistryConfig { node_name });
+    let store = Arc::clone(store);
+    let settings = RegistryConfig {
+        node_name: config.node_name.clone(),
+        service_cidrs: config.service.cidrs.clone(),
+        node_ports: config.service.node_ports.clone(),
+    };
+    let open = move || Registry::open(store, settings);
     tokio::task::spawn_blocking(open)
         .await?
         .context("read stored objects")

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Resource;
+use super::services::is_externally_reachable;
 
 /// Completes an object; `node_name` is where a pod is that does not say so itself.
 pub(super) fn complete(resource: Resource, object: &mut Value, node_name: &str) {
@@ -11,7 +12,7 @@ pub(super) fn complete(resource: Resource, object: &mut Value, node_name: &str) 
         Resource::Pod => pod(object, node_name),
         Resource::Node => {}
         Resource::Service => service(object),
-        Resource::EndpointSlice => set_protocols(&mut object["ports"]),
+        Resource::EndpointSlice => endpoint_slice(object),
         Resource::NetworkPolicy => network_policy(object),
     }
 }
@@ -79,7 +80,15 @@ fn service(object: &mut Value) {
     set_default(spec, "sessionAffinity", json!("None"));
     if spec["type"] != "ExternalName" {
         set_default(spec, "internalTrafficPolicy", json!("Cluster"));
+        list_cluster_ip(spec);
     }
+    if is_externally_reachable(spec) {
+        set_default(spec, "externalTrafficPolicy", json!("Cluster"));
+    }
+    if spec["type"] == "LoadBalancer" {
+        set_default(spec, "allocateLoadBalancerNodePorts", json!(true));
+    }
+    affinity(spec);
     for port in spec["ports"].as_array_mut().into_iter().flatten() {
         set_default(port, "protocol", json!("TCP"));
         let number = port["port"].clone();
@@ -90,6 +99,45 @@ fn service(object: &mut Value) {
     }
     if object["status"].is_null() {
         object["status"] = json!({"loadBalancer": {}});
+    }
+}
+
+/// The single address of clients that know no list of them.
+fn list_cluster_ip(spec: &mut Value) {
+    let Some(fields) = spec.as_object_mut() else {
+        return;
+    };
+    let ip = fields.get("clusterIP").and_then(Value::as_str);
+    let ip = ip.filter(|ip| !ip.is_empty()).map(str::to_owned);
+    let list = fields.get("clusterIPs").and_then(Value::as_array);
+    let is_empty = list.is_none_or(Vec::is_empty);
+    match ip {
+        Some(ip) if is_empty => {
+            fields.insert("clusterIPs".to_owned(), json!([ip]));
+        }
+        None if is_empty => {
+            fields.remove("clusterIP");
+            fields.remove("clusterIPs");
+        }
+        _ => {}
+    }
+}
+
+fn affinity(spec: &mut Value) {
+    if spec["sessionAffinity"] == "ClientIP" {
+        let client = &mut spec["sessionAffinityConfig"]["clientIP"];
+        set_default(client, "timeoutSeconds", json!(10_800));
+    } else if spec["sessionAffinity"] == "None" {
+        spec.as_object_mut()
+            .map(|spec| spec.remove("sessionAffinityConfig"));
+    }
+}
+
+fn endpoint_slice(object: &mut Value) {
+    let ports = object.get_mut("ports").and_then(Value::as_array_mut);
+    for port in ports.into_iter().flatten() {
+        set_default(port, "name", json!(""));
+        set_default(port, "protocol", json!("TCP"));
     }
 }
 

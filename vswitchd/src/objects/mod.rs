@@ -16,6 +16,7 @@ mod registry;
 mod resource;
 mod schema;
 mod selectors;
+mod services;
 mod shelf;
 mod status;
 #[cfg(test)]

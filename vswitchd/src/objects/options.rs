@@ -1,7 +1,9 @@
 //! What callers of the registry say and get: selections, options, answers.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde_json::Value;
 
 /// What the registry needs to know.
@@ -9,6 +11,10 @@ use serde_json::Value;
 pub struct RegistryConfig {
     /// spec.nodeName of pods that name none, and the name of the node's own object.
     pub node_name: String,
+    /// ClusterIPs are given out from these; the family of the first is the default one.
+    pub service_cidrs: Vec<IpNet>,
+    /// NodePorts are given out from these.
+    pub node_ports: RangeInclusive<u16>,
 }
 
 /// Which objects a list or watch is about; selectors in the API's text form, empty for all.

@@ -4,7 +4,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::validate::{self, Causes};
-use super::{Resource, ResourceInfo, Scope, StatusError, WriteOptions, defaults, schema};
+use super::{Resource, ResourceInfo, Scope, StatusError, WriteOptions, defaults, schema, services};
 
 /// Largest object, bytes of JSON: etcd's limit, which the API server has as well.
 const MAX_OBJECT_BYTES: usize = 1_572_864;
@@ -55,7 +55,7 @@ pub(super) fn new_object(
         object.as_object_mut().map(|object| object.remove("status"));
     }
     defaults::complete(info.resource, &mut object, node_name);
-    finish(info, object, warnings)
+    finish(info, None, object, warnings)
 }
 
 /// Checks and completes an object that is to take the place of `old`.
@@ -73,11 +73,14 @@ pub(super) fn changed_object(
     if info.has_status {
         keep_other_half(&mut object, old, options.status);
     }
+    if info.resource == Resource::Service {
+        services::keep(old, &mut object);
+    }
     // A pod does not move: a change that leaves the node out means the same node.
     let node = old["spec"]["nodeName"].as_str().unwrap_or_default();
     defaults::complete(info.resource, &mut object, node);
     keep_metadata(info, &mut object, old);
-    finish(info, object, warnings)
+    finish(info, Some(old), object, warnings)
 }
 
 /// Brings the body into the schema's form.
@@ -226,11 +229,15 @@ fn keep_metadata(info: &ResourceInfo, object: &mut Value, old: &Value) {
 /// Validation, and the order of fields that a typed client would write.
 fn finish(
     info: &ResourceInfo,
+    old: Option<&Value>,
     object: Value,
     warnings: Vec<String>,
 ) -> Result<(Value, Vec<String>), StatusError> {
     let mut causes = Causes::default();
     validate::object(info, &object, &mut causes);
+    if let Some(old) = old {
+        validate::change(info, old, &object, &mut causes);
+    }
     let name = object["metadata"]["name"]
         .as_str()
         .unwrap_or_default()

@@ -15,7 +15,7 @@ use super::shelf::{Change, Place, Shelf};
 use super::watch::{Scope as WatchScope, Watch, WatchEvent, bookmark};
 use super::{
     DeleteOptions, ObjectList, PatchKind, RegistryConfig, Resource, ResourceInfo, Scope, Selection,
-    StatusError, WatchOptions, WriteOptions, Written, persist, pods, prepare,
+    StatusError, WatchOptions, WriteOptions, Written, persist, pods, prepare, services,
 };
 use crate::store::{SharedStore, StoreError};
 
@@ -218,7 +218,7 @@ impl Registry {
         options: WriteOptions,
     ) -> Result<Written, StatusError> {
         let info = resource.info();
-        let (object, warnings) =
+        let (mut object, warnings) =
             prepare::new_object(info, namespace, object, &self.config.node_name, options)?;
         let name = name_of(&object);
         if info.scope == Scope::Namespaced {
@@ -228,6 +228,7 @@ impl Registry {
         if self.shared.shelf().get(&place).is_some() {
             return Err(StatusError::already_exists(info, &name));
         }
+        self.allocate(resource, None, &mut object)?;
         let object = self.commit_one(place, None, object, options.dry_run)?;
         Ok(Written {
             object,
@@ -289,8 +290,11 @@ impl Registry {
         options: WriteOptions,
     ) -> Result<Written, StatusError> {
         let info = resource.info();
-        let (object, warnings) =
+        let (mut object, warnings) =
             prepare::changed_object(info, namespace, name, old, object, options)?;
+        if !options.status {
+            self.allocate(resource, Some(old), &mut object)?;
+        }
         if is_finished(&object) {
             let object = self.remove(resource, namespace, name, old, options.dry_run)?;
             return Ok(Written {
@@ -313,6 +317,19 @@ impl Registry {
             warnings,
             created: false,
         })
+    }
+
+    /// Gives a Service addresses and ports. The caller holds `writer`.
+    fn allocate(
+        &self,
+        resource: Resource,
+        old: Option<&Value>,
+        object: &mut Value,
+    ) -> Result<(), StatusError> {
+        if resource != Resource::Service {
+            return Ok(());
+        }
+        services::allocate(&self.config, &self.shared.shelf(), old, object)
     }
 
     /// Deletes an object; returns it as it last was. One with finalizers is only marked. Blocks.

@@ -13,6 +13,8 @@ use crate::store::{MemoryStore, SharedStore};
 fn config() -> RegistryConfig {
     RegistryConfig {
         node_name: "node-a".to_owned(),
+        service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+        node_ports: 30000..=32767,
     }
 }
 

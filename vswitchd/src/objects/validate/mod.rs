@@ -1,10 +1,13 @@
 //! Validation with the API server's rules and words (k8s.io/apimachinery validation).
 
+mod endpoint_slice;
 mod meta;
 mod network_policy;
+mod service;
 mod workload;
 
 use std::fmt::Display;
+use std::net::IpAddr;
 
 use serde_json::Value;
 
@@ -31,7 +34,7 @@ impl Causes {
         });
     }
 
-    fn invalid(&mut self, field: &str, value: &Value, why: impl Display) {
+    pub(super) fn invalid(&mut self, field: &str, value: &Value, why: impl Display) {
         self.add(
             "FieldValueInvalid",
             field,
@@ -76,11 +79,22 @@ pub(super) fn object(info: &ResourceInfo, object: &Value, causes: &mut Causes) {
     match info.resource {
         Resource::Namespace | Resource::Node => {}
         Resource::Pod => workload::pod(object, causes),
-        Resource::Service => workload::service(object, causes),
-        Resource::EndpointSlice => workload::endpoint_slice(object, causes),
+        Resource::Service => service::service(object, causes),
+        Resource::EndpointSlice => endpoint_slice::slice(object, causes),
         Resource::NetworkPolicy => network_policy::spec(&object["spec"], causes),
     }
 }
+
+/// Validates what a write may not change of the object that it changes.
+pub(super) fn change(info: &ResourceInfo, old: &Value, object: &Value, causes: &mut Causes) {
+    match info.resource {
+        Resource::Service => service::change(old, object, causes),
+        Resource::EndpointSlice => endpoint_slice::change(old, object, causes),
+        _ => {}
+    }
+}
+
+const IMMUTABLE: &str = "field is immutable";
 
 /// The items of a list, each with its path.
 fn items<'a>(list: &'a Value, path: &str) -> impl Iterator<Item = (String, &'a Value)> {
@@ -94,12 +108,7 @@ fn items<'a>(list: &'a Value, path: &str) -> impl Iterator<Item = (String, &'a V
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 
 fn protocol(value: &Value, field: &str, causes: &mut Causes) {
-    if !value
-        .as_str()
-        .is_some_and(|protocol| PROTOCOLS.contains(&protocol))
-    {
-        causes.not_supported(field, value, &PROTOCOLS);
-    }
+    one_of(value, field, &PROTOCOLS, causes);
 }
 
 fn is_port(number: i64) -> bool {
@@ -111,6 +120,21 @@ const PORT_RANGE: &str = "must be between 1 and 65535, inclusive";
 fn port_number(value: &Value, field: &str, causes: &mut Causes) {
     if !value.as_i64().is_some_and(is_port) {
         causes.invalid(field, value, PORT_RANGE);
+    }
+}
+
+fn ip_address(value: &Value, field: &str, causes: &mut Causes) -> Option<IpAddr> {
+    let ip = value.as_str().unwrap_or_default().parse::<IpAddr>().ok();
+    if ip.is_none() {
+        let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+        causes.invalid(field, value, why);
+    }
+    ip
+}
+
+fn one_of(value: &Value, field: &str, supported: &[&str], causes: &mut Causes) {
+    if !value.as_str().is_some_and(|text| supported.contains(&text)) {
+        causes.not_supported(field, value, supported);
     }
 }
 
