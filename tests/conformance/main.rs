@@ -1,6 +1,7 @@
 //! Plays Kubernetes' own NetworkPolicy e2e cases twice: in process, with real frames through
 //! compiler and datapath; and through a running daemon, in real network namespaces, with real
-//! sockets. Prints each case and a closing line; exits 1 if a verdict differs.
+//! sockets, directly and through Services. Prints each case and a closing line; exits 1 if a
+//! verdict differs.
 
 #![allow(clippy::print_stdout, reason = "the report is what it is for")]
 
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use cases::{Case, Expected};
+use namespaces::Tallies;
 
 /// Verdicts of one way of playing.
 #[derive(Debug, Default)]
@@ -71,14 +73,20 @@ impl Tally {
 fn main() -> Result<ExitCode> {
     let cases = cases::load()?;
     let in_process = in_process::play(&cases)?;
-    let namespaces = namespaces::play(&cases)?;
-    let failed: BTreeSet<_> = in_process.failed.union(&namespaces.failed).collect();
+    let Tallies { pods, services } = namespaces::play(&cases)?;
+    let failed: BTreeSet<_> = [&in_process, &pods, &services]
+        .into_iter()
+        .flat_map(|tally| &tally.failed)
+        .collect();
     println!(
-        "conformance: in-process {}/{} verdicts, namespaces {}/{} verdicts, {}/{} cases",
+        "conformance: in-process {}/{} verdicts, namespaces {}/{} verdicts, \
+         services {}/{} verdicts, {}/{} cases",
         in_process.right,
         in_process.judged,
-        namespaces.right,
-        namespaces.judged,
+        pods.right,
+        pods.judged,
+        services.right,
+        services.judged,
         cases.len() - failed.len(),
         cases.len(),
     );

@@ -4,6 +4,9 @@
 //! The pods are attached once and stay: what each step changes is told to a running switch.
 //! Their addresses are the switch's own, so ipBlocks are rewritten to them. SCTP is not in
 //! this kernel: its probes are played in process only.
+//!
+//! Every probe is made twice at a time: to the pod's own address, and to the ClusterIP of a
+//! Service that has only this pod behind it, as Kubernetes' own suite makes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -27,29 +30,56 @@ const PORTS: [(u16, Protocol); 4] = [
 ];
 const POLICIES: &str = "/apis/networking.k8s.io/v1";
 
+/// How a probe addresses a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Pod,
+    Service,
+}
+
+/// Verdicts of both ways.
+#[derive(Debug, Default)]
+pub(crate) struct Tallies {
+    pub(crate) pods: Tally,
+    pub(crate) services: Tally,
+}
+
+impl Tallies {
+    fn of(&mut self, way: Way) -> &mut Tally {
+        match way {
+            Way::Pod => &mut self.pods,
+            Way::Service => &mut self.services,
+        }
+    }
+}
+
 /// Plays all cases.
-pub(crate) fn play(cases: &[Case]) -> Result<Tally> {
+pub(crate) fn play(cases: &[Case]) -> Result<Tallies> {
     let mut stage = Stage::new()?;
-    let mut tally = Tally::default();
+    let mut tallies = Tallies::default();
     for case in cases {
-        tally.begin();
+        tallies.pods.begin();
+        tallies.services.begin();
         stage
-            .play(case, &mut tally)
+            .play(case, &mut tallies)
             .with_context(|| case.id.clone())?;
         println!(
-            "{} namespaces {} {}",
+            "{} namespaces {}, services {} {}",
             case.id,
-            tally.of_case(),
+            tallies.pods.of_case(),
+            tallies.services.of_case(),
             case.description
         );
     }
-    Ok(tally)
+    Ok(tallies)
 }
 
 /// The daemon with its pods.
 struct Stage {
     /// Before the daemon, so that they are detached while it runs.
     pods: BTreeMap<String, Pod>,
+    /// ClusterIP of each pod's Service.
+    services: BTreeMap<String, IpAddr>,
     api: Client,
     _daemon: Daemon,
 }
@@ -60,6 +90,7 @@ impl Stage {
         let api = Client::new(daemon.socket());
         let mut stage = Self {
             pods: BTreeMap::new(),
+            services: BTreeMap::new(),
             api,
             _daemon: daemon,
         };
@@ -70,13 +101,46 @@ impl Stage {
                     .namespace(namespace)
                     .attach(&stage._daemon)?;
                 serve(&pod.netns, &PORTS)?;
+                stage.make_service(&pod, namespace, name)?;
                 stage.pods.insert(format!("{namespace}/{name}"), pod);
             }
         }
         Ok(stage)
     }
 
-    fn play(&mut self, case: &Case, tally: &mut Tally) -> Result<()> {
+    /// Puts a Service before a pod, with all its ports.
+    fn make_service(&mut self, pod: &Pod, namespace: &str, name: &str) -> Result<()> {
+        let port_name = |(port, protocol): (u16, Protocol)| match protocol {
+            Protocol::Tcp => (format!("tcp-{port}"), "TCP", port),
+            Protocol::Udp => (format!("udp-{port}"), "UDP", port),
+            Protocol::Sctp => (format!("sctp-{port}"), "SCTP", port),
+        };
+        let ports = PORTS.into_iter().map(port_name);
+        let ports: Vec<Value> = ports
+            .map(|(name, protocol, port)| json!({"name": name, "protocol": protocol, "port": port}))
+            .collect();
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": { "name": format!("s-{name}") },
+            "spec": { "ports": ports },
+        });
+        let path = format!("/api/v1/namespaces/{namespace}/services");
+        let made = self.send("POST", &path, &service)?;
+        let address = made["spec"]["clusterIP"].as_str().unwrap_or_default();
+        let address = address.parse().context("a Service gets a ClusterIP")?;
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": { "name": format!("s-{name}-1"),
+                          "labels": { "kubernetes.io/service-name": format!("s-{name}") } },
+            "addressType": "IPv4", "ports": ports,
+            "endpoints": [{ "addresses": [pod.ip()] }],
+        });
+        let path = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
+        self.send("POST", &path, &slice)?;
+        self.services.insert(format!("{namespace}/{name}"), address);
+        Ok(())
+    }
+
+    fn play(&mut self, case: &Case, tallies: &mut Tallies) -> Result<()> {
         self.reset()?;
         let first = case.steps.first().context("a case has a step")?;
         self.set(&first.state)?;
@@ -85,8 +149,9 @@ impl Stage {
             for action in &step.actions {
                 self.act(action, &addresses)?;
             }
-            for (expected, found) in self.probe(step)? {
+            for ((expected, way), found) in self.probe(step)? {
                 let text = if found { "an answer" } else { "silence" };
+                let tally = tallies.of(way);
                 tally.count(case, number, expected, text, found == expected.allowed);
             }
         }
@@ -193,23 +258,35 @@ impl Stage {
             .with_context(|| format!("there is no pod {key}"))
     }
 
+    fn address(&self, pod: &str, way: Way) -> Result<IpAddr> {
+        match way {
+            Way::Pod => Ok(self.pod(pod)?.ip()),
+            Way::Service => {
+                let address = self.services.get(pod).copied();
+                address.with_context(|| format!("there is no Service of {pod}"))
+            }
+        }
+    }
+
     /// Tries everything that a step judges, all senders at once.
-    fn probe<'s>(&self, step: &'s Step) -> Result<Vec<(&'s Expected, bool)>> {
-        let played: Vec<&Expected> = step
+    fn probe<'s>(&self, step: &'s Step) -> Result<Vec<((&'s Expected, Way), bool)>> {
+        let played = step
             .judged()
-            .filter(|expected| expected.protocol != Protocol::Sctp)
+            .filter(|expected| expected.protocol != Protocol::Sctp);
+        let played: Vec<(&Expected, Way)> = played
+            .flat_map(|expected| [(expected, Way::Pod), (expected, Way::Service)])
             .collect();
-        let senders: BTreeSet<&str> = played.iter().map(|e| e.from.as_str()).collect();
+        let senders: BTreeSet<&str> = played.iter().map(|(e, _)| e.from.as_str()).collect();
         let mut running = Vec::new();
         for sender in senders {
-            let of_sender: Vec<&Expected> = played
+            let of_sender: Vec<(&Expected, Way)> = played
                 .iter()
                 .copied()
-                .filter(|e| e.from == sender)
+                .filter(|(e, _)| e.from == sender)
                 .collect();
-            let attempts = of_sender.iter().map(|expected| {
+            let attempts = of_sender.iter().map(|(expected, way)| {
                 Ok(Attempt {
-                    to: self.pod(&expected.to)?.ip(),
+                    to: self.address(&expected.to, *way)?,
                     port: expected.port,
                     protocol: expected.protocol,
                     is_expected: expected.allowed,

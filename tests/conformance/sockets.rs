@@ -1,14 +1,13 @@
 //! Servers and clients inside pods: threads with sockets of the pod's own stack. What they
 //! see is the only verdict; the switch is never asked.
 
-use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
-use vswitch_tests::Namespace;
+use vswitch_tests::{Namespace, inside, join};
 
 use crate::cases::Protocol;
 
@@ -18,23 +17,6 @@ const SILENCE: Duration = Duration::from_millis(400);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// One try of a connection.
 const TRY: Duration = Duration::from_millis(700);
-
-/// Runs `work` in a thread of its own that is inside the namespace.
-fn inside<T: Send + 'static>(
-    namespace: &Namespace,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<JoinHandle<Result<T>>> {
-    let netns = File::open(namespace.path())?;
-    // A namespace belongs to a thread; what it opens stays in it.
-    Ok(std::thread::spawn(move || {
-        nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET)?;
-        work()
-    }))
-}
-
-fn join<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
-    thread.join().map_err(|_| anyhow!("a thread panicked"))?
-}
 
 /// Starts echo servers on these ports; they end with the process.
 pub(crate) fn serve(namespace: &Namespace, ports: &[(u16, Protocol)]) -> Result<()> {

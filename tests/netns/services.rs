@@ -1,12 +1,13 @@
 //! Services: pods, the node and the outside reach endpoints, and nobody else has to translate.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::IpAddr;
-use std::process::Stdio;
-use std::time::Instant;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use vswitch_tests::{Daemon, DaemonOptions, Namespace, Pod, eventually, fetch, run_in, serve};
+use vswitch_tests::{
+    Daemon, DaemonOptions, Namespace, Pod, eventually, fetch, inside, join, run_in, serve,
+};
 
 use crate::daemon;
 
@@ -57,64 +58,34 @@ fn pods(daemon: &Daemon, names: &[&str]) -> Vec<Pod> {
     names.iter().map(attach).collect()
 }
 
-/// Answers each UDP datagram on port 5353 with the pod's name, until dropped with its pod.
-fn answer_udp(pod: &Pod, name: &str) -> std::process::Child {
-    let command = format!("echo {name}");
-    let arguments = ["udpsvd", "0.0.0.0", "5353", "sh", "-c"];
-    let mut busybox = pod.netns.command("busybox");
-    let child = child_of(busybox.args(arguments).arg(command));
-    eventually("the UDP server listens", || {
-        let listening = pod.run(&["ss", "-Hlun", "sport = :5353"])?.success()?;
-        anyhow::ensure!(!listening.trim().is_empty());
-        Ok(())
+/// Answers each UDP datagram on port 5353 with the name, as long as the test runs.
+fn answer_udp(pod: &Pod, name: &'static str) {
+    let bind = || Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 5353))?);
+    let socket = join(inside(&pod.netns, bind).unwrap()).unwrap();
+    std::thread::spawn(move || {
+        let mut question = [0; 16];
+        while let Ok((_, from)) = socket.recv_from(&mut question) {
+            let _ = socket.send_to(name.as_bytes(), from);
+        }
     });
-    child
 }
 
-fn child_of(command: &mut std::process::Command) -> std::process::Child {
-    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null());
-    quiet.stderr(Stdio::null()).spawn().unwrap()
+/// A UDP socket in a pod, connected to port 53 of the Service.
+fn ask_udp(pod: &Pod) -> UdpSocket {
+    let connect = || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((CLUSTER_IP, 53))?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        Ok(socket)
+    };
+    join(inside(&pod.netns, connect).unwrap()).unwrap()
 }
 
-/// A UDP client that keeps its source port.
-struct Asker {
-    child: std::process::Child,
-    answers: BufReader<std::process::ChildStdout>,
-}
-
-impl Asker {
-    fn new(pod: &Pod, to: &str, port: &str) -> Self {
-        let mut child = pod
-            .netns
-            .command("busybox")
-            .args(["nc", "-u", to, port])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let answers = BufReader::new(child.stdout.take().unwrap());
-        Self { child, answers }
-    }
-
-    fn ask(&mut self) -> String {
-        self.child
-            .stdin
-            .as_mut()
-            .unwrap()
-            .write_all(b"who\n")
-            .unwrap();
-        let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        line.trim().to_owned()
-    }
-}
-
-impl Drop for Asker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn asked(socket: &UdpSocket) -> std::io::Result<String> {
+    let mut answer = [0; 16];
+    socket.send(b"who")?;
+    let length = socket.recv(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
 #[test]
@@ -147,26 +118,22 @@ fn udp_clients_keep_their_endpoint_and_move_at_once_when_it_goes() {
     let [client, one, two] = &pods[..] else {
         unreachable!()
     };
-    let mut servers = [answer_udp(one, "one"), answer_udp(two, "two")];
+    answer_udp(one, "one");
+    answer_udp(two, "two");
     service(&daemon, &json!({}));
     slice(&daemon, &[ready(one.ip()), ready(two.ip())]);
-    let mut asker = Asker::new(client, CLUSTER_IP, "53");
-    let first = asker.ask();
-    assert!(["one", "two"].contains(&first.as_str()), "{first:?}");
+    let socket = ask_udp(client);
+    let first = asked(&socket).unwrap();
     for _ in 0..3 {
-        assert_eq!(asker.ask(), first);
+        assert_eq!(asked(&socket).unwrap(), first);
     }
-    let (left, name) = if first == "one" {
-        (two, "two")
-    } else {
-        (one, "one")
+    let (left, name) = match first.as_str() {
+        "one" => (two, "two"),
+        "two" => (one, "one"),
+        other => panic!("{other:?}"),
     };
     slice(&daemon, &[ready(left.ip())]);
-    assert_eq!(asker.ask(), name);
-    for server in &mut servers {
-        let _ = server.kill();
-        let _ = server.wait();
-    }
+    assert_eq!(asked(&socket).unwrap(), name);
 }
 
 #[test]
@@ -181,13 +148,8 @@ fn a_service_without_endpoints_refuses_at_once() {
             assert!(error.contains("exit Some(7)"), "refused: {error}");
         }
     }
-    let probe = "import socket;s=socket.socket(2,2);s.settimeout(2);s.connect(('10.96.0.10',53));s.send(b'x');s.recv(9)";
-    let answer = client.run(&["python3", "-c", probe]).unwrap();
-    assert!(
-        answer.stderr.contains("Connection refused"),
-        "{}",
-        answer.stderr
-    );
+    let error = asked(&ask_udp(&client)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
     assert!(
         start.elapsed().as_millis() < 1_900,
         "no time-out was waited for"
@@ -264,52 +226,35 @@ fn a_tcp_connection_to_a_removed_endpoint_is_reset() {
     let [client, server] = &pods[..] else {
         unreachable!()
     };
-    let mut echo = child_of(
-        server
-            .netns
-            .command("busybox")
-            .args(["nc", "-l", "-p", "8080", "-e", "/bin/cat"]),
-    );
-    eventually("the echo server listens", || {
-        let listening = server.run(&["ss", "-Hltn", "sport = :8080"])?.success()?;
-        anyhow::ensure!(!listening.trim().is_empty());
-        Ok(())
+    let listen = || Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080))?);
+    let listener = join(inside(&server.netns, listen).unwrap()).unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut byte = [0];
+            while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+        }
     });
     service(&daemon, &json!({}));
     slice(&daemon, &[ready(server.ip())]);
-    let script = "import socket,sys\n\
-        s=socket.create_connection(('10.96.0.10',80),2)\n\
-        s.settimeout(4)\n\
-        s.send(b'x'); print(s.recv(1).decode(), flush=True)\n\
-        sys.stdin.readline()\n\
-        s.send(b'y'); print(s.recv(1).decode(), flush=True)\n\
-        sys.stdin.readline()\n\
-        try:\n\
-        \x20 s.send(b'z'); s.recv(1)\n\
-        except ConnectionResetError: print('reset', flush=True)\n";
-    let mut talk = client
-        .netns
-        .command("python3")
-        .args(["-c", script])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(talk.stdout.take().unwrap()).lines();
-    assert_eq!(lines.next().unwrap().unwrap(), "x");
+    let connect = || {
+        let stream = TcpStream::connect((CLUSTER_IP, 80))?;
+        stream.set_read_timeout(Some(Duration::from_secs(4)))?;
+        Ok(stream)
+    };
+    let mut stream = join(inside(&client.netns, connect).unwrap()).unwrap();
+    let mut echo = || {
+        let mut byte = [0];
+        stream.write_all(b"x")?;
+        stream.read_exact(&mut byte)
+    };
+    echo().unwrap();
     // Terminating, it may finish what it has begun.
     let ends = json!({"addresses": [server.ip()],
         "conditions": {"ready": false, "serving": true, "terminating": true}});
     slice(&daemon, &[ends]);
-    let stdin = talk.stdin.as_mut().unwrap();
-    stdin.write_all(b"\n").unwrap();
-    assert_eq!(lines.next().unwrap().unwrap(), "y");
+    echo().unwrap();
     slice(&daemon, &[]);
-    stdin.write_all(b"\n").unwrap();
-    assert_eq!(lines.next().unwrap().unwrap(), "reset");
-    talk.wait().unwrap();
-    let _ = echo.kill();
-    let _ = echo.wait();
+    assert_eq!(echo().unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 /// A host behind the node's uplink that knows no pod network.

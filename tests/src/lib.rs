@@ -12,7 +12,7 @@ mod web;
 pub use command::{Output, binary, run, run_in, tool};
 pub use daemon::{Daemon, DaemonOptions};
 pub use eventually::eventually;
-pub use namespace::Namespace;
+pub use namespace::{Namespace, inside, join};
 pub use pod::{Pod, PodBuilder};
 pub use raw_socket::RawSocket;
 pub use web::{WebServer, fetch, serve};

@@ -1,9 +1,11 @@
 //! A named network namespace that goes away with its value.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::JoinHandle;
 
 use anyhow::Result;
 
@@ -101,6 +103,32 @@ impl Namespace {
         }
         let _ = run(Command::new("ip").args(["netns", "del", &self.name]), "");
     }
+}
+
+/// Runs `work` in a thread of its own that is inside the namespace.
+///
+/// # Errors
+/// Fails if the namespace is gone.
+pub fn inside<T: Send + 'static>(
+    namespace: &Namespace,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<JoinHandle<Result<T>>> {
+    let netns = File::open(namespace.path())?;
+    // A namespace belongs to a thread; what it opens stays in it.
+    Ok(std::thread::spawn(move || {
+        nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET)?;
+        work()
+    }))
+}
+
+/// Waits for a thread that works inside a namespace.
+///
+/// # Errors
+/// Returns that of the work; fails if the thread panicked.
+pub fn join<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
+    thread
+        .join()
+        .map_err(|_| anyhow::anyhow!("a thread panicked"))?
 }
 
 impl Drop for Namespace {
