@@ -11,8 +11,8 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 use vswitch_api::{MacAddr, PortNo};
 use vswitchd::state::{
-    Attachment, ClusterChange, NamedPort, NamespaceRecord, ObjectKey, PodPhase, PodRecord,
-    PolicyRecord,
+    Attachment, ClusterChange, EndpointPort, EndpointRecord, EndpointSliceRecord, NamedPort,
+    NamespaceRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord, ServicePort, ServiceRecord,
 };
 
 /// This node.
@@ -20,6 +20,8 @@ pub(crate) const NODE: &str = "node-0";
 pub(crate) const NAMESPACES: usize = 1_000;
 pub(crate) const PODS: usize = 10_000;
 pub(crate) const LOCAL_PODS: usize = 110;
+/// Endpoints of each Service.
+pub(crate) const ENDPOINTS_EACH: usize = 20;
 const LOCAL_NAMESPACES: usize = 100;
 const PODS_EACH: usize = PODS / NAMESPACES;
 /// First port of a pod; 1 is the gateway's.
@@ -146,6 +148,55 @@ pub(crate) fn port_of(local: usize) -> PortNo {
 pub(crate) fn mac_of(PortNo(port): PortNo) -> MacAddr {
     let [a, b, c, d] = port.to_be_bytes();
     MacAddr([2, 0, a, b, c, d])
+}
+
+/// ClusterIP of a Service.
+pub(crate) fn cluster_ip(number: usize) -> IpAddr {
+    let [_, _, high, low] = u32::try_from(number + 1).unwrap_or_default().to_be_bytes();
+    Ipv4Addr::new(10, 200, high, low).into()
+}
+
+/// A Service; five in a namespace.
+pub(crate) fn service(number: usize) -> ServiceRecord {
+    ServiceRecord {
+        key: key(number % NAMESPACES, format!("svc-{number}")),
+        cluster_ips: vec![cluster_ip(number)],
+        external_ips: Vec::new(),
+        load_balancer_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        ports: vec![ServicePort {
+            name: "http".to_owned(),
+            proto: 6,
+            port: 80,
+            node_port: None,
+        }],
+        affinity: None,
+        internal_local: false,
+        external_local: false,
+        health_check_node_port: None,
+    }
+}
+
+/// The slice of a Service with so many endpoints.
+pub(crate) fn slice(number: usize, endpoints: usize) -> EndpointSliceRecord {
+    let endpoint = |nth: usize| EndpointRecord {
+        ip: address((number * ENDPOINTS_EACH + nth) * 7 % PODS),
+        ready: true,
+        serving: true,
+        terminating: false,
+        node_name: None,
+        zones: Vec::new(),
+    };
+    EndpointSliceRecord {
+        key: key(number % NAMESPACES, format!("svc-{number}-1")),
+        service: key(number % NAMESPACES, format!("svc-{number}")),
+        endpoints: (0..endpoints).map(endpoint).collect(),
+        ports: vec![EndpointPort {
+            name: "http".to_owned(),
+            proto: 6,
+            port: 8080,
+        }],
+    }
 }
 
 /// What CNI ADD would tell of a pod of this node.
