@@ -54,11 +54,11 @@ impl Shelf {
     }
 
     /// Returns the objects of a resource, of one namespace or all.
-    pub(super) fn objects<'a>(
+    pub(super) fn objects<'a, 'b>(
         &'a self,
         resource: Resource,
-        namespace: Option<&'a str>,
-    ) -> impl Iterator<Item = (&'a Place, &'a Arc<Value>)> {
+        namespace: Option<&'b str>,
+    ) -> impl Iterator<Item = (&'a Place, &'a Arc<Value>)> + use<'a, 'b> {
         let from = (
             resource,
             namespace.unwrap_or_default().to_owned(),
