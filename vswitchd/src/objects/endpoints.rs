@@ -14,6 +14,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Resource;
+use super::registry::Pending;
 use super::services::selector;
 use super::shelf::{Place, Shelf};
 
@@ -31,10 +32,7 @@ pub(super) type Change = (Place, Option<Arc<Value>>, Option<Value>);
 type ServiceKey = (String, String);
 
 /// Returns the changes of slices that these changes of other objects bring about.
-pub(super) fn consequences(
-    shelf: &Shelf,
-    changes: &[(Place, Option<Arc<Value>>, Option<Arc<Value>>)],
-) -> Vec<Change> {
+pub(super) fn consequences(shelf: &Shelf, changes: &[Pending]) -> Vec<Change> {
     let after = changes
         .iter()
         .map(|(place, _, after)| (place, after.as_ref()));

@@ -569,7 +569,7 @@ impl Registry {
 }
 
 /// A change without its version.
-type Pending = (Place, Option<Arc<Value>>, Option<Arc<Value>>);
+pub(super) type Pending = (Place, Option<Arc<Value>>, Option<Arc<Value>>);
 
 fn place(resource: Resource, namespace: &str, name: &str) -> Place {
     (resource, namespace.to_owned(), name.to_owned())

@@ -454,6 +454,27 @@ fn more_endpoints_than_a_slice_may_have_are_in_several() {
 }
 
 #[test]
+fn copies_of_large_slices_are_not_remembered_without_end() {
+    let registry = registry(V4);
+    let version = registry.current_version();
+    let mut large = foreign("large", json!({}));
+    large["endpoints"] = json!(vec![json!({"addresses": ["192.0.2.1"]}); 1000]);
+    create(&registry, Resource::EndpointSlice, large);
+    let from = |version| WatchOptions {
+        resource_version: Some(version),
+        ..WatchOptions::default()
+    };
+    let watch = |version| registry.watch(Resource::EndpointSlice, None, &from(version));
+    assert!(watch(version).is_ok());
+    for number in 0..40 {
+        let change = json!({"metadata": {"annotations": {"n": number.to_string()}}});
+        patch(&registry, Resource::EndpointSlice, "large", change);
+    }
+    assert_eq!(watch(version).unwrap_err().code, 410);
+    assert!(watch(registry.current_version() - 30).is_ok());
+}
+
+#[test]
 fn written_slices_are_completed_and_validated() {
     let registry = registry(V4);
     let slice = create(&registry, Resource::EndpointSlice, foreign("a", json!({})));

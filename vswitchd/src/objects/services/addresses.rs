@@ -79,7 +79,7 @@ fn families(config: &RegistryConfig, spec: &Value, causes: &mut Causes) -> Vec<&
     let policy = spec["ipFamilyPolicy"].as_str();
     let policy = policy.unwrap_or_else(|| default_policy(spec));
     let has_any = is_headless(spec) && selector(spec).is_none();
-    if policy != "SingleStack" && !families.is_empty() {
+    if policy != "SingleStack" {
         let pool = if has_any { &FAMILIES[..] } else { &configured };
         let more: Vec<&str> = pool
             .iter()
