@@ -81,8 +81,8 @@ fn service(object: &mut Value) {
     set_default(spec, "sessionAffinity", json!("None"));
     if spec["type"] != "ExternalName" {
         set_default(spec, "internalTrafficPolicy", json!("Cluster"));
-        list_cluster_ip(spec);
     }
+    list_cluster_ip(spec);
     if is_externally_reachable(spec) {
         set_default(spec, "externalTrafficPolicy", json!("Cluster"));
     }

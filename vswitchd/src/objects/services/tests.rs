@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::addresses::first_free;
@@ -18,7 +19,7 @@ fn in_cidr(ip: &Value, cidr: &str) -> bool {
 }
 
 fn node_ports(spec: &Value) -> Vec<i64> {
-    let ports = spec["ports"].as_array().unwrap().iter();
+    let ports = spec["ports"].as_array().into_iter().flatten();
     ports.filter_map(|port| port["nodePort"].as_i64()).collect()
 }
 
@@ -515,4 +516,91 @@ fn the_status_of_a_load_balancer_is_what_was_written() {
     .unwrap();
     let again = registry.get(Resource::Service, "default", "web").unwrap();
     assert_eq!(again["status"], web["status"]);
+}
+
+/// A spec that may make sense or not.
+fn any_spec() -> impl Strategy<Value = Value> {
+    let fields = [
+        (
+            "type",
+            json!(["ClusterIP", "NodePort", "LoadBalancer", "ExternalName", 1]),
+        ),
+        (
+            "clusterIP",
+            json!(["", "None", "10.96.0.1", "10.96.0.2", "fd00:96::1", "x", 1]),
+        ),
+        (
+            "clusterIPs",
+            json!([
+                [],
+                ["10.96.0.1"],
+                ["10.96.0.1", "fd00:96::1"],
+                ["None"],
+                [""]
+            ]),
+        ),
+        (
+            "ipFamilies",
+            json!([[], ["IPv4"], ["IPv6"], ["IPv6", "IPv4"], ["IPv4", "IPv4"]]),
+        ),
+        (
+            "ipFamilyPolicy",
+            json!(["SingleStack", "PreferDualStack", "RequireDualStack"]),
+        ),
+        ("externalTrafficPolicy", json!(["Cluster", "Local", "X"])),
+        ("healthCheckNodePort", json!([0, 30001, 30002])),
+        ("allocateLoadBalancerNodePorts", json!([true, false])),
+        ("sessionAffinity", json!(["ClientIP", "None"])),
+        ("externalName", json!(["", "a.b"])),
+        ("selector", json!([{}, {"app": "web"}])),
+        (
+            "ports",
+            json!([[], [{"port": 1}], [{"port": 1, "nodePort": 30001}],
+            [{"name": "a", "port": 1}, {"name": "b", "port": 2, "nodePort": 30001}],
+            [{"port": 1, "nodePort": -1, "targetPort": 0}]]),
+        ),
+    ];
+    let fields: Vec<_> = fields
+        .into_iter()
+        .map(|(field, values)| {
+            let mut values = values.as_array().unwrap().clone();
+            values.push(Value::Null);
+            let value = prop::option::of(prop::sample::select(values));
+            value.prop_map(move |value| value.map(|value| (field.to_owned(), value)))
+        })
+        .collect();
+    fields.prop_map(|fields| Value::Object(fields.into_iter().flatten().collect()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn nothing_is_ever_given_out_twice(
+        writes in prop::collection::vec(("[ab]", any::<bool>(), any_spec()), 1..8),
+    ) {
+        let registry = registry(DUAL);
+        for (name, is_patch, spec) in writes {
+            let _ = try_create(&registry, Resource::Service, service(&name, spec.clone()));
+            if is_patch {
+                let _ = try_patch(&registry, Resource::Service, &name, json!({"spec": spec}), false);
+            } else {
+                let _ = put(&registry, &name, spec);
+            }
+        }
+        let (mut ips, mut ports) = (BTreeSet::new(), BTreeSet::new());
+        for service in list(&registry, Resource::Service) {
+            let spec = &service["spec"];
+            prop_assert_eq!(&spec["clusterIP"], &spec["clusterIPs"][0]);
+            prop_assert_eq!(spec["type"] == "ExternalName", spec["clusterIP"].is_null());
+            let given = spec["clusterIPs"].as_array().into_iter().flatten();
+            for ip in given.filter(|ip| *ip != "None") {
+                prop_assert!(ips.insert(ip.to_string()), "{} is given out twice", ip);
+            }
+            let own: BTreeSet<i64> = node_ports(spec).into_iter().collect();
+            for port in own.into_iter().chain(spec["healthCheckNodePort"].as_i64()) {
+                prop_assert!(ports.insert(port), "{} is given out twice", port);
+            }
+        }
+    }
 }
