@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Resource;
-use super::services::is_externally_reachable;
+use super::services::{drop_zeros, is_externally_reachable};
 
 /// Completes an object; `node_name` is where a pod is that does not say so itself.
 pub(super) fn complete(resource: Resource, object: &mut Value, node_name: &str) {
@@ -76,12 +76,13 @@ fn pod(object: &mut Value, node_name: &str) {
 
 fn service(object: &mut Value) {
     let spec = &mut object["spec"];
+    drop_zeros(spec);
     set_default(spec, "type", json!("ClusterIP"));
     set_default(spec, "sessionAffinity", json!("None"));
     if spec["type"] != "ExternalName" {
         set_default(spec, "internalTrafficPolicy", json!("Cluster"));
-        list_cluster_ip(spec);
     }
+    list_cluster_ip(spec);
     if is_externally_reachable(spec) {
         set_default(spec, "externalTrafficPolicy", json!("Cluster"));
     }

@@ -4,6 +4,7 @@
 //! [`feed`] turns its changes into `ClusterChange`s. A write is durable before it is visible.
 
 mod defaults;
+mod endpoints;
 mod feed;
 mod manifest;
 mod options;

@@ -15,7 +15,7 @@ use super::shelf::{Change, Place, Shelf};
 use super::watch::{Scope as WatchScope, Watch, WatchEvent, bookmark};
 use super::{
     DeleteOptions, ObjectList, PatchKind, RegistryConfig, Resource, ResourceInfo, Scope, Selection,
-    StatusError, WatchOptions, WriteOptions, Written, persist, pods, prepare, services,
+    StatusError, WatchOptions, WriteOptions, Written, endpoints, persist, pods, prepare, services,
 };
 use crate::store::{SharedStore, StoreError};
 
@@ -64,6 +64,7 @@ impl Registry {
             writer: Mutex::new(()),
         });
         registry.ensure_own_objects()?;
+        registry.complete_services()?;
         Ok(registry)
     }
 
@@ -91,6 +92,29 @@ impl Registry {
         };
         self.patch(Resource::Node, "", node, PatchKind::Merge, &ready, options)
             .map(drop)
+            .map_err(|error| StoreError::Commit {
+                source: Box::new(error),
+            })
+    }
+
+    /// Services that were stored before there was anything to give to them get it, and all have
+    /// their slices.
+    fn complete_services(&self) -> Result<(), StoreError> {
+        let selection = Selection::default();
+        let services = self.list(Resource::Service, None, &selection);
+        for service in services.map_or_else(|_| Vec::new(), |list| list.items) {
+            let metadata = &service["metadata"];
+            let namespace = metadata["namespace"].as_str().unwrap_or_default();
+            let name = name_of(&service);
+            let object = (*service).clone();
+            let options = WriteOptions::default();
+            if let Err(error) = self.update(Resource::Service, namespace, &name, object, options) {
+                tracing::warn!(namespace, name, %error, "service stays as it was stored");
+            }
+        }
+        let _writer = self.writer();
+        let changes = endpoints::all(&self.shared.shelf());
+        self.commit_all(self.versioned(Vec::new(), changes))
             .map_err(|error| StoreError::Commit {
                 source: Box::new(error),
             })
@@ -488,19 +512,44 @@ impl Registry {
         Ok(object)
     }
 
-    /// Makes changes durable, then visible. The caller holds `writer`.
+    /// Makes changes, and what they bring about, durable, then visible. The caller holds
+    /// `writer`.
     fn commit(&self, changes: Vec<Pending>) -> Result<(), StatusError> {
-        let first = self.current_version() + 1;
-        let changes: Vec<Change> = changes
-            .into_iter()
-            .zip(first..)
-            .map(|((place, before, after), version)| Change {
+        let slices = endpoints::consequences(&self.shared.shelf(), &changes);
+        self.commit_all(self.versioned(changes, slices))
+    }
+
+    /// Returns changes with their versions; objects of `more` do not have theirs yet.
+    fn versioned(&self, changes: Vec<Pending>, more: Vec<endpoints::Change>) -> Vec<Change> {
+        let mut versions = self.current_version() + 1..;
+        let mut versioned = Vec::new();
+        for ((place, before, after), version) in changes.into_iter().zip(versions.by_ref()) {
+            versioned.push(Change {
                 version,
                 place,
                 before,
                 after,
-            })
-            .collect();
+            });
+        }
+        for ((place, before, after), version) in more.into_iter().zip(versions) {
+            let after = after.map(|mut object| {
+                object["metadata"]["resourceVersion"] = json!(version.to_string());
+                Arc::new(object)
+            });
+            versioned.push(Change {
+                version,
+                place,
+                before,
+                after,
+            });
+        }
+        versioned
+    }
+
+    fn commit_all(&self, changes: Vec<Change>) -> Result<(), StatusError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
         self.store
             .commit(persist::writes(&changes))
             .map_err(|error| StatusError::internal(&error))?;
@@ -520,7 +569,7 @@ impl Registry {
 }
 
 /// A change without its version.
-type Pending = (Place, Option<Arc<Value>>, Option<Arc<Value>>);
+pub(super) type Pending = (Place, Option<Arc<Value>>, Option<Arc<Value>>);
 
 fn place(resource: Resource, namespace: &str, name: &str) -> Place {
     (resource, namespace.to_owned(), name.to_owned())

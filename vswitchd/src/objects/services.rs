@@ -6,6 +6,8 @@
 mod addresses;
 mod kept;
 mod node_ports;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,6 +46,22 @@ pub(super) fn is_externally_reachable(spec: &Value) -> bool {
 /// Returns whether the Service is only a name for its endpoints.
 pub(super) fn is_headless(spec: &Value) -> bool {
     spec["clusterIP"] == "None"
+}
+
+/// Takes out zeros, by which typed clients say that they do not choose a port.
+pub(super) fn drop_zeros(spec: &mut Value) {
+    let Some(fields) = spec.as_object_mut() else {
+        return;
+    };
+    fields.retain(|field, value| field != "healthCheckNodePort" || *value != 0);
+    let ports = fields.get_mut("ports").and_then(Value::as_array_mut);
+    for port in ports.into_iter().flatten().filter_map(Value::as_object_mut) {
+        port.retain(|field, value| match field.as_str() {
+            "nodePort" => *value != 0,
+            "targetPort" => *value != 0 && *value != "",
+            _ => true,
+        });
+    }
 }
 
 /// Returns the selector; none if it is empty, which selects nothing.

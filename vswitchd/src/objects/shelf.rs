@@ -11,6 +11,10 @@ use super::Resource;
 /// Changes that are remembered; a watch that is further behind has to list again.
 const WINDOW: usize = 8192;
 
+/// Endpoints in the slices that are remembered: each change of one endpoint leaves another copy
+/// of its whole slice, which may have a thousand.
+const ENDPOINTS_WINDOW: usize = 32_768;
+
 /// Where an object is.
 pub(super) type Place = (Resource, String, String);
 
@@ -28,6 +32,8 @@ pub(super) struct Change {
 pub(super) struct Shelf {
     objects: BTreeMap<Place, Arc<Value>>,
     history: VecDeque<Change>,
+    /// Endpoints in the slices of the history.
+    endpoints: usize,
     /// Version of the newest change.
     version: u64,
     /// Version of the newest change that is no longer remembered.
@@ -40,6 +46,7 @@ impl Shelf {
         Self {
             objects,
             history: VecDeque::new(),
+            endpoints: 0,
             version,
             forgotten: version,
         }
@@ -54,11 +61,11 @@ impl Shelf {
     }
 
     /// Returns the objects of a resource, of one namespace or all.
-    pub(super) fn objects<'a>(
+    pub(super) fn objects<'a, 'b>(
         &'a self,
         resource: Resource,
-        namespace: Option<&'a str>,
-    ) -> impl Iterator<Item = (&'a Place, &'a Arc<Value>)> {
+        namespace: Option<&'b str>,
+    ) -> impl Iterator<Item = (&'a Place, &'a Arc<Value>)> + use<'a, 'b> {
         let from = (
             resource,
             namespace.unwrap_or_default().to_owned(),
@@ -80,10 +87,13 @@ impl Shelf {
                 .insert(change.place.clone(), Arc::clone(object)),
             None => self.objects.remove(&change.place),
         };
+        self.endpoints += endpoints_of(&change);
         self.history.push_back(change);
-        if self.history.len() > WINDOW
-            && let Some(old) = self.history.pop_front()
-        {
+        while self.history.len() > WINDOW || self.endpoints > ENDPOINTS_WINDOW {
+            let Some(old) = self.history.pop_front() else {
+                break;
+            };
+            self.endpoints -= endpoints_of(&old);
             self.forgotten = old.version;
         }
     }
@@ -98,4 +108,10 @@ impl Shelf {
             .partition_point(|change| change.version <= version);
         Some(self.history.range(start..))
     }
+}
+
+fn endpoints_of(change: &Change) -> usize {
+    let object = change.after.as_ref().or(change.before.as_ref());
+    let endpoints = object.and_then(|object| object["endpoints"].as_array());
+    endpoints.map_or(0, Vec::len)
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+pub(in crate::objects) mod kit;
+
 use super::*;
 use crate::state::ClusterChange;
 use crate::store::{MemoryStore, SharedStore};

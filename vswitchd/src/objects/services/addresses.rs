@@ -79,7 +79,7 @@ fn families(config: &RegistryConfig, spec: &Value, causes: &mut Causes) -> Vec<&
     let policy = spec["ipFamilyPolicy"].as_str();
     let policy = policy.unwrap_or_else(|| default_policy(spec));
     let has_any = is_headless(spec) && selector(spec).is_none();
-    if policy != "SingleStack" && !families.is_empty() {
+    if policy != "SingleStack" {
         let pool = if has_any { &FAMILIES[..] } else { &configured };
         let more: Vec<&str> = pool
             .iter()
@@ -184,7 +184,7 @@ fn texts(list: &Value) -> impl Iterator<Item = &str> {
 /// Bits of a CIDR's host part that are searched; nobody has more Services.
 const SEARCHED_BITS: u8 = 32;
 
-fn first_free(cidr: &IpNet, start: u64, used: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+pub(super) fn first_free(cidr: &IpNet, start: u64, used: &BTreeSet<IpAddr>) -> Option<IpAddr> {
     let bits = (cidr.max_prefix_len() - cidr.prefix_len()).min(SEARCHED_BITS);
     let hosts = (1_u64 << bits).saturating_sub(2);
     (0..hosts)

@@ -7,11 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{is_externally_reachable, needs_cluster_ip, needs_health_check_port, needs_node_ports};
+use super::{
+    drop_zeros, is_externally_reachable, needs_cluster_ip, needs_health_check_port,
+    needs_node_ports,
+};
 
 /// Completes a Service before its defaults are set with what `old` was given.
 pub(in crate::objects) fn keep(old: &Value, service: &mut Value) {
     let (old, spec) = (&old["spec"], &mut service["spec"]);
+    drop_zeros(spec);
     if spec["type"].is_null() {
         spec["type"] = json!("ClusterIP");
     }

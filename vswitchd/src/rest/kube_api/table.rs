@@ -153,9 +153,13 @@ fn cells(resource: Resource, object: &Value) -> Vec<String> {
             name,
             text(&spec["type"]),
             text(&spec["clusterIP"]),
-            joined(&spec["externalIPs"], text),
+            external_addresses(spec, status),
             joined(&spec["ports"], |port| {
-                format!("{}/{}", port["port"], text(&port["protocol"]))
+                let (number, protocol) = (&port["port"], text(&port["protocol"]));
+                match &port["nodePort"] {
+                    Value::Null => format!("{number}/{protocol}"),
+                    on_node => format!("{number}:{on_node}/{protocol}"),
+                }
             }),
             age,
             pairs(&spec["selector"]),
@@ -170,6 +174,28 @@ fn cells(resource: Resource, object: &Value) -> Vec<String> {
             age,
         ],
         Resource::NetworkPolicy => vec![name, selector(&spec["podSelector"]), age],
+    }
+}
+
+/// What leads to a Service from outside.
+fn external_addresses(spec: &Value, status: &Value) -> String {
+    if spec["type"] == "ExternalName" {
+        return text(&spec["externalName"]);
+    }
+    let ingress = status["loadBalancer"]["ingress"].as_array();
+    let ingress = ingress
+        .into_iter()
+        .flatten()
+        .filter(|_| spec["type"] == "LoadBalancer");
+    let balancers = ingress.filter_map(|to| to["ip"].as_str().or_else(|| to["hostname"].as_str()));
+    let external = spec["externalIPs"].as_array().into_iter().flatten();
+    let all: Vec<&str> = balancers
+        .chain(external.filter_map(Value::as_str))
+        .collect();
+    match all.as_slice() {
+        [] if spec["type"] == "LoadBalancer" => "<pending>".to_owned(),
+        [] => text(&Value::Null),
+        all => all.join(","),
     }
 }
 
@@ -275,6 +301,20 @@ mod tests {
             let cells = cells(info.resource, &json!({}));
             assert_eq!(cells.len(), columns(info.resource).len(), "{}", info.kind);
         }
+    }
+
+    #[test]
+    fn services_show_what_leads_to_them() {
+        let shown = |service: Value| cells(Resource::Service, &service)[3..5].join(" ");
+        let ports = json!([{"port": 80, "nodePort": 30080, "protocol": "TCP"},
+            {"port": 53, "protocol": "UDP"}]);
+        let mut service = json!({"spec": {"type": "LoadBalancer", "ports": ports}});
+        assert_eq!(shown(service.clone()), "<pending> 80:30080/TCP,53/UDP");
+        service["status"]["loadBalancer"]["ingress"] = json!([{"ip": "192.0.2.1"}]);
+        service["spec"]["externalIPs"] = json!(["192.0.2.2"]);
+        assert_eq!(shown(service), "192.0.2.1,192.0.2.2 80:30080/TCP,53/UDP");
+        let named = json!({"spec": {"type": "ExternalName", "externalName": "example.com"}});
+        assert_eq!(shown(named), "example.com <none>");
     }
 
     #[test]
