@@ -12,6 +12,7 @@
 
 mod cleanup;
 mod gateway;
+mod kube_proxy;
 mod masquerade;
 mod names;
 mod netlink;
@@ -28,6 +29,7 @@ mod watch;
 
 pub use cleanup::{CleanupProblem, Leftovers, cleanup};
 pub use gateway::{GatewayError, GatewaySpec, configure_gateway, gateway_addresses};
+pub use kube_proxy::{KubeProxy, kube_proxy};
 pub use masquerade::{Masquerade, MasqueradeSpec};
 pub use names::{HOST_VETH_PREFIX, NftTable, NftTableError, container_mac, host_ifname};
 pub use netlink::NetlinkError;

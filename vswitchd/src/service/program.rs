@@ -383,8 +383,8 @@ impl Builder<'_> {
         let local = if key.is_local { ",local" } else { "" };
         Group {
             id,
-            name: format!("{service}:{port}/{}{local}", protocol_name(key.proto)),
-            endpoints,
+            name: format!("{service}:{port}/{}{local}", protocol_name(key.proto)).into(),
+            endpoints: endpoints.into(),
             affinity: self.service.affinity,
             hairpin_source: virtual_addresses(family).hairpin,
         }

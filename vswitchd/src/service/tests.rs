@@ -161,7 +161,7 @@ fn a_cluster_ip_leads_to_the_ready_endpoints_at_their_own_port() {
     ];
     let delta = told(service(), both);
     assert_eq!(ends(groups(&delta)[0]), ["10.0.0.1:8080", "10.0.0.2:8080"]);
-    assert_eq!(groups(&delta)[0].name, "ns/web:80/TCP");
+    assert_eq!(&*groups(&delta)[0].name, "ns/web:80/TCP");
     let expected = "100 tcp,nw_dst=10.96.0.1,tp_dst=80 -> group:1,goto_table:60";
     assert_eq!(rules(&delta), [expected]);
 }
@@ -216,7 +216,7 @@ fn an_external_policy_of_local_holds_for_what_comes_from_outside_only() {
     assert_eq!(lines.len(), 3, "{lines:#?}");
     let groups = groups(&delta);
     let number = |name: &str| {
-        let group = groups.iter().find(|group| group.name == name).unwrap();
+        let group = groups.iter().find(|group| &*group.name == name).unwrap();
         format!("group:{}", group.id.0)
     };
     let (all, local) = (number("ns/web:80/TCP"), number("ns/web:80/TCP,local"));

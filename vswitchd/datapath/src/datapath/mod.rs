@@ -172,7 +172,7 @@ impl Datapath {
 
     /// Returns every load-balancing group, by number.
     #[must_use]
-    pub fn groups(&self) -> Vec<Arc<Group>> {
+    pub fn groups(&self) -> Vec<Group> {
         self.published.load().groups.list()
     }
 

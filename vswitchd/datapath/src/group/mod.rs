@@ -39,15 +39,15 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// A group of endpoints.
+/// A group of endpoints. A clone shares them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// Its number.
     pub id: GroupId,
     /// What it is for, for people: `namespace/service:port/protocol`.
-    pub name: String,
+    pub name: Arc<str>,
     /// Where new connections go; each as likely as the others.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Arc<[Endpoint]>,
     /// How long a client keeps its endpoint after its last new connection; `None`: not at all.
     pub affinity: Option<Duration>,
     /// The source that connections get which would go back to where they came from: a pod
@@ -117,7 +117,9 @@ pub struct LostEndpoint {
 /// Parts that are copied together when a group in one of them changes.
 const PARTS: usize = 64;
 
-type Part = HashMap<GroupId, Arc<Group>, FixedState>;
+/// Groups stand in the map itself: a walk that comes by for the first time waits for memory at
+/// every step.
+type Part = HashMap<GroupId, Group, FixedState>;
 
 /// All groups. A clone shares everything with its original; a change copies one part.
 #[derive(Debug, Clone)]
@@ -138,7 +140,7 @@ impl Groups {
     #[inline]
     pub(crate) fn get(&self, id: GroupId) -> Option<&Group> {
         let part = self.0.get(Self::part_of(id))?;
-        part.get(&id).map(Arc::as_ref)
+        part.get(&id)
     }
 
     /// Takes in changes, in order.
@@ -158,7 +160,7 @@ impl Groups {
             let part = Arc::make_mut(part);
             match update {
                 GroupUpdate::Set(group) => {
-                    part.insert(id, Arc::new(group));
+                    part.insert(id, group);
                 }
                 GroupUpdate::Remove(id) => {
                     part.remove(&id);
@@ -168,7 +170,7 @@ impl Groups {
     }
 
     /// Returns every group, by number.
-    pub(crate) fn list(&self) -> Vec<Arc<Group>> {
+    pub(crate) fn list(&self) -> Vec<Group> {
         let mut all: Vec<_> = self
             .0
             .iter()
@@ -195,7 +197,7 @@ mod tests {
     fn group(endpoints: usize) -> Group {
         Group {
             id: GroupId(7),
-            name: "default/web:80/TCP".to_owned(),
+            name: "default/web:80/TCP".into(),
             endpoints: (0..endpoints).map(endpoint).collect(),
             affinity: None,
             hairpin_source: IpAddr::from([169, 254, 86, 1]),

@@ -272,21 +272,27 @@ impl<'a, 's> Walk<'a, 's> {
     fn track(&mut self, tracker: &mut impl Tracker) -> Result<(), End> {
         let is_ip = matches!(self.key.eth_type, ether_type::IPV4 | ether_type::IPV6);
         if is_ip && self.key.vlan_tci == 0 {
-            let ends = (self.key.ip_src, self.key.ip_dst);
+            let before = (self.key.ip_src, self.key.ip_dst);
             tracker.track(&mut self.key)?;
             self.packed.refresh(&self.key);
-            if ends != (self.key.ip_src, self.key.ip_dst) {
-                self.look_addresses_up();
-            }
+            self.readdressed(before);
         }
         Ok(())
     }
 
-    /// Finds out anew what the addresses are, after they were translated.
-    fn look_addresses_up(&mut self) {
+    /// Finds out anew what the addresses are, where they were translated.
+    fn readdressed(&mut self, before: (Option<IpAddr>, Option<IpAddr>)) {
+        let (src, dst) = (self.key.ip_src, self.key.ip_dst);
+        if before == (src, dst) {
+            return;
+        }
         let (addresses, sides) = (&self.snapshot.addresses, &mut self.scratch.member_of);
-        addresses.lookup(self.key.ip_src, &mut sides.src);
-        addresses.lookup(self.key.ip_dst, &mut sides.dst);
+        if before.0 != src {
+            addresses.lookup(src, &mut sides.src);
+        }
+        if before.1 != dst {
+            addresses.lookup(dst, &mut sides.dst);
+        }
         self.packed = PackedKey::of(&self.key);
     }
 
@@ -296,6 +302,7 @@ impl<'a, 's> Walk<'a, 's> {
             return Ok(());
         }
         let none = End::Reject(DropReason::ServiceNoEndpoints);
+        let before = (self.key.ip_src, self.key.ip_dst);
         let group = self.snapshot.groups.get(id).ok_or(none)?;
         let client = self.key.ip_src.ok_or(none)?;
         let kept = tracker.kept_endpoint(group, client);
@@ -314,7 +321,7 @@ impl<'a, 's> Walk<'a, 's> {
             client,
             endpoint,
         });
-        self.look_addresses_up();
+        self.readdressed(before);
         Ok(())
     }
 

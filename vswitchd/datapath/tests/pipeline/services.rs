@@ -41,8 +41,8 @@ fn group(endpoints: &[Endpoint]) -> Group {
         .is_some_and(|endpoint| endpoint.ip.is_ipv6());
     Group {
         id: GroupId(1),
-        name: "default/web:80/TCP".to_owned(),
-        endpoints: endpoints.to_vec(),
+        name: "default/web:80/TCP".into(),
+        endpoints: endpoints.into(),
         affinity: None,
         hairpin_source: if is_v6 {
             "fd56::1".parse().unwrap()
