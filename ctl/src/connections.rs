@@ -43,7 +43,14 @@ fn row(connection: &Connection) -> Vec<String> {
         connection.protocol.clone(),
         connection.state.clone(),
         end(connection.src, connection.src_port),
-        end(connection.dst, connection.dst_port),
+        match &connection.forwarded {
+            Some(forwarded) => format!(
+                "{} (to {})",
+                end(connection.dst, connection.dst_port),
+                end(forwarded.dst, forwarded.dst_port)
+            ),
+            None => end(connection.dst, connection.dst_port),
+        },
         format!("{}->{}", connection.in_port, connection.out_port),
         format!("{} s", connection.timeout_seconds),
         connection.orig_packets.to_string(),

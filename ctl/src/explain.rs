@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use vswitch_api::v1::{ExplainRequest, ExplainedDirection, Explanation, NearMiss};
+use vswitch_api::v1::{
+    ExplainRequest, ExplainedDirection, ExplainedService, Explanation, NearMiss,
+};
 
 use crate::output::{Format, print};
 use crate::server::Server;
@@ -19,7 +21,8 @@ const SHOWN: usize = 5;
 pub(crate) struct ExplainArgs {
     /// Sender: NAMESPACE/POD, POD (in namespace default), an address, or `node`.
     from: String,
-    /// Receiver: the same forms, then :PORT or :PORT/PROTOCOL for TCP, UDP and SCTP.
+    /// Receiver: the same forms or a Service (svc/NAME, svc/NAMESPACE/NAME), then :PORT or
+    /// :PORT/PROTOCOL for TCP, UDP and SCTP.
     to: String,
     /// tcp, udp, sctp or icmp; what stands behind the port wins.
     #[arg(short, long, default_value = "tcp")]
@@ -62,6 +65,9 @@ fn text(explanation: &Explanation) -> String {
     if let Some(note) = &explanation.note {
         let _ = writeln!(out, "note: {note}");
     }
+    if let Some(service) = &explanation.service {
+        write_service(&mut out, service);
+    }
     for (name, direction) in [
         ("egress", &explanation.egress),
         ("ingress", &explanation.ingress),
@@ -70,6 +76,23 @@ fn text(explanation: &Explanation) -> String {
         write_direction(&mut out, direction);
     }
     out
+}
+
+/// The directions behind it are those of one endpoint.
+fn write_service(out: &mut String, service: &ExplainedService) {
+    out.push_str("\nendpoints:\n");
+    for endpoint in &service.endpoints {
+        let pod = endpoint.pod.as_deref().unwrap_or("no pod");
+        let (address, summary) = (&endpoint.endpoint, &endpoint.summary);
+        let _ = writeln!(out, "  {address} ({pod}) {summary}");
+    }
+    if service.more > 0 {
+        let _ = writeln!(out, "  and {} more, not looked at", service.more);
+    }
+    let denied = service.endpoints.iter().find(|endpoint| !endpoint.allowed);
+    if let Some(shown) = denied.or(service.endpoints.first()) {
+        let _ = writeln!(out, "\nin detail, {}:", shown.endpoint);
+    }
 }
 
 fn write_direction(out: &mut String, direction: &ExplainedDirection) {

@@ -10,6 +10,7 @@ mod explain;
 mod files;
 mod flows;
 mod grid;
+mod groups;
 mod matrix;
 mod objects;
 mod output;
@@ -70,6 +71,8 @@ enum Command {
     DumpConntrack(connections::DumpConntrack),
     /// Shows address sets and their members.
     DumpSets,
+    /// Shows load-balancing groups: the endpoints that Services' connections are spread over.
+    DumpGroups,
     /// Shows what CNI ADD attached.
     DumpAttachments,
     /// Shows addresses in use and resting.
@@ -131,6 +134,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::DumpFlows(args) => flows::dump_flows(&server, args, format)?,
         Command::DumpConntrack(args) => connections::dump_conntrack(&server, args, format)?,
         Command::DumpSets => flows::dump_sets(&server, format)?,
+        Command::DumpGroups => groups::dump_groups(&server, format)?,
         Command::DumpAttachments => ports::dump_attachments(&server, format)?,
         Command::DumpLeases => ports::dump_leases(&server, format)?,
         Command::Trace(args) => return trace::trace(&server, args, format),

@@ -43,10 +43,14 @@ fn text(status: &Status) -> String {
         (
             "objects",
             format!(
-                "{} namespaces, {} pods, {} network policies",
-                status.objects.namespaces, status.objects.pods, status.objects.network_policies
+                "{} namespaces, {} pods, {} network policies, {} services",
+                status.objects.namespaces,
+                status.objects.pods,
+                status.objects.network_policies,
+                status.objects.services
             ),
         ),
+        ("services", services(status)),
     ];
     for (name, value) in rows {
         let _ = writeln!(out, "{name:<13} {value}");
@@ -56,6 +60,16 @@ fn text(status: &Status) -> String {
         let _ = writeln!(out, "{:<13} {problem}", "PROBLEM");
     }
     out
+}
+
+/// Says who serves what.
+fn services(status: &Status) -> String {
+    match &status.kube_proxy {
+        Some(mode) => {
+            format!("the switch serves pods; kube-proxy ({mode}) serves the node and NodePorts")
+        }
+        None => "the switch serves pods, the node and NodePorts".to_owned(),
+    }
 }
 
 fn drops(status: &Status) -> String {

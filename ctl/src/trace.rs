@@ -16,7 +16,8 @@ use crate::server::Server;
 pub(crate) struct TraceArgs {
     /// Sender: NAMESPACE/POD, POD (in namespace default), an address, or `node`.
     from: String,
-    /// Receiver: the same forms, with :PORT behind it for TCP, UDP and SCTP.
+    /// Receiver: the same forms or a Service (svc/NAME, svc/NAMESPACE/NAME), with :PORT behind
+    /// it for TCP, UDP and SCTP.
     to: String,
     /// tcp, udp, sctp or icmp.
     #[arg(short, long, default_value = "tcp")]

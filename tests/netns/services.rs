@@ -490,3 +490,153 @@ fn both_families_of_a_dual_stack_service_lead_to_their_endpoints() {
         }
     }
 }
+
+#[test]
+fn a_selector_is_enough_in_standalone_mode() {
+    let daemon = daemon();
+    let mut pods = pods(&daemon, &["client", "one", "two"]);
+    let _webs: Vec<_> = pods[1..]
+        .iter()
+        .map(|pod| pod.serve(8080).unwrap())
+        .collect();
+    let spec = json!({"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]});
+    let service =
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec});
+    daemon.apply(&service.to_string()).unwrap();
+    let made = daemon.vsctl_json(&["get", "service", "web"]).unwrap();
+    let address = ip(made["spec"]["clusterIP"].as_str().unwrap());
+    let refused = format!("{:#}", pods[0].fetch(address, 80).unwrap_err());
+    assert!(refused.contains("exit Some(7)"), "{refused}");
+    for name in ["one", "two"] {
+        daemon.vsctl(&["label", "pod", name, "app=web"]).unwrap();
+        assert!(["one", "two"].contains(&pods[0].fetch(address, 80).unwrap().as_str()));
+    }
+    drop(pods.remove(1));
+    for _ in 0..8 {
+        assert_eq!(pods[0].fetch(address, 80).unwrap(), "two");
+    }
+    daemon.vsctl(&["delete", "service", "web"]).unwrap();
+    let groups = daemon.vsctl_json(&["dump-groups"]).unwrap();
+    assert_eq!(groups, json!([]));
+}
+
+#[test]
+fn operators_see_what_a_service_does_and_why_it_does_not() {
+    let daemon = daemon();
+    let pods = pods(&daemon, &["client", "one", "two"]);
+    let [client, one, two] = &pods[..] else {
+        unreachable!()
+    };
+    daemon
+        .vsctl(&["label", "pod", "one", "app=secure-pod"])
+        .unwrap();
+    let _webs = (one.serve(8080).unwrap(), two.serve(8080).unwrap());
+    service(&daemon, &json!({}));
+    slice(&daemon, &[ready(one.ip()), ready(two.ip())]);
+    client.fetch(ip(CLUSTER_IP), 80).unwrap();
+    let groups = daemon.vsctl(&["dump-groups"]).unwrap();
+    let bucket = format!("bucket={}:8080", one.ip());
+    assert!(
+        groups.contains("name=default/web:80/TCP") && groups.contains(&bucket),
+        "{groups}"
+    );
+    let connections = daemon.vsctl(&["dump-conntrack"]).unwrap();
+    assert!(
+        connections.contains("10.96.0.10:80 (to 10.244.0."),
+        "{connections}"
+    );
+    let status = daemon.vsctl(&["status"]).unwrap();
+    assert!(
+        status.contains("1 services") && status.contains("the node and NodePorts"),
+        "{status}"
+    );
+
+    for to in ["svc/web:80", "svc/default/web:80", "10.96.0.10:80"] {
+        let trace = daemon.vsctl(&["trace", "client", to]).unwrap();
+        assert!(
+            trace.contains("through service default/web:80/TCP to 10.244.0."),
+            "{trace}"
+        );
+    }
+    let explain = |to: &str| {
+        let mut vsctl = std::process::Command::new(vswitch_tests::binary("vsctl"));
+        vsctl.arg("--socket").arg(daemon.socket());
+        vswitch_tests::run(vsctl.args(["explain", "client", to]), "").unwrap()
+    };
+    let free = explain("svc/web:80");
+    assert!(free.stdout.contains("2 of 2 endpoints"), "{}", free.stdout);
+    assert_eq!(free.code, Some(0));
+    daemon.apply(crate::SECURE_POD).unwrap();
+    let denied = explain("svc/web:80");
+    assert_eq!(denied.code, Some(2));
+    for part in ["1 of 2 endpoints", "default/one", "default/secure-pod"] {
+        assert!(denied.stdout.contains(part), "{part}: {}", denied.stdout);
+    }
+    assert!(explain("svc/none:80").stderr.contains("default/none"));
+    slice(&daemon, &[]);
+    let empty = explain("svc/web:80");
+    assert_eq!(empty.code, Some(2));
+    assert!(
+        empty.stdout.contains("service_no_endpoints"),
+        "{}",
+        empty.stdout
+    );
+}
+
+#[test]
+fn with_kube_proxy_left_on_nothing_breaks_and_status_says_who_serves_what() {
+    let daemon = daemon();
+    let outside = outside(&daemon);
+    let pods = pods(&daemon, &["client", "server"]);
+    let [client, server] = &pods[..] else {
+        unreachable!()
+    };
+    let _web = server.serve(8080).unwrap();
+    // What kube-proxy's nftables mode comes to for one Service with one endpoint.
+    let rules = format!(
+        "table ip kube-proxy {{
+           chain services {{
+             ip daddr {CLUSTER_IP} tcp dport 80 counter dnat to {endpoint}:8080
+             fib daddr type local tcp dport 30080 counter dnat to {endpoint}:8080
+           }}
+           chain nat-prerouting {{ type nat hook prerouting priority dstnat; jump services; }}
+           chain nat-output {{ type nat hook output priority -100; jump services; }}
+         }}",
+        endpoint = server.ip()
+    );
+    vswitch_tests::run(daemon.node().command("nft").args(["-f", "-"]), &rules)
+        .unwrap()
+        .success()
+        .unwrap();
+    service(
+        &daemon,
+        &json!({"type": "NodePort", "ports": [{"name": "http", "port": 80, "nodePort": 30080}]}),
+    );
+    slice(&daemon, &[ready(server.ip())]);
+    for (from, to, port) in [
+        (&client.netns, CLUSTER_IP, 80),
+        (daemon.node(), CLUSTER_IP, 80),
+        (daemon.node(), "192.0.2.1", 30080),
+        (&outside, "192.0.2.1", 30080),
+        (&server.netns, CLUSTER_IP, 80),
+    ] {
+        assert_eq!(fetch(from, ip(to), port).unwrap(), "server", "{to}:{port}");
+    }
+    // Pods were served by the switch, the others by kube-proxy.
+    let counters = daemon
+        .node()
+        .command("nft")
+        .args(["list", "table", "ip", "kube-proxy"])
+        .output();
+    let counters = String::from_utf8(counters.unwrap().stdout).unwrap();
+    assert_eq!(counters.matches("packets 1 ").count(), 1, "{counters}");
+    assert_eq!(counters.matches("packets 2 ").count(), 1, "{counters}");
+    eventually("status says who serves what", || {
+        let status = daemon.vsctl(&["status"])?;
+        anyhow::ensure!(
+            status.contains("kube-proxy (nftables) serves the node"),
+            "{status}"
+        );
+        Ok(())
+    });
+}

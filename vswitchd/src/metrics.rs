@@ -31,6 +31,8 @@ pub struct Figures {
     pub flow_cache_misses: u64,
     pub pods: u64,
     pub network_policies: u64,
+    /// Services that have something to balance.
+    pub services: u64,
     pub leases: u64,
 }
 
@@ -130,6 +132,11 @@ fn register_tables(registry: &mut Registry, figures: &Figures) {
             "network_policies",
             "NetworkPolicies known",
             figures.network_policies,
+        ),
+        (
+            "services",
+            "Services that have something to balance",
+            figures.services,
         ),
         ("leases", "Addresses in use", figures.leases),
     ];

@@ -13,10 +13,15 @@ use utoipa::ToSchema;
 use crate::{IfName, MacAddr};
 
 mod explain;
+mod service;
 
 pub use explain::{
     ExplainAdvice, ExplainRequest, ExplainedDirection, Explanation, LabelAdvice, NearMiss,
     PolicyPart, PortAdvice, TablesVerdict,
+};
+pub use service::{
+    EndpointCounts, ExplainedEndpoint, ExplainedService, LoadBalancingGroup, ServicePortView,
+    ServiceView, TraceTranslation,
 };
 
 /// Body of every answer that is not a success.
@@ -60,6 +65,10 @@ pub struct Status {
     pub connections: Occupancy,
     /// Objects that policies are compiled from.
     pub objects: ObjectCounts,
+    /// Mode of a kube-proxy that was left on (`nftables`, `iptables`, `ipvs`). It serves the
+    /// node's own connections and NodePorts then; pods' connections are always the switch's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kube_proxy: Option<String>,
     /// Pod networks of this node.
     #[schema(value_type = Vec<String>)]
     pub pod_cidrs: Vec<IpNet>,
@@ -90,6 +99,8 @@ pub struct ObjectCounts {
     pub namespaces: usize,
     pub pods: usize,
     pub network_policies: usize,
+    /// Services that have something to balance.
+    pub services: usize,
 }
 
 /// `GET /v1/ports`: one switch port.
@@ -196,7 +207,7 @@ pub struct Flow {
 /// The object that a rule came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlowOrigin {
-    /// `NetworkPolicy`, `Pod`, `Gateway`, `AdminFlow`, `Builtin`.
+    /// `NetworkPolicy`, `Service`, `Pod`, `Gateway`, `AdminFlow`, `Builtin`.
     pub kind: String,
     /// `namespace/name`, or the name.
     pub name: String,
@@ -252,6 +263,24 @@ pub struct Connection {
     pub reply_packets: u64,
     /// Reply direction.
     pub reply_bytes: u64,
+    /// What the packets leave as, where a Service translated them: `source → destination`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarded: Option<Forwarded>,
+}
+
+/// The ends of a translated connection, as its receiver sees them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Forwarded {
+    /// Source.
+    #[schema(value_type = String)]
+    pub src: IpAddr,
+    /// Source port.
+    pub src_port: u16,
+    /// Destination: the endpoint.
+    #[schema(value_type = String)]
+    pub dst: IpAddr,
+    /// Destination port.
+    pub dst_port: u16,
 }
 
 /// `GET /v1/address-sets`.
@@ -290,7 +319,7 @@ pub struct AttachmentView {
 pub struct TraceRequest {
     /// Sender: `namespace/pod`, an address, or `node`.
     pub from: String,
-    /// Receiver: `namespace/pod` or an address.
+    /// Receiver: `namespace/pod`, an address, or a Service: `svc/name`, `svc/namespace/name`.
     pub to: String,
     /// `tcp` (default), `udp`, `sctp`, `icmp`.
     #[serde(default)]
@@ -318,6 +347,9 @@ pub struct Trace {
     /// Port it would leave through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out_port: Option<u32>,
+    /// What a Service makes of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub translation: Option<TraceTranslation>,
     /// Policies that decided, `namespace/name`.
     pub policies: Vec<String>,
     /// The verdict as one sentence.

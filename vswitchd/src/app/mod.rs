@@ -27,7 +27,7 @@ use crate::clock::{self, MonotonicClock};
 use crate::cni::{CniDeps, CniService, CniSettings, KernelNetns};
 use crate::config::Config;
 use crate::host::{
-    self, GatewaySpec, HostWatcher, Leftovers, Masquerade, MasqueradeSpec, NftTable,
+    self, GatewaySpec, HostWatcher, KubeProxy, Leftovers, Masquerade, MasqueradeSpec, NftTable,
     ServiceSteering, Shield, SysctlLedger,
 };
 use crate::ipam::{Delegate, Ipam, IpamConfig};
@@ -127,7 +127,8 @@ impl App {
         let mut tasks = JoinSet::new();
         let watcher = HostWatcher::start().context("watch the host")?;
         tasks.spawn(host_watch::follow_host(Arc::clone(&switch), watcher));
-        let services = service_steering(config, &tables, switch.gateway());
+        let (seen, kube_proxy) = watch::channel(None);
+        let services = service_steering(config, &tables, switch.gateway(), seen);
         tasks.spawn(services::follow(services, switch.reconcile().clone()));
         tasks.spawn(host_watch::keep_tables(Arc::clone(&switch), tables));
         tasks.spawn(log_notices(notices));
@@ -143,6 +144,7 @@ impl App {
         });
         let rest = RestState {
             node: config.node_name.clone(),
+            kube_proxy,
             pod_cidrs: config.network.pod_cidrs.clone(),
             workers: config.datapath.workers,
             switch: Arc::clone(&switch),
@@ -256,11 +258,17 @@ fn host_tables(config: &Config) -> Result<HostTables> {
     })
 }
 
-fn service_steering(config: &Config, tables: &HostTables, gateway: &Gateway) -> services::Services {
+fn service_steering(
+    config: &Config,
+    tables: &HostTables,
+    gateway: &Gateway,
+    kube_proxy: watch::Sender<Option<KubeProxy>>,
+) -> services::Services {
     let (ifname, addresses) = (gateway.ifname.clone(), &gateway.addresses);
     services::Services {
         steering: ServiceSteering::new(&tables.table, ifname, addresses),
         cidrs: config.service.cidrs.clone(),
+        kube_proxy,
     }
 }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use imbl::OrdMap;
 use ipnet::IpNet;
+use tokio::sync::watch;
 
-use crate::host::{ServiceSteering, Steered};
+use crate::host::{self, KubeProxy, ServiceSteering, Steered};
 use crate::reconcile::ReconcileHandle;
 use crate::rest::HealthChecks;
 use crate::service::{HealthCheck, Surface};
@@ -24,6 +25,8 @@ pub(super) struct Services {
     pub(super) steering: ServiceSteering,
     /// Networks that Services have their addresses from; others are led one by one.
     pub(super) cidrs: Vec<IpNet>,
+    /// Where a kube-proxy beside the switch is told of.
+    pub(super) kube_proxy: watch::Sender<Option<KubeProxy>>,
 }
 
 /// Follows the Services until the daemon ends.
@@ -61,6 +64,24 @@ pub(super) async fn follow(services: Services, reconcile: ReconcileHandle) {
 }
 
 impl Services {
+    /// Notes whether kube-proxy works here; blocks.
+    fn look_for_kube_proxy(&self) {
+        let Ok(seen) = host::kube_proxy() else {
+            return;
+        };
+        let is_new = self.kube_proxy.send_if_modified(|known| {
+            let is_new = *known != seen;
+            *known = seen;
+            is_new
+        });
+        if let Some(mode) = seen.filter(|_| is_new) {
+            tracing::info!(
+                mode = mode.name(),
+                "kube-proxy serves the node's own connections and NodePorts; pods' are the switch's"
+            );
+        }
+    }
+
     fn steered(&self, surfaces: &Surfaces) -> Steered {
         let mut steered = Steered {
             routes: self.cidrs.iter().copied().collect(),
@@ -86,7 +107,11 @@ fn health_checks(surfaces: &Surfaces) -> BTreeMap<u16, HealthCheck> {
 /// Returns whether it was done; what failed is logged and tried again.
 async fn apply(services: &Arc<Services>, wanted: Steered) -> bool {
     let services = Arc::clone(services);
-    let applied = tokio::task::spawn_blocking(move || services.steering.apply(&wanted)).await;
+    let apply = move || {
+        services.look_for_kube_proxy();
+        services.steering.apply(&wanted)
+    };
+    let applied = tokio::task::spawn_blocking(apply).await;
     match applied {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
@@ -104,7 +129,10 @@ async fn apply(services: &Arc<Services>, wanted: Steered) -> bool {
 
 async fn is_in_place(services: &Arc<Services>, wanted: Steered) -> bool {
     let services = Arc::clone(services);
-    let check = move || services.steering.is_installed(&wanted);
+    let check = move || {
+        services.look_for_kube_proxy();
+        services.steering.is_installed(&wanted)
+    };
     let present = tokio::task::spawn_blocking(check).await;
     matches!(present, Ok(Ok(true)))
 }

@@ -20,6 +20,7 @@ pub(crate) enum ErrorCode {
     InvalidActions,
     UnknownTable,
     PodNotFound,
+    ServiceNotFound,
     PortNotFound,
     FlowNotFound,
     AlreadyExists,
@@ -35,6 +36,7 @@ impl ErrorCode {
             Self::InvalidActions => "invalid_actions",
             Self::UnknownTable => "unknown_table",
             Self::PodNotFound => "pod_not_found",
+            Self::ServiceNotFound => "service_not_found",
             Self::PortNotFound => "port_not_found",
             Self::FlowNotFound => "flow_not_found",
             Self::AlreadyExists => "already_exists",
@@ -48,9 +50,11 @@ impl ErrorCode {
             Self::InvalidRequest | Self::InvalidMatch | Self::InvalidActions => {
                 StatusCode::BAD_REQUEST
             }
-            Self::UnknownTable | Self::PodNotFound | Self::PortNotFound | Self::FlowNotFound => {
-                StatusCode::NOT_FOUND
-            }
+            Self::UnknownTable
+            | Self::PodNotFound
+            | Self::ServiceNotFound
+            | Self::PortNotFound
+            | Self::FlowNotFound => StatusCode::NOT_FOUND,
             Self::AlreadyExists => StatusCode::CONFLICT,
             Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

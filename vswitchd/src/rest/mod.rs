@@ -21,6 +21,7 @@ use vswitch_api::cni::{CniCall, CniFailure};
 
 pub use health_checks::HealthChecks;
 
+use crate::host::KubeProxy;
 use crate::ipam::Ipam;
 use crate::objects::Registry;
 use crate::switch::{Switch, VmPorts};
@@ -39,6 +40,8 @@ pub type WaitInForce = Arc<dyn Fn(u64) -> Task<()> + Send + Sync>;
 pub struct RestState {
     /// Name of this node.
     pub node: String,
+    /// A kube-proxy beside the switch.
+    pub kube_proxy: watch::Receiver<Option<KubeProxy>>,
     /// Pod networks of this node.
     pub pod_cidrs: Vec<IpNet>,
     /// Worker threads.

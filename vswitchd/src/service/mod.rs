@@ -22,4 +22,4 @@ mod program;
 mod tests;
 
 pub use compiler::{ServiceCompiler, ServiceDelta};
-pub use program::{HealthCheck, ServiceNode, Surface};
+pub use program::{HealthCheck, ServiceNode, Surface, protocol_name};

@@ -453,7 +453,9 @@ fn part(entrance: Entrance, port: &ServicePort) -> String {
     )
 }
 
-pub(super) const fn protocol_name(proto: u8) -> &'static str {
+/// Returns the name of a protocol that Services know.
+#[must_use]
+pub const fn protocol_name(proto: u8) -> &'static str {
     match proto {
         ip_proto::UDP => "UDP",
         ip_proto::SCTP => "SCTP",

@@ -19,6 +19,12 @@ pub enum ExplainError {
         /// As given.
         end: String,
     },
+    /// No Service of that name that has something to balance.
+    #[error("there is no service {name} with an address")]
+    UnknownService {
+        /// `namespace/name`.
+        name: String,
+    },
     /// The two have no address family in common.
     #[error("{from:?} and {to:?} have no address family in common")]
     NoCommonFamily {
@@ -69,6 +75,9 @@ impl Switch {
         }
         if end == "node" {
             return Ok(self.gateway.addresses.clone());
+        }
+        if let Some(service) = end.strip_prefix("svc/") {
+            return addresses_of_service(snapshot, service);
         }
         let key = match end.split_once('/') {
             Some((namespace, name)) => key(namespace, name),
@@ -133,6 +142,18 @@ impl Switch {
             ..FlowKey::default()
         })
     }
+}
+
+fn addresses_of_service(snapshot: &Snapshot, name: &str) -> Result<Vec<IpAddr>, ExplainError> {
+    let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
+    let key = key(namespace, name);
+    let service = snapshot.cluster.service(&key);
+    let addresses = service.map(|service| service.cluster_ips.clone());
+    addresses
+        .filter(|addresses| !addresses.is_empty())
+        .ok_or_else(|| ExplainError::UnknownService {
+            name: key.to_string(),
+        })
 }
 
 fn key(namespace: &str, name: &str) -> ObjectKey {

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::ExplainedService;
+
 /// `POST /v1/explain`: a connection, described as for a trace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, Default)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainRequest {
     /// Sender: `namespace/pod`, an address, or `node`.
     pub from: String,
-    /// Receiver: the same forms.
+    /// Receiver: the same forms, or a Service: `svc/name`, `svc/namespace/name`.
     pub to: String,
     /// `tcp` (default), `udp`, `sctp`, `icmp`.
     #[serde(default)]
@@ -33,6 +35,10 @@ pub struct Explanation {
     /// Where the two do not say the same: why that may be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// The endpoints, if the receiver is a Service. Both directions are then those of the first
+    /// endpoint that is not reachable, or of the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ExplainedService>,
     /// The sender's policies.
     pub egress: ExplainedDirection,
     /// The receiver's policies.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use axum::Json;
 use axum::extract::{Query, State};
 use serde::Deserialize;
-use vswitch_api::v1::Connection;
+use vswitch_api::v1::{Connection, Forwarded};
 use vswitch_datapath::conntrack::ConnectionInfo;
 use vswitch_datapath::flow::ip_proto;
 
@@ -32,10 +32,9 @@ pub(super) async fn list(
         .datapath()
         .connections(state.switch.clock().now());
     let wanted = connections.iter().filter(|connection| {
-        let tuple = &connection.original;
-        query
-            .address
-            .is_none_or(|address| address == tuple.src || address == tuple.dst)
+        let (original, reply) = (&connection.original, &connection.reply);
+        let ends = [original.src, original.dst, reply.src, reply.dst];
+        query.address.is_none_or(|address| ends.contains(&address))
     });
     Json(wanted.map(view).collect())
 }
@@ -57,7 +56,18 @@ fn view(info: &ConnectionInfo) -> Connection {
         orig_bytes: info.bytes_original,
         reply_packets: info.packets_reply,
         reply_bytes: info.bytes_reply,
+        forwarded: forwarded(info),
     }
+}
+
+fn forwarded(info: &ConnectionInfo) -> Option<Forwarded> {
+    let leaves_as = info.reply.reversed();
+    (leaves_as != info.original).then_some(Forwarded {
+        src: leaves_as.src,
+        src_port: leaves_as.tp_src,
+        dst: leaves_as.dst,
+        dst_port: leaves_as.tp_dst,
+    })
 }
 
 fn protocol(number: u8) -> String {

@@ -10,11 +10,12 @@ use axum::extract::rejection::JsonRejection;
 use ipnet::IpNet;
 use vswitch_api::PortNo;
 use vswitch_api::v1::{
-    ExplainAdvice, ExplainRequest, ExplainedDirection, Explanation, LabelAdvice, NearMiss,
-    PolicyPart, PortAdvice, TablesVerdict, TraceRequest,
+    ExplainAdvice, ExplainRequest, ExplainedDirection, ExplainedEndpoint, ExplainedService,
+    Explanation, LabelAdvice, NearMiss, PolicyPart, PortAdvice, TablesVerdict, TraceRequest,
 };
 use vswitch_datapath::DropReason;
 use vswitch_datapath::flow::{FlowKey, ip_proto};
+use vswitch_datapath::group::Group;
 use vswitch_datapath::pipeline::TraceVerdict;
 
 use super::super::RestState;
@@ -54,10 +55,98 @@ pub(super) async fn explain(
         attachments: &snapshot.attachments,
         node: node_addresses(&state),
     };
+    if let Some(translation) = &trace.translation {
+        return through_service(&state, &ends, &packet, &translation.group);
+    }
     let question = question(&ends, &request, &key);
     let explained = policy::explain(&snapshot.cluster, &question);
     let note = note(&explained, drop_reason, snapshot.is_synced);
     Ok(Json(view(&explained, drop_reason, note)))
+}
+
+/// Explains the connection to each endpoint of a Service: policies judge those.
+fn through_service(
+    state: &RestState,
+    ends: &Ends<'_>,
+    packet: &TraceRequest,
+    group: &Group,
+) -> Result<Json<Explanation>, ApiError> {
+    let is_synced = state.switch.reconcile().snapshot().is_synced;
+    let mut answers = Vec::new();
+    for endpoint in group.endpoints.iter().take(ENDPOINTS_EXPLAINED) {
+        let direct = TraceRequest {
+            to: endpoint.ip.to_string(),
+            port: Some(endpoint.port),
+            ..packet.clone()
+        };
+        let (key, trace) = walk(state, &direct)?;
+        let asked = ExplainRequest {
+            from: direct.from,
+            to: direct.to,
+            protocol: direct.protocol,
+            port: direct.port,
+        };
+        let question = question(ends, &asked, &key);
+        let explained = policy::explain(ends.cluster, &question);
+        let drop_reason = match trace.verdict {
+            TraceVerdict::Drop(reason) => Some(reason),
+            TraceVerdict::Forward(_) | TraceVerdict::Answered(_) => None,
+        };
+        let note = note(&explained, drop_reason, is_synced);
+        let answer = view(&explained, drop_reason, note);
+        let pod = question.to.pod.map(|pod| pod.to_string());
+        answers.push((endpoint.to_string(), pod, answer));
+    }
+    // A group that chose an endpoint has one; what is left then is to say that it has not.
+    let first = answers.first().map(|(.., first)| first.clone());
+    let missing = || ApiError::new(ErrorCode::Internal, "the group lost its endpoints");
+    Ok(Json(of_service(
+        group,
+        &answers,
+        &first.ok_or_else(missing)?,
+    )))
+}
+
+/// Endpoints of a Service that are explained.
+const ENDPOINTS_EXPLAINED: usize = 16;
+
+/// An endpoint, the pod that it is, and the explanation of the connection to it.
+type Answer = (String, Option<String>, Explanation);
+
+/// Puts the explanations of a Service's endpoints together.
+fn of_service(group: &Group, answers: &[Answer], first: &Explanation) -> Explanation {
+    let passes = |answer: &Explanation| answer.allowed && answer.tables.allowed;
+    let reachable = answers.iter().filter(|(.., answer)| passes(answer)).count();
+    let (looked_at, all) = (answers.len(), group.endpoints.len());
+    let endpoints = answers
+        .iter()
+        .map(|(endpoint, pod, answer)| ExplainedEndpoint {
+            endpoint: endpoint.clone(),
+            pod: pod.clone(),
+            allowed: passes(answer),
+            summary: answer.summary.clone(),
+        });
+    let service = ExplainedService {
+        group: group.name.to_string(),
+        reachable,
+        endpoints: endpoints.collect(),
+        more: all - looked_at,
+    };
+    let shown = answers.iter().find(|(.., answer)| !passes(answer));
+    let shown = shown.map_or(first, |(.., answer)| answer).clone();
+    let allowed = reachable == looked_at;
+    let verdict = if allowed { "allowed" } else { "denied" };
+    let summary = format!(
+        "{verdict}: {reachable} of {looked_at} endpoints of service {} can be reached; policies \
+         judge the endpoint and its port",
+        group.name
+    );
+    Explanation {
+        allowed,
+        summary,
+        service: Some(service),
+        ..shown
+    }
 }
 
 /// The node's addresses, as the policy rules in force have them.
@@ -179,6 +268,7 @@ fn view(
             drop_reason: drop_reason.map(|reason| reason.name().to_owned()),
         },
         note,
+        service: None,
         egress: direction(&explained.egress),
         ingress: direction(&explained.ingress),
     }

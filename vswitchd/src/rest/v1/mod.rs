@@ -7,6 +7,7 @@ mod explain;
 mod flows;
 mod openapi;
 mod ports;
+mod services;
 mod status;
 mod trace;
 
@@ -27,6 +28,8 @@ pub(super) fn router() -> Router<RestState> {
         .route("/flows/{name}", delete(flows::remove))
         .route("/admin-flows", get(flows::list_admin))
         .route("/address-sets", get(flows::list_sets))
+        .route("/services", get(services::list))
+        .route("/groups", get(services::list_groups))
         .route("/connections", get(connections::list))
         .route("/attachments", get(attachments::list))
         .route("/leases", get(attachments::list_leases))

@@ -40,7 +40,9 @@ pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
             namespaces: snapshot.cluster.namespaces().count(),
             pods: snapshot.cluster.pods().count(),
             network_policies: snapshot.cluster.policies().count(),
+            services: snapshot.cluster.services().count(),
         },
+        kube_proxy: state.kube_proxy.borrow().map(|mode| mode.name().to_owned()),
         pod_cidrs: state.pod_cidrs.clone(),
         gateway: switch.gateway().ifname.clone(),
         workers: state.workers,
@@ -150,6 +152,7 @@ fn figures(state: &RestState) -> Figures {
         flow_cache_misses: cache.misses,
         pods: wide(snapshot.cluster.pods().count()),
         network_policies: wide(snapshot.cluster.policies().count()),
+        services: wide(snapshot.cluster.services().count()),
         leases: wide(state.ipam.leases().len()),
     }
 }

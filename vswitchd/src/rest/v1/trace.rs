@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use vswitch_api::v1::{Trace, TraceRequest, TraceStep};
+use vswitch_api::v1::{Trace, TraceRequest, TraceStep, TraceTranslation};
 use vswitch_datapath::DropReason;
 use vswitch_datapath::flow::FlowKey;
 use vswitch_datapath::pipeline::{self, TraceVerdict};
@@ -34,6 +34,7 @@ pub(super) fn walk(
     state.switch.explain(request).map_err(|error| {
         let code = match error {
             ExplainError::UnknownEnd { .. } => ErrorCode::PodNotFound,
+            ExplainError::UnknownService { .. } => ErrorCode::ServiceNotFound,
             _ => ErrorCode::InvalidRequest,
         };
         ApiError::new(code, error.to_string())
@@ -53,8 +54,26 @@ fn view(key: &FlowKey, trace: &pipeline::Trace) -> Trace {
         allowed,
         drop_reason: drop_reason.map(|reason| reason.name().to_owned()),
         out_port,
-        summary: summary(drop_reason, &policies),
+        translation: trace
+            .translation
+            .as_ref()
+            .map(|translation| TraceTranslation {
+                group: translation.group.name.to_string(),
+                endpoint: translation.endpoint.to_string(),
+            }),
+        summary: through(trace, summary(drop_reason, &policies)),
         policies,
+    }
+}
+
+/// Adds what a Service made of the packet.
+fn through(trace: &pipeline::Trace, summary: String) -> String {
+    match &trace.translation {
+        Some(translation) => format!(
+            "{summary}; through service {} to {}",
+            translation.group.name, translation.endpoint
+        ),
+        None => summary,
     }
 }
 
