@@ -236,3 +236,37 @@ fn what_the_api_server_would_refuse_is_refused_with_the_field_named() {
         serde_json::json!([])
     );
 }
+
+#[test]
+fn kubectl_exposes_a_pod_and_its_endpoints_follow() {
+    for version in VERSIONS {
+        let daemon = daemon();
+        let kubectl = Kubectl::new(&daemon, version);
+        let client = Pod::named("client").attach(&daemon).unwrap();
+        let server = Pod::named("server").attach(&daemon).unwrap();
+        let _web = server.serve(8080).unwrap();
+        kubectl.run(&["label", "pod", "server", "app=web"]);
+        kubectl.run(&["expose", "pod", "server", "--port=80", "--target-port=8080"]);
+        let address = kubectl.run(&[
+            "get",
+            "service",
+            "server",
+            "-o",
+            "jsonpath={.spec.clusterIP}",
+        ]);
+        let address = address.parse().unwrap();
+        assert_eq!(client.fetch(address, 80).unwrap(), "server");
+        let slices = kubectl.run(&["get", "endpointslices"]);
+        assert!(
+            slices.contains(&server.ip().to_string()),
+            "{version}: {slices}"
+        );
+        let services = kubectl.run(&["get", "services"]);
+        assert!(services.contains("80/TCP"), "{version}: {services}");
+        kubectl.run(&["label", "pod", "server", "app-"]);
+        client.fetch(address, 80).unwrap_err();
+        kubectl.run(&["delete", "service", "server"]);
+        let slices = kubectl.run(&["get", "endpointslices", "-o", "name"]);
+        assert_eq!(slices, "", "{version}");
+    }
+}

@@ -433,6 +433,42 @@ fn fragments_follow_their_first_one_to_the_endpoint() {
     assert_eq!(payload, expected[34..]);
 }
 
+/// An INIT (RFC 9260 section 3.3.2) with its checksum.
+fn sctp_init(from: Host, to: Host, ports: (u16, u16)) -> Vec<u8> {
+    let mut packet = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
+    packet.extend([0; 8]);
+    packet.extend([1, 0, 0, 20]);
+    packet.extend([0, 0, 0, 9, 0, 0, 255, 255, 0, 1, 0, 1, 0, 0, 0, 7]);
+    let crc = crc32c(&packet).to_le_bytes();
+    packet[8..12].copy_from_slice(&crc);
+    ip(from, to, 132, &packet)
+}
+
+/// CRC32c, bit by bit (RFC 9260 appendix A).
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+    let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), step);
+    !bytes.iter().fold(u32::MAX, byte)
+}
+
+#[test]
+fn sctp_associations_are_translated_with_a_right_checksum() {
+    let (mut switch, client, servers) = switch_with(3);
+    for source in [5000, 5001, 5002] {
+        let init = sctp_init(client.host, vip(), (source, 80));
+        let (port, key) = forwarded(&mut switch, client.port, &init);
+        let server = server_at(&servers, port);
+        assert_eq!(ends(&key), (client.host.ip, source, server.host.ip, 8080));
+        let expected = sctp_init(client.host, server.host, (source, 8080));
+        assert_eq!(switch.frame.bytes()[34..], expected[34..]);
+    }
+    // Of a fragment nobody can tell the checksum: better none than a wrong one.
+    let init = sctp_init(client.host, vip(), (6000, 80));
+    let first = fragment(init, true, 0);
+    let unsupported = Verdict::Drop(DropReason::NatUnsupported);
+    assert_eq!(switch.send(client.port, &first), unsupported);
+}
+
 #[test]
 fn ipv6_connections_are_translated_alike() {
     let mut switch = Switch::new();
