@@ -255,6 +255,24 @@ fn a_tcp_connection_to_a_removed_endpoint_is_reset() {
     assert_eq!(echo().unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
+#[test]
+fn super_frames_are_translated_whole() {
+    let daemon = daemon();
+    let pods = pods(&daemon, &["client", "server"]);
+    let [client, server] = &pods[..] else {
+        unreachable!()
+    };
+    let page = "0123456789".repeat(1_000_000);
+    let _web = serve(&server.netns, &page, 8080).unwrap();
+    service(&daemon, &json!({}));
+    slice(&daemon, &[ready(server.ip())]);
+    for from in [&client.netns, daemon.node(), &server.netns] {
+        assert!(fetch(from, ip(CLUSTER_IP), 80).unwrap() == page);
+    }
+    let status = daemon.vsctl_json(&["status"]).unwrap();
+    assert!(status["drops"]["ct_invalid"].is_null(), "{status}");
+}
+
 /// A host behind the node's uplink that knows no pod network.
 fn outside(daemon: &Daemon) -> Namespace {
     let outside = Namespace::new("outside").unwrap();

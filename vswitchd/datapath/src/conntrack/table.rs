@@ -256,11 +256,14 @@ impl ConnTable {
         let hash = reply.symmetric_hash(&self.hasher);
         let mut shard = self.lock_shard(hash);
         if let Some((other, _)) = shard.find(hash, &reply) {
-            if !other.is_expired(now) {
-                return false;
+            let is_own = other.original() == fresh.original();
+            match (other.is_expired(now), is_own) {
+                // Its slots go when they are met.
+                (true, _) => other.set_dead(),
+                // It is replaced, or the packet is of it.
+                (false, true) => {}
+                (false, false) => return false,
             }
-            // Its slots go when they are met.
-            other.set_dead();
         }
         shard.insert_alias(hash, Arc::clone(fresh));
         true

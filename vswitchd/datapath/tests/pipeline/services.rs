@@ -344,6 +344,29 @@ fn answers_that_would_look_alike_get_another_source_port() {
     }
 }
 
+/// A client takes a source port again whose connection is in TIME_WAIT (RFC 6191).
+#[test]
+fn a_reopened_connection_keeps_its_source_port() {
+    const FIN: u8 = 0x01;
+    let (mut switch, client, servers) = switch_with(1);
+    let server = servers[0];
+    for isn in [1_000, 2_000_000] {
+        let mut send = |from: Pod, to: Host, ports, flags, seq, ack| {
+            let bytes = tcp(from.host, to, segment(ports, flags, seq, ack));
+            forwarded(&mut switch, from.port, &bytes).1
+        };
+        let (there, back) = ((5000, 80), (8080, 5000));
+        let key = send(client, vip(), there, SYN, isn, 0);
+        assert_eq!(ends(&key), (client.host.ip, 5000, server.host.ip, 8080));
+        send(server, client.host, back, SYN | ACK, 7, isn + 1);
+        send(client, vip(), there, ACK, isn + 1, 8);
+        send(client, vip(), there, FIN | ACK, isn + 1, 8);
+        send(server, client.host, back, FIN | ACK, 8, isn + 2);
+        send(client, vip(), there, ACK, isn + 2, 9);
+    }
+    assert_eq!(switch.dp.connections(switch.now).len(), 1);
+}
+
 #[test]
 fn a_client_with_affinity_stays_until_its_time_is_over_or_its_endpoint_gone() {
     let (mut switch, client, servers) = switch_with(20);
