@@ -53,9 +53,8 @@ fn ready(address: IpAddr) -> Value {
     json!({"addresses": [address], "conditions": {"ready": true}})
 }
 
-fn pods(daemon: &Daemon, names: &[&str]) -> Vec<Pod> {
-    let attach = |name: &&str| Pod::named(name).attach(daemon).unwrap();
-    names.iter().map(attach).collect()
+fn pods<const N: usize>(daemon: &Daemon, names: [&str; N]) -> [Pod; N] {
+    names.map(|name| Pod::named(name).attach(daemon).unwrap())
 }
 
 /// Answers each UDP datagram on port 5353 with the name, as long as the test runs.
@@ -91,10 +90,7 @@ fn asked(socket: &UdpSocket) -> std::io::Result<String> {
 #[test]
 fn pods_and_the_node_reach_every_endpoint_of_a_cluster_ip_by_tcp() {
     let daemon = daemon();
-    let pods = pods(&daemon, &["client", "one", "two"]);
-    let [client, one, two] = &pods[..] else {
-        unreachable!()
-    };
+    let [client, one, two] = &pods(&daemon, ["client", "one", "two"]);
     let _webs = (one.serve(8080).unwrap(), two.serve(8080).unwrap());
     service(&daemon, &json!({}));
     slice(&daemon, &[ready(one.ip()), ready(two.ip())]);
@@ -114,10 +110,7 @@ fn pods_and_the_node_reach_every_endpoint_of_a_cluster_ip_by_tcp() {
 #[test]
 fn udp_clients_keep_their_endpoint_and_move_at_once_when_it_goes() {
     let daemon = daemon();
-    let pods = pods(&daemon, &["client", "one", "two"]);
-    let [client, one, two] = &pods[..] else {
-        unreachable!()
-    };
+    let [client, one, two] = &pods(&daemon, ["client", "one", "two"]);
     answer_udp(one, "one");
     answer_udp(two, "two");
     service(&daemon, &json!({}));
@@ -176,10 +169,7 @@ fn a_pod_reaches_itself_through_its_service_and_is_never_its_own_peer_there() {
 #[test]
 fn egress_policies_see_the_endpoint_and_its_port_and_ingress_policies_the_client() {
     let daemon = daemon();
-    let pods = pods(&daemon, &["client", "one", "two"]);
-    let [client, one, two] = &pods[..] else {
-        unreachable!()
-    };
+    let [client, one, two] = &pods(&daemon, ["client", "one", "two"]);
     daemon
         .vsctl(&["label", "pod", "client", "app=client"])
         .unwrap();
@@ -220,10 +210,7 @@ fn egress_policies_see_the_endpoint_and_its_port_and_ingress_policies_the_client
 #[test]
 fn a_tcp_connection_to_a_removed_endpoint_is_reset() {
     let daemon = daemon();
-    let pods = pods(&daemon, &["client", "server"]);
-    let [client, server] = &pods[..] else {
-        unreachable!()
-    };
+    let [client, server] = &pods(&daemon, ["client", "server"]);
     let listen = || Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080))?);
     let listener = join(inside(&server.netns, listen).unwrap()).unwrap();
     std::thread::spawn(move || {
@@ -258,10 +245,7 @@ fn a_tcp_connection_to_a_removed_endpoint_is_reset() {
 #[test]
 fn super_frames_are_translated_whole() {
     let daemon = daemon();
-    let pods = pods(&daemon, &["client", "server"]);
-    let [client, server] = &pods[..] else {
-        unreachable!()
-    };
+    let [client, server] = &pods(&daemon, ["client", "server"]);
     let page = "0123456789".repeat(1_000_000);
     let _web = serve(&server.netns, &page, 8080).unwrap();
     service(&daemon, &json!({}));
@@ -286,10 +270,7 @@ fn outside(daemon: &Daemon) -> Namespace {
 fn a_node_port_is_reached_from_outside_from_the_node_and_from_pods() {
     let daemon = daemon();
     let outside = outside(&daemon);
-    let pods = pods(&daemon, &["client", "server"]);
-    let [client, server] = &pods[..] else {
-        unreachable!()
-    };
+    let [client, server] = &pods(&daemon, ["client", "server"]);
     let _web = server.serve(8080).unwrap();
     service(
         &daemon,
@@ -362,10 +343,7 @@ fn external_and_load_balancer_addresses_lead_in_and_source_ranges_hold() {
     outside
         .ip(&["route", "add", "203.0.113.0/24", "via", "192.0.2.1"])
         .unwrap();
-    let pods = pods(&daemon, &["client", "server"]);
-    let [client, server] = &pods[..] else {
-        unreachable!()
-    };
+    let [client, server] = &pods(&daemon, ["client", "server"]);
     let _web = server.serve(8080).unwrap();
     let balanced = |ranges: Value| {
         service(
@@ -460,10 +438,7 @@ fn a_local_external_policy_keeps_to_this_node_and_tells_load_balancers() {
 #[test]
 fn a_client_with_affinity_meets_one_endpoint() {
     let daemon = daemon();
-    let pods = pods(&daemon, &["client", "one", "two", "three"]);
-    let [client, servers @ ..] = &pods[..] else {
-        unreachable!()
-    };
+    let [client, servers @ ..] = &pods(&daemon, ["client", "one", "two", "three"]);
     let _webs: Vec<_> = servers.iter().map(|pod| pod.serve(8080).unwrap()).collect();
     service(&daemon, &json!({"sessionAffinity": "ClientIP"}));
     let all: Vec<Value> = servers.iter().map(|pod| ready(pod.ip())).collect();
@@ -481,10 +456,7 @@ fn both_families_of_a_dual_stack_service_lead_to_their_endpoints() {
         extra: "[service]\ncidrs = [\"10.96.0.0/16\", \"fd96::/112\"]\n".to_owned(),
     };
     let daemon = Daemon::start(&options).unwrap();
-    let pods = pods(&daemon, &["client", "server"]);
-    let [client, server] = &pods[..] else {
-        unreachable!()
-    };
+    let [client, server] = &pods(&daemon, ["client", "server"]);
     let _web = server.serve(8080).unwrap();
     service(
         &daemon,
@@ -510,26 +482,23 @@ fn both_families_of_a_dual_stack_service_lead_to_their_endpoints() {
 #[test]
 fn a_selector_is_enough_in_standalone_mode() {
     let daemon = daemon();
-    let mut pods = pods(&daemon, &["client", "one", "two"]);
-    let _webs: Vec<_> = pods[1..]
-        .iter()
-        .map(|pod| pod.serve(8080).unwrap())
-        .collect();
+    let [client, one, two] = pods(&daemon, ["client", "one", "two"]);
+    let _webs = (one.serve(8080).unwrap(), two.serve(8080).unwrap());
     let spec = json!({"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]});
     let service =
         json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": spec});
     daemon.apply(&service.to_string()).unwrap();
     let made = daemon.vsctl_json(&["get", "service", "web"]).unwrap();
     let address = ip(made["spec"]["clusterIP"].as_str().unwrap());
-    let refused = format!("{:#}", pods[0].fetch(address, 80).unwrap_err());
+    let refused = format!("{:#}", client.fetch(address, 80).unwrap_err());
     assert!(refused.contains("exit Some(7)"), "{refused}");
     for name in ["one", "two"] {
         daemon.vsctl(&["label", "pod", name, "app=web"]).unwrap();
-        assert!(["one", "two"].contains(&pods[0].fetch(address, 80).unwrap().as_str()));
+        assert!(["one", "two"].contains(&client.fetch(address, 80).unwrap().as_str()));
     }
-    drop(pods.remove(1));
+    drop(one);
     for _ in 0..8 {
-        assert_eq!(pods[0].fetch(address, 80).unwrap(), "two");
+        assert_eq!(client.fetch(address, 80).unwrap(), "two");
     }
     daemon.vsctl(&["delete", "service", "web"]).unwrap();
     let groups = daemon.vsctl_json(&["dump-groups"]).unwrap();
@@ -539,10 +508,7 @@ fn a_selector_is_enough_in_standalone_mode() {
 #[test]
 fn operators_see_what_a_service_does_and_why_it_does_not() {
     let daemon = daemon();
-    let pods = pods(&daemon, &["client", "one", "two"]);
-    let [client, one, two] = &pods[..] else {
-        unreachable!()
-    };
+    let [client, one, two] = &pods(&daemon, ["client", "one", "two"]);
     daemon
         .vsctl(&["label", "pod", "one", "app=secure-pod"])
         .unwrap();
@@ -603,10 +569,7 @@ fn operators_see_what_a_service_does_and_why_it_does_not() {
 fn with_kube_proxy_left_on_nothing_breaks_and_status_says_who_serves_what() {
     let daemon = daemon();
     let outside = outside(&daemon);
-    let pods = pods(&daemon, &["client", "server"]);
-    let [client, server] = &pods[..] else {
-        unreachable!()
-    };
+    let [client, server] = &pods(&daemon, ["client", "server"]);
     let _web = server.serve(8080).unwrap();
     // What kube-proxy's nftables mode comes to for one Service with one endpoint.
     let rules = format!(

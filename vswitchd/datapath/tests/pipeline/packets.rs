@@ -42,6 +42,15 @@ pub(crate) struct Segment {
     pub(crate) ack: u32,
 }
 
+pub(crate) fn segment(ports: (u16, u16), flags: u8, seq: u32, ack: u32) -> Segment {
+    Segment {
+        ports,
+        flags,
+        seq,
+        ack,
+    }
+}
+
 pub(crate) fn ethernet(src: MacAddr, dst: MacAddr, ether_type: u16, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 14 + payload.len()];
     let mut frame = MutableEthernetPacket::new(&mut bytes).unwrap();

@@ -10,7 +10,7 @@ use vswitch_datapath::packet::{
 use vswitch_datapath::pipeline::{TableId, TraceInput, TracePacket, TraceVerdict};
 use vswitch_datapath::{DropReason, Verdict};
 
-use crate::packets::{ACK, Host, RST, SYN, Segment, arp, ip, ping, tcp, tcp_with, udp};
+use crate::packets::{ACK, Host, RST, SYN, arp, ip, ping, segment, tcp, tcp_with, udp};
 use crate::switch::{Pod, Switch};
 use crate::transport::{fragment, unreachable};
 
@@ -83,15 +83,6 @@ fn reset_to(switch: &mut Switch, from: Pod, to: Pod, bytes: &[u8]) -> TcpSegment
 
 fn fields(tcp: TcpSegment) -> (u8, u32, u32) {
     (tcp.flags, tcp.seq, tcp.ack)
-}
-
-fn segment(ports: (u16, u16), flags: u8, seq: u32, ack: u32) -> Segment {
-    Segment {
-        ports,
-        flags,
-        seq,
-        ack,
-    }
 }
 
 /// Opens a TCP connection: the client is at 11, the server at 51.

@@ -10,7 +10,7 @@ use vswitch_datapath::packet::{Frame, ParsedPacket, parse, verify_l4_checksum};
 use vswitch_datapath::pipeline::{TableId, TraceInput, TracePacket, TraceVerdict, Transaction};
 use vswitch_datapath::{DropReason, Verdict};
 
-use crate::packets::{ACK, Host, RST, SYN, Segment, ip, ping, tcp, tcp_with, udp};
+use crate::packets::{ACK, Host, RST, SYN, ip, ping, segment, tcp, tcp_with, udp};
 use crate::switch::{GATEWAY, GATEWAY_MAC, Pod, Switch};
 use crate::transport::{fragment, unreachable};
 
@@ -87,15 +87,6 @@ fn switch_with(servers: u8) -> (Switch, Pod, Vec<Pod>) {
     let endpoints: Vec<Endpoint> = servers.iter().map(|pod| at(*pod, 8080)).collect();
     set(&switch, group(&endpoints));
     (switch, client, servers)
-}
-
-fn segment(ports: (u16, u16), flags: u8, seq: u32, ack: u32) -> Segment {
-    Segment {
-        ports,
-        flags,
-        seq,
-        ack,
-    }
 }
 
 /// Sends what must be forwarded; returns the port it left through and what it looked like.
