@@ -5,32 +5,33 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 /// Sorted times.
-pub(crate) struct Times(Vec<Duration>);
+#[derive(Debug)]
+pub struct Times(Vec<Duration>);
 
 impl Times {
-    pub(crate) fn new(mut times: Vec<Duration>) -> Self {
+    pub fn new(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         Self(times)
     }
 
-    pub(crate) fn quantile(&self, percent: usize) -> Duration {
+    pub fn quantile(&self, percent: usize) -> Duration {
         let last = self.0.len().saturating_sub(1);
         let index = (self.0.len() * percent / 100).min(last);
         self.0.get(index).copied().unwrap_or_default()
     }
 
-    pub(crate) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         json!({ "p50_us": micros(self.quantile(50)), "p99_us": micros(self.quantile(99)) })
     }
 }
 
 impl Times {
-    pub(crate) const fn len(&self) -> usize {
+    pub const fn len(&self) -> usize {
         self.0.len()
     }
 }
 
 /// Microseconds, to a hundredth.
-pub(crate) fn micros(time: Duration) -> f64 {
+pub fn micros(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e8).round() / 100.0
 }

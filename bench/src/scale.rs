@@ -7,10 +7,6 @@
 #![allow(clippy::print_stdout, reason = "the report is what it is for")]
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
-mod cluster;
-mod node;
-mod times;
-
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,9 +14,9 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use serde_json::{Value, json};
 
-use cluster::{ENDPOINTS_EACH, LOCAL_PODS, NAMESPACES, PODS};
-use node::{Connections, Node};
-use times::{Times, micros};
+use vswitch_bench::cluster::{ENDPOINTS_EACH, LOCAL_PODS, NAMESPACES, PODS};
+use vswitch_bench::node::{Connections, Node};
+use vswitch_bench::times::{Times, micros};
 
 /// Measures what a large cluster costs one node.
 #[derive(Debug, Parser)]
@@ -116,15 +112,16 @@ struct ServiceFigures {
 }
 
 /// Measures few and all Services in turns, so that a quiet moment is quiet for both.
-fn services(args: &Args, node: &Node) -> Result<ServiceFigures> {
-    let small = Node::start()?;
+fn services(args: &Args) -> Result<ServiceFigures> {
+    let (small, large) = (Node::start()?, Node::start()?);
     small.load(10_000)?;
     small.load_services(FEW_SERVICES)?;
-    let load = node.load_services(SERVICES)?;
+    large.load(10_000)?;
+    let load = large.load_services(SERVICES)?;
     let ways = [
         (&small, FEW_SERVICES),
-        (node, FEW_SERVICES),
-        (node, SERVICES),
+        (&large, FEW_SERVICES),
+        (&large, SERVICES),
     ];
     let mut best = ways.map(|_| Duration::MAX);
     let mut ratios = Vec::new();
@@ -141,12 +138,14 @@ fn services(args: &Args, node: &Node) -> Result<ServiceFigures> {
             *best = (*best).min(median);
         }
     }
+    let change = large.change_endpoints(SERVICES, args.changes)?;
     small.handle.stop();
+    large.handle.stop();
     ratios.sort_by(f64::total_cmp);
     let [few, few_of_all, all] = best;
     Ok(ServiceFigures {
         load,
-        change: node.change_endpoints(SERVICES, args.changes)?,
+        change,
         few,
         few_of_all,
         all,
@@ -174,8 +173,8 @@ fn main() -> Result<ExitCode> {
         ("new_pod", node.new_pods(args.changes)?),
         ("new_policy", node.new_policies(args.changes)?),
     ];
-    let services = services(&args, &node)?;
     node.handle.stop();
+    let services = services(&args)?;
     let growth = growth(args.changes)?;
     let first = growth.first().map_or(1.0, |(_, median)| *median);
     let last = growth.last().map_or(1.0, |(_, median)| *median);

@@ -16,12 +16,12 @@ use vswitchd::state::{
 };
 
 /// This node.
-pub(crate) const NODE: &str = "node-0";
-pub(crate) const NAMESPACES: usize = 1_000;
-pub(crate) const PODS: usize = 10_000;
-pub(crate) const LOCAL_PODS: usize = 110;
+pub const NODE: &str = "node-0";
+pub const NAMESPACES: usize = 1_000;
+pub const PODS: usize = 10_000;
+pub const LOCAL_PODS: usize = 110;
 /// Endpoints of each Service.
-pub(crate) const ENDPOINTS_EACH: usize = 20;
+pub const ENDPOINTS_EACH: usize = 20;
 const LOCAL_NAMESPACES: usize = 100;
 const PODS_EACH: usize = PODS / NAMESPACES;
 /// First port of a pod; 1 is the gateway's.
@@ -41,7 +41,7 @@ fn labels(pairs: &[(&str, String)]) -> BTreeMap<String, String> {
         .collect()
 }
 
-pub(crate) fn namespace(number: usize) -> ClusterChange {
+pub fn namespace(number: usize) -> ClusterChange {
     ClusterChange::Namespace(NamespaceRecord {
         name: format!("ns-{number:04}"),
         labels: labels(&[
@@ -52,19 +52,19 @@ pub(crate) fn namespace(number: usize) -> ClusterChange {
     })
 }
 
-pub(crate) fn address(pod: usize) -> IpAddr {
+pub fn address(pod: usize) -> IpAddr {
     let [_, high, middle, low] = u32::try_from(pod).unwrap_or_default().to_be_bytes();
     Ipv4Addr::new(10, 1 + high, middle, low).into()
 }
 
 /// The pods of this node: the first of 100 namespaces, and the second of the first ten.
-pub(crate) fn local_pod(index: usize) -> usize {
+pub fn local_pod(index: usize) -> usize {
     let (namespace, place) = (index % LOCAL_NAMESPACES, index / LOCAL_NAMESPACES);
     namespace * PODS_EACH + place
 }
 
 /// A pod; `version` is a label that changes.
-pub(crate) fn pod(number: usize, version: usize) -> PodRecord {
+pub fn pod(number: usize, version: usize) -> PodRecord {
     let namespace = number / PODS_EACH % NAMESPACES;
     PodRecord {
         key: key(namespace, format!("pod-{number}")),
@@ -87,7 +87,7 @@ pub(crate) fn pod(number: usize, version: usize) -> PodRecord {
 }
 
 /// A policy of the mix that real clusters have; `number / 10` is its namespace.
-pub(crate) fn policy(number: usize) -> PolicyRecord {
+pub fn policy(number: usize) -> PolicyRecord {
     let (namespace, place) = (number / 10 % NAMESPACES, number % 10);
     let of_app = |app: usize| json!({ "matchLabels": { "app": format!("app-{app}") } });
     let spec = match place {
@@ -131,7 +131,7 @@ fn record(key: ObjectKey, spec: Value) -> PolicyRecord {
 }
 
 /// A policy that is new in a namespace of this node.
-pub(crate) fn new_policy(number: usize) -> PolicyRecord {
+pub fn new_policy(number: usize) -> PolicyRecord {
     let spec = json!({ "podSelector": {}, "ingress": [{
         "from": [{ "podSelector": { "matchLabels": { "app": "app-4" } } }],
         "ports": [{ "port": 8443 }] }] });
@@ -141,23 +141,23 @@ pub(crate) fn new_policy(number: usize) -> PolicyRecord {
     )
 }
 
-pub(crate) fn port_of(local: usize) -> PortNo {
+pub fn port_of(local: usize) -> PortNo {
     PortNo(u32::try_from(FIRST_PORT + local).unwrap_or_default())
 }
 
-pub(crate) fn mac_of(PortNo(port): PortNo) -> MacAddr {
+pub fn mac_of(PortNo(port): PortNo) -> MacAddr {
     let [a, b, c, d] = port.to_be_bytes();
     MacAddr([2, 0, a, b, c, d])
 }
 
 /// ClusterIP of a Service.
-pub(crate) fn cluster_ip(number: usize) -> IpAddr {
+pub fn cluster_ip(number: usize) -> IpAddr {
     let [_, _, high, low] = u32::try_from(number + 1).unwrap_or_default().to_be_bytes();
     Ipv4Addr::new(10, 200, high, low).into()
 }
 
 /// A Service; five in a namespace.
-pub(crate) fn service(number: usize) -> ServiceRecord {
+pub fn service(number: usize) -> ServiceRecord {
     ServiceRecord {
         key: key(number % NAMESPACES, format!("svc-{number}")),
         cluster_ips: vec![cluster_ip(number)],
@@ -178,7 +178,7 @@ pub(crate) fn service(number: usize) -> ServiceRecord {
 }
 
 /// The slice of a Service with so many endpoints.
-pub(crate) fn slice(number: usize, endpoints: usize) -> EndpointSliceRecord {
+pub fn slice(number: usize, endpoints: usize) -> EndpointSliceRecord {
     let endpoint = |nth: usize| EndpointRecord {
         ip: address((number * ENDPOINTS_EACH + nth) * 7 % PODS),
         ready: true,
@@ -200,7 +200,7 @@ pub(crate) fn slice(number: usize, endpoints: usize) -> EndpointSliceRecord {
 }
 
 /// What CNI ADD would tell of a pod of this node.
-pub(crate) fn attachment(local: usize, pod: usize) -> Attachment {
+pub fn attachment(local: usize, pod: usize) -> Attachment {
     let port_no = port_of(local);
     Attachment {
         container_id: format!("container-{pod}"),

@@ -24,14 +24,15 @@ const GATEWAY: PortNo = PortNo(1);
 const GATEWAY_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 
 /// The parts of the daemon that policies pass through.
-pub(crate) struct Node {
-    pub(crate) datapath: Arc<Datapath>,
-    pub(crate) handle: ReconcileHandle,
+#[derive(Debug)]
+pub struct Node {
+    pub datapath: Arc<Datapath>,
+    pub handle: ReconcileHandle,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Node {
-    pub(crate) fn start() -> Result<Self> {
+    pub fn start() -> Result<Self> {
         let datapath = Datapath::new(DatapathConfig {
             conntrack: ConntrackConfig::default(),
             flow_cache_entries: 0,
@@ -62,13 +63,13 @@ impl Node {
         Ok(node)
     }
 
-    pub(crate) fn settle(&self) -> Result<()> {
+    pub fn settle(&self) -> Result<()> {
         self.runtime.block_on(self.handle.settled())?;
         Ok(())
     }
 
     /// Tells something; returns the time until it is in force.
-    pub(crate) fn timed(&self, tell: impl FnOnce(&ReconcileHandle)) -> Result<Duration> {
+    pub fn timed(&self, tell: impl FnOnce(&ReconcileHandle)) -> Result<Duration> {
         let start = Instant::now();
         tell(&self.handle);
         self.settle()?;
@@ -76,7 +77,7 @@ impl Node {
     }
 
     /// Brings the cluster with so many policies into force.
-    pub(crate) fn load(&self, policies: usize) -> Result<Duration> {
+    pub fn load(&self, policies: usize) -> Result<Duration> {
         let mut changes: Vec<ClusterChange> = (0..NAMESPACES).map(cluster::namespace).collect();
         changes.extend((0..PODS).map(|number| ClusterChange::Pod(cluster::pod(number, 0))));
         changes.extend((0..policies).map(|number| ClusterChange::Policy(cluster::policy(number))));
@@ -91,7 +92,7 @@ impl Node {
     }
 
     /// A label of a pod in a namespace of this node changes, every tenth time a local pod's.
-    pub(crate) fn relabel(&self, changes: usize) -> Result<Times> {
+    pub fn relabel(&self, changes: usize) -> Result<Times> {
         let one = |index: usize| {
             let number = match index % 10 {
                 0 => cluster::local_pod(index / 10 % LOCAL_PODS),
@@ -104,7 +105,7 @@ impl Node {
     }
 
     /// A pod comes, every tenth time one of this node.
-    pub(crate) fn new_pods(&self, changes: usize) -> Result<Times> {
+    pub fn new_pods(&self, changes: usize) -> Result<Times> {
         let one = |index: usize| {
             let number = PODS + index;
             let change = ClusterChange::Pod(cluster::pod(number, 0));
@@ -122,7 +123,7 @@ impl Node {
     }
 
     /// Brings Services with their endpoints into force.
-    pub(crate) fn load_services(&self, services: usize) -> Result<Duration> {
+    pub fn load_services(&self, services: usize) -> Result<Duration> {
         let changes = (0..services).flat_map(|number| {
             let service = ClusterChange::Service(cluster::service(number));
             let slice = cluster::slice(number, cluster::ENDPOINTS_EACH);
@@ -133,7 +134,7 @@ impl Node {
     }
 
     /// A Service loses its last endpoint, or gets it back.
-    pub(crate) fn change_endpoints(&self, services: usize, changes: usize) -> Result<Times> {
+    pub fn change_endpoints(&self, services: usize, changes: usize) -> Result<Times> {
         let one = |index: usize| {
             let endpoints = cluster::ENDPOINTS_EACH - (index + 1) % 2;
             let slice = cluster::slice(index / 2 * 7 % services, endpoints);
@@ -143,7 +144,7 @@ impl Node {
     }
 
     /// A policy that selects pods of this node comes.
-    pub(crate) fn new_policies(&self, changes: usize) -> Result<Times> {
+    pub fn new_policies(&self, changes: usize) -> Result<Times> {
         let one = |index: usize| {
             let policy: PolicyRecord = cluster::new_policy(index);
             self.timed(|handle| handle.cluster(vec![ClusterChange::Policy(policy)]))
@@ -152,17 +153,12 @@ impl Node {
     }
 
     /// First packets of connections between local pods and everybody, each timed alone.
-    pub(crate) fn connections(&self, round: usize, count: usize) -> Connections {
+    pub fn connections(&self, round: usize, count: usize) -> Connections {
         self.first_packets(round, count, |index| self.first_frame(index))
     }
 
     /// First packets of local pods' connections to this many Services.
-    pub(crate) fn service_connections(
-        &self,
-        round: usize,
-        count: usize,
-        services: usize,
-    ) -> Connections {
+    pub fn service_connections(&self, round: usize, count: usize, services: usize) -> Connections {
         self.first_packets(round, count, |index| service_frame(index, services))
     }
 
@@ -229,7 +225,7 @@ impl Node {
         local.map_or(GATEWAY, cluster::port_of)
     }
 
-    pub(crate) fn members(&self) -> usize {
+    pub fn members(&self) -> usize {
         let sets = self.datapath.address_sets();
         sets.iter().map(|(_, members)| members.len()).sum()
     }
@@ -253,8 +249,9 @@ fn service_frame(index: usize, services: usize) -> (PortNo, Frame) {
 }
 
 /// What first packets took.
-pub(crate) struct Connections {
-    pub(crate) all: Times,
+#[derive(Debug)]
+pub struct Connections {
+    pub all: Times,
     /// Those that were forwarded.
-    pub(crate) allowed: Times,
+    pub allowed: Times,
 }
