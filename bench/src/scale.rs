@@ -216,7 +216,7 @@ fn main() -> Result<ExitCode> {
         "changes": changes,
         "new_connection": connections.all.json(),
         "new_connection_rounds_p50_us": medians,
-        "connections": args.connections, "connections_allowed": connections.allowed.len(),
+        "connections": args.connections, "connections_allowed": connections.allowed.count(),
         "change_p50_us_by_policies": by_policies,
         "services": {
             "services": SERVICES, "endpoints_each": ENDPOINTS_EACH,

@@ -23,10 +23,10 @@ impl Times {
     pub fn json(&self) -> Value {
         json!({ "p50_us": micros(self.quantile(50)), "p99_us": micros(self.quantile(99)) })
     }
-}
 
-impl Times {
-    pub const fn len(&self) -> usize {
+    /// Returns how many there are.
+    #[must_use]
+    pub const fn count(&self) -> usize {
         self.0.len()
     }
 }

@@ -172,6 +172,8 @@ fn pods_talk_through_the_tables_until_a_flow_forbids_it() {
     assert!(!ping(&net), "frames passed before any rule was there");
     datapath.apply(pod(1));
     datapath.apply(pod(2));
+    // The pod still asks, once a second, for the neighbour that nobody answered for.
+    net.ip("pod", "neigh flush dev eth0");
     assert!(ping(&net));
     assert_eq!(tcp_transfer(&net, "pod", "peer"), 1 << 20);
     assert_super_frames(&pool.port_stats()[0]);
