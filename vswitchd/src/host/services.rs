@@ -114,8 +114,10 @@ impl ServiceSteering {
             routes.insert(IpNet::from(hairpin), None);
             routes.insert(IpNet::from(family.node_port), Some(hairpin));
             let is_of_family = |net: &&IpNet| net.addr().is_ipv4() == hairpin.is_ipv4();
-            let of_family = wanted.routes.iter().filter(is_of_family);
-            routes.extend(of_family.map(|net| (net.trunc(), Some(hairpin))));
+            for net in wanted.routes.iter().filter(is_of_family) {
+                // The ways to the switch itself are nobody else's.
+                routes.entry(net.trunc()).or_insert(Some(hairpin));
+            }
         }
         routes
     }
@@ -272,7 +274,7 @@ mod tests {
                 "{rules}"
             );
 
-            let second = steered(&["203.0.113.7/32"], &[]);
+            let second = steered(&["203.0.113.7/32", "169.254.86.1/32"], &[]);
             steering.apply(&second).unwrap();
             let routes = run("ip route; ip -6 route").unwrap();
             assert!(

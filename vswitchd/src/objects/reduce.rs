@@ -12,6 +12,7 @@ use vswitch_datapath::flow::ip_proto;
 
 use super::Resource;
 use super::shelf::Place;
+use super::validate::special;
 use crate::state::{
     ClusterChange, EndpointPort, EndpointRecord, EndpointSliceRecord, NamedPort, NamespaceRecord,
     NodeRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord, ServicePort, ServiceRecord,
@@ -97,6 +98,9 @@ fn service(key: ObjectKey, service: &Value) -> ClusterChange {
     let ingress = items(&service["status"]["loadBalancer"]["ingress"]);
     let ingress = ingress.filter(|ingress| ingress["ipMode"] != "Proxy");
     let load_balancer_ips = ingress.filter_map(|ingress| ingress["ip"].as_str());
+    let mut load_balancer_ips = parsed(load_balancer_ips.collect(), &key, "loadBalancer.ingress");
+    // Whoever assigns them is not checked as those are who write a spec.
+    load_balancer_ips.retain(|ip| special(*ip).is_none());
     let external_ips = items(&spec["externalIPs"]).filter_map(Value::as_str);
     let ranges = items(&spec["loadBalancerSourceRanges"]).filter_map(Value::as_str);
     let timeout = &spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"];
@@ -106,7 +110,7 @@ fn service(key: ObjectKey, service: &Value) -> ClusterChange {
     ClusterChange::Service(ServiceRecord {
         cluster_ips: parsed(cluster_ips, &key, "clusterIPs"),
         external_ips: parsed(external_ips.collect(), &key, "externalIPs"),
-        load_balancer_ips: parsed(load_balancer_ips.collect(), &key, "loadBalancer.ingress"),
+        load_balancer_ips,
         source_ranges: parsed::<IpNet>(
             ranges.map(str::trim).collect(),
             &key,
@@ -274,5 +278,73 @@ fn policy_record(key: ObjectKey, policy: &Value) -> Option<PolicyRecord> {
             tracing::error!(policy = %key, %error, "policy is not understood");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn key() -> ObjectKey {
+        ObjectKey {
+            namespace: "ns".to_owned(),
+            name: "web".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_load_balancer_s_addresses_are_those_that_lead_here() {
+        let ingress = json!([
+            {"ip": "203.0.113.7"}, {"ip": "203.0.113.8", "ipMode": "Proxy"}, {"hostname": "x"},
+            {"ip": "127.0.0.1"}, {"ip": "169.254.86.1"}, {"ip": "nonsense"},
+        ]);
+        let object = json!({
+            "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+            "status": {"loadBalancer": {"ingress": ingress}},
+        });
+        let ClusterChange::Service(record) = service(key(), &object) else {
+            panic!("it has something to balance");
+        };
+        assert_eq!(
+            record.load_balancer_ips,
+            ["203.0.113.7".parse::<IpAddr>().unwrap()]
+        );
+        assert_eq!(record.cluster_ips, ["10.96.0.1".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn headless_services_and_external_names_have_nothing_to_balance() {
+        for spec in [
+            json!({"clusterIP": "None"}),
+            json!({"type": "ExternalName"}),
+        ] {
+            let gone = ClusterChange::ServiceGone(key());
+            assert_eq!(service(key(), &json!({ "spec": spec })), gone);
+        }
+    }
+
+    #[test]
+    fn conditions_that_are_not_told_count_as_the_api_says() {
+        let read = |conditions: Value| {
+            let object = json!({"addresses": ["10.0.0.1", "10.0.0.2"], "conditions": conditions});
+            let record = endpoint(&object, &key()).unwrap();
+            assert_eq!(record.ip, "10.0.0.1".parse::<IpAddr>().unwrap());
+            (record.ready, record.serving, record.terminating)
+        };
+        assert_eq!(read(Value::Null), (true, true, false));
+        assert_eq!(read(json!({"ready": false})), (false, false, false));
+        let ends = json!({"ready": false, "serving": true, "terminating": true});
+        assert_eq!(read(ends), (false, true, true));
+    }
+
+    #[test]
+    fn a_slice_of_names_or_of_no_service_concerns_nobody() {
+        let gone = ClusterChange::EndpointSliceGone(key());
+        let labels = json!({SERVICE_NAME: "web"});
+        let named = json!({"metadata": {"labels": labels}, "addressType": "FQDN"});
+        assert_eq!(endpoint_slice(key(), &named), gone);
+        assert_eq!(endpoint_slice(key(), &json!({"addressType": "IPv4"})), gone);
     }
 }

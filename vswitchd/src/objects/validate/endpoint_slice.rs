@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::{Causes, IMMUTABLE, items, one_of, port_number, protocol};
+use super::{Causes, IMMUTABLE, items, one_of, port_number, protocol, special};
 
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_PORTS: usize = 100;
@@ -43,6 +43,9 @@ fn addresses(list: &Value, path: &str, kind: &str, causes: &mut Causes) {
             "IPv6" => ip.is_some_and(|ip| ip.is_ipv6()),
             _ => true,
         };
+        if let Some(why) = ip.and_then(special) {
+            causes.invalid(&path, address, why);
+        }
         if !fits {
             causes.invalid(&path, address, format!("must be a valid {kind} address"));
         }

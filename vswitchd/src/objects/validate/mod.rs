@@ -132,6 +132,29 @@ fn ip_address(value: &Value, field: &str, causes: &mut Causes) -> Option<IpAddr>
     ip
 }
 
+/// Why an address can be neither a Service's in the world outside nor an endpoint's.
+pub(super) fn special(ip: IpAddr) -> Option<&'static str> {
+    let (is_link_local, is_local_multicast) = match ip {
+        IpAddr::V4(ip) => (ip.is_link_local(), ip.octets().starts_with(&[224, 0, 0])),
+        // Scope 2, permanent (RFC 4291 section 2.7).
+        IpAddr::V6(ip) => (
+            ip.is_unicast_link_local(),
+            ip.octets().starts_with(&[0xff, 0x02]),
+        ),
+    };
+    if ip.is_unspecified() {
+        Some("may not be unspecified (0.0.0.0 or ::)")
+    } else if ip.is_loopback() {
+        Some("may not be in the loopback range (127.0.0.0/8, ::1/128)")
+    } else if is_link_local {
+        Some("may not be in the link-local range (169.254.0.0/16, fe80::/10)")
+    } else if is_local_multicast {
+        Some("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")
+    } else {
+        None
+    }
+}
+
 fn one_of(value: &Value, field: &str, supported: &[&str], causes: &mut Causes) {
     if !value.as_str().is_some_and(|text| supported.contains(&text)) {
         causes.not_supported(field, value, supported);

@@ -1,7 +1,6 @@
 //! Services.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde_json::Value;
@@ -13,7 +12,7 @@ use super::super::services::{
 use super::meta::{SUBDOMAIN, is_subdomain};
 use super::{
     Causes, IMMUTABLE, PORT_RANGE, ip_address, is_port, items, one_of, port_name, port_number,
-    protocol,
+    protocol, special,
 };
 
 /// A Service.
@@ -279,22 +278,5 @@ fn reachable_from(spec: &Value, causes: &mut Causes) {
         .is_none_or(Vec::is_empty);
     if !is_empty && spec["type"] != "LoadBalancer" {
         causes.forbidden(ranges, "may only be used when `type` is 'LoadBalancer'");
-    }
-}
-
-/// Why an address cannot be that of a Service in the world outside.
-fn special(ip: IpAddr) -> Option<&'static str> {
-    let is_link_local = match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    if ip.is_unspecified() {
-        Some("may not be unspecified (0.0.0.0 or ::)")
-    } else if ip.is_loopback() {
-        Some("may not be in the loopback range (127.0.0.0/8, ::1/128)")
-    } else if is_link_local {
-        Some("may not be in the link-local range (169.254.0.0/16, fe80::/10)")
-    } else {
-        None
     }
 }
