@@ -10,10 +10,10 @@ SHIM_TARGET := x86_64-unknown-linux-gnu
 SHIM := target/$(SHIM_TARGET)/release/vswitch-cni
 RUNNER := $(CARGO) $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help setup setup-demo build build-release demo test conformance lint bench scale install uninstall cleanup
+.PHONY: help setup setup-demo build build-release demo test conformance lint bench bench-instructions scale install uninstall cleanup
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install what building and testing need (Debian packages, kubectl)
 	tests/setup.sh all
@@ -49,6 +49,11 @@ bench: setup-demo build-release ## TCP pod to pod beside a straight veth, median
 scale: ## what 1,000 namespaces, 10,000 pods and 10,000 policies cost a node; fails over a limit
 	$(CARGO) build --locked --release -p vswitch-bench
 	$(RELEASE)/vswitch-scale $(ARGS)
+
+bench-instructions: ## instructions of single packets by callgrind; fails at 5 % over bench/instructions.json
+	tests/setup.sh bench
+	$(CARGO) build --locked --release -p vswitch-bench
+	$(RELEASE)/vswitch-instructions $(ARGS)
 
 install: build-release ## install the daemon, the CLI, the shim, the unit and the configuration
 	install -D -m 0755 $(RELEASE)/vswitchd $(DESTDIR)$(PREFIX)/bin/vswitchd

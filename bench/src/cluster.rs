@@ -177,20 +177,25 @@ pub fn service(number: usize) -> ServiceRecord {
     }
 }
 
-/// The slice of a Service with so many endpoints.
-pub fn slice(number: usize, endpoints: usize) -> EndpointSliceRecord {
-    let endpoint = |nth: usize| EndpointRecord {
-        ip: address((number * ENDPOINTS_EACH + nth) * 7 % PODS),
+/// A pod as an endpoint.
+pub fn endpoint(pod: usize) -> EndpointRecord {
+    EndpointRecord {
+        ip: address(pod),
         ready: true,
         serving: true,
         terminating: false,
         node_name: None,
         zones: Vec::new(),
-    };
+    }
+}
+
+/// The slice of a Service with so many endpoints.
+pub fn slice(number: usize, endpoints: usize) -> EndpointSliceRecord {
+    let nth = |nth: usize| endpoint((number * ENDPOINTS_EACH + nth) * 7 % PODS);
     EndpointSliceRecord {
         key: key(number % NAMESPACES, format!("svc-{number}-1")),
         service: key(number % NAMESPACES, format!("svc-{number}")),
-        endpoints: (0..endpoints).map(endpoint).collect(),
+        endpoints: (0..endpoints).map(nth).collect(),
         ports: vec![EndpointPort {
             name: "http".to_owned(),
             proto: 6,

@@ -13,15 +13,15 @@ use vswitchd::reconcile::{
     GatewaySpec, PortAttachMode, ReconcileConfig, ReconcileHandle, Reconciler,
 };
 use vswitchd::simulate::{Packet, Protocol, first_frame};
-use vswitchd::state::{ClusterChange, PolicyRecord};
+use vswitchd::state::{ClusterChange, EndpointSliceRecord, PolicyRecord};
 
 use crate::cluster::{self, LOCAL_PODS, NAMESPACES, PODS};
 use crate::times::Times;
 
 /// Frames that a worker takes from a port at once.
 const BATCH: usize = 64;
-const GATEWAY: PortNo = PortNo(1);
-const GATEWAY_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+pub const GATEWAY: PortNo = PortNo(1);
+pub const GATEWAY_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 
 /// The parts of the daemon that policies pass through.
 #[derive(Debug)]
@@ -32,10 +32,22 @@ pub struct Node {
 }
 
 impl Node {
+    /// Starts them without a FlowCache: every packet is translated.
+    ///
+    /// # Errors
+    /// Fails if there are no threads.
     pub fn start() -> Result<Self> {
+        Self::with_cache(0)
+    }
+
+    /// Starts them with a FlowCache of that many entries for each engine.
+    ///
+    /// # Errors
+    /// Fails if there are no threads.
+    pub fn with_cache(flow_cache_entries: usize) -> Result<Self> {
         let datapath = Datapath::new(DatapathConfig {
             conntrack: ConntrackConfig::default(),
-            flow_cache_entries: 0,
+            flow_cache_entries,
         });
         let gateway = GatewaySpec {
             port_no: GATEWAY,
@@ -131,6 +143,20 @@ impl Node {
         });
         let changes: Vec<ClusterChange> = changes.collect();
         self.timed(|handle| handle.cluster(changes))
+    }
+
+    /// Puts a Service before one pod.
+    ///
+    /// # Errors
+    /// Fails if the reconciler has ended.
+    pub fn serve(&self, pod: usize) -> Result<()> {
+        let slice = EndpointSliceRecord {
+            endpoints: vec![cluster::endpoint(pod)],
+            ..cluster::slice(0, 0)
+        };
+        let service = ClusterChange::Service(cluster::service(0));
+        let changes = vec![service, ClusterChange::EndpointSlice(slice)];
+        self.timed(|handle| handle.cluster(changes)).map(drop)
     }
 
     /// A Service loses its last endpoint, or gets it back.

@@ -19,7 +19,7 @@ use super::services::selector;
 use super::shelf::{Place, Shelf};
 
 /// Label of a slice that names its Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label of a slice that names who writes it.
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Our name there.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use vswitch_datapath::flow::ip_proto;
 
 use super::Resource;
+use super::endpoints::SERVICE_NAME;
 use super::shelf::Place;
 use super::validate::special;
 use crate::state::{
@@ -18,8 +19,6 @@ use crate::state::{
     NodeRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord, ServicePort, ServiceRecord,
 };
 
-/// Label of an EndpointSlice that names its Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label of a Node that names its zone.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
