@@ -31,7 +31,7 @@ struct Args {
     scenario: Option<String>,
 }
 
-/// What callgrind counts: it is told the name of this function.
+/// Callgrind is told the name of this function: it forgets what was counted before.
 #[inline(never)]
 fn counted_packets(run: &mut Run) {
     for _ in 0..PACKETS {
@@ -51,7 +51,8 @@ fn play(name: &str) -> Result<()> {
 fn count(scenario: &Scenario) -> Result<u64> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-        .args(["--collect-atstart=no", "--toggle-collect=*counted_packets*"])
+        .args(["--collect-atstart=no", "--zero-before=*counted_packets*"])
+        .arg(format!("--toggle-collect={}", scenario.counted))
         .arg(std::env::current_exe()?)
         .args(["--scenario", scenario.name])
         .output()

@@ -6,10 +6,10 @@
 //!
 //! A million of them are held: what is not needed by most is behind a pointer.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use vswitch_api::{Epoch, PortNo};
 
 use super::faces::Faces;
@@ -43,12 +43,23 @@ pub struct Connection {
     last_seen: AtomicU64,
     expires: AtomicU64,
     judged: AtomicU64,
-    replied: AtomicBool,
-    assured: AtomicBool,
-    dead: AtomicBool,
+    /// See [`fact`].
+    facts: AtomicU8,
     /// Guards what a packet changes, for a few nanoseconds; both directions of a connection may
-    /// be on different workers.
+    /// be on different workers. A lock of the standard library would cost a packet three times
+    /// as many instructions, half of them for poisoning: a panic inside leaves a state that is
+    /// merely old.
     progress: Mutex<Progressed>,
+}
+
+/// What is so for good once it is; bits that only go up.
+mod fact {
+    /// A packet came in the reply direction.
+    pub(super) const REPLIED: u8 = 0x01;
+    /// Both sides took part for good.
+    pub(super) const ASSURED: u8 = 0x02;
+    /// The table no longer has the connection.
+    pub(super) const DEAD: u8 = 0x04;
 }
 
 /// How far a connection is.
@@ -134,9 +145,7 @@ impl Connection {
             last_seen: AtomicU64::new(birth.now.as_nanos()),
             expires: AtomicU64::new(u64::MAX),
             judged: AtomicU64::new(0),
-            replied: AtomicBool::new(false),
-            assured: AtomicBool::new(false),
-            dead: AtomicBool::new(false),
+            facts: AtomicU8::new(0),
             progress: Mutex::new(Progressed {
                 counters: Default::default(),
                 protocol: Protocol::before(pkt),
@@ -166,28 +175,52 @@ impl Connection {
         }
         let bytes = pkt.l3_end.saturating_sub(pkt.l3_offset);
         let step = self.step(direction, now, config);
-        self.take_in(bytes, step, |protocol| protocol.advance(pkt, step))
+        let mut progressed = self.open(step)?;
+        let progress = progressed.protocol.advance(pkt, step)?;
+        self.close(progressed, progress, bytes, step);
+        Ok(())
     }
 
     /// Takes in a plain packet of the connection's protocol as [`track`](Self::track) does.
     ///
     /// # Errors
     /// The same.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn track_plain(
         &self,
-        pkt: &PlainPacket,
+        pkt: &PlainPacket<'_>,
         direction: Direction,
         now: Timestamp,
         config: &ConntrackConfig,
     ) -> Result<(), DropReason> {
         let step = self.step(direction, now, config);
-        self.take_in(pkt.l3_len, step, |protocol| {
-            protocol.advance_plain(pkt.tcp.as_ref(), step)
-        })
+        let mut progressed = self.open(step)?;
+        if let Some(progress) = progressed.protocol.advance_predicted(pkt, step) {
+            self.close(progressed, progress, pkt.l3_len, step);
+            return Ok(());
+        }
+        drop(progressed);
+        // Of a copy, so that the packet need not be in memory for those above.
+        self.track_unpredicted(*pkt, direction, now, config)
     }
 
-    #[inline]
+    #[cold]
+    #[inline(never)]
+    fn track_unpredicted(
+        &self,
+        pkt: PlainPacket<'_>,
+        direction: Direction,
+        now: Timestamp,
+        config: &ConntrackConfig,
+    ) -> Result<(), DropReason> {
+        let step = self.step(direction, now, config);
+        let mut progressed = self.open(step)?;
+        let progress = progressed.protocol.advance_plain(&pkt, step)?;
+        self.close(progressed, progress, pkt.l3_len, step);
+        Ok(())
+    }
+
+    #[inline(always)]
     fn step<'a>(
         &self,
         direction: Direction,
@@ -203,45 +236,48 @@ impl Connection {
         }
     }
 
-    #[inline]
-    fn take_in(
-        &self,
-        bytes: usize,
-        step: Step<'_>,
-        advance: impl FnOnce(&mut Protocol) -> Result<Progress, DropReason>,
-    ) -> Result<(), DropReason> {
+    /// Returns what a packet changes, if the connection still takes any.
+    #[inline(always)]
+    fn open(&self, step: Step<'_>) -> Result<MutexGuard<'_, Progressed>, DropReason> {
         if self.is_dead() || self.is_expired(step.now) {
             return Err(DropReason::CtInvalid);
         }
-        let mut progressed = self.lock();
-        let progress = advance(&mut progressed.protocol)?;
+        Ok(self.lock())
+    }
+
+    /// Counts an accepted packet, and extends the connection's life.
+    #[inline(always)]
+    fn close(
+        &self,
+        mut progressed: MutexGuard<'_, Progressed>,
+        progress: Progress,
+        bytes: usize,
+        step: Step<'_>,
+    ) {
         let counter = progressed.counter_mut(step.direction);
         counter.packets += 1;
         counter.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
         drop(progressed);
         self.apply(progress, step);
-        Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn apply(&self, progress: Progress, step: Step<'_>) {
         self.last_seen.store(step.now.as_nanos(), Relaxed);
         if let Some(timeout) = progress.timeout {
             self.expires.store((step.now + timeout).as_nanos(), Relaxed);
         }
-        // Flags only ever go up; testing first keeps the line shared between workers.
-        if step.replied && !self.is_replied() {
-            self.replied.store(true, Relaxed);
-        }
-        if progress.assured && !self.is_assured() {
-            self.assured.store(true, Relaxed);
+        let replied = u8::from(step.replied) * fact::REPLIED;
+        let assured = u8::from(progress.assured) * fact::ASSURED;
+        // Testing first keeps the line shared between workers.
+        if (replied | assured) & !self.facts.load(Relaxed) != 0 {
+            self.facts.fetch_or(replied | assured, Relaxed);
         }
     }
 
     #[inline]
     fn lock(&self) -> MutexGuard<'_, Progressed> {
-        // A panic inside would leave a state that is merely old.
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock()
     }
 
     /// Returns the tuple of the first packet's direction.
@@ -338,11 +374,16 @@ impl Connection {
     /// look its packets up again.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        self.dead.load(Relaxed)
+        self.is_fact(fact::DEAD)
+    }
+
+    #[inline(always)]
+    fn is_fact(&self, fact: u8) -> bool {
+        self.facts.load(Relaxed) & fact != 0
     }
 
     pub(super) fn set_dead(&self) {
-        self.dead.store(true, Relaxed);
+        self.facts.fetch_or(fact::DEAD, Relaxed);
     }
 
     /// Returns whether the connection is past its time.
@@ -366,13 +407,13 @@ impl Connection {
     /// Returns whether both sides took part for good, so that a full table keeps it.
     #[must_use]
     pub fn is_assured(&self) -> bool {
-        self.assured.load(Relaxed)
+        self.is_fact(fact::ASSURED)
     }
 
     /// Returns whether a packet came in the reply direction.
     #[must_use]
     pub fn is_replied(&self) -> bool {
-        self.replied.load(Relaxed)
+        self.is_fact(fact::REPLIED)
     }
 
     /// Returns packets and bytes of one direction.

@@ -9,7 +9,7 @@ use super::tcp::TcpTrack;
 use super::{ConntrackConfig, Direction, generic, icmp, udp};
 use crate::drop_reason::DropReason;
 use crate::flow::ip_proto;
-use crate::packet::{Fragment, ParsedPacket, TcpSegment};
+use crate::packet::{Fragment, ParsedPacket, PlainPacket};
 use crate::time::Timestamp;
 
 /// What an accepted packet means for its connection.
@@ -116,15 +116,29 @@ impl Protocol {
         }
     }
 
-    /// Takes in a packet that is whole, of TCP with its segment or of UDP.
-    #[inline]
+    /// Takes in a plain packet if that is one of the common ones; `None` with nothing done if it
+    /// is not, or not of this protocol.
+    #[inline(always)]
+    pub(super) fn advance_predicted(
+        &mut self,
+        pkt: &PlainPacket<'_>,
+        step: Step<'_>,
+    ) -> Option<Progress> {
+        match (self, pkt.bare_tcp_segment()) {
+            (Self::Tcp(track), Some(segment)) => track.advance_predicted(&segment, step),
+            (Self::Udp, None) if !pkt.is_tcp() => Some(udp::track(step)),
+            _ => None,
+        }
+    }
+
+    /// Takes in a plain packet.
     pub(super) fn advance_plain(
         &mut self,
-        segment: Option<&TcpSegment>,
+        pkt: &PlainPacket<'_>,
         step: Step<'_>,
     ) -> Result<Progress, DropReason> {
-        match (self, segment) {
-            (Self::Tcp(track), Some(segment)) => track.advance(segment, step),
+        match (self, pkt.tcp_segment()) {
+            (Self::Tcp(track), Some(segment)) => track.advance(&segment, step),
             (Self::Udp, None) => Ok(udp::track(step)),
             _ => Err(DropReason::CtInvalid),
         }

@@ -142,6 +142,44 @@ impl TcpTrack {
             && Kind::of(segment) == Some(Kind::Syn)
     }
 
+    /// Takes in what nearly all segments are: of an open connection, with nothing that opens or
+    /// ends it and no options, the next data or its acknowledgement. `None` for all others, with
+    /// nothing done.
+    /// Does what [`Self::advance`] would, for a fraction of its price (the idea is Van
+    /// Jacobson's header prediction).
+    #[inline(always)]
+    pub(super) fn advance_predicted(
+        &mut self,
+        segment: &TcpSegment,
+        step: Step<'_>,
+    ) -> Option<Progress> {
+        use tcp_flags::{ACK, FIN, RST, SYN};
+        let is_reply = step.direction == Direction::Reply;
+        let is_repeated = (self.last.seq, self.last.ack) == (segment.seq, segment.ack)
+            && self.last.is_reply == is_reply;
+        let is_usual = self.state == TcpState::Established
+            && segment.flags & (SYN | ACK | FIN | RST) == ACK
+            && self.stray_syn.is_none()
+            && !is_repeated;
+        if !is_usual || !self.windows.advance_predicted(segment, step.direction) {
+            return None;
+        }
+        self.last = LastSegment {
+            seq: segment.seq,
+            ack: segment.ack,
+            is_reply,
+            has_zero_window: false,
+            repeats: 0,
+        };
+        let established = step.config.tcp_established;
+        let timeout = if self.windows.have_unacknowledged() || !step.replied {
+            established.min(step.config.tcp_unacknowledged)
+        } else {
+            established
+        };
+        Some(Progress::keep(timeout, step.replied))
+    }
+
     /// Takes a segment in.
     pub(super) fn advance(&mut self, segment: &TcpSegment, step: Step<'_>) -> Accepted {
         match Kind::of(segment).ok_or(DropReason::CtInvalid)? {
