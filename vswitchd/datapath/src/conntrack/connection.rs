@@ -24,13 +24,6 @@ use crate::time::Timestamp;
 /// gives up an end that answers nothing (tcp_timeout_unacknowledged) after the same time.
 const CUT_LINGER: Duration = Duration::from_secs(300);
 
-/// Packets and bytes of one direction.
-#[derive(Debug, Clone, Copy, Default)]
-struct Counter {
-    packets: u64,
-    bytes: u64,
-}
-
 /// A committed connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -65,18 +58,27 @@ mod fact {
 /// How far a connection is.
 #[derive(Debug)]
 struct Progressed {
-    counters: [Counter; 2],
+    /// Packets of the original and of the reply direction.
+    packets: [u64; 2],
+    /// Their bytes.
+    bytes: [u64; 2],
     protocol: Protocol,
 }
 
 impl Progressed {
-    #[inline]
-    const fn counter_mut(&mut self, direction: Direction) -> &mut Counter {
-        let [original, reply] = &mut self.counters;
-        match direction {
-            Direction::Original => original,
-            Direction::Reply => reply,
+    #[inline(always)]
+    fn count(&mut self, direction: Direction, bytes: u64) {
+        let at = direction as usize;
+        if let (Some(packets), Some(sum)) = (self.packets.get_mut(at), self.bytes.get_mut(at)) {
+            *packets += 1;
+            *sum += bytes;
         }
+    }
+
+    fn counts(&self, direction: Direction) -> (u64, u64) {
+        let at = direction as usize;
+        let of = |sums: &[u64; 2]| sums.get(at).copied().unwrap_or_default();
+        (of(&self.packets), of(&self.bytes))
     }
 }
 
@@ -147,7 +149,8 @@ impl Connection {
             judged: AtomicU64::new(0),
             facts: AtomicU8::new(0),
             progress: Mutex::new(Progressed {
-                counters: Default::default(),
+                packets: [0; 2],
+                bytes: [0; 2],
                 protocol: Protocol::before(pkt),
             }),
         };
@@ -254,9 +257,7 @@ impl Connection {
         bytes: usize,
         step: Step<'_>,
     ) {
-        let counter = progressed.counter_mut(step.direction);
-        counter.packets += 1;
-        counter.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+        progressed.count(step.direction, u64::try_from(bytes).unwrap_or(u64::MAX));
         drop(progressed);
         self.apply(progress, step);
     }
@@ -419,8 +420,7 @@ impl Connection {
     /// Returns packets and bytes of one direction.
     #[must_use]
     pub fn traffic(&self, direction: Direction) -> (u64, u64) {
-        let counter = *self.lock().counter_mut(direction);
-        (counter.packets, counter.bytes)
+        self.lock().counts(direction)
     }
 
     /// Returns the name of the protocol's state, e.g. `ESTABLISHED`.

@@ -124,11 +124,11 @@ impl Protocol {
         pkt: &PlainPacket<'_>,
         step: Step<'_>,
     ) -> Option<Progress> {
-        match (self, pkt.bare_tcp_segment()) {
-            (Self::Tcp(track), Some(segment)) => track.advance_predicted(&segment, step),
-            (Self::Udp, None) if !pkt.is_tcp() => Some(udp::track(step)),
-            _ => None,
+        if let Self::Tcp(track) = self {
+            return track.advance_predicted(&pkt.tcp_segment()?, step);
         }
+        let is_udp = matches!(self, Self::Udp) && pkt.ip_proto == ip_proto::UDP;
+        is_udp.then(|| udp::track(step))
     }
 
     /// Takes in a plain packet.

@@ -1,8 +1,8 @@
 //! Plain packets, taken apart in one pass over their first bytes: what nearly all traffic is.
 //!
 //! Plain is an untagged IPv4 packet without options or IPv6 packet without extension headers,
-//! whole, of TCP or UDP, whose transport checksum the virtio-net header vouches for. Whatever
-//! is not, or is not well-formed, is for [`parse`](super::parse); it decides alone what is
+//! whole, of UDP or of TCP without options other than timestamps, whose transport checksum the
+//! virtio-net header vouches for. Whatever is not, or is not well-formed, is for [`parse`](super::parse); it decides alone what is
 //! dropped.
 //!
 //! Invariant: what [`PlainPacket::read`] returns is what `parse` says of the same frame.
@@ -83,7 +83,10 @@ impl<'a> PlainPacket<'a> {
         let (tcp, l4_header_len) = match network.ip_proto {
             ip_proto::TCP => {
                 let tcp = TcpView::new_checked(l4)?;
-                (Some(tcp), tcp.header_len())
+                if !tcp.has_no_options() {
+                    return None;
+                }
+                (Some(tcp.without_options()), tcp.header_len())
             }
             ip_proto::UDP => {
                 let is_whole = UdpView::new_checked(l4)?.length_fits(l4.len(), vnet.is_gso());
@@ -109,23 +112,10 @@ impl<'a> PlainPacket<'a> {
         })
     }
 
-    #[inline(always)]
-    pub(crate) const fn is_tcp(&self) -> bool {
-        self.tcp.is_some()
-    }
-
     /// Returns what connection tracking needs of a TCP segment; `None` for UDP.
-    pub(crate) fn tcp_segment(&self) -> Option<TcpSegment> {
-        self.tcp.map(|tcp| tcp.segment(self.payload_len))
-    }
-
-    /// Returns the same if the segment has no options that mean anything there.
     #[inline(always)]
-    pub(crate) fn bare_tcp_segment(&self) -> Option<TcpSegment> {
-        match self.tcp {
-            Some(tcp) if tcp.has_no_options() => Some(tcp.bare_segment(self.payload_len)),
-            _ => None,
-        }
+    pub(crate) fn tcp_segment(&self) -> Option<TcpSegment> {
+        self.tcp.map(|tcp| tcp.bare_segment(self.payload_len))
     }
 }
 

@@ -97,21 +97,25 @@ impl<'a> TcpView<'a> {
         }
     }
 
+    /// Returns the header alone.
+    #[inline(always)]
+    pub(super) const fn without_options(self) -> Self {
+        Self {
+            fixed: self.fixed,
+            options: &[],
+        }
+    }
+
     /// Returns whether there is no option besides timestamps, which all segments of a connection
     /// that has them carry like this (RFC 7323 appendix A).
     #[inline(always)]
     pub(super) fn has_no_options(self) -> bool {
-        match self.options {
-            [] => true,
-            [
-                option::NOP,
-                option::NOP,
-                option::TIMESTAMPS,
-                TIMESTAMPS_LEN,
-                rest @ ..,
-            ] => rest.len() == usize::from(TIMESTAMPS_LEN) - 2,
-            _ => false,
-        }
+        const TIMESTAMPS: [u8; 4] = [option::NOP, option::NOP, option::TIMESTAMPS, TIMESTAMPS_LEN];
+        let has_timestamps_only = || {
+            self.options.len() == 2 + TIMESTAMPS_LEN as usize
+                && self.options.first_chunk() == Some(&TIMESTAMPS)
+        };
+        self.options.is_empty() || has_timestamps_only()
     }
 
     /// Reads the options up to the first one that is broken, as Linux does.
