@@ -35,7 +35,7 @@ struct Args {
 #[inline(never)]
 fn counted_packets(run: &mut Run) {
     for _ in 0..PACKETS {
-        run();
+        run.packet();
     }
 }
 

@@ -1,0 +1,131 @@
+//! How engines scale that share one datapath: the same work on one, two and four threads.
+//!
+//! Each thread drives an engine of its own and has connections of its own; rules, ports and the
+//! connection table are everybody's. Prints a table; exits 1 if two threads do less than 1.6
+//! times what one does, or four less than two do where there are only two processors. Rounds
+//! are interleaved and the best of each counts: machines are shared, and noise only adds.
+
+#![allow(clippy::print_stdout, reason = "the report is what it is for")]
+#![allow(clippy::disallowed_methods, reason = "it measures real time")]
+
+use std::process::ExitCode;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use vswitch_bench::ruleset::Ruleset;
+use vswitch_bench::scenarios::{Conversation, first_segment, send};
+use vswitch_datapath::packet::Frame;
+use vswitch_datapath::{Engine, Outputs};
+
+/// What two threads have to do, of what one does.
+const TWO: f64 = 1.6;
+/// What four threads have to do, of what two do: no more processors, so no loss but switching.
+const FOUR: f64 = 0.9;
+const POLICIES: usize = 1_000;
+/// Connections of each thread.
+const CONVERSATIONS: u16 = 64;
+/// Packets of each conversation, in a round.
+const TURNS: usize = 4_000;
+/// New connections of each thread, in a round.
+const FRESH: u16 = 20_000;
+
+/// Measures how engines scale over threads.
+#[derive(Debug, Parser)]
+#[command(name = "vswitch-engines")]
+struct Args {
+    /// Rounds; the best of each counts.
+    #[arg(long, default_value_t = 7)]
+    rounds: usize,
+}
+
+/// What a thread does; returns how many packets it sent.
+type Work = fn(usize, Engine, &Barrier) -> Result<usize>;
+
+fn hits(thread: usize, mut engine: Engine, start: &Barrier) -> Result<usize> {
+    let mut out = Outputs::default();
+    let mut open = |port| Conversation::open(&mut engine, &mut out, (thread, port), false);
+    let mut conversations: Vec<_> = (0..CONVERSATIONS)
+        .map(|n| open(5_000 + n))
+        .collect::<Result<_>>()?;
+    start.wait();
+    for _ in 0..TURNS {
+        for conversation in &mut conversations {
+            let is_forwarded = conversation.go_on(&mut engine, &mut out);
+            ensure!(is_forwarded, "a packet of a connection is dropped");
+        }
+    }
+    Ok(TURNS * usize::from(CONVERSATIONS))
+}
+
+fn new_connections(thread: usize, mut engine: Engine, start: &Barrier) -> Result<usize> {
+    let mut out = Outputs::default();
+    let mut frames: Vec<_> = (0..FRESH)
+        .map(|n| first_segment(thread, 10_000 + n))
+        .collect();
+    start.wait();
+    for (port, frame) in &mut frames {
+        let frame: &mut Frame = frame;
+        let is_forwarded = send(&mut engine, *port, frame, &mut out);
+        ensure!(is_forwarded, "a first packet is dropped");
+    }
+    Ok(usize::from(FRESH))
+}
+
+/// Returns the millions of packets a second that so many threads process together.
+fn rate(threads: usize, work: Work) -> Result<f64> {
+    let ruleset = Ruleset::install(POLICIES, 4_096)?;
+    let start = Barrier::new(threads + 1);
+    let (packets, took) = std::thread::scope(|scope| -> Result<(usize, Duration)> {
+        let handles: Vec<_> = (0..threads)
+            .map(|thread| {
+                let (engine, start) = (ruleset.datapath.engine(), &start);
+                scope.spawn(move || work(thread, engine, start))
+            })
+            .collect();
+        start.wait();
+        let began = Instant::now();
+        let mut packets = 0;
+        for handle in handles {
+            packets += handle.join().ok().context("a thread panicked")??;
+        }
+        Ok((packets, began.elapsed()))
+    })?;
+    let packets = f64::from(u32::try_from(packets)?);
+    Ok(packets / took.as_secs_f64() / 1e6)
+}
+
+/// Measures one kind of work; returns whether it scales.
+fn measure(name: &str, work: Work, rounds: usize) -> Result<bool> {
+    const THREADS: [usize; 3] = [1, 2, 4];
+    let mut best = [0.0f64; THREADS.len()];
+    for _ in 0..rounds {
+        for (best, threads) in best.iter_mut().zip(THREADS) {
+            *best = best.max(rate(threads, work)?);
+        }
+    }
+    let [one, two, four] = best;
+    println!(
+        "{name:<16} {one:>8.2} {two:>8.2} {four:>8.2}   2/1 {:.2}   4/2 {:.2}",
+        two / one,
+        four / two
+    );
+    Ok(two >= TWO * one && four >= FOUR * two)
+}
+
+fn main() -> Result<ExitCode> {
+    let args = Args::parse();
+    ensure!(args.rounds > 0, "rounds must be at least 1");
+    println!(
+        "millions of packets a second on 1, 2 and 4 threads, best of {} rounds",
+        args.rounds
+    );
+    let hits = measure("FlowCache hit", hits, args.rounds)?;
+    let new = measure("new connection", new_connections, args.rounds)?;
+    Ok(if hits && new {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
