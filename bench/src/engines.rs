@@ -10,7 +10,7 @@
 
 use std::process::ExitCode;
 use std::sync::Barrier;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
@@ -27,9 +27,9 @@ const POLICIES: usize = 1_000;
 /// Connections of each thread.
 const CONVERSATIONS: u16 = 64;
 /// Packets of each conversation, in a round.
-const TURNS: usize = 4_000;
+const TURNS: usize = 20_000;
 /// New connections of each thread, in a round.
-const FRESH: u16 = 20_000;
+const FRESH: u16 = 50_000;
 
 /// Measures how engines scale over threads.
 #[derive(Debug, Parser)]
@@ -40,60 +40,77 @@ struct Args {
     rounds: usize,
 }
 
-/// What a thread does; returns how many packets it sent.
-type Work = fn(usize, Engine, &Barrier) -> Result<usize>;
+/// What a thread did.
+struct Done {
+    packets: usize,
+    began: Instant,
+    ended: Instant,
+}
 
-fn hits(thread: usize, mut engine: Engine, start: &Barrier) -> Result<usize> {
+/// What a thread does, once all of them are ready.
+type Work = fn(usize, Engine, &Barrier) -> Result<Done>;
+
+fn hits(thread: usize, mut engine: Engine, start: &Barrier) -> Result<Done> {
     let mut out = Outputs::default();
     let mut open = |port| Conversation::open(&mut engine, &mut out, (thread, port), false);
     let mut conversations: Vec<_> = (0..CONVERSATIONS)
         .map(|n| open(5_000 + n))
         .collect::<Result<_>>()?;
     start.wait();
+    let began = Instant::now();
     for _ in 0..TURNS {
         for conversation in &mut conversations {
             let is_forwarded = conversation.go_on(&mut engine, &mut out);
             ensure!(is_forwarded, "a packet of a connection is dropped");
         }
     }
-    Ok(TURNS * usize::from(CONVERSATIONS))
+    Ok(Done {
+        packets: TURNS * usize::from(CONVERSATIONS),
+        began,
+        ended: Instant::now(),
+    })
 }
 
-fn new_connections(thread: usize, mut engine: Engine, start: &Barrier) -> Result<usize> {
+fn new_connections(thread: usize, mut engine: Engine, start: &Barrier) -> Result<Done> {
     let mut out = Outputs::default();
     let mut frames: Vec<_> = (0..FRESH)
         .map(|n| first_segment(thread, 10_000 + n))
         .collect();
     start.wait();
+    let began = Instant::now();
     for (port, frame) in &mut frames {
         let frame: &mut Frame = frame;
         let is_forwarded = send(&mut engine, *port, frame, &mut out);
         ensure!(is_forwarded, "a first packet is dropped");
     }
-    Ok(usize::from(FRESH))
+    Ok(Done {
+        packets: usize::from(FRESH),
+        began,
+        ended: Instant::now(),
+    })
 }
 
 /// Returns the millions of packets a second that so many threads process together.
 fn rate(threads: usize, work: Work) -> Result<f64> {
     let ruleset = Ruleset::install(POLICIES, 4_096)?;
-    let start = Barrier::new(threads + 1);
-    let (packets, took) = std::thread::scope(|scope| -> Result<(usize, Duration)> {
-        let handles: Vec<_> = (0..threads)
-            .map(|thread| {
-                let (engine, start) = (ruleset.datapath.engine(), &start);
-                scope.spawn(move || work(thread, engine, start))
-            })
-            .collect();
-        start.wait();
-        let began = Instant::now();
-        let mut packets = 0;
-        for handle in handles {
-            packets += handle.join().ok().context("a thread panicked")??;
-        }
-        Ok((packets, began.elapsed()))
+    let start = Barrier::new(threads);
+    let done = std::thread::scope(|scope| -> Result<Vec<Done>> {
+        let spawn = |thread| {
+            let (engine, start) = (ruleset.datapath.engine(), &start);
+            scope.spawn(move || work(thread, engine, start))
+        };
+        let handles: Vec<_> = (0..threads).map(spawn).collect();
+        let join = |handle: std::thread::ScopedJoinHandle<'_, Result<Done>>| {
+            handle.join().ok().context("a thread panicked")?
+        };
+        handles.into_iter().map(join).collect()
     })?;
+    let began = done.iter().map(|done| done.began).min();
+    let ended = done.iter().map(|done| done.ended).max();
+    let took = ended.zip(began).context("there are threads")?;
+    let packets: usize = done.iter().map(|done| done.packets).sum();
     let packets = f64::from(u32::try_from(packets)?);
-    Ok(packets / took.as_secs_f64() / 1e6)
+    Ok(packets / took.0.duration_since(took.1).as_secs_f64() / 1e6)
 }
 
 /// Measures one kind of work; returns whether it scales.
