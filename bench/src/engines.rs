@@ -9,15 +9,16 @@
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
 use std::process::ExitCode;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
+use vswitch_api::PortNo;
 use vswitch_bench::ruleset::Ruleset;
 use vswitch_bench::scenarios::{Conversation, first_segment, send};
 use vswitch_datapath::packet::Frame;
-use vswitch_datapath::{Engine, Outputs};
+use vswitch_datapath::{Datapath, Outputs};
 
 /// What two threads have to do, of what one does.
 const TWO: f64 = 1.6;
@@ -48,9 +49,10 @@ struct Done {
 }
 
 /// What a thread does, once all of them are ready.
-type Work = fn(usize, Engine, &Barrier) -> Result<Done>;
+type Work = fn(usize, &Arc<Datapath>, &Barrier) -> Result<Done>;
 
-fn hits(thread: usize, mut engine: Engine, start: &Barrier) -> Result<Done> {
+fn hits(thread: usize, datapath: &Arc<Datapath>, start: &Barrier) -> Result<Done> {
+    let mut engine = datapath.engine();
     let mut out = Outputs::default();
     let mut open = |port| Conversation::open(&mut engine, &mut out, (thread, port), false);
     let mut conversations: Vec<_> = (0..CONVERSATIONS)
@@ -71,18 +73,27 @@ fn hits(thread: usize, mut engine: Engine, start: &Barrier) -> Result<Done> {
     })
 }
 
-fn new_connections(thread: usize, mut engine: Engine, start: &Barrier) -> Result<Done> {
+/// Makes all connections twice: the first time the process gets its memory from the kernel, one
+/// thread at a time, which a daemon has behind it.
+fn new_connections(thread: usize, datapath: &Arc<Datapath>, start: &Barrier) -> Result<Done> {
+    let mut engine = datapath.engine();
     let mut out = Outputs::default();
-    let mut frames: Vec<_> = (0..FRESH)
-        .map(|n| first_segment(thread, 10_000 + n))
-        .collect();
+    let segment = |n| first_segment(thread, 10_000 + n);
+    let mut make = |frames: &mut [(PortNo, Frame)]| -> Result<()> {
+        for (port, frame) in frames {
+            let is_forwarded = send(&mut engine, *port, frame, &mut out);
+            ensure!(is_forwarded, "a first packet is dropped");
+        }
+        Ok(())
+    };
+    make(&mut (0..FRESH).map(segment).collect::<Vec<_>>())?;
+    let mut frames: Vec<_> = (0..FRESH).map(segment).collect();
+    if start.wait().is_leader() {
+        datapath.flush_connections(|_| true);
+    }
     start.wait();
     let began = Instant::now();
-    for (port, frame) in &mut frames {
-        let frame: &mut Frame = frame;
-        let is_forwarded = send(&mut engine, *port, frame, &mut out);
-        ensure!(is_forwarded, "a first packet is dropped");
-    }
+    make(&mut frames)?;
     Ok(Done {
         packets: usize::from(FRESH),
         began,
@@ -96,8 +107,8 @@ fn rate(threads: usize, work: Work) -> Result<f64> {
     let start = Barrier::new(threads);
     let done = std::thread::scope(|scope| -> Result<Vec<Done>> {
         let spawn = |thread| {
-            let (engine, start) = (ruleset.datapath.engine(), &start);
-            scope.spawn(move || work(thread, engine, start))
+            let (datapath, start) = (&ruleset.datapath, &start);
+            scope.spawn(move || work(thread, datapath, start))
         };
         let handles: Vec<_> = (0..threads).map(spawn).collect();
         let join = |handle: std::thread::ScopedJoinHandle<'_, Result<Done>>| {

@@ -2,7 +2,8 @@
 //! on what else the machine does.
 //!
 //! Compares with the accepted counts of `bench/instructions.json` and exits 1 if one is
-//! exceeded by more than 5 %. The counts are those of one compiler; another may differ.
+//! exceeded by more than 5 %. The counts are those of one compiler and one C library; others may
+//! differ: then `--accept` the ones of a commit that is known to be good.
 
 #![allow(clippy::print_stdout, reason = "the report is what it is for")]
 
