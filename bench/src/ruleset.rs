@@ -262,7 +262,7 @@ impl Ruleset {
             let is_in = |pod: &usize| pod / PODS_EACH % 20 == team;
             self.set(format!("team-{team}"), pods().filter(is_in));
         }
-        let is_front = |pod: &usize| pod / PODS_EACH % 3 == 0 && pod % PODS_EACH == 2;
+        let is_front = |pod: &usize| (pod / PODS_EACH).is_multiple_of(3) && pod % PODS_EACH == 2;
         self.set("front".to_owned(), pods().filter(is_front));
     }
 
@@ -320,7 +320,7 @@ impl Ruleset {
             }
         }
         // The first three select every pod, the others those of one application.
-        let is_selected = |pod: &usize| place < 3 || pod % PODS_EACH == 0;
+        let is_selected = |pod: &usize| place < 3 || pod.is_multiple_of(PODS_EACH);
         let selected = own(&format!("policy-{place}/selected"));
         self.set(selected.clone(), pods.filter(is_selected));
         let named = |text: &str| {
