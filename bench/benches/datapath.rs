@@ -1,5 +1,6 @@
 //! Nanoseconds of what packets go through, step by step and as a whole.
 
+#![allow(clippy::disallowed_methods, reason = "it measures real time")]
 #![allow(
     clippy::unwrap_used,
     reason = "a benchmark that cannot be set up has failed"
