@@ -7,6 +7,7 @@
 //! Invariant: the key holds everything that a rule can match on in a cacheable packet, so a
 //! hit does exactly what a translation would.
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use vswitch_api::{Epoch, MacAddr, PortNo};
 
 use crate::conntrack::{Connection, Direction};
 use crate::flow::ether_type;
+use crate::offload::OFFER_AFTER;
 use crate::packet::{Fragment, ParsedPacket};
 use crate::pipeline::{CounterSlot, Step};
 
@@ -81,11 +83,23 @@ fn halves(address: IpAddr) -> [u64; 2] {
 pub(crate) struct CachedFlow {
     pub(crate) steps: Box<[Step]>,
     /// Counters of the rules that the flow goes through, in order.
-    pub(crate) counters: Box<[CounterSlot]>,
+    pub(crate) counters: Arc<[CounterSlot]>,
     pub(crate) out_port: PortNo,
     pub(crate) mtu: u16,
     /// `None` for flows that leave before connection tracking (redirects).
     pub(crate) conn: Option<(Arc<Connection>, Direction)>,
+    /// Packets until it is offered to the path below.
+    pub(crate) until_offer: Cell<u32>,
+}
+
+impl CachedFlow {
+    /// Counts a packet; returns whether the flow is due to be offered to the path below.
+    pub(crate) fn is_due(&self) -> bool {
+        let left = self.until_offer.get();
+        self.until_offer
+            .set(left.checked_sub(1).unwrap_or(OFFER_AFTER));
+        left == 0
+    }
 }
 
 #[derive(Debug)]
@@ -215,9 +229,10 @@ mod tests {
     fn flow(out_port: u32) -> CachedFlow {
         CachedFlow {
             steps: Box::default(),
-            counters: Box::default(),
+            counters: Arc::default(),
             out_port: PortNo(out_port),
             mtu: 1500,
+            until_offer: Cell::default(),
             conn: None,
         }
     }

@@ -13,12 +13,16 @@ use super::protocol::{Progress, Protocol, Step};
 use super::{ConntrackConfig, Direction, Tuple};
 use crate::drop_reason::DropReason;
 use crate::flow::CtState;
+use crate::offload::OffloadUsage;
 use crate::packet::ParsedPacket;
 use crate::time::Timestamp;
 
 /// How long a connection that is cut stays known, so that both ends can be told. nf_conntrack
 /// gives up an end that answers nothing (tcp_timeout_unacknowledged) after the same time.
 const CUT_LINGER: Duration = Duration::from_secs(300);
+
+/// Bytes of a frame that a connection does not count.
+const ETHERNET_HEADER: u64 = 14;
 
 /// Packets and bytes of one direction. The numbers are only summed up, nothing is ordered by
 /// them: relaxed.
@@ -49,6 +53,8 @@ pub struct Connection {
     replied: AtomicBool,
     assured: AtomicBool,
     dead: AtomicBool,
+    /// Packets may go by below the engine.
+    offloaded: AtomicBool,
     /// Guards the state machine for a few nanoseconds per packet; both directions of a
     /// connection may be on different workers.
     protocol: Mutex<Protocol>,
@@ -79,6 +85,8 @@ pub struct ConnectionInfo {
     pub state: &'static str,
     /// Both sides took part.
     pub assured: bool,
+    /// Its packets may go by below the engine.
+    pub offloaded: bool,
     /// Time left if nothing else comes.
     pub remaining: Duration,
     /// Time since the last packet.
@@ -126,6 +134,7 @@ impl Connection {
             replied: AtomicBool::new(false),
             assured: AtomicBool::new(false),
             dead: AtomicBool::new(false),
+            offloaded: AtomicBool::new(false),
             protocol: Mutex::new(Protocol::before(pkt)),
         };
         connection.track(pkt, birth.direction, birth.now)?;
@@ -164,6 +173,46 @@ impl Connection {
         Ok(())
     }
 
+    /// Takes in what went by of one direction below the engine.
+    pub fn catch_up(&self, direction: Direction, usage: OffloadUsage, now: Timestamp) {
+        if usage.packets == 0 {
+            return;
+        }
+        let replied = self.is_replied() || direction == Direction::Reply;
+        let step = Step {
+            config: &self.config,
+            direction,
+            replied,
+            age: now.since(self.created),
+        };
+        let progress = self.lock_protocol().catch_up(usage.tcp, step);
+        self.apply(progress, replied, now);
+        let headers = usage.packets.saturating_mul(ETHERNET_HEADER);
+        self.add(
+            direction,
+            usage.packets,
+            usage.bytes.saturating_sub(headers),
+        );
+    }
+
+    /// Returns whether the connection is in a state in which packets that say nothing about it
+    /// may go by below the engine.
+    #[must_use]
+    pub fn is_offloadable(&self) -> bool {
+        !self.is_translated && !self.is_dead() && self.lock_protocol().is_offloadable()
+    }
+
+    /// Returns whether packets may go by, or have gone by untold, below the engine.
+    #[must_use]
+    pub fn is_offloaded(&self) -> bool {
+        self.offloaded.load(Relaxed)
+    }
+
+    /// States whether packets may go by below the engine.
+    pub fn set_offloaded(&self, is_offloaded: bool) {
+        self.offloaded.store(is_offloaded, Relaxed);
+    }
+
     fn apply(&self, progress: Progress, replied: bool, now: Timestamp) {
         self.last_seen.store(now.as_nanos(), Relaxed);
         if let Some(timeout) = progress.timeout {
@@ -179,12 +228,14 @@ impl Connection {
     }
 
     fn count(&self, pkt: &ParsedPacket, direction: Direction) {
-        let counter = self.counter(direction);
         let bytes = pkt.l3_end.saturating_sub(pkt.l3_offset);
-        counter.packets.fetch_add(1, Relaxed);
-        counter
-            .bytes
-            .fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Relaxed);
+        self.add(direction, 1, u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    fn add(&self, direction: Direction, packets: u64, bytes: u64) {
+        let counter = self.counter(direction);
+        counter.packets.fetch_add(packets, Relaxed);
+        counter.bytes.fetch_add(bytes, Relaxed);
     }
 
     fn counter(&self, direction: Direction) -> &Counter {
@@ -372,6 +423,7 @@ impl Connection {
             zone: 0,
             state: self.state_name(),
             assured: self.is_assured(),
+            offloaded: self.is_offloaded(),
             remaining: self.expires().since(now),
             idle: now.since(self.last_seen()),
             age: now.since(self.created),

@@ -231,6 +231,14 @@ impl Windows {
         }
     }
 
+    /// Has both ends know what was acknowledged, in whatever order they were
+    /// [updated](Self::update) with what went by unseen.
+    pub(super) fn settle(&mut self) {
+        let (original, reply) = (self.original, self.reply);
+        self.original.settle(&reply);
+        self.reply.settle(&original);
+    }
+
     /// Returns where a reset in this direction stands to what its receiver expects next
     /// (RFC 5961 section 3.2).
     pub(super) fn judge_reset(&self, span: &Span, direction: Direction) -> ResetPlace {
@@ -284,6 +292,12 @@ impl Endpoint {
         } else {
             span.end
         };
+    }
+
+    fn settle(&mut self, other: &Self) {
+        if other.has_acked && !after(self.end, other.max_ack) {
+            self.has_unacknowledged = false;
+        }
     }
 
     fn acknowledge(&mut self, ack: u32, receiver: &mut Self) {
