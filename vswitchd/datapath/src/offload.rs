@@ -17,10 +17,10 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use vswitch_api::{MacAddr, PortNo};
+use vswitch_api::PortNo;
 
 use crate::conntrack::{Connection, Direction, Tuple};
-use crate::pipeline::{CounterSlot, Step};
+use crate::pipeline::RulePath;
 use crate::time::Timestamp;
 
 /// Packets of a flow that the engine forwards itself before it offers the flow: a connection
@@ -36,10 +36,10 @@ pub struct OffloadFlow {
     pub out_port: PortNo,
     /// Their addresses, ports and protocol; they leave with the same.
     pub tuple: Tuple,
-    /// MAC addresses that they come with: source, destination.
-    pub eth: (MacAddr, MacAddr),
-    /// MAC addresses that they leave with: source, destination.
-    pub leaves_with: (MacAddr, MacAddr),
+    /// MAC addresses that they come with: destination, source, as in the frame.
+    pub macs: [u8; 12],
+    /// MAC addresses that they leave with, in the same order.
+    pub leaves_with: [u8; 12],
     /// Largest packet that the out port takes, from the IP header on, in bytes.
     pub mtu: u16,
     /// The connection.
@@ -47,7 +47,7 @@ pub struct OffloadFlow {
     /// Which way its packets go in the connection.
     pub direction: Direction,
     /// Rules that its packets count in.
-    pub(crate) counters: Arc<[CounterSlot]>,
+    pub(crate) path: Arc<RulePath>,
 }
 
 /// What went by below since it was last asked.
@@ -100,20 +100,4 @@ pub trait Offload: Send + Sync + Debug {
 
     /// Returns how many flows are installed.
     fn flows(&self) -> usize;
-}
-
-/// Returns the MAC addresses (source, destination) that a frame leaves with after these steps,
-/// `None` if they do more than writing those.
-pub(crate) fn rewritten(
-    (mut src, mut dst): (MacAddr, MacAddr),
-    steps: &[Step],
-) -> Option<(MacAddr, MacAddr)> {
-    for step in steps {
-        match step {
-            Step::SetEthSrc(mac) => src = *mac,
-            Step::SetEthDst(mac) => dst = *mac,
-            Step::Meter { .. } | Step::Mirror(_) => return None,
-        }
-    }
-    Some((src, dst))
 }

@@ -3,7 +3,6 @@
 
 use std::net::IpAddr;
 
-use vswitch_api::MacAddr;
 use vswitch_datapath::{OffloadFlow, TcpProgress};
 
 /// `struct flow_key`.
@@ -55,11 +54,6 @@ impl<const N: usize> Fields<N> {
         }
         self.put(&field)
     }
-
-    /// MAC addresses in the order of the frame.
-    fn eth(self, (src, dst): (MacAddr, MacAddr)) -> Self {
-        self.put(&dst.0).put(&src.0)
-    }
 }
 
 /// Returns the key of a flow that comes in through the device.
@@ -72,7 +66,7 @@ pub(super) fn key(flow: &OffloadFlow, if_index: u32) -> Key {
         .put(&tuple.tp_src.to_be_bytes())
         .put(&tuple.tp_dst.to_be_bytes())
         .put(&[0; 2])
-        .eth(flow.eth)
+        .put(&flow.macs)
         .address(tuple.src)
         .address(tuple.dst)
         .bytes
@@ -87,7 +81,7 @@ pub(super) fn flow(flow: &OffloadFlow, generation: u64, slot: u32, way: Way) -> 
         .put(&way.if_index.to_ne_bytes())
         .put(&u32::from(flow.mtu).to_ne_bytes())
         .put(&flags.to_ne_bytes())
-        .eth(flow.leaves_with)
+        .put(&flow.leaves_with)
         .bytes
 }
 

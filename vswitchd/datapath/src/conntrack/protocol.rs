@@ -10,7 +10,8 @@ use super::{ConntrackConfig, Direction, generic, icmp, udp};
 use crate::drop_reason::DropReason;
 use crate::flow::ip_proto;
 use crate::offload::TcpProgress;
-use crate::packet::{Fragment, ParsedPacket};
+use crate::packet::{Fragment, ParsedPacket, TcpSegment};
+use crate::time::Timestamp;
 
 /// What an accepted packet means for its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +56,9 @@ pub(super) struct Step<'a> {
     pub(super) direction: Direction,
     /// Whether packets went in both directions, this one included.
     pub(super) replied: bool,
-    /// Time since the first packet.
-    pub(super) age: Duration,
+    /// When the first packet came.
+    pub(super) created: Timestamp,
+    pub(super) now: Timestamp,
 }
 
 /// Protocol state of one connection.
@@ -109,7 +111,7 @@ impl Protocol {
                 Some((tag, chunk)) => track.advance(tag, chunk, step),
                 None => Self::advance_headless(pkt),
             },
-            Self::Udp => Ok(udp::track(step.config, step.replied, step.age)),
+            Self::Udp => Ok(udp::track(step)),
             Self::Icmp => Ok(Progress::keep(step.config.icmp, false)),
             Self::Generic => Ok(generic::track(step.config, step.replied)),
         }
@@ -119,7 +121,7 @@ impl Protocol {
     pub(super) fn catch_up(&mut self, tcp: Option<TcpProgress>, step: Step<'_>) -> Progress {
         match (self, tcp) {
             (Self::Tcp(track), Some(progress)) => track.catch_up(progress, step),
-            (Self::Udp, None) => udp::track(step.config, step.replied, step.age),
+            (Self::Udp, None) => udp::track(step),
             _ => Progress::UNCHANGED,
         }
     }
@@ -130,6 +132,20 @@ impl Protocol {
             Self::Tcp(track) => track.is_open(),
             Self::Udp => true,
             Self::Sctp(_) | Self::Icmp | Self::Generic => false,
+        }
+    }
+
+    /// Takes in a packet that is whole, of TCP with its segment or of UDP.
+    #[inline]
+    pub(super) fn advance_plain(
+        &mut self,
+        segment: Option<&TcpSegment>,
+        step: Step<'_>,
+    ) -> Result<Progress, DropReason> {
+        match (self, segment) {
+            (Self::Tcp(track), Some(segment)) => track.advance(segment, step),
+            (Self::Udp, None) => Ok(udp::track(step)),
+            _ => Err(DropReason::CtInvalid),
         }
     }
 

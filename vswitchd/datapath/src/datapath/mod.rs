@@ -104,8 +104,9 @@ impl Datapath {
     fn build(config: DatapathConfig, below: Option<Arc<dyn Offload>>) -> Arc<Self> {
         let (mut writer, counters) = (Writer::default(), AllCounters::default());
         for rule in builtin_rules() {
-            let counts = |slot| counters.of_rule(slot);
-            writer.rules.add(rule, &mut writer.sets, counts);
+            writer
+                .rules
+                .add(rule, &mut writer.sets, counters.of_rules());
         }
         let mut snapshot = Snapshot::empty();
         snapshot.tables = writer.rules.tables();
@@ -179,7 +180,7 @@ impl Datapath {
     /// Returns every rule with its counters, in pipeline order, best first.
     #[must_use]
     pub fn rules(&self) -> Vec<RuleStats> {
-        self.lock().rules.list(|slot| self.counters.of_rule(slot))
+        self.lock().rules.list(self.counters.of_rules())
     }
 
     /// Returns every address set with its members, by name.
@@ -271,9 +272,9 @@ impl Writer {
         for id in remove.into_iter().filter(|id| !is_builtin(*id)) {
             self.rules.remove(id, &mut self.sets);
         }
+        let counts = counters.of_rules();
         for rule in add.into_iter().filter(|rule| !is_builtin(rule.id)) {
-            let counts = |slot| counters.of_rule(slot);
-            self.rules.add(rule, &mut self.sets, counts);
+            self.rules.add(rule, &mut self.sets, &counts);
         }
     }
 }

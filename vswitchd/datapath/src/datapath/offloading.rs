@@ -6,8 +6,9 @@ use super::Datapath;
 use super::counters::EngineCounters;
 use super::in_hand::InHand;
 use crate::cache::CachedFlow;
-use crate::conntrack::Connection;
-use crate::offload::{Offload, OffloadFlow, OffloadUsage, rewritten};
+use crate::cache::frame_order;
+use crate::conntrack::{Connection, ConntrackConfig};
+use crate::offload::{Offload, OffloadFlow, OffloadUsage};
 use crate::packet::{ParsedPacket, tcp_flags};
 use crate::pipeline::{Counts, Snapshot};
 use crate::time::Timestamp;
@@ -29,14 +30,19 @@ impl Offloading {
     }
 
     /// Takes into account what went by of a flow.
-    fn account(&self, flow: &OffloadFlow, usage: OffloadUsage, now: Timestamp) {
-        flow.conn.catch_up(flow.direction, usage, now);
+    fn account(
+        &self,
+        flow: &OffloadFlow,
+        usage: OffloadUsage,
+        (now, config): (Timestamp, &ConntrackConfig),
+    ) {
+        flow.conn.catch_up(flow.direction, usage, now, config);
         let counts = Counts {
             packets: usage.packets,
             bytes: usage.bytes,
         };
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let slots = flow.counters.iter();
+        let slots = flow.path.rules().iter();
         slots.for_each(|slot| counters.rules.add(*slot, counts));
     }
 }
@@ -47,8 +53,15 @@ impl Datapath {
     pub fn sync_offload(&self, now: Timestamp) {
         if let Some(offloading) = &self.offloading {
             let below = &offloading.below;
-            below.sync(now, &mut |flow, usage| offloading.account(flow, usage, now));
+            let at = (now, self.conns.config());
+            below.sync(now, &mut |flow, usage| offloading.account(flow, usage, at));
         }
+    }
+
+    /// Returns whether there is a path below.
+    #[inline]
+    pub(super) const fn is_offloading(&self) -> bool {
+        self.offloading.is_some()
     }
 
     /// Returns how many flows are forwarded below the engine; `None` if there is nothing below.
@@ -65,7 +78,8 @@ impl Datapath {
         let Some(offloading) = &self.offloading else {
             return;
         };
-        let account = &mut |flow: &OffloadFlow, usage| offloading.account(flow, usage, now);
+        let at = (now, self.conns.config());
+        let account = &mut |flow: &OffloadFlow, usage| offloading.account(flow, usage, at);
         let signals = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
         if packet.tcp.is_some_and(|tcp| tcp.flags & signals != 0) {
             offloading.below.reclaim(conn, account);
@@ -87,11 +101,8 @@ impl Datapath {
             return;
         };
         let key = &packet.parsed.key;
-        let eth = (key.eth_src, key.eth_dst);
-        let Some(leaves_with) = rewritten(eth, &flow.steps) else {
-            return;
-        };
-        if key.vlan_tci != 0 || !conn.is_offloadable() {
+        // Steps that do more than write MACs are the engine's.
+        if !flow.steps.is_empty() || key.vlan_tci != 0 || !conn.is_offloadable() {
             return;
         }
         // Read first: what is changed after the check below comes with another generation.
@@ -103,15 +114,15 @@ impl Datapath {
             in_port: key.in_port,
             out_port: flow.out_port,
             tuple: conn.comes_as(*direction),
-            eth,
-            leaves_with,
+            macs: frame_order(key.eth_dst, key.eth_src),
+            leaves_with: flow.macs,
             mtu: flow.mtu,
             conn: Arc::clone(conn),
             direction: *direction,
-            counters: Arc::clone(&flow.counters),
+            path: Arc::clone(&flow.path),
         };
-        let now = packet.now;
-        let account = &mut |flow: &OffloadFlow, usage| offloading.account(flow, usage, now);
+        let at = (packet.now, self.conns.config());
+        let account = &mut |flow: &OffloadFlow, usage| offloading.account(flow, usage, at);
         offloading.below.install(offer, generation, account);
     }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use vswitch_api::MacAddr;
 use vswitch_datapath::conntrack::{Connection, Direction};
 use vswitch_datapath::offload::Account;
 use vswitch_datapath::pipeline::TableId;
@@ -185,8 +186,12 @@ fn a_flow_is_offered_once_it_lasts_and_leaves_as_the_rules_say() {
     };
     let (client, server) = (&world.client, &world.server);
     assert_eq!((flow.in_port, flow.out_port), (client.port, server.port));
-    assert_eq!(flow.eth, (client.host.mac, server.host.mac));
-    assert_eq!(flow.leaves_with, (GATEWAY_MAC, server.host.mac));
+    let macs = |dst: MacAddr, src: MacAddr| [dst.0, src.0].concat();
+    assert_eq!(flow.macs.to_vec(), macs(server.host.mac, client.host.mac));
+    assert_eq!(
+        flow.leaves_with.to_vec(),
+        macs(server.host.mac, GATEWAY_MAC)
+    );
     assert_eq!(flow.direction, Direction::Original);
     assert_eq!((flow.tuple.tp_src, flow.tuple.tp_dst), (5000, 80));
     assert_eq!(flow.mtu, 1_500);
