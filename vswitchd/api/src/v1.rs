@@ -77,6 +77,13 @@ pub struct Status {
     pub gateway: IfName,
     /// Worker threads.
     pub workers: usize,
+    /// How packets get to pods of other nodes: `vxlan`, `host-gw` or `none`; empty before it
+    /// was looked at.
+    #[serde(default)]
+    pub backend: String,
+    /// Pods' networks of other nodes that are reached.
+    #[serde(default)]
+    pub remote_networks: usize,
     /// Frames dropped, by reason; reasons that never occurred are left out.
     pub drops: BTreeMap<String, u64>,
     /// What an operator should look at; empty when all is well.
