@@ -12,6 +12,8 @@ mod filter;
 mod kernel;
 mod peer;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 pub use filter::{NODE_DROPS, NodeDrop};
 pub use kernel::{NodeNetwork, NodeNetworkError, NodeNetworkStatus};
