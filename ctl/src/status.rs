@@ -59,6 +59,13 @@ fn text(status: &Status) -> String {
             ),
         ),
         ("services", services(status)),
+        (
+            "other nodes",
+            format!(
+                "{} pod networks by {}",
+                status.remote_networks, status.backend
+            ),
+        ),
     ];
     for (name, value) in rows {
         let _ = writeln!(out, "{name:<13} {value}");

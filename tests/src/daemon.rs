@@ -15,6 +15,8 @@ use crate::{Namespace, Output, binary, eventually, run};
 /// What differs from the test default.
 #[derive(Debug, Clone)]
 pub struct DaemonOptions {
+    /// Name of the Node.
+    pub node_name: String,
     /// Pod networks.
     pub pod_cidrs: Vec<String>,
     /// Lines appended to the configuration file.
@@ -24,6 +26,7 @@ pub struct DaemonOptions {
 impl Default for DaemonOptions {
     fn default() -> Self {
         Self {
+            node_name: "node-a".to_owned(),
             pod_cidrs: vec!["10.244.0.0/24".to_owned()],
             extra: String::new(),
         }
@@ -35,6 +38,7 @@ impl Default for DaemonOptions {
 pub struct Daemon {
     child: Option<Child>,
     node: Namespace,
+    node_name: String,
     folder: TempDir,
 }
 
@@ -44,7 +48,14 @@ impl Daemon {
     /// # Errors
     /// Fails if the namespace or the process cannot be made.
     pub fn start(options: &DaemonOptions) -> Result<Self> {
-        let node = Namespace::new("node")?;
+        Self::start_in(Namespace::new("node")?, options)
+    }
+
+    /// Starts a daemon in a namespace that is prepared as a node, and waits until it is ready.
+    ///
+    /// # Errors
+    /// Fails if the process cannot be made.
+    pub fn start_in(node: Namespace, options: &DaemonOptions) -> Result<Self> {
         // The process id tells `run.sh` whose it was.
         let prefix = format!("vswitch-test-{}-", std::process::id());
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
@@ -53,6 +64,7 @@ impl Daemon {
         let mut daemon = Self {
             child: None,
             node,
+            node_name: options.node_name.clone(),
             folder,
         };
         daemon.spawn()?;
@@ -99,6 +111,12 @@ impl Daemon {
     #[must_use]
     pub fn node(&self) -> &Namespace {
         &self.node
+    }
+
+    /// Returns the name of its Node.
+    #[must_use]
+    pub fn node_name(&self) -> &str {
+        &self.node_name
     }
 
     /// Returns the process id.
@@ -197,6 +215,47 @@ impl Daemon {
         serde_json::from_str(&text).with_context(|| format!("vsctl {arguments:?} printed {text}"))
     }
 
+    /// Sends a request to the API and returns the answer; `None` for a status of 404.
+    ///
+    /// # Errors
+    /// Fails with the answer of any other status that is no success.
+    pub fn api(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Option<Value>> {
+        let kind = match method {
+            "PATCH" => "Content-Type: application/merge-patch+json",
+            _ => "Content-Type: application/json",
+        };
+        let mut command = std::process::Command::new("curl");
+        command
+            .args([
+                "-sS",
+                "--max-time",
+                "10",
+                "-w",
+                "\n%{http_code}",
+                "-X",
+                method,
+                "-H",
+                kind,
+            ])
+            .arg("--unix-socket")
+            .arg(self.socket())
+            .arg(format!("http://localhost{path}"));
+        if body.is_some() {
+            command.args(["--data-binary", "@-"]);
+        }
+        let input = body.map(Value::to_string).unwrap_or_default();
+        let answer = run(&mut command, &input)?.success()?;
+        let (text, status) = answer.rsplit_once('\n').context("curl tells the status")?;
+        anyhow::ensure!(
+            status.starts_with('2') || status == "404",
+            "{method} {path}: {status} {text}"
+        );
+        let is_found = status != "404";
+        is_found
+            .then(|| serde_json::from_str(text).with_context(|| format!("{path}: {text}")))
+            .transpose()
+    }
+
     /// Applies a manifest.
     ///
     /// # Errors
@@ -220,7 +279,7 @@ impl Drop for Daemon {
 
 fn config_text(folder: &Path, options: &DaemonOptions) -> Result<String> {
     let mut text = String::new();
-    writeln!(text, "node_name = \"node-a\"")?;
+    writeln!(text, "node_name = {:?}", options.node_name)?;
     writeln!(text, "state_dir = {:?}", folder.join("state"))?;
     writeln!(text, "run_dir = {:?}", folder.join("run"))?;
     writeln!(text, "[api]\ntcp_listen = [\"127.0.0.1:7441\"]")?;

@@ -34,6 +34,8 @@ pub struct Figures {
     pub network_policies: u64,
     /// Services that have something to balance.
     pub services: u64,
+    /// Pods' networks of other nodes that are reached.
+    pub remote_networks: u64,
     pub leases: u64,
 }
 
@@ -143,6 +145,11 @@ fn register_tables(registry: &mut Registry, figures: &Figures) {
             "services",
             "Services that have something to balance",
             figures.services,
+        ),
+        (
+            "remote_networks",
+            "Pods' networks of other nodes that are reached",
+            figures.remote_networks,
         ),
         ("leases", "Addresses in use", figures.leases),
     ];

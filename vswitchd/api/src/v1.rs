@@ -80,6 +80,13 @@ pub struct Status {
     /// Flows (directions of connections) that the kernel forwards; none where it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fast_path_flows: Option<usize>,
+    /// How packets get to pods of other nodes: `vxlan`, `host-gw` or `none`; empty before it
+    /// was looked at.
+    #[serde(default)]
+    pub backend: String,
+    /// Pods' networks of other nodes that are reached.
+    #[serde(default)]
+    pub remote_networks: usize,
     /// Frames dropped, by reason; reasons that never occurred are left out.
     pub drops: BTreeMap<String, u64>,
     /// What an operator should look at; empty when all is well.

@@ -10,6 +10,8 @@
 mod cni_world;
 mod host_watch;
 mod in_force;
+mod nodes;
+mod publish_node;
 mod service_manager;
 mod services;
 
@@ -27,8 +29,8 @@ use crate::clock::{self, MonotonicClock};
 use crate::cni::{CniDeps, CniService, CniSettings, KernelNetns};
 use crate::config::{Config, FastPathSetting};
 use crate::host::{
-    self, GatewaySpec, HostWatcher, KubeProxy, Leftovers, Masquerade, MasqueradeSpec, NftTable,
-    ServiceSteering, Shield, SysctlLedger,
+    self, GatewaySpec, HostWatcher, KubeProxy, Leftovers, MasqueradeSpec, NftTable, NodeNetwork,
+    NodeNetworkStatus, NodePublication, NodesSpec, ServiceSteering, Shield, SysctlLedger, Underlay,
 };
 use crate::ipam::{Delegate, Ipam, IpamConfig};
 use crate::objects::{Registry, RegistryConfig};
@@ -41,7 +43,7 @@ use crate::switch::{GATEWAY_PORT, Gateway, POD_PORTS, Switch, VmPorts};
 use crate::worker::{WorkerConfig, WorkerPool};
 
 use cni_world::{KernelHost, RegistryPods, RunningPorts};
-use host_watch::HostTables;
+use host_watch::{HostTables, KeptMasquerade};
 use in_force::InForce;
 
 /// How long ports that were attached again take TCP connections in mid-stream: longer than a
@@ -131,6 +133,15 @@ impl App {
         let (seen, kube_proxy) = watch::channel(None);
         let services = service_steering(config, &tables, switch.gateway(), seen);
         tasks.spawn(services::follow(services, switch.reconcile().clone()));
+        let (publish, published) = watch::channel(NodePublication::default());
+        let (status, node_network) = watch::channel(NodeNetworkStatus::default());
+        let nodes = node_network_of(config, &tables, switch.gateway().mtu, publish, status);
+        tasks.spawn(nodes::follow(nodes, switch.reconcile().clone()));
+        tasks.spawn(publish_node::follow(
+            Arc::clone(&registry),
+            config.node_name.clone(),
+            published,
+        ));
         tasks.spawn(host_watch::keep_tables(Arc::clone(&switch), tables));
         tasks.spawn(log_notices(notices));
         tasks.spawn(end_midstream(Arc::clone(&switch)));
@@ -146,6 +157,7 @@ impl App {
         let rest = RestState {
             node: config.node_name.clone(),
             kube_proxy,
+            node_network,
             pod_cidrs: config.network.pod_cidrs.clone(),
             workers: config.datapath.workers,
             switch: Arc::clone(&switch),
@@ -250,7 +262,7 @@ fn host_tables(config: &Config) -> Result<HostTables> {
             cluster_cidrs: config.network.cluster_cidrs.clone(),
             gateway_ifname: config.network.gateway_ifname.clone(),
         };
-        (Masquerade::new(table.clone()), spec)
+        Arc::new(KeptMasquerade::new(table.clone(), spec))
     });
     Ok(HostTables {
         shield: Shield::new(table.clone()),
@@ -273,6 +285,32 @@ fn service_steering(
     }
 }
 
+fn node_network_of(
+    config: &Config,
+    tables: &HostTables,
+    mtu: u16,
+    publish: watch::Sender<NodePublication>,
+    status: watch::Sender<NodeNetworkStatus>,
+) -> nodes::Nodes {
+    let network = &config.network;
+    let spec = NodesSpec {
+        node_name: config.node_name.clone(),
+        backend: network.backend,
+        vxlan: network.vxlan.clone(),
+        pod_cidrs: network.pod_cidrs.clone(),
+        gateway_ifname: network.gateway_ifname.clone(),
+        mtu,
+    };
+    nodes::Nodes {
+        network: NodeNetwork::new(spec.clone(), &tables.table),
+        spec,
+        iface: network.iface.clone(),
+        masquerade: tables.masquerade.clone(),
+        publish,
+        status,
+    }
+}
+
 /// Brings up engine, workers, reconciler and gateway; no pod port is attached yet.
 async fn start_switch(
     config: &Config,
@@ -292,8 +330,8 @@ fn start_switch_blocking(
     tables: &HostTables,
 ) -> Result<(Arc<Switch>, mpsc::Receiver<PortNotice>)> {
     let (gateway, port) = open_gateway(config)?;
-    if let Some((masquerade, spec)) = &tables.masquerade {
-        masquerade.install(spec).context("install masquerade")?;
+    if let Some(masquerade) = &tables.masquerade {
+        masquerade.install().context("install masquerade")?;
     }
     let fast_path = fast_path(config);
     let datapath = open_datapath(config, fast_path.clone());
@@ -365,8 +403,13 @@ fn worker_config(config: &Config, clock: MonotonicClock) -> WorkerConfig {
 fn open_gateway(config: &Config) -> Result<(Gateway, crate::port::Port)> {
     let network = &config.network;
     let ifname = network.gateway_ifname.clone();
-    let uplink = host::uplink().context("find the uplink")?;
-    let mtu = network.mtu.resolve(uplink.map(|uplink| uplink.mtu));
+    let uplink = host::uplink(network.iface.as_ref()).context("find the uplink")?;
+    let addresses = uplink.iter().flat_map(|uplink| uplink.addresses.iter());
+    let own = Underlay::first_of(addresses.copied());
+    let overhead = host::tunnel_overhead(network.backend, &network.pod_cidrs, own);
+    let mtu = network
+        .mtu
+        .resolve(uplink.map(|uplink| uplink.mtu), overhead);
     // The same MAC in every run: pods keep it in their neighbour tables over a restart.
     let mac = host::container_mac(&config.node_name, &ifname);
     let tap = TapConfig {
@@ -499,6 +542,7 @@ pub fn cleanup(config: &Config) -> Result<()> {
             .parse()
             .context("nft table suffix")?,
         gateway_ifname: config.network.gateway_ifname.clone(),
+        tunnel_ifname: config.network.vxlan.ifname.clone(),
         veth_prefix: host::HOST_VETH_PREFIX.to_owned(),
         sysctl_ledger: sysctl_ledger(config),
     };

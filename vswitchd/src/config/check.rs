@@ -8,13 +8,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use vswitch_api::IfName;
 use vswitch_datapath::conntrack::ConntrackConfig;
 
 use super::layers::Merged;
 use super::{
     ApiConfig, Config, ConfigError, DatapathSettings, Deny, FastPathSetting, LogConfig, LogFormat,
     Machine, MtuSetting, NetworkConfig, PolicyConfig, Problem, RawConfig, RawConntrack, RawMtu,
-    ServiceConfig,
+    RawNetwork, ServiceConfig, VxlanConfig,
 };
 use crate::telemetry;
 
@@ -94,15 +95,11 @@ impl Checker {
             &network.mtu,
             pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6()),
         );
-        // The name also stands in firewall rules, whose syntax takes no others.
-        let name = &network.gateway_ifname;
-        let is_plain = name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_.-@".contains(&b));
-        self.require(is_plain, "network.gateway_ifname", || {
-            format!("{name:?} may only have letters, digits and _ . - @")
-        });
-        let gateway_ifname = self.parse("network.gateway_ifname", name);
+        let gateway_ifname = self.ifname("network.gateway_ifname", &network.gateway_ifname);
+        let backend = self.parse("network.backend", &network.backend);
+        let iface =
+            (!network.iface.is_empty()).then(|| self.ifname("network.iface", &network.iface));
+        let vxlan = self.vxlan(network);
         let suffix = &network.nft_table_suffix;
         let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
         let is_suffix = suffix.len() <= 16 && suffix.bytes().all(is_word);
@@ -123,11 +120,44 @@ impl Checker {
             pod_cidrs,
             cluster_cidrs,
             mtu,
+            backend: backend?,
+            iface: iface.flatten(),
+            vxlan: vxlan?,
             gateway_ifname: gateway_ifname?,
             masquerade: network.masquerade,
             nft_table_suffix: suffix.clone(),
             default_namespace: namespace.clone(),
             lease_rest: Duration::from_secs(rest),
+        })
+    }
+
+    /// The name also stands in firewall rules, whose syntax takes no others.
+    fn ifname(&mut self, key: &str, name: &str) -> Option<IfName> {
+        let is_plain = name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.-@".contains(&b));
+        self.require(is_plain, key, || {
+            format!("{name:?} may only have letters, digits and _ . - @")
+        });
+        self.parse(key, name)
+    }
+
+    fn vxlan(&mut self, network: &RawNetwork) -> Option<VxlanConfig> {
+        let vni = self.range("network.vxlan_vni", network.vxlan_vni, 1, 0xff_ffff);
+        let port = self.range("network.vxlan_port", network.vxlan_port, 1, 65_535);
+        let key = "network.vxlan_ifname";
+        let name = &network.vxlan_ifname;
+        // One byte is left for the name of the tunnel over IPv6.
+        self.require(name.len() <= 14, key, || {
+            format!("{name:?} is longer than 14 bytes")
+        });
+        self.require(*name != network.gateway_ifname, key, || {
+            format!("{name:?} is network.gateway_ifname as well")
+        });
+        Some(VxlanConfig {
+            vni: u32::try_from(vni).unwrap_or(1),
+            port: u16::try_from(port).unwrap_or(1),
+            ifname: self.ifname(key, name)?,
         })
     }
 

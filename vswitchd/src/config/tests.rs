@@ -319,11 +319,33 @@ fn configuration_in_force_is_a_file_that_means_the_same() {
 }
 
 #[test]
-fn automatic_mtu_is_the_uplinks_or_ethernets() {
-    assert_eq!(MtuSetting::Auto.resolve(Some(1450)), 1450);
-    assert_eq!(MtuSetting::Auto.resolve(Some(65_536)), 65_535);
-    assert_eq!(MtuSetting::Auto.resolve(None), 1500);
-    assert_eq!(MtuSetting::Bytes(1400).resolve(Some(9000)), 1400);
+fn automatic_mtu_is_the_uplinks_or_ethernets_less_what_tunnels_add() {
+    assert_eq!(MtuSetting::Auto.resolve(Some(1450), 0), 1450);
+    assert_eq!(MtuSetting::Auto.resolve(Some(1450), 50), 1400);
+    assert_eq!(MtuSetting::Auto.resolve(Some(65_536), 0), 65_535);
+    assert_eq!(MtuSetting::Auto.resolve(None, 50), 1450);
+    assert_eq!(MtuSetting::Auto.resolve(Some(10), 50), 0);
+    assert_eq!(MtuSetting::Bytes(1400).resolve(Some(9000), 50), 1400);
+}
+
+#[test]
+fn what_leads_to_other_nodes_is_checked() {
+    let network = |line: &str| format!("[network]\n{line}\n");
+    for (line, problem) in [
+        ("backend = \"ipip\"", "none of vxlan, host-gw, none"),
+        ("iface = \"a b\"", "letters, digits"),
+        ("vxlan_vni = 16777216", "not in 1 to 16777215"),
+        ("vxlan_port = 0", "not in 1 to 65535"),
+        ("vxlan_ifname = \"abcdefghijklmno\"", "longer than 14 bytes"),
+        ("vxlan_ifname = \"vsw0\"", "gateway_ifname as well"),
+    ] {
+        assert!(problems(&network(line)).contains(problem), "{line}");
+    }
+    let network = load(&network("backend = \"host-gw\"\niface = \"eth1\""))
+        .unwrap()
+        .network;
+    assert_eq!(network.backend, Backend::HostGw);
+    assert_eq!(network.iface.unwrap().as_str(), "eth1");
 }
 
 #[test]

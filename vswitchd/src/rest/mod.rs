@@ -21,7 +21,7 @@ use vswitch_api::cni::{CniCall, CniFailure};
 
 pub use health_checks::HealthChecks;
 
-use crate::host::KubeProxy;
+use crate::host::{KubeProxy, NodeNetworkStatus};
 use crate::ipam::Ipam;
 use crate::objects::Registry;
 use crate::switch::{Switch, VmPorts};
@@ -42,6 +42,8 @@ pub struct RestState {
     pub node: String,
     /// A kube-proxy beside the switch.
     pub kube_proxy: watch::Receiver<Option<KubeProxy>>,
+    /// The way to other nodes.
+    pub node_network: watch::Receiver<NodeNetworkStatus>,
     /// Pod networks of this node.
     pub pod_cidrs: Vec<IpNet>,
     /// Worker threads.

@@ -21,8 +21,8 @@ pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
     let snapshot = switch.reconcile().snapshot();
     let datapath = switch.datapath();
     let conntrack = datapath.conntrack_stats();
-    let drops = datapath.drop_counters();
-    let drops = drops.into_iter().filter(|(_, count)| *count > 0);
+    let drops = drops(&state).into_iter().filter(|(_, count)| *count > 0);
+    let node_network = state.node_network.borrow().clone();
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         mode: "standalone".to_owned(),
@@ -48,11 +48,27 @@ pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
         gateway: switch.gateway().ifname.clone(),
         workers: state.workers,
         fast_path_flows: datapath.offloaded_flows(),
+        backend: node_network.backend.to_owned(),
+        remote_networks: node_network.networks,
         drops: drops
-            .map(|(reason, count)| (reason.name().to_owned(), count))
+            .map(|(reason, count)| (reason.to_owned(), count))
             .collect(),
         problems: problems(&state),
     })
+}
+
+/// Drops by reason, in the switch and on the way from other nodes to it.
+fn drops(state: &RestState) -> Vec<(&'static str, u64)> {
+    let switch = state.switch.datapath().drop_counters().into_iter();
+    let nodes = state.node_network.borrow().drops.clone();
+    switch
+        .map(|(reason, count)| (reason.name(), count))
+        .chain(
+            nodes
+                .into_iter()
+                .map(|(reason, count)| (reason.name(), count)),
+        )
+        .collect()
 }
 
 fn is_ready(state: &RestState) -> bool {
@@ -74,6 +90,7 @@ fn problems(state: &RestState) -> Vec<String> {
             .iter()
             .map(|record| format!("lease record: {record}")),
     );
+    problems.extend(state.node_network.borrow().problems.iter().cloned());
     for attachment in snapshot.attachments.values() {
         if !state.switch.is_forwarding(attachment.port_no) {
             problems.push(format!(
@@ -137,12 +154,8 @@ fn figures(state: &RestState) -> Figures {
             tx_bytes: port.tx_bytes,
             tx_drops: port.tx_dropped,
         });
-    let drops = datapath.drop_counters();
     Figures {
-        drops: drops
-            .into_iter()
-            .map(|(reason, count)| (reason.name(), count))
-            .collect(),
+        drops: drops(state),
         ports: ports.collect(),
         connections: wide(conntrack.entries),
         connections_limit: wide(conntrack.max_entries),
@@ -157,6 +170,7 @@ fn figures(state: &RestState) -> Figures {
         pods: wide(snapshot.cluster.pods().count()),
         network_policies: wide(snapshot.cluster.policies().count()),
         services: wide(snapshot.cluster.services().count()),
+        remote_networks: wide(state.node_network.borrow().networks),
         leases: wide(state.ipam.leases().len()),
     }
 }
