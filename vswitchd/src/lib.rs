@@ -20,6 +20,7 @@ pub mod cni;
 pub mod config;
 pub mod host;
 pub mod ipam;
+pub mod kube;
 pub mod metrics;
 pub mod netns;
 pub mod objects;
