@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch as channel};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::api_server::ApiServer;
 use super::health::Health;
@@ -29,10 +29,22 @@ pub struct Cluster {
     pub synced: channel::Receiver<Option<u64>>,
     /// Whether the mirror began with what was known from the last run.
     pub has_last_known: bool,
-    _tasks: JoinSet<()>,
+    follower: JoinHandle<()>,
+    /// End with this.
+    _watchers: JoinSet<()>,
 }
 
-/// Begins to watch; the mirror begins with what is known from the last run.
+impl Cluster {
+    /// Waits until what is known is stored, after `stop` of [`watch`] has turned true.
+    pub async fn stored(self) {
+        if let Err(error) = self.follower.await {
+            tracing::error!(%error, "store the last known objects");
+        }
+    }
+}
+
+/// Begins to watch; the mirror begins with what is known from the last run. When `stop` turns
+/// true, what is known is stored a last time.
 #[must_use]
 pub fn watch(
     api: &ApiServer,
@@ -40,6 +52,7 @@ pub fn watch(
     store: SharedStore,
     last_known: Option<LastKnown>,
     settings: &WatchSettings,
+    stop: channel::Receiver<bool>,
 ) -> Cluster {
     let has_last_known = last_known.is_some();
     let health = Arc::new(Health::new(api.url(), last_known.as_ref()));
@@ -67,18 +80,15 @@ pub fn watch(
         let health = Arc::clone(&health);
         move || health.is_live()
     };
-    tasks.spawn(follow(
-        Arc::clone(&registry),
-        store,
-        has_last_known,
-        is_live,
-    ));
+    let follower = follow(Arc::clone(&registry), store, has_last_known, is_live, stop);
+    let follower = tokio::spawn(follower);
     Cluster {
         registry,
         health,
         synced,
         has_last_known,
-        _tasks: tasks,
+        follower,
+        _watchers: tasks,
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::watcher::{WATCHED, Watched};
 use crate::clock;
+use crate::metrics::WatchFigures;
 use crate::objects::LastKnown;
 
 /// State of one watcher.
@@ -22,23 +23,6 @@ impl Watch {
     const fn is_live(&self) -> bool {
         self.is_synced && self.error.is_none()
     }
-}
-
-/// Figures of one watcher.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WatchFigures {
-    /// What it watches.
-    pub kind: &'static str,
-    /// Whether it has heard of everything once.
-    pub is_synced: bool,
-    /// Why it hears nothing at the moment.
-    pub error: Option<String>,
-    /// Changes that it was told.
-    pub events: u64,
-    /// Times that it listed everything.
-    pub lists: u64,
-    /// Attempts that failed.
-    pub failures: u64,
 }
 
 /// Where the switch stands with its API server.
@@ -84,10 +68,21 @@ impl Health {
         self.lock().iter().all(|watch| watch.is_synced)
     }
 
-    /// Returns since when what is enforced may be outdated, Unix seconds; `None` if it is not,
-    /// or nothing is known at all.
+    /// Returns whether what is in force, if anything, is known from the last run.
     #[must_use]
-    pub fn stale_since(&self) -> Option<u64> {
+    pub const fn has_last_known(&self) -> bool {
+        self.last_known_at.is_some()
+    }
+
+    /// Returns how long what is enforced may have been outdated; `None` if it is not, or nothing
+    /// is known at all.
+    #[must_use]
+    pub fn stale_seconds(&self) -> Option<u64> {
+        let since = self.stale_since()?;
+        Some(clock::unix_seconds().saturating_sub(since))
+    }
+
+    fn stale_since(&self) -> Option<u64> {
         let watches = self.lock();
         let mut deaf = watches.iter().filter(|watch| !watch.is_live()).peekable();
         deaf.peek()?;
@@ -123,7 +118,7 @@ impl Health {
             .map(|(watched, watch)| WatchFigures {
                 kind: watched.name(),
                 is_synced: watch.is_synced,
-                error: watch.error.clone(),
+                is_live: watch.is_live(),
                 events: watch.events,
                 lists: watch.lists,
                 failures: watch.failures,

@@ -10,9 +10,11 @@ mod backoff;
 mod cluster;
 mod health;
 mod merge;
+mod node;
 mod watcher;
 
 pub use api_server::{ApiServer, KubeError};
 pub use cluster::{Cluster, watch};
-pub use health::{Health, WatchFigures};
+pub use health::Health;
+pub use node::{NodeCidrsError, pod_cidrs};
 pub use watcher::WatchSettings;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::mirror::Objects;
 use super::shelf::Place;
@@ -82,13 +83,15 @@ struct Follower {
     is_failing: bool,
 }
 
-/// Keeps what is stored behind what the mirror shows, until the mirror is gone. `is_live` says
-/// whether everything has been heard and is being heard.
+/// Keeps what is stored behind what the mirror shows, until `stop` turns true: then what is
+/// missing is written once more. `is_live` says whether everything has been heard and is being
+/// heard.
 pub async fn follow(
     registry: Arc<Registry>,
     store: SharedStore,
     loaded: bool,
     is_live: impl Fn() -> bool + Send,
+    mut stop: watch::Receiver<bool>,
 ) {
     let mut wakeups = registry.wakeups();
     let mut follower = Follower {
@@ -100,16 +103,20 @@ pub async fn follow(
     };
     loop {
         let stored = follower.stored.unwrap_or(0);
-        let changed = wakeups.wait_for(|version| *version > stored);
-        match tokio::time::timeout(NOTE_EVERY, changed).await {
-            Ok(Ok(_)) | Err(_) => {}
-            Ok(Err(_)) => return,
-        }
-        tokio::time::sleep(GATHER_FOR).await;
+        let changed = async {
+            let changed = wakeups.wait_for(|version| *version > stored);
+            // Both ends mean the same: the note is to be written anew, with or without changes.
+            let _ = tokio::time::timeout(NOTE_EVERY, changed).await;
+            tokio::time::sleep(GATHER_FOR).await;
+        };
+        let is_over = tokio::select! {
+            () = changed => false,
+            // An error means that the daemon is gone.
+            _ = stop.wait_for(|stop| *stop) => true,
+        };
         follower = match follower.write(is_live()).await {
-            Some(follower) => follower,
-            // The runtime is going down.
-            None => return,
+            Some(follower) if !is_over => follower,
+            _ => return,
         };
     }
 }

@@ -54,6 +54,21 @@ impl Registry {
         version
     }
 
+    /// Waits until `look` finds what it looks for; it is asked again after every change.
+    pub async fn until<T>(&self, look: impl Fn(&Self) -> Option<T>) -> T {
+        let mut wakeups = self.wakeups();
+        loop {
+            wakeups.mark_unchanged();
+            if let Some(found) = look(self) {
+                return found;
+            }
+            if wakeups.changed().await.is_err() {
+                // The sender lives in `self`, so there always is one.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Returns the API server that this registry mirrors, if it does.
     #[must_use]
     pub fn origin(&self) -> Option<&str> {

@@ -39,6 +39,7 @@ pub use options::{
     DeleteOptions, FieldValidation, ObjectList, PatchKind, RegistryConfig, Selection, WatchOptions,
     WriteOptions, Written,
 };
+pub use prepare::now;
 pub use registry::Registry;
 pub use resource::{RESOURCES, Resource, ResourceInfo, Scope};
 pub use shelf::Place;

@@ -40,8 +40,9 @@ fn mask(resource: Resource) -> Value {
         }),
         Resource::Pod => json!({
             "spec": {"nodeName": true, "hostNetwork": true,
-                "containers": {"name": true, "ports": true},
-                "initContainers": {"name": true, "ports": true, "restartPolicy": true}},
+                "containers": {"name": true, "image": true, "ports": true},
+                "initContainers": {"name": true, "image": true, "ports": true,
+                    "restartPolicy": true}},
             "status": {"phase": true, "podIP": true, "podIPs": true},
         }),
         Resource::NetworkPolicy => json!({"spec": true}),
@@ -103,7 +104,7 @@ mod tests {
             "managedFields",
             "resourceVersion",
             "volumes",
-            "image",
+            "env",
             "conditions",
             "x",
         ] {
