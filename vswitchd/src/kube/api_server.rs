@@ -15,8 +15,11 @@ use serde_json::{Value, json};
 
 use crate::objects::ResourceInfo;
 
-/// How long the API server may take to begin its answer, and to send a page of a list.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// How long the API server may take to begin a watch, and to answer what is short.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long it may take to send a page of a list: some megabytes.
+const LIST_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long a connection may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -229,7 +232,7 @@ impl ApiServer {
             ..ListParams::default()
         };
         let request = Request::new(path_of(info)).list(&params).map_err(build)?;
-        let text = bounded(&doing, self.client.request_text(request)).await?;
+        let text = bounded(&doing, LIST_WITHIN, self.client.request_text(request)).await?;
         serde_json::from_str(&text).map_err(|source| KubeError::Answer { doing, source })
     }
 
@@ -251,7 +254,7 @@ impl ApiServer {
         let request = Request::new(path_of(info))
             .watch(&params, version)
             .map_err(build)?;
-        let body = bounded(&doing, self.client.request_stream(request)).await?;
+        let body = bounded(&doing, ANSWER_WITHIN, self.client.request_stream(request)).await?;
         let body: Box<dyn futures_util::AsyncBufRead + Send + Unpin> = Box::new(Box::pin(body));
         Ok(Events {
             doing,
@@ -274,7 +277,7 @@ impl ApiServer {
         let request = Request::new("/api/v1/nodes")
             .patch_subresource("status", node, &PatchParams::default(), &patch)
             .map_err(build)?;
-        bounded(&doing, self.client.request_text(request))
+        bounded(&doing, ANSWER_WITHIN, self.client.request_text(request))
             .await
             .map(drop)
     }
@@ -359,16 +362,17 @@ fn build(source: RequestError) -> KubeError {
 
 async fn bounded<T>(
     doing: &str,
+    within: Duration,
     request: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, KubeError> {
-    match tokio::time::timeout(ANSWER_WITHIN, request).await {
+    match tokio::time::timeout(within, request).await {
         Ok(answer) => answer.map_err(|source| KubeError::Request {
             doing: doing.to_owned(),
             source: Box::new(source),
         }),
         Err(_) => Err(KubeError::Silent {
             doing: doing.to_owned(),
-            within: ANSWER_WITHIN,
+            within,
         }),
     }
 }
