@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tempfile::TempDir;
-use vswitch_tests::{Daemon, DaemonOptions, Namespace, eventually, run, tool};
+use vswitch_tests::{Daemon, DaemonOptions, Namespace, run, tool};
 
 /// Its address on the link to the node, and the token that the node has.
 const ADDRESS: &str = "192.0.2.1";
@@ -96,6 +96,34 @@ impl ApiServer {
     pub(crate) fn get(&self, kind: &str, name: &str) -> Result<serde_json::Value> {
         let text = self.run(&["get", kind, name, "-o", "json"], "")?;
         serde_json::from_str(&text).with_context(|| text.clone())
+    }
+
+    /// Does what a kubelet does when the pod has its network.
+    pub(crate) fn set_pod_ip(&self, name: &str, ip: std::net::IpAddr) -> Result<()> {
+        let status = json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]});
+        let patch = json!({ "status": status }).to_string();
+        match self {
+            Self::Standalone(daemon) => {
+                let mut curl = Command::new("curl");
+                curl.args(["-sSf", "-X", "PATCH", "--unix-socket"])
+                    .arg(daemon.socket());
+                curl.args([
+                    "-H",
+                    "content-type: application/merge-patch+json",
+                    "-d",
+                    &patch,
+                ]);
+                curl.arg(format!(
+                    "http://x/api/v1/namespaces/default/pods/{name}/status"
+                ));
+                run(&mut curl, "")?.success().map(drop)
+            }
+            Self::Kubernetes(kubernetes) => {
+                let how = ["--subresource=status", "--type=merge", "-p", &patch];
+                let arguments = [&["patch", "pod", name][..], &how].concat();
+                kubernetes.kubectl(&arguments, "").map(drop)
+            }
+        }
     }
 
     /// Ends the process without a warning.
@@ -264,11 +292,16 @@ impl Drop for Kubernetes {
     }
 }
 
-/// Waits until the node hears every change again, or says that it does not.
+/// Waits until the node says this about what it hears. Longer than for other things: the pauses of
+/// its watchers have grown to seconds while the API server was away.
 pub(crate) fn wait_for_state(node: &Daemon, state: &str) {
-    eventually(&format!("the node is {state}"), || {
-        let status = node.vsctl_json(&["status"])?;
-        anyhow::ensure!(status["cluster"]["state"] == state, "{status}");
-        Ok(())
-    });
+    let mut status = serde_json::Value::Null;
+    for _ in 0..120 {
+        status = node.vsctl_json(&["status"]).unwrap();
+        if status["cluster"]["state"] == state {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+    panic!("the node is not {state}: {status}");
 }

@@ -70,7 +70,8 @@ impl World {
 fn pod(name: &str, app: &str) -> String {
     json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "namespace": "default", "labels": {"app": app}},
-        "spec": {"nodeName": "node-a", "containers": [{"name": "c", "image": "busybox"}]}})
+        "spec": {"nodeName": "node-a", 
+            "containers": [{"name": "c", "image": "busybox", "ports": [{"containerPort": 80}]}]}})
     .to_string()
 }
 
@@ -126,8 +127,15 @@ fn the_switch_shows_the_objects_of_the_cluster_and_changes_none() {
     let names = pods["items"].as_array().unwrap().iter();
     let names: Vec<&Value> = names.map(|pod| &pod["metadata"]["name"]).collect();
     assert_eq!(names, ["client", "server"]);
-    let matrix = world.node.vsctl(&["matrix"]).unwrap();
-    assert!(matrix.contains("client"), "{matrix}");
+    let attached: Vec<Pod> = ["client", "server"].map(|name| world.attach(name)).into();
+    for pod in &attached {
+        world.api.set_pod_ip(&pod.name, pod.ip()).unwrap();
+    }
+    eventually("the addresses are heard", || {
+        let matrix = world.node.vsctl(&["matrix"])?;
+        anyhow::ensure!(matrix.contains("2 of 2 allowed"), "{matrix}");
+        Ok(())
+    });
     let error = world.node.apply(SECURE_POD).unwrap_err();
     assert!(format!("{error:#}").contains("192.0.2.1:6443"), "{error:#}");
 

@@ -110,6 +110,20 @@ fn reason(error: &kube::Error) -> String {
     }
 }
 
+/// Text of an error and its causes; what a text repeats of its cause is said once.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let more = inner.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
 impl KubeError {
     /// Returns whether the version that was asked for is no longer known: list again.
     pub(super) fn is_gone(&self) -> bool {
@@ -119,6 +133,21 @@ impl KubeError {
             }
             Self::Event { code, .. } => *code == 410,
             _ => false,
+        }
+    }
+
+    /// Says why nothing is heard. What concerns the connection is the same for every kind and does
+    /// not name one; a refusal does.
+    pub(super) fn why(&self) -> String {
+        match self {
+            Self::Request { source, .. } if !matches!(source.as_ref(), kube::Error::Api(_)) => {
+                with_causes(source.as_ref())
+            }
+            Self::Silent { within, .. } => format!("no answer within {} s", within.as_secs()),
+            Self::Broken { source, .. } => format!("the connection broke: {}", with_causes(source)),
+            // Its cause is the refusal once more, in `Debug` form.
+            Self::Request { .. } => self.to_string(),
+            other => with_causes(other),
         }
     }
 

@@ -260,7 +260,7 @@ impl Watcher {
     }
 
     fn fail(&self, error: &KubeError) {
-        self.health.failed(self.watched, chain(error));
+        self.health.failed(self.watched, error.why());
     }
 
     /// Strips an object; one without a name is logged and left out.
@@ -292,25 +292,4 @@ fn advance(version: &mut String, object: &Value) {
     if let Some(newer) = object["metadata"]["resourceVersion"].as_str() {
         newer.clone_into(version);
     }
-}
-
-/// Text of an error and its causes; what a cause repeats is said once.
-fn chain(error: &KubeError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.contains(&more)
-            && !matches!(error, KubeError::Request { source, .. } if is_refusal(source))
-        {
-            text = format!("{text}: {more}");
-        }
-        cause = inner.source();
-    }
-    text
-}
-
-/// A refusal's causes are the refusal again, in `Debug` form.
-fn is_refusal(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(_))
 }
