@@ -11,7 +11,7 @@
 //!    worker · host (gateway, veth, masquerade) · reconcile
 //! L3 objects (standalone object registry) · policy · service (compilers)
 //!    ipam · rules · state (ClusterState)
-//! L2 port · netns · store
+//! L2 port · offload (fast path in the kernel) · netns · store
 //!    leaf helpers, usable from any layer: clock, config, metrics, telemetry
 //! ```
 
@@ -25,6 +25,7 @@ pub mod kube;
 pub mod metrics;
 pub mod netns;
 pub mod objects;
+pub mod offload;
 pub mod policy;
 pub mod port;
 pub mod reconcile;
