@@ -13,9 +13,9 @@ use vswitch_datapath::conntrack::ConntrackConfig;
 
 use super::layers::Merged;
 use super::{
-    ApiConfig, Config, ConfigError, DatapathSettings, Deny, FastPathSetting, LogConfig, LogFormat,
-    Machine, MtuSetting, NetworkConfig, PolicyConfig, Problem, RawConfig, RawConntrack, RawMtu,
-    RawNetwork, ServiceConfig, VxlanConfig,
+    ApiConfig, ClusterConfig, Config, ConfigError, DatapathSettings, Deny, FastPathSetting,
+    LogConfig, LogFormat, Machine, MtuSetting, NetworkConfig, PodCidrsFrom, PolicyConfig, Problem,
+    RawCluster, RawConfig, RawConntrack, RawMtu, RawNetwork, ServiceConfig, VxlanConfig,
 };
 use crate::telemetry;
 
@@ -65,6 +65,7 @@ impl Checker {
         });
         let state_dir = self.directory("state_dir", &raw.state_dir);
         let run_dir = self.directory("run_dir", &raw.run_dir);
+        let cluster = self.cluster(&raw.cluster);
         let network = self.network(&raw);
         let service = self.service(&raw);
         let datapath = self.datapath(&raw);
@@ -75,6 +76,7 @@ impl Checker {
             node_name: raw.node_name.clone(),
             state_dir,
             run_dir,
+            cluster: cluster?,
             network: network?,
             service: service?,
             datapath,
@@ -84,6 +86,39 @@ impl Checker {
             ignored_environment: Vec::new(),
             effective: raw,
         })
+    }
+
+    /// Everything is checked in either mode, so that a change of the mode finds no surprise.
+    fn cluster(&mut self, raw: &RawCluster) -> Option<Option<ClusterConfig>> {
+        let pod_cidrs_from = self.parse("cluster.pod_cidrs_from", &raw.pod_cidrs_from);
+        let seconds = raw.pod_cidrs_wait_seconds;
+        let pod_cidrs_wait = self.range("cluster.pod_cidrs_wait_seconds", seconds, 1, 3600);
+        // The kubelet gives up on a sandbox after two minutes.
+        let pod_wait = self.range("cluster.pod_wait_seconds", raw.pod_wait_seconds, 1, 100);
+        let kubeconfig = self.optional_path("cluster.kubeconfig", &raw.kubeconfig);
+        let cni_conf_dir = self.optional_path("cluster.cni_conf_dir", &raw.cni_conf_dir);
+        let cni_bin_dir = self.directory("cluster.cni_bin_dir", &raw.cni_bin_dir);
+        let cni_plugin = self.optional_path("cluster.cni_plugin", &raw.cni_plugin);
+        let is_cluster = raw.mode == "cluster";
+        self.require(
+            is_cluster || raw.mode == "standalone",
+            "cluster.mode",
+            || format!("{:?} is none of standalone, cluster", raw.mode),
+        );
+        let cluster = ClusterConfig {
+            kubeconfig,
+            pod_cidrs_from: pod_cidrs_from?,
+            pod_cidrs_wait: Duration::from_secs(pod_cidrs_wait),
+            pod_wait: Duration::from_secs(pod_wait),
+            cni_conf_dir,
+            cni_bin_dir,
+            cni_plugin,
+        };
+        Some(is_cluster.then_some(cluster))
+    }
+
+    fn optional_path(&mut self, key: &str, text: &str) -> Option<PathBuf> {
+        (!text.is_empty()).then(|| self.directory(key, text))
     }
 
     fn network(&mut self, raw: &RawConfig) -> Option<NetworkConfig> {
@@ -371,8 +406,7 @@ impl Checker {
         self.require(mode.is_some(), "api.socket_mode", || {
             format!("{:?} is not an octal mode like \"0660\"", api.socket_mode)
         });
-        let token_file =
-            (!api.token_file.is_empty()).then(|| self.directory("api.token_file", &api.token_file));
+        let token_file = self.optional_path("api.token_file", &api.token_file);
         ApiConfig {
             socket,
             socket_mode: mode.unwrap_or(0o600),
@@ -456,6 +490,18 @@ impl Checker {
             key: key.to_owned(),
             problem,
         });
+    }
+}
+
+impl FromStr for PodCidrsFrom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "node" => Ok(Self::Node),
+            "node-or-config" => Ok(Self::NodeOrConfig),
+            _ => Err(format!("{text:?} is none of node, node-or-config")),
+        }
     }
 }
 

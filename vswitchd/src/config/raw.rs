@@ -10,6 +10,7 @@ pub struct RawConfig {
     pub node_name: String,
     pub state_dir: String,
     pub run_dir: String,
+    pub cluster: RawCluster,
     pub network: RawNetwork,
     pub service: RawService,
     pub datapath: RawDatapath,
@@ -25,6 +26,7 @@ impl Default for RawConfig {
             node_name: String::new(),
             state_dir: "/var/lib/vswitchd".to_owned(),
             run_dir: "/run/vswitchd".to_owned(),
+            cluster: RawCluster::default(),
             network: RawNetwork::default(),
             service: RawService::default(),
             datapath: RawDatapath::default(),
@@ -32,6 +34,36 @@ impl Default for RawConfig {
             policy: RawPolicy::default(),
             api: RawApi::default(),
             log: RawLog::default(),
+        }
+    }
+}
+
+/// `[cluster]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "config/vswitchd.toml describes each key")]
+pub struct RawCluster {
+    pub mode: String,
+    pub kubeconfig: String,
+    pub pod_cidrs_from: String,
+    pub pod_cidrs_wait_seconds: i64,
+    pub pod_wait_seconds: i64,
+    pub cni_conf_dir: String,
+    pub cni_bin_dir: String,
+    pub cni_plugin: String,
+}
+
+impl Default for RawCluster {
+    fn default() -> Self {
+        Self {
+            mode: "standalone".to_owned(),
+            kubeconfig: String::new(),
+            pod_cidrs_from: "node".to_owned(),
+            pod_cidrs_wait_seconds: 60,
+            pod_wait_seconds: 20,
+            cni_conf_dir: "/etc/cni/net.d".to_owned(),
+            cni_bin_dir: "/opt/cni/bin".to_owned(),
+            cni_plugin: String::new(),
         }
     }
 }

@@ -364,3 +364,44 @@ fn shipped_network_list_chains_the_switch_with_portmap_and_bandwidth() {
         .collect();
     assert_eq!(types, ["vswitch-cni", "portmap", "bandwidth"]);
 }
+
+#[test]
+fn a_cluster_is_joined_only_where_that_is_said() {
+    assert_eq!(load("").unwrap().cluster, None);
+    let cluster = load("[cluster]\nmode = \"cluster\"")
+        .unwrap()
+        .cluster
+        .unwrap();
+    assert_eq!(cluster.kubeconfig, None);
+    assert_eq!(cluster.pod_cidrs_from, PodCidrsFrom::Node);
+    let environment = [
+        ("VSWITCHD_CLUSTER_MODE", "cluster"),
+        ("VSWITCHD_CLUSTER_KUBECONFIG", "/etc/kubeconfig"),
+        ("VSWITCHD_CLUSTER_CNI_CONF_DIR", ""),
+    ];
+    let flags = [("cluster.pod_cidrs_from", "node-or-config")];
+    let cluster = load_with("", &environment, &flags)
+        .unwrap()
+        .cluster
+        .unwrap();
+    assert_eq!(cluster.kubeconfig, Some("/etc/kubeconfig".into()));
+    assert_eq!(cluster.cni_conf_dir, None);
+    assert_eq!(cluster.pod_cidrs_from, PodCidrsFrom::NodeOrConfig);
+}
+
+#[test]
+fn every_problem_of_the_cluster_is_named_in_either_mode() {
+    let text = problems(
+        "[cluster]\nmode = \"both\"\nkubeconfig = \"config\"\npod_cidrs_from = \"dhcp\"\n\
+         pod_wait_seconds = 0\ncni_bin_dir = \"\"",
+    );
+    for part in [
+        "cluster.mode: \"both\" is none of standalone, cluster",
+        "cluster.kubeconfig: \"config\" is not an absolute path",
+        "cluster.pod_cidrs_from: \"dhcp\" is none of node, node-or-config",
+        "cluster.pod_wait_seconds: 0 is not in 1 to 100",
+        "cluster.cni_bin_dir: \"\" is not an absolute path",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
