@@ -15,7 +15,7 @@ if [ "${1:-all}" = bench ]; then
   package_of+=([valgrind]=valgrind)
 fi
 if [ "${1:-all}" = all ]; then
-  package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [ethtool]=ethtool [systemd-analyze]=systemd)
+  package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [ethtool]=ethtool [openssl]=openssl [systemd-analyze]=systemd)
 fi
 
 missing=()

@@ -40,6 +40,9 @@ const LAYERS: &[(&str, u8)] = &[
 const HOMES: &[(&str, &str)] = &[
     ("sled", "store"),
     ("axum", "rest"),
+    ("hyper", "rest"),
+    ("hyper_util", "rest"),
+    ("tokio_rustls", "rest"),
     ("rtnetlink", "host"),
     ("netlink_packet_route", "host"),
     ("tun_tap", "port"),

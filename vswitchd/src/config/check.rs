@@ -13,7 +13,7 @@ use vswitch_datapath::conntrack::ConntrackConfig;
 use super::layers::Merged;
 use super::{
     ApiConfig, Config, ConfigError, DatapathSettings, Deny, LogConfig, LogFormat, Machine,
-    MtuSetting, NetworkConfig, PolicyConfig, Problem, RawConfig, RawConntrack, RawMtu,
+    MtuSetting, NetworkConfig, PolicyConfig, Problem, RawApi, RawConfig, RawConntrack, RawMtu,
     ServiceConfig,
 };
 use crate::telemetry;
@@ -338,20 +338,40 @@ impl Checker {
         self.require(mode.is_some(), "api.socket_mode", || {
             format!("{:?} is not an octal mode like \"0660\"", api.socket_mode)
         });
-        let token_file =
-            (!api.token_file.is_empty()).then(|| self.directory("api.token_file", &api.token_file));
+        let token_file = self.file("api.token_file", &api.token_file);
+        let member_token_file = self.file("api.member_token_file", &api.member_token_file);
+        let is_complete = member_token_file.is_none() || token_file.is_some();
+        self.require(is_complete, "api.member_token_file", || {
+            "takes api.token_file as well: without one, everybody may do all".to_owned()
+        });
+        let certificate = self.certificate(api);
+        let limit = self.range("api.max_connections", api.max_connections, 1, 65_536);
         ApiConfig {
             socket,
             socket_mode: mode.unwrap_or(0o600),
-            tcp_listen: self.tcp_listen(&api.tcp_listen, token_file.is_some()),
+            tcp_listen: self.tcp_listen(api, token_file.is_some(), certificate.is_some()),
             token_file,
+            member_token_file,
+            certificate,
+            max_connections: usize::try_from(limit).unwrap_or(usize::MAX),
         }
     }
 
-    fn tcp_listen(&mut self, texts: &[String], has_token: bool) -> Vec<SocketAddr> {
+    fn certificate(&mut self, api: &RawApi) -> Option<(PathBuf, PathBuf)> {
+        let chain = self.file("api.tls_cert_file", &api.tls_cert_file);
+        let key = self.file("api.tls_key_file", &api.tls_key_file);
+        self.require(
+            chain.is_some() == key.is_some(),
+            "api.tls_cert_file",
+            || "and api.tls_key_file go together".to_owned(),
+        );
+        chain.zip(key)
+    }
+
+    fn tcp_listen(&mut self, api: &RawApi, has_token: bool, has_tls: bool) -> Vec<SocketAddr> {
         let key = "api.tcp_listen";
         let mut addresses = Vec::new();
-        for text in texts {
+        for text in &api.tcp_listen {
             let Ok(address) = text.parse::<SocketAddr>() else {
                 self.report(
                     key,
@@ -359,8 +379,15 @@ impl Checker {
                 );
                 continue;
             };
-            self.require(has_token || address.ip().is_loopback(), key, || {
+            let is_private = address.ip().is_loopback();
+            self.require(has_token || is_private, key, || {
                 format!("{address} can be reached by others; that takes api.token_file")
+            });
+            self.require(has_tls || is_private || api.allow_plaintext, key, || {
+                format!(
+                    "{address} can be reached by others; that takes api.tls_cert_file (or \
+                     api.allow_plaintext, if something else encrypts what is sent there)"
+                )
             });
             self.require(!addresses.contains(&address), key, || {
                 format!("{address} is there twice")
@@ -380,6 +407,11 @@ impl Checker {
             level: level.clone(),
             format: format?,
         })
+    }
+
+    /// A file that may be left out.
+    fn file(&mut self, key: &str, text: &str) -> Option<PathBuf> {
+        (!text.is_empty()).then(|| self.directory(key, text))
     }
 
     /// Paths must not depend on the directory that the daemon is started in.
