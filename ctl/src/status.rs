@@ -14,6 +14,13 @@ pub(crate) fn status(server: &Server, format: Format) -> Result<()> {
     print(format, &status, || text(&status))
 }
 
+fn fast_path(status: &Status) -> String {
+    status.fast_path_flows.map_or_else(
+        || "off: every packet goes through the workers".to_owned(),
+        |flows| format!("{flows} flows in the kernel"),
+    )
+}
+
 fn text(status: &Status) -> String {
     let mut out = String::new();
     let cidrs: Vec<String> = status.pod_cidrs.iter().map(ToString::to_string).collect();
@@ -25,6 +32,7 @@ fn text(status: &Status) -> String {
         ("pod networks", cidrs.join(" ")),
         ("gateway", status.gateway.to_string()),
         ("workers", status.workers.to_string()),
+        ("fast path", fast_path(status)),
         ("ports", status.ports.to_string()),
         (
             "rules",

@@ -152,8 +152,20 @@ pub struct DatapathSettings {
     pub flow_cache_entries: usize,
     /// How often a worker without frames polls before it sleeps.
     pub idle_polls: u32,
+    /// Whether established connections may be forwarded inside the kernel.
+    pub fast_path: FastPathSetting,
     /// Connection tracking.
     pub conntrack: ConntrackConfig,
+}
+
+/// Whether established connections are forwarded inside the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FastPathSetting {
+    /// Where the kernel can.
+    #[default]
+    Auto,
+    /// Never: every packet goes through the workers.
+    Off,
 }
 
 /// How NetworkPolicies are enforced.

@@ -10,7 +10,7 @@
 //!    worker · host (gateway, veth, masquerade) · reconcile
 //! L3 objects (standalone object registry) · policy · service (compilers)
 //!    ipam · rules · state (ClusterState)
-//! L2 port · netns · store
+//! L2 port · offload (fast path in the kernel) · netns · store
 //!    leaf helpers, usable from any layer: clock, config, metrics, telemetry
 //! ```
 
@@ -23,6 +23,7 @@ pub mod ipam;
 pub mod metrics;
 pub mod netns;
 pub mod objects;
+pub mod offload;
 pub mod policy;
 pub mod port;
 pub mod reconcile;

@@ -29,6 +29,7 @@ pub struct Figures {
     pub epoch: u64,
     pub flow_cache_hits: u64,
     pub flow_cache_misses: u64,
+    pub offloaded_flows: u64,
     pub pods: u64,
     pub network_policies: u64,
     /// Services that have something to balance.
@@ -119,6 +120,11 @@ fn register_tables(registry: &mut Registry, figures: &Figures) {
             "connections_limit",
             "Most connections the table may hold",
             figures.connections_limit,
+        ),
+        (
+            "offloaded_flows",
+            "Flows that the kernel forwards",
+            figures.offloaded_flows,
         ),
         ("rules", "Rules installed in all tables", figures.rules),
         (

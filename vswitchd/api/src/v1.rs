@@ -77,6 +77,9 @@ pub struct Status {
     pub gateway: IfName,
     /// Worker threads.
     pub workers: usize,
+    /// Flows (directions of connections) that the kernel forwards; none where it cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fast_path_flows: Option<usize>,
     /// Frames dropped, by reason; reasons that never occurred are left out.
     pub drops: BTreeMap<String, u64>,
     /// What an operator should look at; empty when all is well.
@@ -255,6 +258,9 @@ pub struct Connection {
     pub timeout_seconds: u64,
     /// Whether both sides were heard.
     pub assured: bool,
+    /// Whether the kernel may forward its packets.
+    #[serde(default)]
+    pub offloaded: bool,
     /// Original direction.
     pub orig_packets: u64,
     /// Original direction.

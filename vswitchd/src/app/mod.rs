@@ -24,13 +24,14 @@ use vswitch_datapath::{Datapath, DatapathConfig};
 
 use crate::clock::{self, MonotonicClock};
 use crate::cni::{CniDeps, CniService, CniSettings, KernelNetns};
-use crate::config::{ApiConfig, Config};
+use crate::config::{ApiConfig, Config, FastPathSetting};
 use crate::host::{
     self, GatewaySpec, HostWatcher, KubeProxy, Leftovers, Masquerade, MasqueradeSpec, NftTable,
     ServiceSteering, Shield, SysctlLedger,
 };
 use crate::ipam::{Delegate, Ipam, IpamConfig};
 use crate::objects::{Registry, RegistryConfig};
+use crate::offload::{FastPath, PortKind};
 use crate::port::{PortNotice, TapConfig, open_tap};
 use crate::reconcile::{PortAttachMode, ReconcileConfig, Reconciler};
 use crate::rest::tcp::{TcpOptions, TcpServer, listen_tcp};
@@ -292,10 +293,8 @@ fn start_switch_blocking(
     if let Some((masquerade, spec)) = &tables.masquerade {
         masquerade.install(spec).context("install masquerade")?;
     }
-    let datapath = Datapath::new(DatapathConfig {
-        conntrack: config.datapath.conntrack.clone(),
-        flow_cache_entries: config.datapath.flow_cache_entries,
-    });
+    let fast_path = fast_path(config);
+    let datapath = open_datapath(config, fast_path.clone());
     let (notify, notices) = mpsc::channel(64);
     let workers = WorkerPool::start(&datapath, worker_config(config, clock), notify)
         .context("start workers")?;
@@ -315,10 +314,41 @@ fn start_switch_blocking(
     let (reconcile, _) = Reconciler::start(Arc::clone(&datapath), reconcile_config);
     reconcile.set_node_addresses(host::node_addresses().context("read the node's addresses")?);
     reconcile.set_midstream(GATEWAY_PORT, true);
+    if let Some(fast_path) = &fast_path {
+        fast_path.offer_to(&port, PortKind::Gateway);
+    }
     workers.attach(port).context("attach the gateway port")?;
-    let switch = Switch::new(datapath, workers, reconcile, clock, store, gateway)
-        .context("read stored ports and flows")?;
+    let switch = Switch::new(
+        datapath, workers, reconcile, clock, store, gateway, fast_path,
+    )
+    .context("read stored ports and flows")?;
     Ok((Arc::new(switch), notices))
+}
+
+/// Returns the fast path where the kernel has what it takes and the configuration wants it.
+fn fast_path(config: &Config) -> Option<Arc<FastPath>> {
+    if config.datapath.fast_path == FastPathSetting::Off {
+        return None;
+    }
+    match FastPath::open() {
+        Ok(fast_path) => Some(fast_path),
+        Err(error) => {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(error, "no fast path, every packet goes through the workers");
+            None
+        }
+    }
+}
+
+fn open_datapath(config: &Config, fast_path: Option<Arc<FastPath>>) -> Arc<Datapath> {
+    let settings = DatapathConfig {
+        conntrack: config.datapath.conntrack.clone(),
+        flow_cache_entries: config.datapath.flow_cache_entries,
+    };
+    match fast_path {
+        Some(fast_path) => Datapath::offloading_to(settings, fast_path),
+        None => Datapath::new(settings),
+    }
 }
 
 fn worker_config(config: &Config, clock: MonotonicClock) -> WorkerConfig {

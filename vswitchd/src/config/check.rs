@@ -12,9 +12,9 @@ use vswitch_datapath::conntrack::ConntrackConfig;
 
 use super::layers::Merged;
 use super::{
-    ApiConfig, Config, ConfigError, DatapathSettings, Deny, LogConfig, LogFormat, Machine,
-    MtuSetting, NetworkConfig, PolicyConfig, Problem, RawApi, RawConfig, RawConntrack, RawMtu,
-    ServiceConfig,
+    ApiConfig, Config, ConfigError, DatapathSettings, Deny, FastPathSetting, LogConfig, LogFormat,
+    Machine, MtuSetting, NetworkConfig, PolicyConfig, Problem, RawApi, RawConfig, RawConntrack,
+    RawMtu, ServiceConfig,
 };
 use crate::telemetry;
 
@@ -247,6 +247,9 @@ impl Checker {
             workers: usize::try_from(workers).unwrap_or(1),
             flow_cache_entries: usize::try_from(cache).unwrap_or(0),
             idle_polls: u32::try_from(poll).unwrap_or(0),
+            fast_path: self
+                .parse("datapath.fast_path", &datapath.fast_path)
+                .unwrap_or_default(),
             conntrack: self.conntrack(&raw.conntrack),
         }
     }
@@ -466,6 +469,18 @@ impl FromStr for Deny {
             "drop" => Ok(Self::Drop),
             "reject" => Ok(Self::Reject),
             _ => Err(format!("{text:?} is none of drop, reject")),
+        }
+    }
+}
+
+impl FromStr for FastPathSetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            _ => Err(format!("{text:?} is none of auto, off")),
         }
     }
 }

@@ -101,6 +101,7 @@ pub struct RawDatapath {
     pub workers: i64,
     pub flow_cache_entries: i64,
     pub idle_polls: i64,
+    pub fast_path: String,
 }
 
 impl Default for RawDatapath {
@@ -109,6 +110,7 @@ impl Default for RawDatapath {
             workers: 0,
             flow_cache_entries: 16_384,
             idle_polls: 16,
+            fast_path: "auto".to_owned(),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::switch::GATEWAY_PORT;
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
 pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
     let switch = &state.switch;
+    switch.settle_counters();
     let snapshot = switch.reconcile().snapshot();
     let datapath = switch.datapath();
     let conntrack = datapath.conntrack_stats();
@@ -46,6 +47,7 @@ pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
         pod_cidrs: state.pod_cidrs.clone(),
         gateway: switch.gateway().ifname.clone(),
         workers: state.workers,
+        fast_path_flows: datapath.offloaded_flows(),
         drops: drops
             .map(|(reason, count)| (reason.name().to_owned(), count))
             .collect(),
@@ -109,6 +111,7 @@ pub(in crate::rest) async fn metrics(State(state): State<RestState>) -> Response
 }
 
 fn figures(state: &RestState) -> Figures {
+    state.switch.settle_counters();
     let datapath = state.switch.datapath();
     let conntrack = datapath.conntrack_stats();
     let cache = datapath.cache_stats();
@@ -150,6 +153,7 @@ fn figures(state: &RestState) -> Figures {
         epoch: datapath.epoch().0,
         flow_cache_hits: cache.hits,
         flow_cache_misses: cache.misses,
+        offloaded_flows: wide(datapath.offloaded_flows().unwrap_or(0)),
         pods: wide(snapshot.cluster.pods().count()),
         network_policies: wide(snapshot.cluster.policies().count()),
         services: wide(snapshot.cluster.services().count()),
