@@ -20,7 +20,7 @@ if [ "${1:-all}" = bpf ]; then
   [ -e /usr/include/bpf/bpf_helpers.h ] || package_of+=([bpf_helpers.h]=libbpf-dev)
 fi
 if [ "${1:-all}" = all ]; then
-  package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [ethtool]=ethtool [systemd-analyze]=systemd)
+  package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [ethtool]=ethtool [openssl]=openssl [systemd-analyze]=systemd)
 fi
 
 missing=()

@@ -19,6 +19,8 @@ pub struct DaemonOptions {
     pub node_name: String,
     /// Pod networks.
     pub pod_cidrs: Vec<String>,
+    /// Lines of the section `[api]`.
+    pub api: String,
     /// Lines appended to the configuration file.
     pub extra: String,
 }
@@ -28,6 +30,7 @@ impl Default for DaemonOptions {
         Self {
             node_name: "node-a".to_owned(),
             pod_cidrs: vec!["10.244.0.0/24".to_owned()],
+            api: "tcp_listen = [\"127.0.0.1:7441\"]\n".to_owned(),
             extra: String::new(),
         }
     }
@@ -327,7 +330,7 @@ fn config_text(folder: &Path, options: &DaemonOptions) -> Result<String> {
     writeln!(text, "node_name = {:?}", options.node_name)?;
     writeln!(text, "state_dir = {:?}", folder.join("state"))?;
     writeln!(text, "run_dir = {:?}", folder.join("run"))?;
-    writeln!(text, "[api]\ntcp_listen = [\"127.0.0.1:7441\"]")?;
+    writeln!(text, "[api]\n{}", options.api)?;
     writeln!(text, "[network]\npod_cidrs = {:?}", options.pod_cidrs)?;
     text.push_str(&options.extra);
     Ok(text)

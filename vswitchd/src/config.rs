@@ -280,8 +280,14 @@ pub struct ApiConfig {
     pub socket_mode: u32,
     /// TCP addresses to listen on; none by default.
     pub tcp_listen: Vec<SocketAddr>,
-    /// File with the bearer token that TCP clients must present.
+    /// File with the bearer token that may do all.
     pub token_file: Option<PathBuf>,
+    /// File with the bearer tokens of member nodes.
+    pub member_token_file: Option<PathBuf>,
+    /// Files of certificate chain and key of TCP addresses, both PEM; `None`: plain HTTP.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Most connections of a TCP address at a time.
+    pub max_connections: usize,
 }
 
 /// One thing wrong with the configuration.

@@ -18,7 +18,6 @@ mod service_manager;
 mod services;
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -29,7 +28,7 @@ use vswitch_datapath::{Datapath, DatapathConfig};
 
 use crate::clock::{self, MonotonicClock};
 use crate::cni::{CniDeps, CniService, CniSettings, KernelNetns};
-use crate::config::{Config, FastPathSetting};
+use crate::config::{ApiConfig, Config, FastPathSetting};
 use crate::host::{
     self, GatewaySpec, HostWatcher, KubeProxy, Leftovers, MasqueradeSpec, NftTable, NodeNetwork,
     NodeNetworkStatus, NodePublication, NodesSpec, ServiceSteering, Shield, SysctlLedger, Underlay,
@@ -39,6 +38,7 @@ use crate::objects::{Registry, RegistryConfig};
 use crate::offload::{FastPath, PortKind};
 use crate::port::{PortNotice, TapConfig, open_tap};
 use crate::reconcile::{PortAttachMode, ReconcileConfig, Reconciler};
+use crate::rest::tcp::{TcpOptions, TcpServer, listen_tcp};
 use crate::rest::{self, CniHandler, RestState, serve};
 use crate::store::{SharedStore, SledStore};
 use crate::switch::{GATEWAY_PORT, Gateway, POD_PORTS, Switch, VmPorts};
@@ -225,16 +225,14 @@ impl App {
         let router = rest::router(self.rest.clone());
         let unix = serve::listen_unix(&config.api.socket, config.api.socket_mode)?;
         servers.spawn(serve::serve_unix(unix, router.clone(), stopping.clone()));
-        let token = config
-            .api
-            .token_file
-            .as_deref()
-            .map(read_token)
-            .transpose()?;
+        if config.api.tcp_listen.is_empty() {
+            return Ok(servers);
+        }
+        let tcp = Arc::new(TcpServer::open(tcp_options(&config.api))?);
         for address in &config.api.tcp_listen {
-            let tcp = serve::listen_tcp(*address).await?;
-            let (router, token) = (router.clone(), token.clone());
-            servers.spawn(serve::serve_tcp(tcp, router, token, stopping.clone()));
+            let listener = listen_tcp(*address).await?;
+            let server = Arc::clone(&tcp);
+            servers.spawn(server.serve(listener, router.clone(), stopping.clone()));
         }
         Ok(servers)
     }
@@ -579,12 +577,13 @@ async fn end_midstream(switch: Arc<Switch>) {
     }
 }
 
-fn read_token(path: &Path) -> Result<String> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("read token file {}", path.display()))?;
-    let token = text.trim();
-    anyhow::ensure!(!token.is_empty(), "token file {} is empty", path.display());
-    Ok(token.to_owned())
+fn tcp_options(api: &ApiConfig) -> TcpOptions {
+    TcpOptions {
+        certificate: api.certificate.clone(),
+        token_file: api.token_file.clone(),
+        member_token_file: api.member_token_file.clone(),
+        max_connections: api.max_connections,
+    }
 }
 
 /// Undoes what the daemon changed in the kernel. Blocks.

@@ -232,6 +232,11 @@ pub struct RawApi {
     pub socket_mode: String,
     pub tcp_listen: Vec<String>,
     pub token_file: String,
+    pub member_token_file: String,
+    pub tls_cert_file: String,
+    pub tls_key_file: String,
+    pub allow_plaintext: bool,
+    pub max_connections: i64,
 }
 
 impl Default for RawApi {
@@ -241,6 +246,11 @@ impl Default for RawApi {
             socket_mode: "0660".to_owned(),
             tcp_listen: Vec::new(),
             token_file: String::new(),
+            member_token_file: String::new(),
+            tls_cert_file: String::new(),
+            tls_key_file: String::new(),
+            allow_plaintext: false,
+            max_connections: 1024,
         }
     }
 }

@@ -2,10 +2,14 @@
 //!
 //! The only user of axum. Handlers translate between wire and the layers below; they hold no state.
 
+mod auth;
 mod error;
 mod health_checks;
 pub mod kube_api;
+mod reloaded;
 pub mod serve;
+pub mod tcp;
+mod tls;
 mod v1;
 
 use std::future::Future;
