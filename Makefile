@@ -8,9 +8,12 @@ RELEASE := target/release
 # The shim is linked statically: a runtime may start it where no libc fits.
 SHIM_TARGET := x86_64-unknown-linux-gnu
 SHIM := target/$(SHIM_TARGET)/release/vswitch-cni
+# What measures the datapath alone is built without the daemon, in a fraction of the time.
+DATAPATH_ONLY := --locked -p vswitch-bench --no-default-features
+INSTRUCTIONS := $(CARGO) build $(DATAPATH_ONLY) --release --bin vswitch-instructions && $(RELEASE)/vswitch-instructions
 RUNNER := $(CARGO) $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help setup setup-demo build build-release bpf demo test conformance lint bench bench-instructions scale install uninstall cleanup
+.PHONY: help setup setup-demo build build-release bpf demo test conformance lint bench bench-instructions bench-micro scale install uninstall cleanup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,7 +35,8 @@ demo: setup-demo build-release ## play the story: fetch, policy blocks, label ad
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/demo.sh
 
 test: setup build ## all tests
-	tests/run.sh target/debug/vswitch-conformance '$(RUNNER) --locked --workspace --no-fail-fast'
+	tests/run.sh target/debug/vswitch-conformance '$(RUNNER) --locked --workspace --no-fail-fast' \
+	  '$(INSTRUCTIONS)'
 
 conformance: setup build ## Kubernetes' NetworkPolicy e2e cases, in process and in real namespaces
 	tests/run.sh target/debug/vswitch-conformance
@@ -52,8 +56,12 @@ scale: ## what 1,000 namespaces, 10,000 pods and 10,000 policies cost a node; fa
 
 bench-instructions: ## instructions of single packets by callgrind; fails at 5 % over bench/instructions.json
 	tests/setup.sh bench
-	$(CARGO) build --locked --release -p vswitch-bench
-	$(RELEASE)/vswitch-instructions $(ARGS)
+	$(INSTRUCTIONS) $(ARGS)
+
+bench-micro: ## nanoseconds of the packet path's steps, and how engines scale over threads
+	$(CARGO) bench $(DATAPATH_ONLY) --bench datapath -- $(ARGS)
+	$(CARGO) build $(DATAPATH_ONLY) --release --bin vswitch-engines
+	$(RELEASE)/vswitch-engines
 
 bpf: ## build the fast path's programs anew (clang); the object is kept in the repository
 	tests/setup.sh bpf

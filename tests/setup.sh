@@ -12,7 +12,7 @@ declare -A package_of=(
   [ip]=iproute2 [nft]=nftables [curl]=curl [busybox]=busybox-static [nginx]=nginx-light
   [iperf3]=iperf3 [ping]=iputils-ping [nsenter]=util-linux
 )
-if [ "${1:-all}" = bench ]; then
+if [ "${1:-all}" = bench ] || [ "${1:-all}" = all ]; then
   package_of+=([valgrind]=valgrind)
 fi
 if [ "${1:-all}" = bpf ]; then
