@@ -1,11 +1,13 @@
 //! A peer's fabric: pods in namespaces, and whatever connects them.
 
 use std::fmt;
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
-use vswitch_tests::{Namespace, Pod, run_in};
+use serde_json::Value;
+use vswitch_tests::{Namespace, Pod, run, run_in};
 
 use crate::ovs::OpenVSwitch;
 use crate::switch::Switch;
@@ -15,6 +17,9 @@ use crate::{kernel, ovs, switch};
 pub(crate) const PREFIX: u8 = 24;
 /// The pod network of the peers; vswitchd gives out addresses of its own.
 pub(crate) const NETWORK: &str = "10.90.0.0/24";
+
+/// So many pods may learn their neighbours.
+const FEW: usize = 20;
 
 /// A dataplane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
@@ -106,7 +111,7 @@ impl Fabric {
                 }
             }
         };
-        fabric.prepare()?;
+        fabric.prepare(peer)?;
         Ok(fabric)
     }
 
@@ -126,17 +131,51 @@ impl Fabric {
     }
 
     /// Gives the pods what load takes, and proves that the first reaches the last.
-    fn prepare(&self) -> Result<()> {
+    fn prepare(&self, peer: Peer) -> Result<()> {
         let ends = self.ends();
         for end in &ends {
             let range = "net.ipv4.ip_local_port_range=1024 65535";
             run_in(end.netns, &["sysctl", "-qw", range])?.success()?;
+        }
+        if ends.len() > FEW && !matches!(peer, Peer::Calico) {
+            know_neighbours(&ends)?;
         }
         let [first, .., last] = ends.as_slice() else {
             bail!("a fabric takes at least two pods");
         };
         crate::load::probe(first, last)
     }
+}
+
+/// Gives every pod the MAC addresses of all others for good.
+///
+/// One kernel plays all pods here, and its neighbour table ends at 1,024 entries that were
+/// learnt (`gc_thresh3`), of all namespaces together; permanent ones do not count.
+fn know_neighbours(ends: &[End<'_>]) -> Result<()> {
+    let macs = ends.iter().map(|end| mac_of(end.netns));
+    let macs = macs.collect::<Result<Vec<_>>>()?;
+    for end in ends {
+        let others = ends
+            .iter()
+            .zip(&macs)
+            .filter(|(other, _)| other.ip != end.ip);
+        let mut batch = String::new();
+        for (other, mac) in others {
+            let ip = other.ip;
+            writeln!(
+                batch,
+                "neigh replace {ip} lladdr {mac} dev eth0 nud permanent"
+            )?;
+        }
+        run(end.netns.command("ip").args(["-batch", "-"]), &batch)?.success()?;
+    }
+    Ok(())
+}
+
+fn mac_of(pod: &Namespace) -> Result<String> {
+    let links: Value = serde_json::from_str(&pod.ip(&["-json", "link", "show", "eth0"])?)?;
+    let mac = links[0]["address"].as_str().map(str::to_owned);
+    mac.with_context(|| format!("eth0 of {} has no MAC address", pod.name()))
 }
 
 fn end_of(pod: &Pod) -> End<'_> {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use serde_json::{Value, json};
 use vswitch_tests::{Daemon, DaemonOptions, Pod, eventually};
 
@@ -18,6 +18,8 @@ const NAMESPACE: &str = "load";
 const TEAMS: usize = 20;
 /// Pods of each team at other nodes, the peers of its policies.
 const REMOTE_PODS: usize = 10;
+/// CNI calls under way at a time.
+const AT_A_TIME: usize = 8;
 /// Policies of the pods under load.
 const OWN_POLICIES: usize = 2;
 
@@ -45,23 +47,20 @@ pub(crate) fn build(pods: usize, policies: usize) -> Result<Switch> {
         "at least {OWN_POLICIES} policies select the pods under load"
     );
     let daemon = Daemon::start(&DaemonOptions::default())?;
-    daemon.apply(&list((0..=TEAMS).map(namespace).chain(remote_pods())))?;
-    let bystanders = (0..TEAMS)
-        .map(|team| {
-            Pod::named("bystander")
-                .namespace(&team_name(team))
-                .attach(&daemon)
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let pods = (0..pods)
-        .map(|index| {
-            Pod::named(&format!("pod-{index}"))
-                .namespace(NAMESPACE)
-                .attach(&daemon)
-        })
-        .collect::<Result<Vec<_>>>()?;
-    label(&daemon, &pods, "app=load")?;
-    label(&daemon, &bystanders, "app=bystander")?;
+    let teams = (0..TEAMS).map(|team| ("bystander".to_owned(), team_name(team)));
+    let loaded = (0..pods).map(|index| (format!("pod-{index}"), NAMESPACE.to_owned()));
+    let local = teams
+        .clone()
+        .map(|(name, namespace)| pod(&name, &namespace, "bystander"));
+    let local = local.chain(
+        loaded
+            .clone()
+            .map(|(name, namespace)| pod(&name, &namespace, "load")),
+    );
+    let cluster = (0..=TEAMS).map(namespace).chain(local).chain(remote_pods());
+    daemon.apply(&list(cluster))?;
+    let bystanders = attach_all(&daemon, &teams.collect::<Vec<_>>())?;
+    let pods = attach_all(&daemon, &loaded.collect::<Vec<_>>())?;
     let others = (0..policies - OWN_POLICIES).map(bystander_policy);
     daemon.apply(&list(own_policies().into_iter().chain(others)))?;
     eventually("all policies are in force", || {
@@ -79,6 +78,23 @@ pub(crate) fn build(pods: usize, policies: usize) -> Result<Switch> {
     })
 }
 
+/// Attaches pods, given by name and namespace, several at a time as a runtime does.
+fn attach_all(daemon: &Daemon, pods: &[(String, String)]) -> Result<Vec<Pod>> {
+    let attach =
+        |(name, namespace): &(String, String)| Pod::named(name).namespace(namespace).attach(daemon);
+    let chunks = std::thread::scope(|scope| {
+        let started: Vec<_> = pods
+            .chunks(pods.len().div_ceil(AT_A_TIME))
+            .map(|chunk| scope.spawn(|| chunk.iter().map(attach).collect::<Result<Vec<_>>>()))
+            .collect();
+        let joined = started.into_iter().map(std::thread::ScopedJoinHandle::join);
+        joined.collect::<Result<Vec<_>, _>>()
+    });
+    let chunks = chunks.map_err(|_| anyhow!("a thread that attaches pods panicked"))?;
+    let chunks = chunks.into_iter().collect::<Result<Vec<_>>>()?;
+    Ok(chunks.into_iter().flatten().collect())
+}
+
 /// Counts the policies that rules of the tables name as their origin.
 fn policies_in_force(daemon: &Daemon) -> Result<usize> {
     let mut origins = BTreeSet::new();
@@ -93,13 +109,6 @@ fn policies_in_force(daemon: &Daemon) -> Result<usize> {
         );
     }
     Ok(origins.len())
-}
-
-fn label(daemon: &Daemon, pods: &[Pod], label: &str) -> Result<()> {
-    for pod in pods {
-        daemon.vsctl(&["label", "pod", &pod.name, "-n", &pod.namespace, label])?;
-    }
-    Ok(())
 }
 
 fn list(items: impl Iterator<Item = Value>) -> String {
@@ -122,15 +131,25 @@ fn namespace(number: usize) -> Value {
         "metadata": {"name": name, "labels": {"tier": format!("tier-{}", number % 3)}}})
 }
 
+/// A pod of this node, as the scheduler leaves it to the runtime: without an address.
+fn pod(name: &str, namespace: &str, app: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": app}},
+        "spec": {"nodeName": "node-a", "containers": [{"name": "main", "image": "none"}]}})
+}
+
 fn remote_pods() -> impl Iterator<Item = Value> {
     (0..TEAMS * REMOTE_PODS).map(|number| {
-        let name = format!("remote-{}", number / TEAMS);
-        json!({"apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "namespace": team_name(number % TEAMS),
-                "labels": {"app": format!("app-{}", number / TEAMS)}},
-            "spec": {"nodeName": "node-b", "containers": [{"name": "main", "image": "none"}]},
-            "status": {"phase": "Running", "podIP": format!("10.245.{}.{}", number / 200, number % 200 + 1),
-                "podIPs": [{"ip": format!("10.245.{}.{}", number / 200, number % 200 + 1)}]}})
+        let (team, app) = (number % TEAMS, number / TEAMS);
+        let mut pod = pod(
+            &format!("remote-{app}"),
+            &team_name(team),
+            &format!("app-{app}"),
+        );
+        let ip = format!("10.245.0.{}", number + 1);
+        pod["spec"]["nodeName"] = json!("node-b");
+        pod["status"] = json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]});
+        pod
     })
 }
 
