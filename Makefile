@@ -13,7 +13,7 @@ DATAPATH_ONLY := --locked -p vswitch-bench --no-default-features
 INSTRUCTIONS := $(CARGO) build $(DATAPATH_ONLY) --release --bin vswitch-instructions && $(RELEASE)/vswitch-instructions
 RUNNER := $(CARGO) $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help setup setup-demo build build-release bpf demo test conformance lint bench bench-instructions bench-micro scale install uninstall cleanup
+.PHONY: help setup setup-demo build build-release bpf demo test conformance lint bench bench-peers bench-instructions bench-micro scale install uninstall cleanup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ lint: ## rustfmt, clippy and rustdoc, warnings denied
 bench: setup-demo build-release ## TCP pod to pod beside a straight veth, median of 5
 	$(CARGO) build --locked --release -p vswitch-bench
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) $(RELEASE)/vswitch-bench $(ARGS)
+
+bench-peers: ## the same work over vswitchd, veth, bridge, iptables, nftables, OVS; ratios, JSON, chart; ARGS=--quick, ARGS=--gate
+	tests/setup.sh peers
+	$(MAKE) --no-print-directory build-release
+	$(CARGO) build --locked --release -p vswitch-bench --bin vswitch-peers --bin vswitch-load
+	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) $(RELEASE)/vswitch-peers $(ARGS)
 
 scale: ## what 1,000 namespaces, 10,000 pods and 10,000 policies cost a node; fails over a limit
 	$(CARGO) build --locked --release -p vswitch-bench
