@@ -13,7 +13,7 @@ DATAPATH_ONLY := --locked -p vswitch-bench --no-default-features
 INSTRUCTIONS := $(CARGO) build $(DATAPATH_ONLY) --release --bin vswitch-instructions && $(RELEASE)/vswitch-instructions
 RUNNER := $(CARGO) $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help setup setup-demo build build-release demo test conformance lint bench bench-instructions bench-micro scale install uninstall cleanup
+.PHONY: help setup setup-demo build build-release bpf demo test conformance lint bench bench-peers bench-instructions bench-micro scale install uninstall cleanup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,12 @@ bench: setup-demo build-release ## TCP pod to pod beside a straight veth, median
 	$(CARGO) build --locked --release -p vswitch-bench
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) $(RELEASE)/vswitch-bench $(ARGS)
 
+bench-peers: ## the same work over vswitchd, veth, bridge, iptables, nftables, OVS; ratios, JSON, chart; ARGS=--quick, ARGS=--gate
+	tests/setup.sh peers
+	$(MAKE) --no-print-directory build-release
+	$(CARGO) build --locked --release -p vswitch-bench --bin vswitch-peers --bin vswitch-load
+	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) $(RELEASE)/vswitch-peers $(ARGS)
+
 scale: ## what 1,000 namespaces, 10,000 pods and 10,000 policies cost a node; fails over a limit
 	$(CARGO) build --locked --release -p vswitch-bench
 	$(RELEASE)/vswitch-scale $(ARGS)
@@ -62,6 +68,13 @@ bench-micro: ## nanoseconds of the packet path's steps, and how engines scale ov
 	$(CARGO) bench $(DATAPATH_ONLY) --bench datapath -- $(ARGS)
 	$(CARGO) build $(DATAPATH_ONLY) --release --bin vswitch-engines
 	$(RELEASE)/vswitch-engines
+
+bpf: ## build the fast path's programs anew (clang); the object is kept in the repository
+	tests/setup.sh bpf
+	clang -O2 -g -Wall -Werror -target bpf -mcpu=v3 -I/usr/include/$(shell uname -m)-linux-gnu \
+	  -DSOURCE_CRC32='"$(shell python3 -c 'import zlib; print("%08x" % zlib.crc32(open("vswitchd/bpf/offload.c", "rb").read()))')"' \
+	  -c vswitchd/bpf/offload.c -o vswitchd/bpf/offload.o
+	llvm-strip -g vswitchd/bpf/offload.o
 
 install: build-release ## install the daemon, the CLI, the shim, the unit and the configuration
 	install -D -m 0755 $(RELEASE)/vswitchd $(DESTDIR)$(PREFIX)/bin/vswitchd

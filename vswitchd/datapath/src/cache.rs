@@ -7,6 +7,7 @@
 //! Invariant: the key holds everything that a rule can match on in a cacheable packet, so a
 //! hit does exactly what a translation would.
 
+use std::cell::Cell;
 use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use vswitch_api::{Epoch, MacAddr, PortNo};
 
 use crate::conntrack::{Connection, Direction};
 use crate::flow::{FlowKey, ether_type};
+use crate::offload::OFFER_AFTER;
 use crate::packet::{Fragment, ParsedPacket, PlainPacket, pack, pack_ipv6};
 use crate::pipeline::{RulePath, Step};
 
@@ -144,6 +146,28 @@ pub(crate) struct CachedFlow {
     pub(crate) mtu: u16,
     /// `None` for flows that leave before connection tracking (redirects).
     pub(crate) conn: Option<(Arc<Connection>, Direction)>,
+    /// Packets until it is offered to the path below.
+    pub(crate) until_offer: Cell<u32>,
+}
+
+impl CachedFlow {
+    /// Returns whether a packet is none of the path below's business: it has nothing of the
+    /// flow, and is not to be offered it yet. Counts the packet if so.
+    #[inline]
+    pub(crate) fn passes_by(&self, conn: &Connection) -> bool {
+        let left = self.until_offer.get();
+        let passes_by = left > 0 && !conn.is_offloaded();
+        self.until_offer.set(left - u32::from(passes_by));
+        passes_by
+    }
+
+    /// Counts a packet; returns whether the flow is due to be offered to the path below.
+    pub(crate) fn is_due(&self) -> bool {
+        let left = self.until_offer.get();
+        self.until_offer
+            .set(left.checked_sub(1).unwrap_or(OFFER_AFTER));
+        left == 0
+    }
 }
 
 #[derive(Debug)]
@@ -344,6 +368,7 @@ mod tests {
             path,
             out_port: PortNo(out_port),
             mtu: 1500,
+            until_offer: Cell::default(),
             conn: None,
         }
     }

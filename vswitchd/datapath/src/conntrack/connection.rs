@@ -17,12 +17,16 @@ use super::protocol::{Progress, Protocol, Step};
 use super::{ConntrackConfig, Direction, Tuple};
 use crate::drop_reason::DropReason;
 use crate::flow::CtState;
+use crate::offload::OffloadUsage;
 use crate::packet::{ParsedPacket, PlainPacket};
 use crate::time::Timestamp;
 
 /// How long a connection that is cut stays known, so that both ends can be told. nf_conntrack
 /// gives up an end that answers nothing (tcp_timeout_unacknowledged) after the same time.
 const CUT_LINGER: Duration = Duration::from_secs(300);
+
+/// Bytes of a frame that a connection does not count.
+const ETHERNET_HEADER: u64 = 14;
 
 /// A committed connection.
 #[derive(Debug)]
@@ -45,7 +49,7 @@ pub struct Connection {
     progress: Mutex<Progressed>,
 }
 
-/// What is so for good once it is; bits that only go up.
+/// What is so of a connection; all but the last for good.
 mod fact {
     /// A packet came in the reply direction.
     pub(super) const REPLIED: u8 = 0x01;
@@ -53,6 +57,8 @@ mod fact {
     pub(super) const ASSURED: u8 = 0x02;
     /// The table no longer has the connection.
     pub(super) const DEAD: u8 = 0x04;
+    /// Packets may go by below the engine.
+    pub(super) const OFFLOADED: u8 = 0x08;
 }
 
 /// How far a connection is.
@@ -67,10 +73,10 @@ struct Progressed {
 
 impl Progressed {
     #[inline(always)]
-    fn count(&mut self, direction: Direction, bytes: u64) {
+    fn count(&mut self, direction: Direction, (packets, bytes): (u64, u64)) {
         let at = direction as usize;
-        if let (Some(packets), Some(sum)) = (self.packets.get_mut(at), self.bytes.get_mut(at)) {
-            *packets += 1;
+        if let (Some(seen), Some(sum)) = (self.packets.get_mut(at), self.bytes.get_mut(at)) {
+            *seen += packets;
             *sum += bytes;
         }
     }
@@ -107,6 +113,8 @@ pub struct ConnectionInfo {
     pub state: &'static str,
     /// Both sides took part.
     pub assured: bool,
+    /// Its packets may go by below the engine.
+    pub offloaded: bool,
     /// Time left if nothing else comes.
     pub remaining: Duration,
     /// Time since the last packet.
@@ -257,7 +265,53 @@ impl Connection {
         bytes: usize,
         step: Step<'_>,
     ) {
-        progressed.count(step.direction, u64::try_from(bytes).unwrap_or(u64::MAX));
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        progressed.count(step.direction, (1, bytes));
+        drop(progressed);
+        self.apply(progress, step);
+    }
+
+    /// Returns whether the connection is in a state in which packets that say nothing about it
+    /// may go by below the engine.
+    #[must_use]
+    pub fn is_offloadable(&self) -> bool {
+        !self.is_translated() && !self.is_dead() && self.lock().protocol.is_offloadable()
+    }
+
+    /// Returns whether packets may go by, or have gone by untold, below the engine.
+    #[inline]
+    #[must_use]
+    pub fn is_offloaded(&self) -> bool {
+        self.facts.load(Relaxed) & fact::OFFLOADED != 0
+    }
+
+    /// States whether packets may go by below the engine.
+    pub fn set_offloaded(&self, is_offloaded: bool) {
+        if is_offloaded {
+            self.facts.fetch_or(fact::OFFLOADED, Relaxed);
+        } else {
+            self.facts.fetch_and(!fact::OFFLOADED, Relaxed);
+        }
+    }
+
+    /// Takes in what went by of one direction below the engine. `config` is that of the
+    /// connection's table.
+    pub(crate) fn catch_up(
+        &self,
+        direction: Direction,
+        usage: OffloadUsage,
+        now: Timestamp,
+        config: &ConntrackConfig,
+    ) {
+        if usage.packets == 0 {
+            return;
+        }
+        let step = self.step(direction, now, config);
+        let headers = usage.packets.saturating_mul(ETHERNET_HEADER);
+        let mut progressed = self.lock();
+        let progress = progressed.protocol.catch_up(usage.tcp, step);
+        let bytes = usage.bytes.saturating_sub(headers);
+        progressed.count(direction, (usage.packets, bytes));
         drop(progressed);
         self.apply(progress, step);
     }
@@ -460,6 +514,7 @@ impl Connection {
             zone: 0,
             state: self.state_name(),
             assured: self.is_assured(),
+            offloaded: self.is_offloaded(),
             remaining: self.expires().since(now),
             idle: now.since(self.last_seen()),
             age: now.since(self.created),

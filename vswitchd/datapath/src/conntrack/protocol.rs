@@ -9,6 +9,7 @@ use super::tcp::TcpTrack;
 use super::{ConntrackConfig, Direction, generic, icmp, udp};
 use crate::drop_reason::DropReason;
 use crate::flow::ip_proto;
+use crate::offload::TcpProgress;
 use crate::packet::{Fragment, ParsedPacket, PlainPacket};
 use crate::time::Timestamp;
 
@@ -113,6 +114,24 @@ impl Protocol {
             Self::Udp => Ok(udp::track(step)),
             Self::Icmp => Ok(Progress::keep(step.config.icmp, false)),
             Self::Generic => Ok(generic::track(step.config, step.replied)),
+        }
+    }
+
+    /// Takes in packets that went by unseen and said nothing about the state.
+    pub(super) fn catch_up(&mut self, tcp: Option<TcpProgress>, step: Step<'_>) -> Progress {
+        match (self, tcp) {
+            (Self::Tcp(track), Some(progress)) => track.catch_up(progress, step),
+            (Self::Udp, None) => udp::track(step),
+            _ => Progress::UNCHANGED,
+        }
+    }
+
+    /// Returns whether packets may go by unseen.
+    pub(super) fn is_offloadable(&self) -> bool {
+        match self {
+            Self::Tcp(track) => track.is_open(),
+            Self::Udp => true,
+            Self::Sctp(_) | Self::Icmp | Self::Generic => false,
         }
     }
 

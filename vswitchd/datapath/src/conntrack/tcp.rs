@@ -23,6 +23,7 @@ use super::protocol::{Progress, Start, Step};
 use super::tcp_window::{ResetPlace, Span, Windows, flag};
 use super::{ConntrackConfig, Direction};
 use crate::drop_reason::DropReason;
+use crate::offload::TcpProgress;
 use crate::packet::{TcpSegment, tcp_flags};
 
 /// Repeats of one segment after which the other end is taken for gone (nf_conntrack's
@@ -188,6 +189,32 @@ impl TcpTrack {
             Kind::Rst => self.on_rst(segment, step),
             kind @ (Kind::Fin | Kind::Ack) => self.on_ack(segment, kind, step),
         }
+    }
+
+    /// Takes in how far a direction came while its segments went by unseen: as if the last of
+    /// them had come.
+    pub(super) fn catch_up(&mut self, progress: TcpProgress, step: Step<'_>) -> Progress {
+        let segment = TcpSegment {
+            seq: progress.seq_end,
+            ack: progress.ack,
+            window: progress.window,
+            flags: tcp_flags::ACK,
+            payload_len: 0,
+            window_scale: None,
+            sack_permitted: false,
+            sack_right_edge: None,
+        };
+        let span = self.windows.span(&segment, step.direction);
+        self.windows.update(&span, step.direction);
+        self.windows.settle();
+        self.note_repeats(&span, step.direction);
+        Progress::keep(self.timeout(step), false)
+    }
+
+    /// Returns whether both ends may send, and a segment without SYN, FIN and RST says nothing
+    /// about the state.
+    pub(super) fn is_open(&self) -> bool {
+        self.state == TcpState::Established && self.stray_syn.is_none()
     }
 
     fn on_syn(&mut self, segment: &TcpSegment, step: Step<'_>) -> Accepted {

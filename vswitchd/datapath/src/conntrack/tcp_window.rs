@@ -241,6 +241,14 @@ impl Windows {
         }
     }
 
+    /// Has both ends know what was acknowledged, in whatever order they were
+    /// [updated](Self::update) with what went by unseen.
+    pub(super) fn settle(&mut self) {
+        let (original, reply) = (self.original, self.reply);
+        self.original.settle(&reply);
+        self.reply.settle(&original);
+    }
+
     /// Takes in a segment without SYN and FIN that goes on where the sender was, if both ends
     /// are known and it fits: what [`contain`](Self::contain) and [`update`](Self::update) do
     /// for it. Returns `false` and does nothing for all others.
@@ -345,6 +353,12 @@ impl Endpoint {
         } else {
             span.end
         };
+    }
+
+    fn settle(&mut self, other: &Self) {
+        if other.is(flag::ACKED) && !after(self.end, other.max_ack) {
+            self.clear(flag::UNACKNOWLEDGED);
+        }
     }
 
     fn acknowledge(&mut self, ack: u32, receiver: &mut Self) {

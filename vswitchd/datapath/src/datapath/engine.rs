@@ -3,6 +3,7 @@
 //! An engine is owned by one thread. It shares the published snapshot and the connection
 //! table with the other engines, and has its FlowCache and its counters to itself.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -17,6 +18,7 @@ use crate::cache::{CacheKey, CachedFlow, FlowCache, pair_of_macs};
 use crate::conntrack::{Connection, Direction};
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey, ip_proto};
+use crate::offload::OFFER_AFTER;
 use crate::packet::{Frame, PlainPacket, parse, rewrite};
 use crate::pipeline::{
     Counts, End, Meter, RuleCounters, RulePaths, Settlement, Snapshot, Step, TableId, Translation,
@@ -228,6 +230,9 @@ impl Core {
             return None;
         }
         if let Some((conn, direction)) = &flow.conn {
+            if self.datapath.is_offloading() && !flow.passes_by(conn) {
+                return None;
+            }
             let config = self.datapath.conns.config();
             conn.track_plain(packet, *direction, now, config).ok()?;
         }
@@ -245,7 +250,16 @@ impl Core {
     ) -> Option<Result<Verdict, DropReason>> {
         let flow = self.cache.get(key?, snapshot.epoch);
         let (config, rules) = (self.datapath.conns.config(), &self.counters.rules);
-        let verdict = flow.and_then(|flow| packet.follow(flow, config, rules));
+        let verdict = flow.and_then(|flow| {
+            let conn = flow.conn.as_ref();
+            let is_offloaded = conn.is_some_and(|(conn, _)| self.take_back(conn, packet));
+            let verdict = packet.follow(flow, config, rules);
+            // The other direction lasts if this one does.
+            if matches!(verdict, Some(Ok(_))) && (flow.is_due() || is_offloaded) {
+                self.datapath.offer(snapshot, flow, packet);
+            }
+            verdict
+        });
         let counter = if verdict.is_some() {
             &self.counters.hits
         } else {
@@ -253,6 +267,15 @@ impl Core {
         };
         add_alone(counter, 1);
         verdict
+    }
+
+    /// Has the state of a connection know what went by below before a packet is taken in;
+    /// returns whether anything may have.
+    fn take_back(&self, conn: &Arc<Connection>, packet: &InHand<'_>) -> bool {
+        conn.is_offloaded() && {
+            self.datapath.take_back(conn, packet.parsed, packet.now);
+            true
+        }
     }
 
     /// Does what the tables say, short of rewriting the frame.
@@ -323,6 +346,7 @@ impl Core {
         let side = match &translation.settlement {
             Settlement::Nothing | Settlement::Remove(_) | Settlement::Linger(_) => return Ok(None),
             Settlement::Track(conn, direction) => {
+                self.take_back(conn, packet);
                 conn.track(parsed, *direction, now, conns.config())?;
                 (Arc::clone(conn), *direction)
             }
@@ -384,6 +408,7 @@ impl Core {
             path: self.paths.get(&rules, &self.counters.paths),
             out_port,
             mtu,
+            until_offer: Cell::new(OFFER_AFTER),
             conn,
         };
         self.cache.insert(key, snapshot.epoch, flow);
