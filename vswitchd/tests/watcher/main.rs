@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod kit;
+mod order;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
