@@ -45,10 +45,8 @@ use crate::switch::{GATEWAY_PORT, Gateway, POD_PORTS, Switch, VmPorts};
 use crate::worker::{WorkerConfig, WorkerPool};
 
 use cluster::ClusterNode;
-use cluster_pods::ClusterPods;
-use cni_world::{KernelHost, PodObjects, RegistryPods, RunningPorts};
+use cni_world::{KernelHost, PodObjects, RunningPorts};
 use host_watch::{HostTables, KeptMasquerade};
-use in_force::InForce;
 
 /// How long ports that were attached again take TCP connections in mid-stream: longer than a
 /// stalled sender waits before it tries again (RFC 6298: 60 s at most is usual).
@@ -146,7 +144,7 @@ impl App {
             }
             None => switch.reconcile().cluster_synced(),
         }
-        let pods = pod_objects(node.as_ref(), &registry, &in_force, &switch);
+        let pods = PodObjects::new(node.as_ref(), &registry, &in_force, &switch);
         let cni = cni_service(config, &store, &ipam, &switch, pods, &tables).await?;
         recover(&cni, &switch, &ipam).await?;
 
@@ -482,26 +480,6 @@ fn open_gateway(config: &Config) -> Result<(Gateway, crate::port::Port)> {
 
 fn sysctl_ledger(config: &Config) -> std::path::PathBuf {
     config.state_dir.join("sysctls.json")
-}
-
-fn pod_objects(
-    node: Option<&ClusterNode>,
-    registry: &Arc<Registry>,
-    in_force: &InForce,
-    switch: &Switch,
-) -> PodObjects {
-    let (registry, in_force) = (Arc::clone(registry), in_force.clone());
-    match node {
-        None => PodObjects::Own(RegistryPods { registry, in_force }),
-        Some(node) => PodObjects::Cluster(ClusterPods {
-            registry,
-            health: Arc::clone(&node.cluster.health),
-            in_force,
-            reconcile: switch.reconcile().clone(),
-            node_name: node.name.clone(),
-            wait: node.settings.pod_wait,
-        }),
-    }
 }
 
 async fn cni_service(
