@@ -454,6 +454,7 @@ fn both_families_of_a_dual_stack_service_lead_to_their_endpoints() {
     let options = DaemonOptions {
         pod_cidrs: vec!["10.244.0.0/24".to_owned(), "fd00:244::/64".to_owned()],
         extra: "[service]\ncidrs = [\"10.96.0.0/16\", \"fd96::/112\"]\n".to_owned(),
+        ..DaemonOptions::default()
     };
     let daemon = Daemon::start(&options).unwrap();
     let [client, server] = &pods(&daemon, ["client", "server"]);

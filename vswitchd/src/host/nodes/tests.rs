@@ -191,8 +191,10 @@ fn dropped(network: &NodeNetwork) -> BTreeMap<&'static str, u64> {
 fn a_host_gateway_s_pods_are_heard_from_its_mac_only() {
     in_new_netns(|| {
         let other = other_machine();
-        run("ip link add vsw0 type bridge; ip addr add 10.244.0.1/24 dev vsw0; ip link set vsw0 up")
-            .unwrap();
+        run(
+            "ip link add vsw0 type bridge; ip addr add 10.244.0.1/24 dev vsw0; ip link set vsw0 up",
+        )
+        .unwrap();
         other
             .run(
                 "ip addr add 10.244.1.5/24 dev lo; ip addr add 10.244.0.77/32 dev lo
@@ -236,8 +238,10 @@ fn a_host_gateway_s_pods_are_heard_from_its_mac_only() {
 fn a_tunnel_brings_a_node_s_own_pods_from_its_own_address_only() {
     in_new_netns(|| {
         let other = other_machine();
-        run("ip link add vsw0 type bridge; ip addr add 10.244.0.1/24 dev vsw0; ip link set vsw0 up")
-            .unwrap();
+        run(
+            "ip link add vsw0 type bridge; ip addr add 10.244.0.1/24 dev vsw0; ip link set vsw0 up",
+        )
+        .unwrap();
         let spec = spec("here", Backend::Vxlan, "10.244.0.0/24");
         let there = node("there", Backend::Vxlan, "10.244.1.0/24", "192.0.2.2");
         let third = node("third", Backend::Vxlan, "10.244.2.0/24", "192.0.2.3");

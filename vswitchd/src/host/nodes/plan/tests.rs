@@ -314,5 +314,8 @@ fn the_mac_of_a_tunnel_stays_over_restarts_and_upgrades() {
     let [(_, v4), (_, v6)] = tunnel_ifnames(&"vsw-vxlan".parse().unwrap());
     assert_ne!(container_mac("here", &v4), container_mac("here", &v6));
     // Golden: other nodes keep it in their neighbour tables.
-    assert_eq!(container_mac("node-a", &v4).to_string(), "3e:fd:ca:c8:da:83");
+    assert_eq!(
+        container_mac("node-a", &v4).to_string(),
+        "3e:fd:ca:c8:da:83"
+    );
 }
