@@ -10,7 +10,7 @@ SHIM_TARGET := x86_64-unknown-linux-gnu
 SHIM := target/$(SHIM_TARGET)/release/vswitch-cni
 RUNNER := $(CARGO) $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help setup setup-demo build build-release demo test conformance lint bench bench-instructions scale install uninstall cleanup
+.PHONY: help setup setup-demo build build-release demo cluster-demo test conformance lint bench bench-instructions bench-nodes scale install uninstall cleanup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,11 @@ build-release:
 demo: setup-demo build-release ## play the story: fetch, policy blocks, label admits
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/demo.sh
 
+cluster-demo: build-release ## the story across three nodes, with kubectl (ARGS=host-gw: by routes)
+	tests/setup.sh cluster-demo
+	$(CARGO) build --locked --release -p vswitch-tests --bin vswitch-cluster-demo
+	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/run.sh '$(RELEASE)/vswitch-cluster-demo $(ARGS)'
+
 test: setup build ## all tests
 	tests/run.sh target/debug/vswitch-conformance '$(RUNNER) --locked --workspace --no-fail-fast'
 
@@ -45,6 +50,10 @@ lint: ## rustfmt, clippy and rustdoc, warnings denied
 bench: setup-demo build-release ## TCP pod to pod beside a straight veth, median of 5
 	$(CARGO) build --locked --release -p vswitch-bench
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) $(RELEASE)/vswitch-bench $(ARGS)
+
+bench-nodes: setup-demo build-release ## TCP between pods of two nodes beside a kernel bridge with kernel vxlan, median of 5
+	$(CARGO) build --locked --release -p vswitch-bench --bin vswitch-bench-nodes
+	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/run.sh '$(RELEASE)/vswitch-bench-nodes $(ARGS)'
 
 scale: ## what 1,000 namespaces, 10,000 pods and 10,000 policies cost a node; fails over a limit
 	$(CARGO) build --locked --release -p vswitch-bench

@@ -124,14 +124,7 @@ impl App {
             config, &store, &ipam, &switch, &registry, &in_force, &tables,
         )
         .await?;
-        recover(&cni, &switch, &ipam).await?;
-
         let mut tasks = JoinSet::new();
-        let watcher = HostWatcher::start().context("watch the host")?;
-        tasks.spawn(host_watch::follow_host(Arc::clone(&switch), watcher));
-        let (seen, kube_proxy) = watch::channel(None);
-        let services = service_steering(config, &tables, switch.gateway(), seen);
-        tasks.spawn(services::follow(services, switch.reconcile().clone()));
         let (publish, published) = watch::channel(NodePublication::default());
         let (status, node_network) = watch::channel(NodeNetworkStatus::default());
         let nodes = node_network_of(config, &tables, switch.gateway().mtu, publish, status);
@@ -141,6 +134,13 @@ impl App {
             config.node_name.clone(),
             published,
         ));
+        recover(&cni, &switch, &ipam).await?;
+
+        let watcher = HostWatcher::start().context("watch the host")?;
+        tasks.spawn(host_watch::follow_host(Arc::clone(&switch), watcher));
+        let (seen, kube_proxy) = watch::channel(None);
+        let services = service_steering(config, &tables, switch.gateway(), seen);
+        tasks.spawn(services::follow(services, switch.reconcile().clone()));
         tasks.spawn(host_watch::keep_tables(Arc::clone(&switch), tables));
         tasks.spawn(log_notices(notices));
         tasks.spawn(end_midstream(Arc::clone(&switch)));
