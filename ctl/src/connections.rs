@@ -37,11 +37,21 @@ pub(crate) fn dump_conntrack(server: &Server, args: &DumpConntrack, format: Form
     })
 }
 
+/// As conntrack(8) marks connections that a fast path forwards.
+fn state(connection: &Connection) -> String {
+    let mark = if connection.offloaded {
+        " [OFFLOAD]"
+    } else {
+        ""
+    };
+    format!("{}{mark}", connection.state)
+}
+
 fn row(connection: &Connection) -> Vec<String> {
     let end = |ip: std::net::IpAddr, port: u16| std::net::SocketAddr::new(ip, port).to_string();
     vec![
         connection.protocol.clone(),
-        connection.state.clone(),
+        state(connection),
         end(connection.src, connection.src_port),
         match &connection.forwarded {
             Some(forwarded) => format!(

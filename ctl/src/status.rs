@@ -14,6 +14,13 @@ pub(crate) fn status(server: &Server, format: Format) -> Result<()> {
     print(format, &status, || text(&status))
 }
 
+fn fast_path(status: &Status) -> String {
+    status.fast_path_flows.map_or_else(
+        || "off: every packet goes through the workers".to_owned(),
+        |flows| format!("{flows} flows in the kernel"),
+    )
+}
+
 fn text(status: &Status) -> String {
     let mut out = String::new();
     let cidrs: Vec<String> = status.pod_cidrs.iter().map(ToString::to_string).collect();
@@ -25,6 +32,7 @@ fn text(status: &Status) -> String {
         ("pod networks", cidrs.join(" ")),
         ("gateway", status.gateway.to_string()),
         ("workers", status.workers.to_string()),
+        ("fast path", fast_path(status)),
         ("ports", status.ports.to_string()),
         (
             "rules",
@@ -58,6 +66,7 @@ fn text(status: &Status) -> String {
                 status.remote_networks, status.backend
             ),
         ),
+        ("cluster", cluster(status)),
     ];
     for (name, value) in rows {
         let _ = writeln!(out, "{name:<13} {value}");
@@ -67,6 +76,21 @@ fn text(status: &Status) -> String {
         let _ = writeln!(out, "{:<13} {problem}", "PROBLEM");
     }
     out
+}
+
+/// Says where the objects come from, and how recent they are.
+fn cluster(status: &Status) -> String {
+    let Some(cluster) = &status.cluster else {
+        return "none: this switch serves its own objects".to_owned();
+    };
+    let mut text = format!("{} ({}", cluster.api_server, cluster.state);
+    if let Some(seconds) = cluster.stale_seconds {
+        let _ = write!(text, " for {seconds} s");
+    }
+    for error in &cluster.errors {
+        let _ = write!(text, "; {error}");
+    }
+    text + ")"
 }
 
 /// Says who serves what.

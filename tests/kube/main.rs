@@ -1,6 +1,9 @@
-//! Unmodified kubectl, new and old, against the standalone API of a real daemon.
+//! Unmodified kubectl, new and old, against the standalone API of a real daemon; a daemon that
+//! serves others.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod hub;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};

@@ -15,6 +15,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("metrics", 0),
     ("netns", 20),
     ("port", 21),
+    ("offload", 22),
     ("store", 20),
     ("state", 30),
     ("ipam", 30),
@@ -39,7 +40,11 @@ const LAYERS: &[(&str, u8)] = &[
 /// Outside crates that only one module may name.
 const HOMES: &[(&str, &str)] = &[
     ("sled", "store"),
+    ("aya", "offload"),
     ("axum", "rest"),
+    ("hyper", "rest"),
+    ("hyper_util", "rest"),
+    ("tokio_rustls", "rest"),
     ("rtnetlink", "host"),
     ("netlink_packet_route", "host"),
     ("tun_tap", "port"),
@@ -47,6 +52,7 @@ const HOMES: &[(&str, &str)] = &[
     ("prometheus_client", "metrics"),
     ("sd_notify", "app"),
     ("toml", "config"),
+    ("use kube", "kube"),
 ];
 
 fn source_root() -> PathBuf {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
@@ -19,6 +19,8 @@ pub struct DaemonOptions {
     pub node_name: String,
     /// Pod networks.
     pub pod_cidrs: Vec<String>,
+    /// Lines of the section `[api]`.
+    pub api: String,
     /// Lines appended to the configuration file.
     pub extra: String,
 }
@@ -28,6 +30,7 @@ impl Default for DaemonOptions {
         Self {
             node_name: "node-a".to_owned(),
             pod_cidrs: vec!["10.244.0.0/24".to_owned()],
+            api: "tcp_listen = [\"127.0.0.1:7441\"]\n".to_owned(),
             extra: String::new(),
         }
     }
@@ -40,6 +43,7 @@ pub struct Daemon {
     node: Namespace,
     node_name: String,
     folder: TempDir,
+    set: Vec<String>,
 }
 
 impl Daemon {
@@ -56,19 +60,43 @@ impl Daemon {
     /// # Errors
     /// Fails if the process cannot be made.
     pub fn start_in(node: Namespace, options: &DaemonOptions) -> Result<Self> {
+        let mut daemon = Self::prepare_in(node, options)?;
+        daemon.spawn()?;
+        Ok(daemon)
+    }
+
+    /// Makes everything but the process, for which see [`Self::spawn`].
+    ///
+    /// # Errors
+    /// Fails if the namespace cannot be made.
+    pub fn prepare(options: &DaemonOptions) -> Result<Self> {
+        Self::prepare_in(Namespace::new("node")?, options)
+    }
+
+    fn prepare_in(node: Namespace, options: &DaemonOptions) -> Result<Self> {
         // The process id tells `run.sh` whose it was.
         let prefix = format!("vswitch-test-{}-", std::process::id());
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
         let config = config_text(folder.path(), options)?;
         std::fs::write(folder.path().join("vswitchd.toml"), config)?;
-        let mut daemon = Self {
+        Ok(Self {
             child: None,
             node,
             node_name: options.node_name.clone(),
             folder,
-        };
-        daemon.spawn()?;
-        Ok(daemon)
+            set: Vec::new(),
+        })
+    }
+
+    /// Sets a key of the configuration for every later start, over what the file says.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.set.push(format!("--set={key}={value}"));
+    }
+
+    /// Returns the folder of configuration, state and sockets.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Starts the process (again) and waits until it is ready.
@@ -76,22 +104,8 @@ impl Daemon {
     /// # Errors
     /// Fails if the process cannot be started.
     pub fn spawn(&mut self) -> Result<()> {
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.folder.path().join("log"))?;
-        let child = self
-            .node
-            .command(binary("vswitchd"))
-            .arg("--config")
-            .arg(self.folder.path().join("vswitchd.toml"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("start vswitchd")?;
-        self.child = Some(child);
-        let folder = self.folder.path().to_owned();
+        self.launch()?;
+        let folder = self.folder.path();
         eventually(
             &format!("vswitchd is ready, log in {}", folder.display()),
             || {
@@ -99,12 +113,51 @@ impl Daemon {
                 anyhow::ensure!(
                     status["ready"] == true,
                     "not ready: {status}\n{}",
-                    std::fs::read_to_string(folder.join("log")).unwrap_or_default()
+                    self.log()
                 );
                 Ok(())
             },
         );
         Ok(())
+    }
+
+    /// Starts the process (again) without waiting for anything.
+    ///
+    /// # Errors
+    /// Fails if the process cannot be started.
+    pub fn launch(&mut self) -> Result<()> {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"))?;
+        let child = self
+            .command()
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start vswitchd")?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Returns the daemon's command in its namespace.
+    fn command(&self) -> Command {
+        let mut command = self.node.command(binary("vswitchd"));
+        command
+            .arg("--config")
+            .arg(self.folder.path().join("vswitchd.toml"))
+            .args(&self.set);
+        command
+    }
+
+    /// Waits for a process that ends by itself; returns its exit code.
+    ///
+    /// # Errors
+    /// Fails if the process is not running.
+    pub fn wait(&mut self) -> Result<Option<i32>> {
+        let mut child = self.child.take().context("the daemon is not running")?;
+        Ok(child.wait()?.code())
     }
 
     /// Returns the namespace that plays the node.
@@ -158,12 +211,7 @@ impl Daemon {
     /// # Errors
     /// Fails if it exits with another code than 0.
     pub fn cleanup(&self) -> Result<String> {
-        let mut command = self.node.command(binary("vswitchd"));
-        command
-            .arg("--config")
-            .arg(self.folder.path().join("vswitchd.toml"))
-            .arg("--cleanup");
-        run(&mut command, "")?
+        run(self.command().arg("--cleanup"), "")?
             .success()
             .context("vswitchd --cleanup")
     }
@@ -282,7 +330,7 @@ fn config_text(folder: &Path, options: &DaemonOptions) -> Result<String> {
     writeln!(text, "node_name = {:?}", options.node_name)?;
     writeln!(text, "state_dir = {:?}", folder.join("state"))?;
     writeln!(text, "run_dir = {:?}", folder.join("run"))?;
-    writeln!(text, "[api]\ntcp_listen = [\"127.0.0.1:7441\"]")?;
+    writeln!(text, "[api]\n{}", options.api)?;
     writeln!(text, "[network]\npod_cidrs = {:?}", options.pod_cidrs)?;
     text.push_str(&options.extra);
     Ok(text)

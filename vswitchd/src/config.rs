@@ -23,7 +23,8 @@ use vswitch_datapath::conntrack::ConntrackConfig;
 
 pub use crate::telemetry::{LogConfig, LogFormat};
 pub use raw::{
-    RawApi, RawConfig, RawConntrack, RawDatapath, RawLog, RawMtu, RawNetwork, RawPolicy, RawService,
+    RawApi, RawCluster, RawConfig, RawConntrack, RawDatapath, RawLog, RawMtu, RawNetwork,
+    RawPolicy, RawService,
 };
 
 /// What the machine contributes to the configuration.
@@ -73,6 +74,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where sockets live.
     pub run_dir: PathBuf,
+    /// The cluster that this node belongs to; `None`: standalone.
+    pub cluster: Option<ClusterConfig>,
     /// Pod network.
     pub network: NetworkConfig,
     /// Services.
@@ -89,6 +92,34 @@ pub struct Config {
     /// for a Service called vswitchd, so they are no error.
     pub ignored_environment: Vec<String>,
     effective: RawConfig,
+}
+
+/// The node's place in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// How to reach the API server; `None`: as the service account of this pod.
+    pub kubeconfig: Option<PathBuf>,
+    /// Where the pod networks of this node come from.
+    pub pod_cidrs_from: PodCidrsFrom,
+    /// How long to wait for them.
+    pub pod_cidrs_wait: Duration,
+    /// How long CNI ADD waits for its pod.
+    pub pod_wait: Duration,
+    /// Where the CNI network configuration is installed, if it is.
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Where runtimes look for CNI plugins.
+    pub cni_bin_dir: PathBuf,
+    /// The CNI plugin that is installed there, if one is.
+    pub cni_plugin: Option<PathBuf>,
+}
+
+/// Where the pod networks of a node in a cluster come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodCidrsFrom {
+    /// spec.podCIDRs of the Node.
+    Node,
+    /// spec.podCIDRs of the Node, `network.pod_cidrs` if it has none.
+    NodeOrConfig,
 }
 
 /// The pod network of this node.
@@ -207,8 +238,20 @@ pub struct DatapathSettings {
     pub flow_cache_entries: usize,
     /// How often a worker without frames polls before it sleeps.
     pub idle_polls: u32,
+    /// Whether established connections may be forwarded inside the kernel.
+    pub fast_path: FastPathSetting,
     /// Connection tracking.
     pub conntrack: ConntrackConfig,
+}
+
+/// Whether established connections are forwarded inside the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FastPathSetting {
+    /// Where the kernel can.
+    #[default]
+    Auto,
+    /// Never: every packet goes through the workers.
+    Off,
 }
 
 /// How NetworkPolicies are enforced.
@@ -237,8 +280,14 @@ pub struct ApiConfig {
     pub socket_mode: u32,
     /// TCP addresses to listen on; none by default.
     pub tcp_listen: Vec<SocketAddr>,
-    /// File with the bearer token that TCP clients must present.
+    /// File with the bearer token that may do all.
     pub token_file: Option<PathBuf>,
+    /// File with the bearer tokens of member nodes.
+    pub member_token_file: Option<PathBuf>,
+    /// Files of certificate chain and key of TCP addresses, both PEM; `None`: plain HTTP.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Most connections of a TCP address at a time.
+    pub max_connections: usize,
 }
 
 /// One thing wrong with the configuration.

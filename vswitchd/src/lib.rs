@@ -4,13 +4,14 @@
 //!
 //! ```text
 //! L6 app (start order, drain), main
-//! L5 cni (server side of the shim) · rest (axum: /v1, standalone Kubernetes API, metrics)
+//! L5 cni (server side of the shim) · kube (watchers of a cluster)
+//!    rest (axum: /v1, Kubernetes API, metrics)
 //! L4 switch (ties the others of this layer together)
 //!    simulate (the same without devices, for vsctl)
 //!    worker · host (gateway, veth, masquerade) · reconcile
 //! L3 objects (standalone object registry) · policy · service (compilers)
 //!    ipam · rules · state (ClusterState)
-//! L2 port · netns · store
+//! L2 port · offload (fast path in the kernel) · netns · store
 //!    leaf helpers, usable from any layer: clock, config, metrics, telemetry
 //! ```
 
@@ -20,9 +21,11 @@ pub mod cni;
 pub mod config;
 pub mod host;
 pub mod ipam;
+pub mod kube;
 pub mod metrics;
 pub mod netns;
 pub mod objects;
+pub mod offload;
 pub mod policy;
 pub mod port;
 pub mod reconcile;

@@ -7,6 +7,7 @@
 //! Invariant: the key holds everything that a rule can match on in a cacheable packet, so a
 //! hit does exactly what a translation would.
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,18 +17,60 @@ use vswitch_api::{Epoch, MacAddr, PortNo};
 
 use crate::conntrack::{Connection, Direction};
 use crate::flow::ether_type;
-use crate::packet::{Fragment, ParsedPacket};
-use crate::pipeline::{CounterSlot, Step};
+use crate::offload::OFFER_AFTER;
+use crate::packet::{Fragment, ParsedPacket, PlainAddresses, PlainPacket};
+use crate::pipeline::{RulePath, Step};
 
 /// Slots that one key may be in.
 const WAYS: usize = 4;
 
 /// A packet's flow: all that rules and connections tell packets apart by, but for what
 /// cacheable packets do not have (fragments, ARP, neighbour discovery, ICMP errors).
+///
+/// The head is all there is of a TCP or UDP packet over IPv4, whose addresses, ports and
+/// protocol take 16 bytes there; the tail is zero then and need not be compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct CacheKey([u64; 8]);
+pub(crate) struct CacheKey {
+    head: [u64; 4],
+    tail: [u64; 4],
+}
+
+/// What a key is made from, as it stands in the packet.
+struct Fields {
+    macs: [u8; 12],
+    ports: [u8; 4],
+    in_port: PortNo,
+    vlan_tci: u16,
+    ip_proto: u8,
+}
+
+/// Lowest bits of a head: what the tail holds.
+mod kind {
+    /// Nothing.
+    pub(super) const SHORT: u64 = 0;
+    /// IPv6 addresses.
+    pub(super) const IPV6: u64 = 1;
+    /// An ICMP echo identifier, perhaps with IPv6 addresses.
+    pub(super) const ECHO: u64 = 2;
+}
 
 impl CacheKey {
+    /// Returns the key of a plain packet.
+    #[inline]
+    pub(crate) fn of_plain(packet: &PlainPacket, in_port: PortNo) -> Self {
+        let fields = Fields {
+            macs: packet.macs,
+            ports: packet.ports,
+            in_port,
+            vlan_tci: 0,
+            ip_proto: packet.ip_proto,
+        };
+        match &packet.addresses {
+            PlainAddresses::V4(addresses) => Self::v4(&fields, *addresses),
+            PlainAddresses::V6(addresses) => Self::v6(&fields, addresses),
+        }
+    }
+
     /// Returns the key of a cacheable packet.
     pub(crate) fn of(packet: &ParsedPacket) -> Option<Self> {
         let key = &packet.key;
@@ -37,55 +80,132 @@ impl CacheKey {
             && key.nd_target.is_none()
             // A link-layer option of router discovery.
             && key.arp_sha == MacAddr::default();
-        let (Some(src), Some(dst), true) = (key.ip_src, key.ip_dst, is_plain) else {
+        if !is_plain {
             return None;
+        }
+        let ([d0, d1, d2, d3, d4, d5], [s0, s1, s2, s3, s4, s5]) = (key.eth_dst.0, key.eth_src.0);
+        let ([p0, p1], [q0, q1]) = (key.tp_src.to_be_bytes(), key.tp_dst.to_be_bytes());
+        let fields = Fields {
+            macs: [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5],
+            ports: [p0, p1, q0, q1],
+            in_port: key.in_port,
+            vlan_tci: key.vlan_tci,
+            ip_proto: key.ip_proto,
         };
-        let ([s0, s1], [d0, d1]) = (halves(src), halves(dst));
-        Some(Self([
-            u64::from(key.in_port.0) << 32
-                | u64::from(key.vlan_tci) << 16
-                | u64::from(key.eth_type),
-            mac(key.eth_src) | u64::from(key.tp_src),
-            mac(key.eth_dst) | u64::from(key.tp_dst),
-            s0,
-            s1,
-            d0,
-            d1,
-            u64::from(key.ip_proto) << 32
-                | u64::from(packet.icmp_echo_id.is_some()) << 16
-                | u64::from(packet.icmp_echo_id.unwrap_or(0)),
-        ]))
+        let mut made = match (key.ip_src?, key.ip_dst?) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let ([a, b, c, d], [e, f, g, h]) = (src.octets(), dst.octets());
+                Self::v4(&fields, [a, b, c, d, e, f, g, h])
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                let mut addresses = [0; 32];
+                let (to_src, to_dst) = addresses.split_at_mut(16);
+                to_src.copy_from_slice(&src.octets());
+                to_dst.copy_from_slice(&dst.octets());
+                Self::v6(&fields, &addresses)
+            }
+            _ => return None,
+        };
+        if let (Some(id), [.., last], [.., echo]) =
+            (packet.icmp_echo_id, &mut made.head, &mut made.tail)
+        {
+            *last |= kind::ECHO;
+            *echo = u64::from(id);
+        }
+        Some(made)
     }
-}
 
-fn mac(MacAddr([a, b, c, d, e, f]): MacAddr) -> u64 {
-    u64::from_be_bytes([a, b, c, d, e, f, 0, 0])
-}
-
-/// The families need no mark: the EtherType tells.
-fn halves(address: IpAddr) -> [u64; 2] {
-    match address {
-        IpAddr::V4(v4) => [0, u64::from(v4.to_bits())],
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, e, f, g, h] = v6.segments().map(u64::from);
-            [
-                a << 48 | b << 32 | c << 16 | d,
-                e << 48 | f << 32 | g << 16 | h,
-            ]
+    #[inline]
+    fn v4(fields: &Fields, addresses: [u8; 8]) -> Self {
+        Self {
+            head: head(fields, u64::from_ne_bytes(addresses), kind::SHORT),
+            tail: [0; 4],
         }
     }
+
+    #[inline]
+    fn v6(fields: &Fields, addresses: &[u8; 32]) -> Self {
+        let (words, _) = addresses.as_chunks::<8>();
+        let word = |at: usize| words.get(at).map_or(0, |word| u64::from_ne_bytes(*word));
+        Self {
+            head: head(fields, word(0), kind::IPV6),
+            tail: [word(1), word(2), word(3), 0],
+        }
+    }
+
+    /// Returns whether the head is all there is.
+    #[inline]
+    const fn is_short(&self) -> bool {
+        let [.., last] = self.head;
+        last & (kind::IPV6 | kind::ECHO) == kind::SHORT
+    }
+
+    #[inline]
+    fn is(&self, other: &Self) -> bool {
+        self.head == other.head && (self.is_short() || self.tail == other.tail)
+    }
+}
+
+/// Packs the fields and the addresses, or a part of them.
+#[inline]
+fn head(fields: &Fields, addresses: u64, kind: u64) -> [u64; 4] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = fields.macs;
+    let [m, n, o, p] = fields.ports;
+    [
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+        u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
+        addresses,
+        u64::from(fields.in_port.0) << 32
+            | u64::from(fields.vlan_tci) << 16
+            | u64::from(fields.ip_proto) << 8
+            | kind,
+    ]
+}
+
+/// Returns MAC addresses as a frame begins with them.
+pub(crate) const fn frame_order(dst: MacAddr, src: MacAddr) -> [u8; 12] {
+    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (dst.0, src.0);
+    [a, b, c, d, e, f, g, h, i, j, k, l]
 }
 
 /// What to do with the packets of one flow.
 #[derive(Debug)]
 pub(crate) struct CachedFlow {
+    /// Steps other than writing MACs, and those with them, in order; empty if there are none.
     pub(crate) steps: Box<[Step]>,
-    /// Counters of the rules that the flow goes through, in order.
-    pub(crate) counters: Box<[CounterSlot]>,
+    /// Destination and source MAC that packets leave with.
+    pub(crate) macs: [u8; 12],
+    /// The rules that the flow goes through.
+    pub(crate) path: Arc<RulePath>,
     pub(crate) out_port: PortNo,
     pub(crate) mtu: u16,
     /// `None` for flows that leave before connection tracking (redirects).
     pub(crate) conn: Option<(Arc<Connection>, Direction)>,
+    /// Packets until it is offered to the path below.
+    pub(crate) until_offer: Cell<u32>,
+}
+
+impl CachedFlow {
+    /// Returns whether a packet is none of the path below's business: it has nothing of the
+    /// flow, and is not to be offered it yet. Counts the packet if so.
+    #[inline]
+    pub(crate) fn passes_by(&self) -> bool {
+        let Some((conn, _)) = &self.conn else {
+            return true;
+        };
+        let left = self.until_offer.get();
+        let passes_by = left > 0 && !conn.is_offloaded();
+        self.until_offer.set(left - u32::from(passes_by));
+        passes_by
+    }
+
+    /// Counts a packet; returns whether the flow is due to be offered to the path below.
+    pub(crate) fn is_due(&self) -> bool {
+        let left = self.until_offer.get();
+        self.until_offer
+            .set(left.checked_sub(1).unwrap_or(OFFER_AFTER));
+        left == 0
+    }
 }
 
 #[derive(Debug)]
@@ -124,6 +244,9 @@ pub struct CacheStats {
 pub(crate) struct FlowCache {
     /// Packets choose their keys: a secret seed keeps them from choosing their slots.
     hasher: RandomState,
+    /// Bits of the hashes in each set's slots, so that a lookup touches one cache line here and
+    /// only the slot that it is likely in; of a free slot anything.
+    tags: Vec<[u32; WAYS]>,
     slots: Vec<Option<Slot>>,
     ways: usize,
     entries: usize,
@@ -140,6 +263,7 @@ impl FlowCache {
         let slots = std::iter::repeat_with(|| None).take(sets * ways).collect();
         Self {
             hasher: RandomState::default(),
+            tags: vec![[0; WAYS]; sets],
             slots,
             ways,
             entries: 0,
@@ -148,10 +272,15 @@ impl FlowCache {
     }
 
     /// Returns the flow, if the rules of this generation say the same as when it was inserted.
+    #[inline]
     pub(crate) fn get(&self, key: &CacheKey, epoch: Epoch) -> Option<&CachedFlow> {
-        let slots = self.slots.get(self.range_of(key))?;
-        let is_it = |slot: &&Slot| slot.key == *key && slot.epoch == epoch;
-        slots.iter().flatten().find(is_it).map(|slot| &slot.flow)
+        let (set, tag) = self.place(key);
+        let tags = self.tags.get(set)?;
+        let slots = self.slots.get(set * self.ways..)?;
+        let likely = tags.iter().zip(slots).filter(|(other, _)| **other == tag);
+        let mut slots = likely.filter_map(|(_, slot)| slot.as_ref());
+        let slot = slots.find(|slot| slot.epoch == epoch && slot.key.is(key))?;
+        Some(&slot.flow)
     }
 
     /// Returns whether it keeps nothing at all.
@@ -161,13 +290,16 @@ impl FlowCache {
 
     /// Keeps the flow.
     pub(crate) fn insert(&mut self, key: CacheKey, epoch: Epoch, flow: CachedFlow) {
-        let hash = self.hash(&key);
-        let range = self.range_of(&key);
-        let Some(slots) = self.slots.get_mut(range) else {
+        let (set, tag) = self.place(&key);
+        let first = set * self.ways;
+        let (Some(tags), Some(slots)) = (
+            self.tags.get_mut(set),
+            self.slots.get_mut(first..first + self.ways),
+        ) else {
             return;
         };
         let rank = |slot: &Option<Slot>| match slot {
-            Some(slot) if slot.key == key => 0,
+            Some(slot) if slot.key.is(&key) => 0,
             None => 1,
             Some(slot) if slot.epoch != epoch => 2,
             Some(slot) if slot.is_dead() => 3,
@@ -175,18 +307,18 @@ impl FlowCache {
         };
         let best = slots.iter().map(rank).min().unwrap_or(4);
         // Among equals any: bits of the hash that do not choose the set.
-        let start = usize::try_from(hash >> 48).unwrap_or(0) % slots.len().max(1);
-        let (before, after) = slots.split_at_mut(start);
-        let Some(slot) = after
-            .iter_mut()
-            .chain(before)
-            .find(|slot| rank(slot) == best)
-        else {
+        let start = (tag >> 16) as usize % slots.len().max(1);
+        let order = (start..slots.len()).chain(0..start);
+        let is_best = |at: &usize| slots.get(*at).is_some_and(|slot| rank(slot) == best);
+        let Some(at) = order.into_iter().find(is_best) else {
             return;
         };
-        self.evictions += u64::from(best == 4);
-        self.entries += usize::from(slot.is_none());
-        *slot = Some(Slot { key, epoch, flow });
+        if let (Some(slot), Some(its_tag)) = (slots.get_mut(at), tags.get_mut(at)) {
+            self.evictions += u64::from(best == 4);
+            self.entries += usize::from(slot.is_none());
+            *slot = Some(Slot { key, epoch, flow });
+            *its_tag = tag;
+        }
     }
 
     /// Returns the flows that it holds, the most that it can, and how many had to go early.
@@ -194,16 +326,22 @@ impl FlowCache {
         (self.entries, self.slots.len(), self.evictions)
     }
 
-    fn range_of(&self, key: &CacheKey) -> std::ops::Range<usize> {
-        let sets = self.slots.len().checked_div(self.ways).unwrap_or(0);
-        let hash = usize::try_from(self.hash(key) & 0xffff_ffff).unwrap_or(0);
-        let set = hash & sets.saturating_sub(1);
-        set * self.ways..(set + 1) * self.ways
+    /// Returns a key's set, and the tag that tells most others in it apart.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "takes the halves apart")]
+    fn place(&self, key: &CacheKey) -> (usize, u32) {
+        let hash = self.hash(key);
+        let set = hash as u32 as usize & self.tags.len().saturating_sub(1);
+        (set, (hash >> 32) as u32)
     }
 
-    fn hash(&self, CacheKey(words): &CacheKey) -> u64 {
+    #[inline]
+    fn hash(&self, key: &CacheKey) -> u64 {
         let mut hasher = self.hasher.build_hasher();
-        words.iter().for_each(|word| hasher.write_u64(*word));
+        key.head.iter().for_each(|word| hasher.write_u64(*word));
+        if !key.is_short() {
+            key.tail.iter().for_each(|word| hasher.write_u64(*word));
+        }
         hasher.finish()
     }
 }
@@ -211,31 +349,40 @@ impl FlowCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::{PathCounters, RulePaths};
+
+    const fn key(number: u64) -> CacheKey {
+        let (head, tail) = ([number; 4], [number; 4]);
+        CacheKey { head, tail }
+    }
 
     fn flow(out_port: u32) -> CachedFlow {
+        let path = RulePaths::default().get(&[], &PathCounters::default());
         CachedFlow {
             steps: Box::default(),
-            counters: Box::default(),
+            macs: [0; 12],
+            path,
             out_port: PortNo(out_port),
             mtu: 1500,
+            until_offer: Cell::default(),
             conn: None,
         }
     }
 
-    fn found(cache: &FlowCache, key: u64, epoch: u64) -> Option<u32> {
+    fn found(cache: &FlowCache, number: u64, epoch: u64) -> Option<u32> {
         cache
-            .get(&CacheKey([key; 8]), Epoch(epoch))
+            .get(&key(number), Epoch(epoch))
             .map(|flow| flow.out_port.0)
     }
 
     #[test]
     fn a_flow_is_found_in_its_own_generation_only() {
         let mut cache = FlowCache::new(64);
-        cache.insert(CacheKey([7; 8]), Epoch(1), flow(3));
+        cache.insert(key(7), Epoch(1), flow(3));
         assert_eq!(found(&cache, 7, 1), Some(3));
         assert_eq!(found(&cache, 7, 2), None);
         assert_eq!(found(&cache, 8, 1), None);
-        cache.insert(CacheKey([7; 8]), Epoch(2), flow(4));
+        cache.insert(key(7), Epoch(2), flow(4));
         assert_eq!(found(&cache, 7, 2), Some(4));
         assert_eq!(cache.figures(), (1, 64, 0));
     }
@@ -244,7 +391,7 @@ mod tests {
     fn a_cache_never_holds_more_than_it_may() {
         for max_entries in [0, 1, 3, 4, 5, 100] {
             let mut cache = FlowCache::new(max_entries);
-            (0..1_000).for_each(|key| cache.insert(CacheKey([key; 8]), Epoch(1), flow(1)));
+            (0..1_000).for_each(|number| cache.insert(key(number), Epoch(1), flow(1)));
             let (entries, slots, evictions) = cache.figures();
             assert!(slots <= max_entries && entries <= slots);
             assert_eq!(
@@ -260,8 +407,8 @@ mod tests {
     #[test]
     fn flows_of_older_rules_make_room_first() {
         let mut cache = FlowCache::new(4);
-        (0..4).for_each(|key| cache.insert(CacheKey([key; 8]), Epoch(1), flow(1)));
-        (4..8).for_each(|key| cache.insert(CacheKey([key; 8]), Epoch(2), flow(1)));
+        (0..4).for_each(|number| cache.insert(key(number), Epoch(1), flow(1)));
+        (4..8).for_each(|number| cache.insert(key(number), Epoch(2), flow(1)));
         assert!((4..8).all(|key| found(&cache, key, 2).is_some()));
         assert_eq!(cache.figures(), (4, 4, 0));
     }

@@ -7,6 +7,8 @@
 //!
 //! On SIGTERM or SIGINT: API closed, workers drained, store exported; ports and gateway stay.
 
+mod cluster;
+mod cluster_pods;
 mod cni_world;
 mod host_watch;
 mod in_force;
@@ -16,7 +18,6 @@ mod service_manager;
 mod services;
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -27,23 +28,28 @@ use vswitch_datapath::{Datapath, DatapathConfig};
 
 use crate::clock::{self, MonotonicClock};
 use crate::cni::{CniDeps, CniService, CniSettings, KernelNetns};
-use crate::config::Config;
+use crate::config::{ApiConfig, Config, FastPathSetting};
 use crate::host::{
     self, GatewaySpec, HostWatcher, KubeProxy, Leftovers, MasqueradeSpec, NftTable, NodeNetwork,
     NodeNetworkStatus, NodePublication, NodesSpec, ServiceSteering, Shield, SysctlLedger, Underlay,
 };
 use crate::ipam::{Delegate, Ipam, IpamConfig};
 use crate::objects::{Registry, RegistryConfig};
+use crate::offload::{FastPath, PortKind};
 use crate::port::{PortNotice, TapConfig, open_tap};
 use crate::reconcile::{PortAttachMode, ReconcileConfig, Reconciler};
+use crate::rest::tcp::{TcpOptions, TcpServer, listen_tcp};
 use crate::rest::{self, CniHandler, RestState, serve};
 use crate::store::{SharedStore, SledStore};
 use crate::switch::{GATEWAY_PORT, Gateway, POD_PORTS, Switch, VmPorts};
 use crate::worker::{WorkerConfig, WorkerPool};
 
-use cni_world::{KernelHost, RegistryPods, RunningPorts};
+use cluster::ClusterNode;
+use cluster_pods::ClusterPods;
+use cni_world::{KernelHost, PodObjects, RegistryPods, RunningPorts};
 use host_watch::{HostTables, KeptMasquerade};
 use in_force::InForce;
+use publish_node::NodePlace;
 
 /// How long ports that were attached again take TCP connections in mid-stream: longer than a
 /// stalled sender waits before it tries again (RFC 6298: 60 s at most is usual).
@@ -52,7 +58,7 @@ const MIDSTREAM_FOR: std::time::Duration = std::time::Duration::from_secs(120);
 /// How long a delegated IPAM plugin may take.
 const PLUGIN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 
-type Cni = CniService<KernelHost, RunningPorts, RegistryPods>;
+type Cni = CniService<KernelHost, RunningPorts, PodObjects>;
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -60,10 +66,9 @@ type Cni = CniService<KernelHost, RunningPorts, RegistryPods>;
 /// What kept it from starting, or ended it.
 pub async fn run(config: Config) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
-    let app = App::start(&config, stopping.clone()).await?;
+    let mut app = App::start(&config, stopping.clone()).await?;
     let mut servers = app.listen(&config, stopping).await?;
-    service_manager::ready();
-    tracing::info!(node = config.node_name, "ready");
+    app.announce();
     let watchdog = tokio::spawn(service_manager::watch_workers(Arc::clone(&app.switch)));
 
     let outcome = wait_for_end(&mut servers).await;
@@ -104,6 +109,8 @@ async fn wait_for_end(servers: &mut JoinSet<std::io::Result<()>>) -> Result<()> 
 struct App {
     switch: Arc<Switch>,
     rest: RestState,
+    /// In a cluster.
+    node: Option<ClusterNode>,
     tasks: JoinSet<()>,
 }
 
@@ -114,23 +121,44 @@ impl App {
         }
         let store = open_store(config).await?;
         let clock = MonotonicClock::start();
-        let registry = open_registry(config, &store).await?;
+        let (node, config) = match &config.cluster {
+            Some(settings) => {
+                let joined = ClusterNode::join(config, settings, &store, stopping.clone());
+                let (node, config) = joined.await.context("join the cluster")?;
+                (Some(node), config)
+            }
+            None => (None, config.clone()),
+        };
+        let config = &config;
+        let registry = match &node {
+            Some(node) => Arc::clone(&node.cluster.registry),
+            None => open_registry(config, &store).await?,
+        };
         let ipam = open_ipam(config, &store).await?;
         let tables = host_tables(config)?;
 
         let (switch, notices) = start_switch(config, &store, clock, &tables).await?;
         let in_force = in_force::start(&registry, switch.reconcile().clone());
-        let cni = cni_service(
-            config, &store, &ipam, &switch, &registry, &in_force, &tables,
-        )
-        .await?;
         let mut tasks = JoinSet::new();
+        match &node {
+            Some(node) => {
+                let reconcile = switch.reconcile().clone();
+                tasks.spawn(node.tell_synced(in_force.clone(), reconcile));
+            }
+            None => switch.reconcile().cluster_synced(),
+        }
+        let pods = pod_objects(node.as_ref(), &registry, &in_force, &switch);
+        let cni = cni_service(config, &store, &ipam, &switch, pods, &tables).await?;
         let (publish, published) = watch::channel(NodePublication::default());
         let (status, node_network) = watch::channel(NodeNetworkStatus::default());
         let nodes = node_network_of(config, &tables, switch.gateway().mtu, publish, status);
         tasks.spawn(nodes::follow(nodes, switch.reconcile().clone()));
+        let place = match &node {
+            Some(node) => NodePlace::ApiServer(node.api.clone()),
+            None => NodePlace::Registry(Arc::clone(&registry)),
+        };
         tasks.spawn(publish_node::follow(
-            Arc::clone(&registry),
+            place,
             config.node_name.clone(),
             published,
         ));
@@ -161,6 +189,7 @@ impl App {
             workers: config.datapath.workers,
             switch: Arc::clone(&switch),
             vms: Arc::new(vms),
+            cluster: node.as_ref().map(|node| Arc::clone(&node.cluster.health)),
             registry,
             ipam,
             cni: handler,
@@ -173,8 +202,23 @@ impl App {
         Ok(Self {
             switch,
             rest,
+            node,
             tasks,
         })
+    }
+
+    /// Says that the switch is ready: at once, or when the cluster's policies are known.
+    fn announce(&mut self) {
+        match &self.node {
+            Some(node) => {
+                let announce = node.announce(self.switch.reconcile());
+                self.tasks.spawn(announce);
+            }
+            None => {
+                service_manager::ready();
+                tracing::info!(node = self.rest.node, "ready");
+            }
+        }
     }
 
     async fn listen(
@@ -186,22 +230,23 @@ impl App {
         let router = rest::router(self.rest.clone());
         let unix = serve::listen_unix(&config.api.socket, config.api.socket_mode)?;
         servers.spawn(serve::serve_unix(unix, router.clone(), stopping.clone()));
-        let token = config
-            .api
-            .token_file
-            .as_deref()
-            .map(read_token)
-            .transpose()?;
+        if config.api.tcp_listen.is_empty() {
+            return Ok(servers);
+        }
+        let tcp = Arc::new(TcpServer::open(tcp_options(&config.api))?);
         for address in &config.api.tcp_listen {
-            let tcp = serve::listen_tcp(*address).await?;
-            let (router, token) = (router.clone(), token.clone());
-            servers.spawn(serve::serve_tcp(tcp, router, token, stopping.clone()));
+            let listener = listen_tcp(*address).await?;
+            let server = Arc::clone(&tcp);
+            servers.spawn(server.serve(listener, router.clone(), stopping.clone()));
         }
         Ok(servers)
     }
 
     async fn shutdown(mut self) {
         self.tasks.shutdown().await;
+        if let Some(node) = self.node {
+            node.cluster.stored().await;
+        }
         self.switch.reconcile().stop();
         drop(self.rest);
         // Whoever else still holds the switch is a request that was cut off.
@@ -332,10 +377,8 @@ fn start_switch_blocking(
     if let Some(masquerade) = &tables.masquerade {
         masquerade.install().context("install masquerade")?;
     }
-    let datapath = Datapath::new(DatapathConfig {
-        conntrack: config.datapath.conntrack.clone(),
-        flow_cache_entries: config.datapath.flow_cache_entries,
-    });
+    let fast_path = fast_path(config);
+    let datapath = open_datapath(config, fast_path.clone());
     let (notify, notices) = mpsc::channel(64);
     let workers = WorkerPool::start(&datapath, worker_config(config, clock), notify)
         .context("start workers")?;
@@ -355,10 +398,41 @@ fn start_switch_blocking(
     let (reconcile, _) = Reconciler::start(Arc::clone(&datapath), reconcile_config);
     reconcile.set_node_addresses(host::node_addresses().context("read the node's addresses")?);
     reconcile.set_midstream(GATEWAY_PORT, true);
+    if let Some(fast_path) = &fast_path {
+        fast_path.offer_to(&port, PortKind::Gateway);
+    }
     workers.attach(port).context("attach the gateway port")?;
-    let switch = Switch::new(datapath, workers, reconcile, clock, store, gateway)
-        .context("read stored ports and flows")?;
+    let switch = Switch::new(
+        datapath, workers, reconcile, clock, store, gateway, fast_path,
+    )
+    .context("read stored ports and flows")?;
     Ok((Arc::new(switch), notices))
+}
+
+/// Returns the fast path where the kernel has what it takes and the configuration wants it.
+fn fast_path(config: &Config) -> Option<Arc<FastPath>> {
+    if config.datapath.fast_path == FastPathSetting::Off {
+        return None;
+    }
+    match FastPath::open() {
+        Ok(fast_path) => Some(fast_path),
+        Err(error) => {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(error, "no fast path, every packet goes through the workers");
+            None
+        }
+    }
+}
+
+fn open_datapath(config: &Config, fast_path: Option<Arc<FastPath>>) -> Arc<Datapath> {
+    let settings = DatapathConfig {
+        conntrack: config.datapath.conntrack.clone(),
+        flow_cache_entries: config.datapath.flow_cache_entries,
+    };
+    match fast_path {
+        Some(fast_path) => Datapath::offloading_to(settings, fast_path),
+        None => Datapath::new(settings),
+    }
 }
 
 fn worker_config(config: &Config, clock: MonotonicClock) -> WorkerConfig {
@@ -415,13 +489,32 @@ fn sysctl_ledger(config: &Config) -> std::path::PathBuf {
     config.state_dir.join("sysctls.json")
 }
 
+fn pod_objects(
+    node: Option<&ClusterNode>,
+    registry: &Arc<Registry>,
+    in_force: &InForce,
+    switch: &Switch,
+) -> PodObjects {
+    let (registry, in_force) = (Arc::clone(registry), in_force.clone());
+    match node {
+        None => PodObjects::Own(RegistryPods { registry, in_force }),
+        Some(node) => PodObjects::Cluster(ClusterPods {
+            registry,
+            health: Arc::clone(&node.cluster.health),
+            in_force,
+            reconcile: switch.reconcile().clone(),
+            node_name: node.name.clone(),
+            wait: node.settings.pod_wait,
+        }),
+    }
+}
+
 async fn cni_service(
     config: &Config,
     store: &SharedStore,
     ipam: &Arc<Ipam>,
     switch: &Arc<Switch>,
-    registry: &Arc<Registry>,
-    in_force: &InForce,
+    pods: PodObjects,
     tables: &HostTables,
 ) -> Result<Cni> {
     let deps = CniDeps {
@@ -431,10 +524,7 @@ async fn cni_service(
         ports: RunningPorts {
             switch: Arc::clone(switch),
         },
-        pods: RegistryPods {
-            registry: Arc::clone(registry),
-            in_force: in_force.clone(),
-        },
+        pods,
         netns: Box::new(KernelNetns),
         store: Arc::clone(store),
         ipam: Arc::clone(ipam),
@@ -492,12 +582,13 @@ async fn end_midstream(switch: Arc<Switch>) {
     }
 }
 
-fn read_token(path: &Path) -> Result<String> {
-    let text =
-        fs::read_to_string(path).with_context(|| format!("read token file {}", path.display()))?;
-    let token = text.trim();
-    anyhow::ensure!(!token.is_empty(), "token file {} is empty", path.display());
-    Ok(token.to_owned())
+fn tcp_options(api: &ApiConfig) -> TcpOptions {
+    TcpOptions {
+        certificate: api.certificate.clone(),
+        token_file: api.token_file.clone(),
+        member_token_file: api.member_token_file.clone(),
+        max_connections: api.max_connections,
+    }
 }
 
 /// Undoes what the daemon changed in the kernel. Blocks.
@@ -516,10 +607,20 @@ pub fn cleanup(config: &Config) -> Result<()> {
         veth_prefix: host::HOST_VETH_PREFIX.to_owned(),
         sysctl_ledger: sysctl_ledger(config),
     };
-    let problems = host::cleanup(&leftovers);
+    let mut problems: Vec<anyhow::Error> = Vec::new();
+    if let Some(settings) = &config.cluster {
+        // First: runtimes must not bring further pods.
+        let files = cluster::cni_files(config, settings);
+        problems.extend(files.remove().into_iter().map(anyhow::Error::from));
+    }
+    problems.extend(
+        host::cleanup(&leftovers)
+            .into_iter()
+            .map(anyhow::Error::from),
+    );
     let problems: Vec<String> = problems
-        .into_iter()
-        .map(|problem| format!("{:#}", anyhow::Error::from(problem)))
+        .iter()
+        .map(|problem| format!("{problem:#}"))
         .collect();
     anyhow::ensure!(
         problems.is_empty(),

@@ -13,9 +13,9 @@ use vswitch_datapath::conntrack::ConntrackConfig;
 
 use super::layers::Merged;
 use super::{
-    ApiConfig, Config, ConfigError, DatapathSettings, Deny, LogConfig, LogFormat, Machine,
-    MtuSetting, NetworkConfig, PolicyConfig, Problem, RawConfig, RawConntrack, RawMtu, RawNetwork,
-    ServiceConfig, VxlanConfig,
+    ApiConfig, ClusterConfig, Config, ConfigError, DatapathSettings, Deny, FastPathSetting,
+    LogConfig, LogFormat, Machine, MtuSetting, NetworkConfig, PodCidrsFrom, PolicyConfig, Problem,
+    RawApi, RawCluster, RawConfig, RawConntrack, RawMtu, RawNetwork, ServiceConfig, VxlanConfig,
 };
 use crate::telemetry;
 
@@ -65,6 +65,7 @@ impl Checker {
         });
         let state_dir = self.directory("state_dir", &raw.state_dir);
         let run_dir = self.directory("run_dir", &raw.run_dir);
+        let cluster = self.cluster(&raw.cluster);
         let network = self.network(&raw);
         let service = self.service(&raw);
         let datapath = self.datapath(&raw);
@@ -75,6 +76,7 @@ impl Checker {
             node_name: raw.node_name.clone(),
             state_dir,
             run_dir,
+            cluster: cluster?,
             network: network?,
             service: service?,
             datapath,
@@ -84,6 +86,35 @@ impl Checker {
             ignored_environment: Vec::new(),
             effective: raw,
         })
+    }
+
+    /// Everything is checked in either mode, so that a change of the mode finds no surprise.
+    fn cluster(&mut self, raw: &RawCluster) -> Option<Option<ClusterConfig>> {
+        let pod_cidrs_from = self.parse("cluster.pod_cidrs_from", &raw.pod_cidrs_from);
+        let seconds = raw.pod_cidrs_wait_seconds;
+        let pod_cidrs_wait = self.range("cluster.pod_cidrs_wait_seconds", seconds, 1, 3600);
+        // The kubelet gives up on a sandbox after two minutes.
+        let pod_wait = self.range("cluster.pod_wait_seconds", raw.pod_wait_seconds, 1, 100);
+        let kubeconfig = self.file("cluster.kubeconfig", &raw.kubeconfig);
+        let cni_conf_dir = self.file("cluster.cni_conf_dir", &raw.cni_conf_dir);
+        let cni_bin_dir = self.directory("cluster.cni_bin_dir", &raw.cni_bin_dir);
+        let cni_plugin = self.file("cluster.cni_plugin", &raw.cni_plugin);
+        let is_cluster = raw.mode == "cluster";
+        self.require(
+            is_cluster || raw.mode == "standalone",
+            "cluster.mode",
+            || format!("{:?} is none of standalone, cluster", raw.mode),
+        );
+        let cluster = ClusterConfig {
+            kubeconfig,
+            pod_cidrs_from: pod_cidrs_from?,
+            pod_cidrs_wait: Duration::from_secs(pod_cidrs_wait),
+            pod_wait: Duration::from_secs(pod_wait),
+            cni_conf_dir,
+            cni_bin_dir,
+            cni_plugin,
+        };
+        Some(is_cluster.then_some(cluster))
     }
 
     fn network(&mut self, raw: &RawConfig) -> Option<NetworkConfig> {
@@ -277,6 +308,9 @@ impl Checker {
             workers: usize::try_from(workers).unwrap_or(1),
             flow_cache_entries: usize::try_from(cache).unwrap_or(0),
             idle_polls: u32::try_from(poll).unwrap_or(0),
+            fast_path: self
+                .parse("datapath.fast_path", &datapath.fast_path)
+                .unwrap_or_default(),
             conntrack: self.conntrack(&raw.conntrack),
         }
     }
@@ -368,20 +402,40 @@ impl Checker {
         self.require(mode.is_some(), "api.socket_mode", || {
             format!("{:?} is not an octal mode like \"0660\"", api.socket_mode)
         });
-        let token_file =
-            (!api.token_file.is_empty()).then(|| self.directory("api.token_file", &api.token_file));
+        let token_file = self.file("api.token_file", &api.token_file);
+        let member_token_file = self.file("api.member_token_file", &api.member_token_file);
+        let is_complete = member_token_file.is_none() || token_file.is_some();
+        self.require(is_complete, "api.member_token_file", || {
+            "takes api.token_file as well: without one, everybody may do all".to_owned()
+        });
+        let certificate = self.certificate(api);
+        let limit = self.range("api.max_connections", api.max_connections, 1, 65_536);
         ApiConfig {
             socket,
             socket_mode: mode.unwrap_or(0o600),
-            tcp_listen: self.tcp_listen(&api.tcp_listen, token_file.is_some()),
+            tcp_listen: self.tcp_listen(api, token_file.is_some(), certificate.is_some()),
             token_file,
+            member_token_file,
+            certificate,
+            max_connections: usize::try_from(limit).unwrap_or(usize::MAX),
         }
     }
 
-    fn tcp_listen(&mut self, texts: &[String], has_token: bool) -> Vec<SocketAddr> {
+    fn certificate(&mut self, api: &RawApi) -> Option<(PathBuf, PathBuf)> {
+        let chain = self.file("api.tls_cert_file", &api.tls_cert_file);
+        let key = self.file("api.tls_key_file", &api.tls_key_file);
+        self.require(
+            chain.is_some() == key.is_some(),
+            "api.tls_cert_file",
+            || "and api.tls_key_file go together".to_owned(),
+        );
+        chain.zip(key)
+    }
+
+    fn tcp_listen(&mut self, api: &RawApi, has_token: bool, has_tls: bool) -> Vec<SocketAddr> {
         let key = "api.tcp_listen";
         let mut addresses = Vec::new();
-        for text in texts {
+        for text in &api.tcp_listen {
             let Ok(address) = text.parse::<SocketAddr>() else {
                 self.report(
                     key,
@@ -389,8 +443,15 @@ impl Checker {
                 );
                 continue;
             };
-            self.require(has_token || address.ip().is_loopback(), key, || {
+            let is_private = address.ip().is_loopback();
+            self.require(has_token || is_private, key, || {
                 format!("{address} can be reached by others; that takes api.token_file")
+            });
+            self.require(has_tls || is_private || api.allow_plaintext, key, || {
+                format!(
+                    "{address} can be reached by others; that takes api.tls_cert_file (or \
+                     api.allow_plaintext, if something else encrypts what is sent there)"
+                )
             });
             self.require(!addresses.contains(&address), key, || {
                 format!("{address} is there twice")
@@ -410,6 +471,11 @@ impl Checker {
             level: level.clone(),
             format: format?,
         })
+    }
+
+    /// A path that may be left out.
+    fn file(&mut self, key: &str, text: &str) -> Option<PathBuf> {
+        (!text.is_empty()).then(|| self.directory(key, text))
     }
 
     /// Paths must not depend on the directory that the daemon is started in.
@@ -456,6 +522,18 @@ impl Checker {
     }
 }
 
+impl FromStr for PodCidrsFrom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "node" => Ok(Self::Node),
+            "node-or-config" => Ok(Self::NodeOrConfig),
+            _ => Err(format!("{text:?} is none of node, node-or-config")),
+        }
+    }
+}
+
 impl FromStr for Deny {
     type Err = String;
 
@@ -464,6 +542,18 @@ impl FromStr for Deny {
             "drop" => Ok(Self::Drop),
             "reject" => Ok(Self::Reject),
             _ => Err(format!("{text:?} is none of drop, reject")),
+        }
+    }
+}
+
+impl FromStr for FastPathSetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            _ => Err(format!("{text:?} is none of auto, off")),
         }
     }
 }

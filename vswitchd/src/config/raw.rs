@@ -10,6 +10,7 @@ pub struct RawConfig {
     pub node_name: String,
     pub state_dir: String,
     pub run_dir: String,
+    pub cluster: RawCluster,
     pub network: RawNetwork,
     pub service: RawService,
     pub datapath: RawDatapath,
@@ -25,6 +26,7 @@ impl Default for RawConfig {
             node_name: String::new(),
             state_dir: "/var/lib/vswitchd".to_owned(),
             run_dir: "/run/vswitchd".to_owned(),
+            cluster: RawCluster::default(),
             network: RawNetwork::default(),
             service: RawService::default(),
             datapath: RawDatapath::default(),
@@ -32,6 +34,36 @@ impl Default for RawConfig {
             policy: RawPolicy::default(),
             api: RawApi::default(),
             log: RawLog::default(),
+        }
+    }
+}
+
+/// `[cluster]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "config/vswitchd.toml describes each key")]
+pub struct RawCluster {
+    pub mode: String,
+    pub kubeconfig: String,
+    pub pod_cidrs_from: String,
+    pub pod_cidrs_wait_seconds: i64,
+    pub pod_wait_seconds: i64,
+    pub cni_conf_dir: String,
+    pub cni_bin_dir: String,
+    pub cni_plugin: String,
+}
+
+impl Default for RawCluster {
+    fn default() -> Self {
+        Self {
+            mode: "standalone".to_owned(),
+            kubeconfig: String::new(),
+            pod_cidrs_from: "node".to_owned(),
+            pod_cidrs_wait_seconds: 60,
+            pod_wait_seconds: 20,
+            cni_conf_dir: "/etc/cni/net.d".to_owned(),
+            cni_bin_dir: "/opt/cni/bin".to_owned(),
+            cni_plugin: String::new(),
         }
     }
 }
@@ -111,6 +143,7 @@ pub struct RawDatapath {
     pub workers: i64,
     pub flow_cache_entries: i64,
     pub idle_polls: i64,
+    pub fast_path: String,
 }
 
 impl Default for RawDatapath {
@@ -119,6 +152,7 @@ impl Default for RawDatapath {
             workers: 0,
             flow_cache_entries: 16_384,
             idle_polls: 16,
+            fast_path: "auto".to_owned(),
         }
     }
 }
@@ -198,6 +232,11 @@ pub struct RawApi {
     pub socket_mode: String,
     pub tcp_listen: Vec<String>,
     pub token_file: String,
+    pub member_token_file: String,
+    pub tls_cert_file: String,
+    pub tls_key_file: String,
+    pub allow_plaintext: bool,
+    pub max_connections: i64,
 }
 
 impl Default for RawApi {
@@ -207,6 +246,11 @@ impl Default for RawApi {
             socket_mode: "0660".to_owned(),
             tcp_listen: Vec::new(),
             token_file: String::new(),
+            member_token_file: String::new(),
+            tls_cert_file: String::new(),
+            tls_key_file: String::new(),
+            allow_plaintext: false,
+            max_connections: 1024,
         }
     }
 }

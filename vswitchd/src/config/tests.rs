@@ -246,16 +246,33 @@ fn ipv6_pods_need_an_mtu_of_1280() {
 }
 
 #[test]
-fn tcp_beyond_loopback_takes_a_token() {
+fn tcp_beyond_loopback_takes_a_token_and_tls() {
     let open = "[api]\ntcp_listen = [\"127.0.0.1:1\", \"[::1]:1\", \"0.0.0.0:1\"]\n";
     let text = problems(open);
-    assert!(
-        text.contains("0.0.0.0:1 can be reached by others"),
-        "{text}"
-    );
-    assert_eq!(text.lines().count(), 2, "{text}");
-    let config = load(&format!("{open}token_file = \"/etc/vswitchd/token\"\n")).unwrap();
-    assert_eq!(config.api.tcp_listen.len(), 3);
+    assert!(text.contains("that takes api.token_file"), "{text}");
+    assert!(text.contains("that takes api.tls_cert_file"), "{text}");
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert_eq!(text.matches("0.0.0.0:1 can be reached").count(), 2);
+
+    let open = format!("{open}token_file = \"/etc/vswitchd/token\"\n");
+    assert_eq!(problems(&open).lines().count(), 2);
+    let plain = load(&format!("{open}allow_plaintext = true\n")).unwrap();
+    assert_eq!(plain.api.tcp_listen.len(), 3);
+    assert_eq!(plain.api.certificate, None);
+    let files = "tls_cert_file = \"/a/cert\"\ntls_key_file = \"/a/key\"\n";
+    let encrypted = load(&format!("{open}{files}")).unwrap();
+    let certificate = ("/a/cert".into(), "/a/key".into());
+    assert_eq!(encrypted.api.certificate, Some(certificate));
+}
+
+#[test]
+fn a_certificate_takes_a_key_and_member_tokens_take_an_administrators() {
+    let text = problems("[api]\ntls_key_file = \"/a/key\"\nmember_token_file = \"/a/tokens\"\n");
+    assert!(text.contains("go together"), "{text}");
+    assert!(text.contains("takes api.token_file as well"), "{text}");
+    let text = problems("[api]\nmax_connections = 0\ntoken_file = \"token\"\n");
+    assert!(text.contains("api.max_connections"), "{text}");
+    assert!(text.contains("not an absolute path"), "{text}");
 }
 
 #[test]
@@ -363,4 +380,45 @@ fn shipped_network_list_chains_the_switch_with_portmap_and_bandwidth() {
         .map(|p| &p["type"])
         .collect();
     assert_eq!(types, ["vswitch-cni", "portmap", "bandwidth"]);
+}
+
+#[test]
+fn a_cluster_is_joined_only_where_that_is_said() {
+    assert_eq!(load("").unwrap().cluster, None);
+    let cluster = load("[cluster]\nmode = \"cluster\"")
+        .unwrap()
+        .cluster
+        .unwrap();
+    assert_eq!(cluster.kubeconfig, None);
+    assert_eq!(cluster.pod_cidrs_from, PodCidrsFrom::Node);
+    let environment = [
+        ("VSWITCHD_CLUSTER_MODE", "cluster"),
+        ("VSWITCHD_CLUSTER_KUBECONFIG", "/etc/kubeconfig"),
+        ("VSWITCHD_CLUSTER_CNI_CONF_DIR", ""),
+    ];
+    let flags = [("cluster.pod_cidrs_from", "node-or-config")];
+    let cluster = load_with("", &environment, &flags)
+        .unwrap()
+        .cluster
+        .unwrap();
+    assert_eq!(cluster.kubeconfig, Some("/etc/kubeconfig".into()));
+    assert_eq!(cluster.cni_conf_dir, None);
+    assert_eq!(cluster.pod_cidrs_from, PodCidrsFrom::NodeOrConfig);
+}
+
+#[test]
+fn every_problem_of_the_cluster_is_named_in_either_mode() {
+    let text = problems(
+        "[cluster]\nmode = \"both\"\nkubeconfig = \"config\"\npod_cidrs_from = \"dhcp\"\n\
+         pod_wait_seconds = 0\ncni_bin_dir = \"\"",
+    );
+    for part in [
+        "cluster.mode: \"both\" is none of standalone, cluster",
+        "cluster.kubeconfig: \"config\" is not an absolute path",
+        "cluster.pod_cidrs_from: \"dhcp\" is none of node, node-or-config",
+        "cluster.pod_wait_seconds: 0 is not in 1 to 100",
+        "cluster.cni_bin_dir: \"\" is not an absolute path",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
 }

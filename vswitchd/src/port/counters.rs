@@ -50,6 +50,18 @@ impl PortCounters {
         }
     }
 
+    /// Counts frames that were received below the switch.
+    pub fn count_offloaded_rx(&self, frames: u64, bytes: u64) {
+        self.rx_frames.fetch_add(frames, Relaxed);
+        self.rx_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Counts frames that were sent below the switch.
+    pub fn count_offloaded_tx(&self, frames: u64, bytes: u64) {
+        self.tx_frames.fetch_add(frames, Relaxed);
+        self.tx_bytes.fetch_add(bytes, Relaxed);
+    }
+
     /// Returns the counters as they stand.
     #[must_use]
     pub fn stats(&self, port: PortNo, ifname: IfName, link: LinkState) -> PortStats {

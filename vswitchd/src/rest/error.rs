@@ -15,6 +15,8 @@ pub(crate) struct ApiError {
 /// Stable codes of `/v1` errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorCode {
+    Unauthorized,
+    Forbidden,
     InvalidRequest,
     InvalidMatch,
     InvalidActions,
@@ -31,6 +33,8 @@ pub(crate) enum ErrorCode {
 impl ErrorCode {
     const fn name(self) -> &'static str {
         match self {
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
             Self::InvalidRequest => "invalid_request",
             Self::InvalidMatch => "invalid_match",
             Self::InvalidActions => "invalid_actions",
@@ -45,8 +49,11 @@ impl ErrorCode {
         }
     }
 
-    const fn status(self) -> StatusCode {
+    /// Returns the HTTP status.
+    pub(crate) const fn status(self) -> StatusCode {
         match self {
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::InvalidRequest | Self::InvalidMatch | Self::InvalidActions => {
                 StatusCode::BAD_REQUEST
             }

@@ -2,10 +2,14 @@
 //!
 //! The only user of axum. Handlers translate between wire and the layers below; they hold no state.
 
+mod auth;
 mod error;
 mod health_checks;
 pub mod kube_api;
+mod reloaded;
 pub mod serve;
+pub mod tcp;
+mod tls;
 mod v1;
 
 use std::future::Future;
@@ -23,6 +27,7 @@ pub use health_checks::HealthChecks;
 
 use crate::host::{KubeProxy, NodeNetworkStatus};
 use crate::ipam::Ipam;
+use crate::kube::Health;
 use crate::objects::Registry;
 use crate::switch::{Switch, VmPorts};
 
@@ -52,7 +57,9 @@ pub struct RestState {
     pub switch: Arc<Switch>,
     /// VM and mirror ports with all that belongs to them.
     pub vms: Arc<VmPorts>,
-    /// The standalone objects.
+    /// In a cluster: how far its objects are heard.
+    pub cluster: Option<Arc<Health>>,
+    /// The objects: the switch's own, or those of the cluster.
     pub registry: Arc<Registry>,
     /// Leases.
     pub ipam: Arc<Ipam>,

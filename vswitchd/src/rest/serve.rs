@@ -1,20 +1,15 @@
-//! Listeners: the unix socket, and TCP where it is configured.
+//! The unix socket, who is at its other end, and what may go wrong with a listener.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use axum::Router;
 use axum::extract::connect_info::Connected;
-use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
-use axum::{Json, Router};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 use tokio::sync::watch;
-use vswitch_api::v1::{ErrorBody, ErrorDetail};
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +19,9 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// Somebody behind a TCP connection.
+    pub(super) const OVER_TCP: Self = Self { uid: None };
+
     /// Returns whether it is a process of root on this machine.
     pub(crate) fn is_root(self) -> bool {
         self.uid == Some(0)
@@ -39,12 +37,6 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
                 .ok()
                 .map(|credentials| credentials.uid()),
         }
-    }
-}
-
-impl Connected<IncomingStream<'_, TcpListener>> for Peer {
-    fn connect_info(_stream: IncomingStream<'_, TcpListener>) -> Self {
-        Self { uid: None }
     }
 }
 
@@ -73,6 +65,12 @@ pub enum ServeError {
         /// Cause.
         source: io::Error,
     },
+    /// Certificate or tokens are not usable.
+    #[error("credentials of the TCP listener: {problem}")]
+    ReadCredentials {
+        /// The file and what is wrong with it.
+        problem: String,
+    },
 }
 
 /// Opens the unix socket with this mode; a stale one of a daemon that was killed is replaced.
@@ -98,16 +96,6 @@ pub fn listen_unix(path: &Path, mode: u32) -> Result<UnixListener, ServeError> {
     Ok(listener)
 }
 
-/// Opens a TCP address.
-///
-/// # Errors
-/// [`ServeError::ListenTcp`].
-pub async fn listen_tcp(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| ServeError::ListenTcp { address, source })
-}
-
 /// Serves until `stop` turns true, then lets requests under way finish.
 ///
 /// # Errors
@@ -123,53 +111,10 @@ pub async fn serve_unix(
         .await
 }
 
-/// Serves TCP; with a token every request must carry it as a bearer token.
-///
-/// # Errors
-/// Fails if the listener does.
-pub async fn serve_tcp(
-    listener: TcpListener,
-    router: Router,
-    token: Option<String>,
-    stop: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let router = match token {
-        Some(token) => router.layer(middleware::from_fn_with_state(token, require_token)),
-        None => router,
-    };
-    let service = router.into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, service)
-        .with_graceful_shutdown(stopped(stop))
-        .await
-}
-
-async fn stopped(mut stop: watch::Receiver<bool>) {
+/// Waits until the daemon stops.
+pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {
     // A closed channel means that the daemon is gone: stop as well.
     let _ = stop.wait_for(|stopped| *stopped).await;
-}
-
-async fn require_token(State(token): State<String>, request: Request, next: Next) -> Response {
-    let given = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer "));
-    if given.is_some_and(|given| equal_in_constant_time(given.as_bytes(), token.as_bytes())) {
-        return next.run(request).await;
-    }
-    let message = "a bearer token is required on this address".to_owned();
-    let body = ErrorBody {
-        error: ErrorDetail {
-            code: "unauthorized".to_owned(),
-            message,
-        },
-    };
-    (StatusCode::UNAUTHORIZED, Json(body)).into_response()
-}
-
-/// Compares without telling by its time how far two tokens agree.
-fn equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |sum, (x, y)| sum | (x ^ y)) == 0
 }
 
 #[cfg(test)]
@@ -187,12 +132,5 @@ mod tests {
         assert_eq!(mode & 0o777, 0o660);
         let error = listen_unix(&path, 0o660).unwrap_err();
         assert!(matches!(error, ServeError::SocketInUse { .. }), "{error}");
-    }
-
-    #[test]
-    fn tokens_are_equal_only_as_a_whole() {
-        assert!(equal_in_constant_time(b"secret", b"secret"));
-        assert!(!equal_in_constant_time(b"secret", b"secreT"));
-        assert!(!equal_in_constant_time(b"secre", b"secret"));
     }
 }

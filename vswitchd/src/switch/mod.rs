@@ -18,6 +18,7 @@ use vswitch_api::{IfName, MacAddr, PortNo};
 use vswitch_datapath::Datapath;
 
 use crate::clock::MonotonicClock;
+use crate::offload::{FastPath, PortKind};
 use crate::port::{LinkState, Port, PortError, TapOffloads, open_veth};
 use crate::reconcile::{PortAttachMode, ReconcileHandle, ReconcileStopped};
 use crate::state::Attachment;
@@ -91,6 +92,7 @@ pub struct Switch {
     clock: MonotonicClock,
     store: SharedStore,
     gateway: Gateway,
+    fast_path: Option<Arc<FastPath>>,
     /// VM and mirror ports; held while one is made or removed.
     extra: Mutex<extra_ports::ExtraPorts>,
     /// What the TAPs of VM ports can take, found out when they were opened.
@@ -111,6 +113,7 @@ impl Switch {
         clock: MonotonicClock,
         store: SharedStore,
         gateway: Gateway,
+        fast_path: Option<Arc<FastPath>>,
     ) -> Result<Self, StoreError> {
         let admin = admin_flows::AdminFlows::load(store.as_ref())?;
         reconcile.set_admin_flows(admin.compiled());
@@ -122,6 +125,7 @@ impl Switch {
             clock,
             store,
             gateway,
+            fast_path,
             extra: Mutex::new(extra),
             tap_offloads: std::sync::Mutex::default(),
             admin: Mutex::new(admin),
@@ -146,6 +150,11 @@ impl Switch {
         &self.reconcile
     }
 
+    /// Has counters, connections and rules know what the kernel forwarded until now.
+    pub fn settle_counters(&self) {
+        self.datapath.sync_offload(self.clock.now());
+    }
+
     /// Returns the clock of the packet path.
     #[must_use]
     pub fn clock(&self) -> MonotonicClock {
@@ -168,8 +177,15 @@ impl Switch {
         mode: PortAttachMode,
     ) -> Result<(), SwitchError> {
         let (no, host_ifname) = (attachment.port_no, attachment.host_ifname.clone());
-        self.attach(attachment, mode, move || open_veth(no, &host_ifname, None))
-            .await
+        let fast_path = self.fast_path.clone();
+        let open = move || {
+            let port = open_veth(no, &host_ifname, None)?;
+            if let (Some(fast_path), Some(rx)) = (&fast_path, &port.rx) {
+                fast_path.offer_to(&port, PortKind::Pod { socket: rx.fd() });
+            }
+            Ok(port)
+        };
+        self.attach(attachment, mode, open).await
     }
 
     /// Detaches a port; success if there is none.
@@ -182,6 +198,9 @@ impl Switch {
         match detached.map_err(|_| SwitchError::Stopping)? {
             Ok(()) | Err(WorkerError::NoSuchPort { .. }) => {}
             Err(source) => return Err(SwitchError::Worker { port: no, source }),
+        }
+        if let Some(fast_path) = &self.fast_path {
+            fast_path.detach(no);
         }
         self.reconcile.detach(no);
         self.settled(no).await

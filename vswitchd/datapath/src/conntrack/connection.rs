@@ -1,57 +1,78 @@
 //! One connection: who, through which ports, how far, how much, until when.
 //!
 //! Made by [`super::ConnTable::commit`], shared by the table and by the flow caches of all
-//! workers. What every packet writes is atomic; only the protocol's state machine has a lock.
+//! workers. What a packet changes together stands under one lock, which workers only share if
+//! both directions of the connection are on different ones; the rest is atomic.
+//!
+//! A million of them are held: what is not needed by most is behind a pointer.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use vswitch_api::{Epoch, PortNo};
 
+use super::faces::Faces;
 use super::protocol::{Progress, Protocol, Step};
 use super::{ConntrackConfig, Direction, Tuple};
 use crate::drop_reason::DropReason;
 use crate::flow::CtState;
-use crate::packet::ParsedPacket;
+use crate::offload::OffloadUsage;
+use crate::packet::{ParsedPacket, PlainPacket};
 use crate::time::Timestamp;
 
 /// How long a connection that is cut stays known, so that both ends can be told. nf_conntrack
 /// gives up an end that answers nothing (tcp_timeout_unacknowledged) after the same time.
 const CUT_LINGER: Duration = Duration::from_secs(300);
 
-/// Packets and bytes of one direction. The numbers are only summed up, nothing is ordered by
-/// them: relaxed.
-#[derive(Debug, Default)]
+/// Bytes of a frame that a connection does not count.
+const ETHERNET_HEADER: u64 = 14;
+
+/// Packets and bytes of one direction.
+#[derive(Debug, Clone, Copy, Default)]
 struct Counter {
-    packets: AtomicU64,
-    bytes: AtomicU64,
+    packets: u64,
+    bytes: u64,
 }
 
 /// A committed connection.
 #[derive(Debug)]
 pub struct Connection {
-    original: Tuple,
-    /// What answers look like on the wire. Kept beside `original`, not derived from it: address
-    /// translation makes them differ.
-    reply: Tuple,
-    is_translated: bool,
+    faces: Faces,
     in_port: PortNo,
     out_port: PortNo,
-    config: Arc<ConntrackConfig>,
     created: Timestamp,
     // Relaxed throughout: each is read on its own, and a reader that is a packet late is as
     // good as a packet that came earlier.
     last_seen: AtomicU64,
     expires: AtomicU64,
     judged: AtomicU64,
-    counters: [Counter; 2],
     replied: AtomicBool,
     assured: AtomicBool,
     dead: AtomicBool,
-    /// Guards the state machine for a few nanoseconds per packet; both directions of a
-    /// connection may be on different workers.
-    protocol: Mutex<Protocol>,
+    /// Packets may go by below the engine.
+    offloaded: AtomicBool,
+    /// Guards what a packet changes, for a few nanoseconds; both directions of a connection may
+    /// be on different workers.
+    progress: Mutex<Progressed>,
+}
+
+/// How far a connection is.
+#[derive(Debug)]
+struct Progressed {
+    counters: [Counter; 2],
+    protocol: Protocol,
+}
+
+impl Progressed {
+    #[inline]
+    const fn counter_mut(&mut self, direction: Direction) -> &mut Counter {
+        let [original, reply] = &mut self.counters;
+        match direction {
+            Direction::Original => original,
+            Direction::Reply => reply,
+        }
+    }
 }
 
 /// What is to be known to make a connection.
@@ -79,6 +100,8 @@ pub struct ConnectionInfo {
     pub state: &'static str,
     /// Both sides took part.
     pub assured: bool,
+    /// Its packets may go by below the engine.
+    pub offloaded: bool,
     /// Time left if nothing else comes.
     pub remaining: Duration,
     /// Time since the last packet.
@@ -107,33 +130,34 @@ impl Connection {
     /// # Errors
     /// [`DropReason::CtInvalid`] if the packet cannot start one.
     pub(super) fn start(
-        config: Arc<ConntrackConfig>,
+        config: &ConntrackConfig,
         birth: Birth,
         pkt: &ParsedPacket,
     ) -> Result<Self, DropReason> {
         let connection = Self {
-            original: birth.original,
-            reply: birth.reply,
-            is_translated: birth.reply != birth.original.reversed(),
+            faces: Faces::new(&birth.original, &birth.reply),
             in_port: birth.in_port,
             out_port: birth.out_port,
-            config,
             created: birth.now,
             last_seen: AtomicU64::new(birth.now.as_nanos()),
             expires: AtomicU64::new(u64::MAX),
             judged: AtomicU64::new(0),
-            counters: Default::default(),
             replied: AtomicBool::new(false),
             assured: AtomicBool::new(false),
             dead: AtomicBool::new(false),
-            protocol: Mutex::new(Protocol::before(pkt)),
+            offloaded: AtomicBool::new(false),
+            progress: Mutex::new(Progressed {
+                counters: Default::default(),
+                protocol: Protocol::before(pkt),
+            }),
         };
-        connection.track(pkt, birth.direction, birth.now)?;
+        connection.track(pkt, birth.direction, birth.now, config)?;
         Ok(connection)
     }
 
     /// Takes in a packet that is forwarded: advances the protocol state, counts, and extends
-    /// the connection's life. ICMP errors about the connection change nothing.
+    /// the connection's life. ICMP errors about the connection change nothing. `config` is that
+    /// of the connection's table.
     ///
     /// # Errors
     /// [`DropReason::CtInvalid`] if the packet does not fit the connection's state, or if the
@@ -144,33 +168,120 @@ impl Connection {
         pkt: &ParsedPacket,
         direction: Direction,
         now: Timestamp,
+        config: &ConntrackConfig,
     ) -> Result<(), DropReason> {
-        if pkt.icmp_quote.is_some() || pkt.key.ip_proto != self.original.proto {
+        if pkt.icmp_quote.is_some() || pkt.key.ip_proto != self.faces.proto() {
             return Ok(());
         }
-        if self.is_dead() || self.is_expired(now) {
+        let bytes = pkt.l3_end.saturating_sub(pkt.l3_offset);
+        let step = self.step(direction, now, config);
+        self.take_in(bytes, step, |protocol| protocol.advance(pkt, step))
+    }
+
+    /// Takes in a plain packet of the connection's protocol as [`track`](Self::track) does.
+    ///
+    /// # Errors
+    /// The same.
+    #[inline]
+    pub(crate) fn track_plain(
+        &self,
+        pkt: &PlainPacket,
+        direction: Direction,
+        now: Timestamp,
+        config: &ConntrackConfig,
+    ) -> Result<(), DropReason> {
+        let step = self.step(direction, now, config);
+        self.take_in(pkt.l3_len, step, |protocol| {
+            protocol.advance_plain(pkt.tcp.as_ref(), step)
+        })
+    }
+
+    #[inline]
+    fn step<'a>(
+        &self,
+        direction: Direction,
+        now: Timestamp,
+        config: &'a ConntrackConfig,
+    ) -> Step<'a> {
+        Step {
+            config,
+            direction,
+            replied: self.is_replied() || direction == Direction::Reply,
+            created: self.created,
+            now,
+        }
+    }
+
+    #[inline]
+    fn take_in(
+        &self,
+        bytes: usize,
+        step: Step<'_>,
+        advance: impl FnOnce(&mut Protocol) -> Result<Progress, DropReason>,
+    ) -> Result<(), DropReason> {
+        if self.is_dead() || self.is_expired(step.now) {
             return Err(DropReason::CtInvalid);
         }
-        let replied = self.is_replied() || direction == Direction::Reply;
-        let step = Step {
-            config: &self.config,
-            direction,
-            replied,
-            age: now.since(self.created),
-        };
-        let progress = self.lock_protocol().advance(pkt, step)?;
-        self.apply(progress, replied, now);
-        self.count(pkt, direction);
+        let mut progressed = self.lock();
+        let progress = advance(&mut progressed.protocol)?;
+        let counter = progressed.counter_mut(step.direction);
+        counter.packets += 1;
+        counter.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+        drop(progressed);
+        self.apply(progress, step);
         Ok(())
     }
 
-    fn apply(&self, progress: Progress, replied: bool, now: Timestamp) {
-        self.last_seen.store(now.as_nanos(), Relaxed);
+    /// Takes in what went by of one direction below the engine. `config` is that of the
+    /// connection's table.
+    pub(crate) fn catch_up(
+        &self,
+        direction: Direction,
+        usage: OffloadUsage,
+        now: Timestamp,
+        config: &ConntrackConfig,
+    ) {
+        if usage.packets == 0 {
+            return;
+        }
+        let step = self.step(direction, now, config);
+        let headers = usage.packets.saturating_mul(ETHERNET_HEADER);
+        let mut progressed = self.lock();
+        let progress = progressed.protocol.catch_up(usage.tcp, step);
+        let counter = progressed.counter_mut(direction);
+        counter.packets += usage.packets;
+        counter.bytes += usage.bytes.saturating_sub(headers);
+        drop(progressed);
+        self.apply(progress, step);
+    }
+
+    /// Returns whether the connection is in a state in which packets that say nothing about it
+    /// may go by below the engine.
+    #[must_use]
+    pub fn is_offloadable(&self) -> bool {
+        !self.is_translated() && !self.is_dead() && self.lock().protocol.is_offloadable()
+    }
+
+    /// Returns whether packets may go by, or have gone by untold, below the engine.
+    #[inline]
+    #[must_use]
+    pub fn is_offloaded(&self) -> bool {
+        self.offloaded.load(Relaxed)
+    }
+
+    /// States whether packets may go by below the engine.
+    pub fn set_offloaded(&self, is_offloaded: bool) {
+        self.offloaded.store(is_offloaded, Relaxed);
+    }
+
+    #[inline]
+    fn apply(&self, progress: Progress, step: Step<'_>) {
+        self.last_seen.store(step.now.as_nanos(), Relaxed);
         if let Some(timeout) = progress.timeout {
-            self.expires.store((now + timeout).as_nanos(), Relaxed);
+            self.expires.store((step.now + timeout).as_nanos(), Relaxed);
         }
         // Flags only ever go up; testing first keeps the line shared between workers.
-        if replied && !self.is_replied() {
+        if step.replied && !self.is_replied() {
             self.replied.store(true, Relaxed);
         }
         if progress.assured && !self.is_assured() {
@@ -178,51 +289,35 @@ impl Connection {
         }
     }
 
-    fn count(&self, pkt: &ParsedPacket, direction: Direction) {
-        let counter = self.counter(direction);
-        let bytes = pkt.l3_end.saturating_sub(pkt.l3_offset);
-        counter.packets.fetch_add(1, Relaxed);
-        counter
-            .bytes
-            .fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Relaxed);
-    }
-
-    fn counter(&self, direction: Direction) -> &Counter {
-        let [original, reply] = &self.counters;
-        match direction {
-            Direction::Original => original,
-            Direction::Reply => reply,
-        }
-    }
-
-    fn lock_protocol(&self) -> MutexGuard<'_, Protocol> {
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, Progressed> {
         // A panic inside would leave a state that is merely old.
-        self.protocol.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the tuple of the first packet's direction.
     #[must_use]
-    pub const fn original(&self) -> Tuple {
-        self.original
+    pub fn original(&self) -> Tuple {
+        self.faces.original()
     }
 
     /// Returns the tuple that answers carry.
     #[must_use]
-    pub const fn reply(&self) -> Tuple {
-        self.reply
+    pub fn reply(&self) -> Tuple {
+        self.faces.reply()
     }
 
     /// Returns whether packets leave with other addresses or ports than they came with.
     #[must_use]
     pub const fn is_translated(&self) -> bool {
-        self.is_translated
+        self.faces.is_translated()
     }
 
     /// Returns what the original direction's packets look like when they leave: the receiver's
     /// view of the connection, which policies judge.
     #[must_use]
     pub fn forwarded(&self) -> Tuple {
-        self.reply.reversed()
+        self.faces.forwarded()
     }
 
     /// Returns what packets of a direction look like when they leave, `None` if no different
@@ -231,27 +326,30 @@ impl Connection {
     pub fn leaves_as(&self, direction: Direction) -> Option<Tuple> {
         self.is_translated().then(|| match direction {
             Direction::Original => self.forwarded(),
-            Direction::Reply => self.original.reversed(),
+            Direction::Reply => self.original().reversed(),
         })
     }
 
     /// Returns what packets of a direction look like when they come in.
     #[must_use]
-    pub const fn comes_as(&self, direction: Direction) -> Tuple {
+    pub fn comes_as(&self, direction: Direction) -> Tuple {
         match direction {
-            Direction::Original => self.original,
-            Direction::Reply => self.reply,
+            Direction::Original => self.original(),
+            Direction::Reply => self.reply(),
         }
     }
 
     /// Returns the `ct_state` flags of what is translated.
     #[must_use]
     pub fn nat_flags(&self) -> CtState {
-        let forwarded = self.forwarded();
+        if !self.is_translated() {
+            return CtState(0);
+        }
+        let (original, forwarded) = (self.original(), self.forwarded());
         let flag = |differs: bool, flag: CtState| if differs { flag } else { CtState(0) };
         let (src, dst) = (
-            (forwarded.src, forwarded.tp_src) != (self.original.src, self.original.tp_src),
-            (forwarded.dst, forwarded.tp_dst) != (self.original.dst, self.original.tp_dst),
+            (forwarded.src, forwarded.tp_src) != (original.src, original.tp_src),
+            (forwarded.dst, forwarded.tp_dst) != (original.dst, original.tp_dst),
         );
         flag(src, CtState::SNAT) | flag(dst, CtState::DNAT)
     }
@@ -331,30 +429,30 @@ impl Connection {
     /// Returns packets and bytes of one direction.
     #[must_use]
     pub fn traffic(&self, direction: Direction) -> (u64, u64) {
-        let counter = self.counter(direction);
-        (counter.packets.load(Relaxed), counter.bytes.load(Relaxed))
+        let counter = *self.lock().counter_mut(direction);
+        (counter.packets, counter.bytes)
     }
 
     /// Returns the name of the protocol's state, e.g. `ESTABLISHED`.
     #[must_use]
     pub fn state_name(&self) -> &'static str {
-        self.lock_protocol()
-            .state_name(self.is_replied(), self.is_assured())
+        let protocol = &self.lock().protocol;
+        protocol.state_name(self.is_replied(), self.is_assured())
     }
 
     /// Returns whether the connection is over and the packet starts another one between the
     /// same ends (a SYN after TIME_WAIT). Only [`super::ConnTable::commit`] replaces it.
     #[must_use]
     pub fn is_reopened_by(&self, pkt: &ParsedPacket) -> bool {
-        pkt.key.ip_proto == self.original.proto && self.lock_protocol().is_reopened_by(pkt)
+        pkt.key.ip_proto == self.faces.proto() && self.lock().protocol.is_reopened_by(pkt)
     }
 
     /// Returns which way packets with this tuple go, `None` if they are not of this connection.
     #[must_use]
     pub fn direction_of(&self, tuple: &Tuple) -> Option<Direction> {
-        if *tuple == self.original {
+        if *tuple == self.original() {
             Some(Direction::Original)
-        } else if *tuple == self.reply {
+        } else if *tuple == self.reply() {
             Some(Direction::Reply)
         } else {
             None
@@ -367,11 +465,12 @@ impl Connection {
         let (packets_original, bytes_original) = self.traffic(Direction::Original);
         let (packets_reply, bytes_reply) = self.traffic(Direction::Reply);
         ConnectionInfo {
-            original: self.original,
-            reply: self.reply,
+            original: self.original(),
+            reply: self.reply(),
             zone: 0,
             state: self.state_name(),
             assured: self.is_assured(),
+            offloaded: self.is_offloaded(),
             remaining: self.expires().since(now),
             idle: now.since(self.last_seen()),
             age: now.since(self.created),

@@ -17,6 +17,7 @@
 
 mod config;
 mod connection;
+mod faces;
 mod fragment;
 mod generic;
 mod icmp;

@@ -9,7 +9,9 @@ use super::tcp::TcpTrack;
 use super::{ConntrackConfig, Direction, generic, icmp, udp};
 use crate::drop_reason::DropReason;
 use crate::flow::ip_proto;
-use crate::packet::{Fragment, ParsedPacket};
+use crate::offload::TcpProgress;
+use crate::packet::{Fragment, ParsedPacket, TcpSegment};
+use crate::time::Timestamp;
 
 /// What an accepted packet means for its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,8 +56,9 @@ pub(super) struct Step<'a> {
     pub(super) direction: Direction,
     /// Whether packets went in both directions, this one included.
     pub(super) replied: bool,
-    /// Time since the first packet.
-    pub(super) age: Duration,
+    /// When the first packet came.
+    pub(super) created: Timestamp,
+    pub(super) now: Timestamp,
 }
 
 /// Protocol state of one connection.
@@ -108,9 +111,41 @@ impl Protocol {
                 Some((tag, chunk)) => track.advance(tag, chunk, step),
                 None => Self::advance_headless(pkt),
             },
-            Self::Udp => Ok(udp::track(step.config, step.replied, step.age)),
+            Self::Udp => Ok(udp::track(step)),
             Self::Icmp => Ok(Progress::keep(step.config.icmp, false)),
             Self::Generic => Ok(generic::track(step.config, step.replied)),
+        }
+    }
+
+    /// Takes in packets that went by unseen and said nothing about the state.
+    pub(super) fn catch_up(&mut self, tcp: Option<TcpProgress>, step: Step<'_>) -> Progress {
+        match (self, tcp) {
+            (Self::Tcp(track), Some(progress)) => track.catch_up(progress, step),
+            (Self::Udp, None) => udp::track(step),
+            _ => Progress::UNCHANGED,
+        }
+    }
+
+    /// Returns whether packets may go by unseen.
+    pub(super) fn is_offloadable(&self) -> bool {
+        match self {
+            Self::Tcp(track) => track.is_open(),
+            Self::Udp => true,
+            Self::Sctp(_) | Self::Icmp | Self::Generic => false,
+        }
+    }
+
+    /// Takes in a packet that is whole, of TCP with its segment or of UDP.
+    #[inline]
+    pub(super) fn advance_plain(
+        &mut self,
+        segment: Option<&TcpSegment>,
+        step: Step<'_>,
+    ) -> Result<Progress, DropReason> {
+        match (self, segment) {
+            (Self::Tcp(track), Some(segment)) => track.advance(segment, step),
+            (Self::Udp, None) => Ok(udp::track(step)),
+            _ => Err(DropReason::CtInvalid),
         }
     }
 

@@ -14,40 +14,50 @@ use hashbrown::HashTable;
 
 use super::{Connection, Direction, Tuple};
 
+/// What a connection takes in its shard. There are a million: the slot keeps half of the hash,
+/// and slots grow by less than doubling.
 #[derive(Debug)]
 struct Slot {
-    hash: u64,
     conn: Arc<Connection>,
+    hash: u32,
     is_alias: bool,
 }
+
+/// Share of its slots by which a shard that is full grows, and the least.
+const GROWTH_SHARE: usize = 4;
+const LEAST_GROWTH: usize = 64;
 
 /// Connections whose hashes fall into this shard. Not synchronized: the table locks it.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
     slots: Vec<Option<Slot>>,
-    free: Vec<usize>,
-    index: HashTable<usize>,
+    free: Vec<u32>,
+    index: HashTable<u32>,
     aliases: usize,
     /// Where the next bounded walk goes on.
-    cursor: usize,
+    cursor: u32,
 }
 
 impl Shard {
     /// Returns the connection that packets with this tuple belong to, and which way they go.
     pub(super) fn find(&self, hash: u64, tuple: &Tuple) -> Option<(&Arc<Connection>, Direction)> {
-        let is_match = |&at: &usize| {
-            self.slot(at).is_some_and(|s| {
-                s.hash == hash && s.conn.direction_of(tuple).is_some() && !s.conn.is_dead()
+        let mut direction = None;
+        let is_match = |&at: &u32| {
+            self.slot(at).is_some_and(|slot| {
+                direction = (slot.hash == kept(hash))
+                    .then(|| slot.conn.direction_of(tuple))
+                    .flatten();
+                direction.is_some() && !slot.conn.is_dead()
             })
         };
-        let conn = &self.slot(*self.index.find(hash, is_match)?)?.conn;
-        Some((conn, conn.direction_of(tuple)?))
+        let at = *self.index.find(spread(kept(hash)), is_match)?;
+        Some((&self.slot(at)?.conn, direction?))
     }
 
     pub(super) fn insert(&mut self, hash: u64, conn: Arc<Connection>) {
         self.put(Slot {
-            hash,
             conn,
+            hash: kept(hash),
             is_alias: false,
         });
     }
@@ -56,8 +66,8 @@ impl Shard {
     pub(super) fn insert_alias(&mut self, hash: u64, conn: Arc<Connection>) {
         self.aliases += 1;
         self.put(Slot {
-            hash,
             conn,
+            hash: kept(hash),
             is_alias: true,
         });
     }
@@ -68,36 +78,46 @@ impl Shard {
     }
 
     fn put(&mut self, slot: Slot) {
-        let hash = slot.hash;
+        let hash = spread(slot.hash);
         let slot = Some(slot);
         let at = match self.free.pop() {
             Some(at) => {
-                if let Some(free) = self.slots.get_mut(at) {
+                if let Some(free) = self.slots.get_mut(place(at)) {
                     *free = slot;
                 }
                 at
             }
-            None => {
-                self.slots.push(slot);
-                self.slots.len() - 1
-            }
+            None => self.append(slot),
         };
         let slots = &self.slots;
-        let rehash = |&at: &usize| slots.get(at).and_then(Option::as_ref).map_or(0, |s| s.hash);
+        let rehash = |&at: &u32| {
+            let slot = slots.get(place(at)).and_then(Option::as_ref);
+            slot.map_or(0, |slot| spread(slot.hash))
+        };
         self.index.insert_unique(hash, at, rehash);
+    }
+
+    fn append(&mut self, slot: Option<Slot>) -> u32 {
+        let len = self.slots.len();
+        if len == self.slots.capacity() {
+            self.slots
+                .reserve_exact((len / GROWTH_SHARE).max(LEAST_GROWTH));
+        }
+        self.slots.push(slot);
+        u32::try_from(len).expect("a shard holds less than four thousand million connections")
     }
 
     /// Takes out exactly this connection and marks it dead, not its alias elsewhere; returns
     /// whether it was there.
     pub(super) fn remove(&mut self, hash: u64, conn: &Arc<Connection>) -> bool {
         let slots = &self.slots;
-        let is_it = |&at: &usize| {
+        let is_it = |&at: &u32| {
             slots
-                .get(at)
+                .get(place(at))
                 .and_then(Option::as_ref)
                 .is_some_and(|s| !s.is_alias && Arc::ptr_eq(&s.conn, conn))
         };
-        let Ok(entry) = self.index.find_entry(hash, is_it) else {
+        let Ok(entry) = self.index.find_entry(spread(kept(hash)), is_it) else {
             return false;
         };
         let (at, _) = entry.remove();
@@ -135,13 +155,14 @@ impl Shard {
         random: u64,
         looks: usize,
         rank: impl Fn(&Connection) -> Option<R>,
-    ) -> Option<usize> {
+    ) -> Option<u32> {
         let random = usize::try_from(random >> 1).unwrap_or(usize::MAX >> 1);
         let start = random.checked_rem(self.slots.len())?;
         let stride = (random >> 20) | 1;
         // Free slots cost less than a look, not nothing.
         (0..looks * 16)
             .map(|step| start.wrapping_add(stride.wrapping_mul(step)) % self.slots.len())
+            .filter_map(|at| u32::try_from(at).ok())
             .filter_map(|at| Some((at, self.slot(at)?)))
             .filter(|(_, slot)| !slot.is_alias)
             .take(looks)
@@ -151,8 +172,8 @@ impl Shard {
     }
 
     /// Takes out what is in a slot and marks it dead.
-    pub(super) fn take(&mut self, at: usize) -> Option<Arc<Connection>> {
-        let hash = self.slot(at)?.hash;
+    pub(super) fn take(&mut self, at: u32) -> Option<Arc<Connection>> {
+        let hash = spread(self.slot(at)?.hash);
         if let Ok(entry) = self.index.find_entry(hash, |&other| other == at) {
             entry.remove();
         }
@@ -168,12 +189,12 @@ impl Shard {
         self.slots.len()
     }
 
-    fn slot(&self, at: usize) -> Option<&Slot> {
-        self.slots.get(at).and_then(Option::as_ref)
+    fn slot(&self, at: u32) -> Option<&Slot> {
+        self.slots.get(place(at)).and_then(Option::as_ref)
     }
 
-    fn vacate(&mut self, at: usize) -> Option<Arc<Connection>> {
-        let slot = self.slots.get_mut(at)?.take()?;
+    fn vacate(&mut self, at: u32) -> Option<Arc<Connection>> {
+        let slot = self.slots.get_mut(place(at))?.take()?;
         if slot.is_alias {
             self.aliases -= 1;
         } else {
@@ -183,8 +204,8 @@ impl Shard {
         Some(slot.conn)
     }
 
-    fn advance_cursor(&mut self) -> usize {
-        let at = if self.cursor < self.slots.len() {
+    fn advance_cursor(&mut self) -> u32 {
+        let at = if place(self.cursor) < self.slots.len() {
             self.cursor
         } else {
             0
@@ -192,4 +213,20 @@ impl Shard {
         self.cursor = at + 1;
         at
     }
+}
+
+/// Returns the half of a hash that a slot keeps.
+#[expect(clippy::cast_possible_truncation, reason = "halves the hash")]
+const fn kept(hash: u64) -> u32 {
+    hash as u32
+}
+
+/// Returns a hash for the index, which looks at both ends of it.
+const fn spread(kept: u32) -> u64 {
+    (kept as u64) << 32 | kept as u64
+}
+
+/// Widens the number of a slot.
+const fn place(at: u32) -> usize {
+    at as usize
 }

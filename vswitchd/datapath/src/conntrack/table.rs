@@ -97,7 +97,7 @@ struct LockedShard {
 /// All connections, shared by all workers.
 #[derive(Debug)]
 pub struct ConnTable {
-    config: Arc<ConntrackConfig>,
+    config: ConntrackConfig,
     hasher: RandomState,
     shards: Box<[LockedShard]>,
     entries: AtomicUsize,
@@ -118,7 +118,7 @@ impl ConnTable {
             fragments: Mutex::new(FragmentTable::new(MAX_FRAGMENTED / shard_count)),
         };
         Self {
-            config: Arc::new(config),
+            config,
             hasher: RandomState::default(),
             shards: std::iter::repeat_with(shard).take(shard_count).collect(),
             entries: AtomicUsize::new(0),
@@ -154,7 +154,7 @@ impl ConnTable {
         if let Err(reason) = self.check_start(pkt, options) {
             // It may be of a connection that another worker has committed meanwhile.
             let (conn, direction) = self.find(&arrived, now).ok_or(reason)?;
-            conn.track(pkt, direction, now)?;
+            conn.track(pkt, direction, now, &self.config)?;
             return Ok(conn);
         }
         let CommitOptions {
@@ -205,7 +205,7 @@ impl ConnTable {
         };
         if let Claim::Known(conn, direction) = claim {
             self.entries.fetch_sub(1, Relaxed);
-            conn.track(pkt, direction, birth.now)?;
+            conn.track(pkt, direction, birth.now, &self.config)?;
             return Ok(conn);
         }
         self.stats.inserted.fetch_add(1, Relaxed);
@@ -213,7 +213,7 @@ impl ConnTable {
     }
 
     fn start(&self, birth: Birth, pkt: &ParsedPacket) -> Result<Arc<Connection>, DropReason> {
-        Connection::start(Arc::clone(&self.config), birth, pkt).map(Arc::new)
+        Connection::start(&self.config, birth, pkt).map(Arc::new)
     }
 
     /// Files a connection under what comes in, and under its answers where they look different.

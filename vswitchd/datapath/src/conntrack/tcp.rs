@@ -20,9 +20,10 @@
 use std::time::Duration;
 
 use super::protocol::{Progress, Start, Step};
-use super::tcp_window::{ResetPlace, Span, Windows};
+use super::tcp_window::{ResetPlace, Span, Windows, flag};
 use super::{ConntrackConfig, Direction};
 use crate::drop_reason::DropReason;
+use crate::offload::TcpProgress;
 use crate::packet::{TcpSegment, tcp_flags};
 
 /// Repeats of one segment after which the other end is taken for gone (nf_conntrack's
@@ -115,7 +116,8 @@ pub(super) struct TcpTrack {
     is_simultaneous: bool,
     windows: Windows,
     last: LastSegment,
-    stray_syn: Option<StraySyn>,
+    /// Behind a pointer: hardly any connection has one.
+    stray_syn: Option<Box<StraySyn>>,
 }
 
 type Accepted = Result<Progress, DropReason>;
@@ -151,6 +153,32 @@ impl TcpTrack {
         }
     }
 
+    /// Takes in how far a direction came while its segments went by unseen: as if the last of
+    /// them had come.
+    pub(super) fn catch_up(&mut self, progress: TcpProgress, step: Step<'_>) -> Progress {
+        let segment = TcpSegment {
+            seq: progress.seq_end,
+            ack: progress.ack,
+            window: progress.window,
+            flags: tcp_flags::ACK,
+            payload_len: 0,
+            window_scale: None,
+            sack_permitted: false,
+            sack_right_edge: None,
+        };
+        let span = self.windows.span(&segment, step.direction);
+        self.windows.update(&span, step.direction);
+        self.windows.settle();
+        self.note_repeats(&span, step.direction);
+        Progress::keep(self.timeout(step), false)
+    }
+
+    /// Returns whether both ends may send, and a segment without SYN, FIN and RST says nothing
+    /// about the state.
+    pub(super) fn is_open(&self) -> bool {
+        self.state == TcpState::Established && self.stray_syn.is_none()
+    }
+
     fn on_syn(&mut self, segment: &TcpSegment, step: Step<'_>) -> Accepted {
         use Direction::{Original, Reply};
         use TcpState::{Close, None, SynSent, SynSent2, TimeWait};
@@ -175,11 +203,13 @@ impl TcpTrack {
     /// repetition.
     fn note_stray_syn(&mut self, segment: &TcpSegment) {
         let is_repeated = self.windows.has_isn(Direction::Original, segment.seq);
-        self.stray_syn = (!is_repeated).then_some(StraySyn {
-            seq: segment.seq,
-            payload_len: segment.payload_len,
-            window: segment.window,
-            window_scale: segment.window_scale,
+        self.stray_syn = (!is_repeated).then(|| {
+            Box::new(StraySyn {
+                seq: segment.seq,
+                payload_len: segment.payload_len,
+                window: segment.window,
+                window_scale: segment.window_scale,
+            })
         });
     }
 
@@ -205,7 +235,7 @@ impl TcpTrack {
         }
         let other = self.windows.endpoint(step.direction.opposite());
         // RFC 9293 figure 8: the second SYN|ACK of a simultaneous open needs no ACK.
-        let is_complete = self.is_simultaneous && other.sent_syn_ack;
+        let is_complete = self.is_simultaneous && other.is(flag::SENT_SYN_ACK);
         let state = if is_complete {
             TcpState::Established
         } else {
@@ -216,7 +246,7 @@ impl TcpTrack {
 
     /// Takes the connection for a new one if the receiver of a stray SYN accepted that.
     fn resynchronize(&mut self, segment: &TcpSegment, direction: Direction) -> bool {
-        let Some(syn) = self.stray_syn else {
+        let Some(syn) = self.stray_syn.as_deref().copied() else {
             return false;
         };
         if direction != Direction::Reply || segment.ack != syn.end() {
@@ -251,9 +281,7 @@ impl TcpTrack {
             {
                 ResetPlace::Inside
             }
-            (_, Direction::Reply) if self.stray_syn.is_some_and(|syn| syn.end() == span.ack) => {
-                ResetPlace::Exact
-            }
+            (_, Direction::Reply) if self.is_answer_to_stray(&span) => ResetPlace::Exact,
             _ => self.windows.judge_reset(&span, step.direction),
         };
         match place {
@@ -263,6 +291,11 @@ impl TcpTrack {
             ResetPlace::Inside => Ok(Progress::UNCHANGED),
             ResetPlace::Outside => Err(DropReason::CtInvalid),
         }
+    }
+
+    fn is_answer_to_stray(&self, span: &Span) -> bool {
+        let syn = self.stray_syn.as_deref();
+        syn.is_some_and(|syn| syn.end() == span.ack)
     }
 
     const fn is_closing(&self) -> bool {
@@ -292,7 +325,8 @@ impl TcpTrack {
         // Both ends go on as before: the SYN was refused.
         self.stray_syn = None;
         if kind == Kind::Fin {
-            self.windows.ends_mut(step.direction).0.sent_fin = true;
+            let (sender, _) = self.windows.ends_mut(step.direction);
+            sender.set(flag::SENT_FIN);
         }
         let state = self.state_after_ack(step.direction);
         self.note_repeats(&span, step.direction);
@@ -304,15 +338,19 @@ impl TcpTrack {
         use TcpState::{Close, CloseWait, Established, FinWait, LastAck, SynRecv, TimeWait};
         let original = self.windows.endpoint(Direction::Original);
         let reply = self.windows.endpoint(Direction::Reply);
-        match (self.state, original.sent_fin, reply.sent_fin) {
+        match (
+            self.state,
+            original.is(flag::SENT_FIN),
+            reply.is(flag::SENT_FIN),
+        ) {
             (Close, ..) => Close,
             // The handshake ends with the ACK of whoever began it.
             (SynRecv, false, false) if direction == Direction::Reply && !self.is_simultaneous => {
                 SynRecv
             }
             (_, false, false) => Established,
-            (_, true, false) if original.has_unacknowledged => FinWait,
-            (_, false, true) if reply.has_unacknowledged => FinWait,
+            (_, true, false) if original.is(flag::UNACKNOWLEDGED) => FinWait,
+            (_, false, true) if reply.is(flag::UNACKNOWLEDGED) => FinWait,
             (_, true, false) | (_, false, true) => CloseWait,
             (_, true, true) if self.windows.have_unacknowledged() => LastAck,
             (_, true, true) => TimeWait,

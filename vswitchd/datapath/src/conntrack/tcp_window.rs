@@ -34,16 +34,25 @@ pub(super) struct Endpoint {
     max_end: u32,
     /// Largest window it offered.
     max_win: u32,
-    /// Highest acknowledgement it sent; means nothing before `has_acked`.
+    /// Highest acknowledgement it sent; means nothing before [`flag::ACKED`].
     max_ack: u32,
     scale: u8,
-    offers_scale: bool,
-    is_known: bool,
-    has_acked: bool,
-    /// Sent something that is not acknowledged up to `end`.
-    pub(super) has_unacknowledged: bool,
-    pub(super) sent_fin: bool,
-    pub(super) sent_syn_ack: bool,
+    /// See [`flag`].
+    flags: u8,
+}
+
+/// Facts about an endpoint; bits, since a million connections have two each.
+pub(super) mod flag {
+    /// Offered window scaling.
+    pub(in super::super) const OFFERS_SCALE: u8 = 0x01;
+    /// Was seen to send something.
+    pub(in super::super) const KNOWN: u8 = 0x02;
+    /// Acknowledged something.
+    pub(in super::super) const ACKED: u8 = 0x04;
+    /// Sent something that is not acknowledged up to its end.
+    pub(in super::super) const UNACKNOWLEDGED: u8 = 0x08;
+    pub(in super::super) const SENT_FIN: u8 = 0x10;
+    pub(in super::super) const SENT_SYN_ACK: u8 = 0x20;
 }
 
 /// A segment in terms of the connection.
@@ -111,20 +120,21 @@ impl Windows {
             max_end: end,
             max_win: win.max(1),
             scale: segment.window_scale.unwrap_or(0).min(MAX_SCALE),
-            offers_scale: segment.window_scale.is_some(),
-            is_known: true,
-            has_unacknowledged: true,
+            flags: flag::KNOWN | flag::UNACKNOWLEDGED,
             ..Endpoint::default()
         };
-        if receiver.is_known {
+        if segment.window_scale.is_some() {
+            sender.set(flag::OFFERS_SCALE);
+        }
+        if receiver.is(flag::KNOWN) {
             // RFC 7323 section 2.2: scaling is on only if both SYNs offer it.
-            if !(sender.offers_scale && receiver.offers_scale) {
+            if !(sender.is(flag::OFFERS_SCALE) && receiver.is(flag::OFFERS_SCALE)) {
                 (sender.scale, receiver.scale) = (0, 0);
             }
             sender.max_end = sender.max_end.max_seq(end.wrapping_add(receiver.max_win));
         }
         if segment.flags & tcp_flags::ACK != 0 {
-            sender.sent_syn_ack = true;
+            sender.set(flag::SENT_SYN_ACK);
             sender.acknowledge(segment.ack, receiver);
             receiver.max_end = receiver.max_end.max_seq(segment.ack.wrapping_add(win));
         }
@@ -186,14 +196,14 @@ impl Windows {
             self.endpoint(direction),
             self.endpoint(direction.opposite()),
         );
-        if !receiver.is_known {
+        if !receiver.is(flag::KNOWN) {
             return true;
         }
         let oldest_ack = receiver
             .end
             .wrapping_sub(MAX_ACK_WINDOW.max(sender.max_win));
         let is_ack_possible = !after(span.sack, receiver.end) && !before(span.sack, oldest_ack);
-        if !sender.is_known {
+        if !sender.is(flag::KNOWN) {
             return is_ack_possible;
         }
         // One more than the window: keep-alives repeat the last byte (RFC 1122 4.2.3.6).
@@ -205,10 +215,10 @@ impl Windows {
     /// Takes in what a segment says of both ends.
     pub(super) fn update(&mut self, span: &Span, direction: Direction) {
         let (sender, receiver) = self.ends_mut(direction);
-        if !sender.is_known {
-            sender.meet(span, receiver.is_known);
+        if !sender.is(flag::KNOWN) {
+            sender.meet(span, receiver.is(flag::KNOWN));
         }
-        if !receiver.is_known && span.has_ack {
+        if !receiver.is(flag::KNOWN) && span.has_ack {
             (receiver.end, receiver.max_end) = (span.sack, span.sack);
         }
         let offered = span
@@ -218,10 +228,10 @@ impl Windows {
         sender.max_win = sender.max_win.max(offered).min(MAX_WINDOW);
         if after(span.end, sender.end) {
             sender.end = span.end;
-            sender.has_unacknowledged = true;
+            sender.set(flag::UNACKNOWLEDGED);
         }
         // More than was offered came by: the receiver must have offered it unseen.
-        if receiver.is_known && after(span.end, sender.max_end) {
+        if receiver.is(flag::KNOWN) && after(span.end, sender.max_end) {
             let excess = span.end.wrapping_sub(sender.max_end);
             receiver.max_win = receiver.max_win.saturating_add(excess).min(MAX_WINDOW);
         }
@@ -229,6 +239,14 @@ impl Windows {
         if span.has_ack {
             sender.acknowledge(span.ack, receiver);
         }
+    }
+
+    /// Has both ends know what was acknowledged, in whatever order they were
+    /// [updated](Self::update) with what went by unseen.
+    pub(super) fn settle(&mut self) {
+        let (original, reply) = (self.original, self.reply);
+        self.original.settle(&reply);
+        self.reply.settle(&original);
     }
 
     /// Returns where a reset in this direction stands to what its receiver expects next
@@ -241,7 +259,7 @@ impl Windows {
         if !self.contain(span, direction) {
             return ResetPlace::Outside;
         }
-        if !receiver.has_acked {
+        if !receiver.is(flag::ACKED) {
             return ResetPlace::Exact;
         }
         if before(span.seq, receiver.max_ack) {
@@ -256,7 +274,7 @@ impl Windows {
     }
 
     pub(super) const fn have_unacknowledged(&self) -> bool {
-        self.original.has_unacknowledged || self.reply.has_unacknowledged
+        (self.original.flags | self.reply.flags) & flag::UNACKNOWLEDGED != 0
     }
 }
 
@@ -272,12 +290,29 @@ pub(super) enum ResetPlace {
 }
 
 impl Endpoint {
+    /// Returns whether the [`flag`] is set.
+    pub(super) const fn is(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    pub(super) const fn set(&mut self, flag: u8) {
+        self.flags |= flag;
+    }
+
+    const fn clear(&mut self, flag: u8) {
+        self.flags &= !flag;
+    }
+
     /// Starts from the first segment that this end is seen to send, mid-stream. What the other
     /// end had acknowledged before it, where `is_expected`, was sent as well.
     fn meet(&mut self, span: &Span, is_expected: bool) {
-        self.is_known = true;
+        self.set(flag::KNOWN);
         let before = if is_expected { self.end } else { span.seq };
-        self.has_unacknowledged = after(span.end, before);
+        if after(span.end, before) {
+            self.set(flag::UNACKNOWLEDGED);
+        } else {
+            self.clear(flag::UNACKNOWLEDGED);
+        }
         self.end = before.max_seq(span.end);
         self.max_end = if is_expected {
             self.max_end.max_seq(span.end)
@@ -286,13 +321,19 @@ impl Endpoint {
         };
     }
 
+    fn settle(&mut self, other: &Self) {
+        if other.is(flag::ACKED) && !after(self.end, other.max_ack) {
+            self.clear(flag::UNACKNOWLEDGED);
+        }
+    }
+
     fn acknowledge(&mut self, ack: u32, receiver: &mut Self) {
-        if !self.has_acked || after(ack, self.max_ack) {
+        if !self.is(flag::ACKED) || after(ack, self.max_ack) {
             self.max_ack = ack;
-            self.has_acked = true;
+            self.set(flag::ACKED);
         }
         if ack == receiver.end {
-            receiver.has_unacknowledged = false;
+            receiver.clear(flag::UNACKNOWLEDGED);
         }
     }
 }

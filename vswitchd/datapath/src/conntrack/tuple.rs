@@ -2,7 +2,7 @@
 //!
 //! Called by the table to find connections. Invariant: reversing a tuple twice gives it back.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher as _};
 use std::net::IpAddr;
 
 use super::icmp;
@@ -124,8 +124,25 @@ impl Tuple {
     /// Returns a hash that is the same for a tuple and its reverse. The hasher's seed is secret,
     /// so that nobody outside can aim at one shard or bucket.
     pub(super) fn symmetric_hash(&self, hasher: &impl BuildHasher) -> u64 {
-        let (a, b) = ((self.src, self.tp_src), (self.dst, self.tp_dst));
-        let (low, high) = if a <= b { (a, b) } else { (b, a) };
-        hasher.hash_one((low, high, self.proto))
+        // A sum is the same in either order; each end is hashed before, so that no one can know
+        // which ends add up to the same.
+        let src = end_hash(hasher, self.src, self.tp_src);
+        let sum = src.wrapping_add(end_hash(hasher, self.dst, self.tp_dst));
+        let mut state = hasher.build_hasher();
+        state.write_u64(sum);
+        state.write_u64(u64::from(self.proto));
+        state.finish()
     }
+}
+
+fn end_hash(hasher: &impl BuildHasher, address: IpAddr, port: u16) -> u64 {
+    let mut state = hasher.build_hasher();
+    match address {
+        IpAddr::V4(v4) => state.write_u64(u64::from(v4.to_bits()) << 16 | u64::from(port)),
+        IpAddr::V6(v6) => {
+            state.write_u128(v6.to_bits());
+            state.write_u64(u64::from(port));
+        }
+    }
+    state.finish()
 }

@@ -1,17 +1,21 @@
 //! What each engine counts, and the sum over all engines that ever were.
 
+use std::cell::OnceCell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cache::CacheStats;
 use crate::drop_reason::DropReason;
-use crate::pipeline::{CounterSlot, Counts, DropCounters, RuleCounters};
+use crate::pipeline::{CounterSlot, Counts, DropCounters, PathCounters, RuleCounters};
 
 /// Counters of one engine. Written by its worker only, read by anybody: relaxed, nothing is
 /// ordered by them.
 #[derive(Debug, Default)]
 pub(super) struct EngineCounters {
+    /// What packets counted that were translated.
     pub(super) rules: RuleCounters,
+    /// What packets of cached flows counted.
+    pub(super) paths: PathCounters,
     pub(super) drops: DropCounters,
     pub(super) hits: AtomicU64,
     pub(super) misses: AtomicU64,
@@ -41,7 +45,9 @@ impl AllCounters {
     pub(super) fn retire(&self, gone: &Arc<EngineCounters>) {
         let mut engines = self.lock();
         engines.retain(|counters| !Arc::ptr_eq(counters, gone));
+        gone.paths.settle();
         self.retired.rules.add_all(&gone.rules);
+        self.retired.rules.add_all(gone.paths.settled());
         gone.drops
             .read()
             .into_iter()
@@ -52,11 +58,18 @@ impl AllCounters {
         add(&self.retired.evictions, &gone.evictions);
     }
 
-    /// Returns what was counted in a slot.
-    pub(super) fn of_rule(&self, slot: CounterSlot) -> Counts {
-        let mut sum = Counts::default();
-        self.each(|counters| sum = sum.plus(counters.rules.read(slot)));
-        sum
+    /// Returns what tells what was counted in a slot.
+    pub(super) fn of_rules(&self) -> impl Fn(CounterSlot) -> Counts {
+        let settled = OnceCell::new();
+        move |slot| {
+            settled.get_or_init(|| self.each(|counters| counters.paths.settle()));
+            let mut sum = Counts::default();
+            self.each(|counters| {
+                let cached = counters.paths.settled().read(slot);
+                sum = sum.plus(counters.rules.read(slot)).plus(cached);
+            });
+            sum
+        }
     }
 
     /// Returns the drops for each reason.

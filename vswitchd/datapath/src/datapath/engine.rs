@@ -3,23 +3,26 @@
 //! An engine is owned by one thread. It shares the published snapshot and the connection
 //! table with the other engines, and has its FlowCache and its counters to itself.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arc_swap::{ArcSwap, Cache};
-use vswitch_api::PortNo;
+use smallvec::SmallVec;
+use vswitch_api::{Epoch, PortNo};
 
 use super::counters::EngineCounters;
-use super::in_hand::InHand;
+use super::in_hand::{InHand, follow_plain};
 use super::{Datapath, Outputs, Verdict};
-use crate::cache::{CacheKey, CachedFlow, FlowCache};
+use crate::cache::{CacheKey, CachedFlow, FlowCache, frame_order};
 use crate::conntrack::{Connection, Direction};
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey, ip_proto};
-use crate::packet::{Frame, parse};
+use crate::offload::OFFER_AFTER;
+use crate::packet::{Frame, PlainPacket, parse};
 use crate::pipeline::{
-    Counts, End, Meter, RuleCounters, Settlement, Snapshot, Translation, WalkScratch, add_alone,
-    translate,
+    Counts, End, Meter, RuleCounters, RulePaths, Settlement, Snapshot, Step, TableId, Translation,
+    WalkScratch, add_alone, translate,
 };
 use crate::time::Timestamp;
 
@@ -41,6 +44,7 @@ pub struct Engine {
 struct Core {
     datapath: Arc<Datapath>,
     cache: FlowCache,
+    paths: RulePaths,
     counters: Arc<EngineCounters>,
     /// Limits the answers to what is rejected.
     reject_limit: Meter,
@@ -76,6 +80,7 @@ impl Engine {
         let core = Core {
             datapath,
             cache,
+            paths: RulePaths::default(),
             counters,
             reject_limit: Meter::new(REJECT_ANSWERS_PER_SECOND, REJECT_ANSWERS_AT_ONCE),
         };
@@ -118,7 +123,9 @@ impl Drop for Core {
 }
 
 impl Core {
-    /// The life of a packet: parse, FlowCache, else the tables, connection, actions.
+    /// The life of a packet: parse, FlowCache, else the tables, connection, actions. Most
+    /// packets are plain and of a flow that asks for nothing special: they go no further than
+    /// the first step.
     fn decide(
         &mut self,
         snapshot: &Snapshot,
@@ -127,6 +134,9 @@ impl Core {
         now: Timestamp,
         out: &mut Outputs,
     ) -> Result<Verdict, DropReason> {
+        if let Some(verdict) = self.hit_plain(snapshot.epoch, in_port, frame, now) {
+            return Ok(verdict);
+        }
         let parsed = parse(frame, in_port)?;
         let cache_key = CacheKey::of(&parsed);
         let mut packet = InHand {
@@ -155,6 +165,26 @@ impl Core {
         result
     }
 
+    /// Does what the FlowCache says, as far as that is possible without parsing the packet.
+    #[inline]
+    fn hit_plain(
+        &self,
+        epoch: Epoch,
+        in_port: PortNo,
+        frame: &mut Frame,
+        now: Timestamp,
+    ) -> Option<Verdict> {
+        let packet = PlainPacket::read(frame)?;
+        let key = CacheKey::of_plain(&packet, in_port);
+        let flow = self.cache.get(&key, epoch)?;
+        if self.datapath.is_offloading() && !flow.passes_by() {
+            return None;
+        }
+        let verdict = follow_plain(flow, &packet, frame, now, self.datapath.conns.config())?;
+        add_alone(&self.counters.hits, 1);
+        Some(verdict)
+    }
+
     /// Does what the FlowCache says; `None` if it knows nothing of the packet.
     fn hit(
         &self,
@@ -163,7 +193,17 @@ impl Core {
         packet: &mut InHand<'_>,
     ) -> Option<Result<Verdict, DropReason>> {
         let flow = self.cache.get(key?, snapshot.epoch);
-        let verdict = flow.and_then(|flow| packet.follow(flow, &self.counters.rules));
+        let (config, rules) = (self.datapath.conns.config(), &self.counters.rules);
+        let verdict = flow.and_then(|flow| {
+            let conn = flow.conn.as_ref();
+            let is_offloaded = conn.is_some_and(|(conn, _)| self.take_back(conn, packet));
+            let verdict = packet.follow(flow, config, rules);
+            // The other direction lasts if this one does.
+            if matches!(verdict, Some(Ok(_))) && (flow.is_due() || is_offloaded) {
+                self.datapath.offer(snapshot, flow, packet);
+            }
+            verdict
+        });
         let counter = if verdict.is_some() {
             &self.counters.hits
         } else {
@@ -171,6 +211,15 @@ impl Core {
         };
         add_alone(counter, 1);
         verdict
+    }
+
+    /// Has the state of a connection know what went by below before a packet is taken in;
+    /// returns whether anything may have.
+    fn take_back(&self, conn: &Arc<Connection>, packet: &InHand<'_>) -> bool {
+        conn.is_offloaded() && {
+            self.datapath.take_back(conn, packet.parsed, packet.now);
+            true
+        }
     }
 
     /// Does what the tables say, short of rewriting the frame.
@@ -197,7 +246,8 @@ impl Core {
                 if let Some(key) = key
                     && is_cacheable(snapshot, translation)
                 {
-                    self.install(snapshot, &walks.own, key, (port, mtu), conn);
+                    let keys = (key, &translation.key);
+                    self.install(snapshot, &walks.own, keys, (port, mtu), conn);
                 }
                 Ok(Verdict::Forward(port))
             }
@@ -240,7 +290,8 @@ impl Core {
         let side = match &translation.settlement {
             Settlement::Nothing | Settlement::Remove(_) | Settlement::Linger(_) => return Ok(None),
             Settlement::Track(conn, direction) => {
-                conn.track(parsed, *direction, now)?;
+                self.take_back(conn, packet);
+                conn.track(parsed, *direction, now, conns.config())?;
                 (Arc::clone(conn), *direction)
             }
             Settlement::Commit(options) => {
@@ -278,21 +329,28 @@ impl Core {
         &mut self,
         snapshot: &Snapshot,
         walk: &WalkScratch<'_>,
-        key: CacheKey,
+        (key, leaves_as): (CacheKey, &FlowKey),
         (out_port, mtu): (PortNo, u16),
         conn: Option<ConnectionSide>,
     ) {
         if self.cache.is_off() {
             return;
         }
-        let rules = walk.hits.iter().filter_map(|hit| hit.rule);
-        let mut counters = Vec::with_capacity(walk.hits.len());
-        counters.extend(rules.map(|rule| rule.counters));
+        let hits = walk.hits.iter().filter_map(|hit| hit.rule);
+        let rules: SmallVec<[_; TableId::ALL.len()]> = hits.map(|rule| rule.counters).collect();
+        let is_mac = |step: &Step| matches!(step, Step::SetEthDst(_) | Step::SetEthSrc(_));
+        let steps = if walk.steps.iter().all(is_mac) {
+            Box::default()
+        } else {
+            walk.steps.as_slice().into()
+        };
         let flow = CachedFlow {
-            steps: walk.steps.as_slice().into(),
-            counters: counters.into(),
+            steps,
+            macs: frame_order(leaves_as.eth_dst, leaves_as.eth_src),
+            path: self.paths.get(&rules, &self.counters.paths),
             out_port,
             mtu,
+            until_offer: Cell::new(OFFER_AFTER),
             conn,
         };
         self.cache.insert(key, snapshot.epoch, flow);

@@ -6,14 +6,50 @@ use vswitch_api::{MacAddr, PortNo};
 
 use super::{Outputs, Verdict};
 use crate::cache::CachedFlow;
-use crate::conntrack::{Connection, Direction};
+use crate::conntrack::{Connection, ConntrackConfig, Direction};
 use crate::drop_reason::DropReason;
 use crate::flow::ip_proto;
 use crate::packet::emit::Refusal;
 use crate::packet::rewrite::{End, Ends};
-use crate::packet::{Fragment, Frame, ParsedPacket, emit, offload, rewrite, verify_l4_checksum};
+use crate::packet::{
+    Fragment, Frame, ParsedPacket, PlainPacket, emit, offload, rewrite, verify_l4_checksum,
+};
 use crate::pipeline::{Counts, Meter, Packet, RuleCounters, Step};
 use crate::time::Timestamp;
+
+/// Does what a cached flow says to a plain packet; `None` if there is more to it than that, or
+/// if the flow no longer holds, with nothing done yet. No allocation and no lock but the
+/// connection's own.
+#[inline]
+pub(super) fn follow_plain(
+    flow: &CachedFlow,
+    packet: &PlainPacket,
+    frame: &mut Frame,
+    now: Timestamp,
+    config: &ConntrackConfig,
+) -> Option<Verdict> {
+    if !flow.steps.is_empty() || packet.segment_l3_len > usize::from(flow.mtu) {
+        return None;
+    }
+    if let Some((conn, direction)) = &flow.conn {
+        if conn.is_translated() {
+            return None;
+        }
+        conn.track_plain(packet, *direction, now, config).ok()?;
+    }
+    flow.path.count(counts(frame));
+    rewrite::set_macs(frame, flow.macs);
+    Some(Verdict::Forward(flow.out_port))
+}
+
+/// Returns what a rule counts of a frame.
+#[inline]
+fn counts(frame: &Frame) -> Counts {
+    Counts {
+        packets: 1,
+        bytes: u64::try_from(frame.len()).unwrap_or(u64::MAX),
+    }
+}
 
 /// One packet on its way.
 pub(super) struct InHand<'a> {
@@ -49,10 +85,7 @@ impl InHand<'_> {
 
     /// Returns what a rule counts of it.
     pub(super) fn counts(&self) -> Counts {
-        Counts {
-            packets: 1,
-            bytes: u64::try_from(self.frame.len()).unwrap_or(u64::MAX),
-        }
+        counts(self.frame)
     }
 
     /// Does what a cached flow says; `None` if it no longer holds, with nothing done yet.
@@ -60,6 +93,7 @@ impl InHand<'_> {
     pub(super) fn follow(
         &mut self,
         flow: &CachedFlow,
+        config: &ConntrackConfig,
         rules: &RuleCounters,
     ) -> Option<Result<Verdict, DropReason>> {
         let conn = flow.conn.as_ref();
@@ -68,34 +102,30 @@ impl InHand<'_> {
             return None;
         }
         let refused_at = self.meter(&flow.steps);
-        if refused_at.is_some() {
-            self.count(flow, rules, refused_at);
+        if let Some(refused_at) = refused_at {
+            let slots = flow.path.rules().iter().take(refused_at);
+            slots.for_each(|slot| rules.add(*slot, self.counts()));
             return Some(Err(DropReason::RateLimited));
         }
         if self.is_too_big(flow.mtu) {
-            self.count(flow, rules, None);
+            flow.path.count(self.counts());
             let verdict = self.fit(flow.mtu).map(|()| Verdict::Forward(flow.out_port));
             self.perform(&flow.steps);
             return Some(verdict);
         }
         if let Some((conn, direction)) = conn {
             // What does not fit the connection may be the first packet of the next one.
-            conn.track(self.parsed, *direction, self.now).ok()?;
+            conn.track(self.parsed, *direction, self.now, config).ok()?;
             self.readdress(conn, *direction).ok()?;
         }
-        self.count(flow, rules, None);
+        flow.path.count(self.counts());
         self.perform(&flow.steps);
+        rewrite::set_macs(self.frame, flow.macs);
         Some(Ok(Verdict::Forward(flow.out_port)))
     }
 
     fn is_checksum_right(&self) -> bool {
         verify_l4_checksum(self.frame, self.parsed)
-    }
-
-    fn count(&self, flow: &CachedFlow, rules: &RuleCounters, refused_at: Option<usize>) {
-        let counts = self.counts();
-        let slots = flow.counters.iter().take(refused_at.unwrap_or(usize::MAX));
-        slots.for_each(|slot| rules.add(*slot, counts));
     }
 
     /// Asks the meters; returns how many rules a refused packet has gone through.

@@ -6,6 +6,7 @@
 mod counters;
 mod engine;
 mod in_hand;
+mod offloading;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -23,6 +24,7 @@ use crate::conntrack::{
 use crate::drop_reason::DropReason;
 use crate::flow::SetName;
 use crate::group::{AffinityTable, Endpoint, Group, LostEndpoint};
+use crate::offload::Offload;
 use crate::packet::Frame;
 use crate::pipeline::{
     Memory, Port, PortSpec, PortUpdate, Ports, RuleStats, RuleStore, Snapshot, Trace, TraceInput,
@@ -30,6 +32,7 @@ use crate::pipeline::{
 };
 use crate::time::Timestamp;
 use counters::AllCounters;
+use offloading::Offloading;
 
 pub use engine::Engine;
 
@@ -74,6 +77,7 @@ pub struct Datapath {
     affinity: AffinityTable,
     counters: AllCounters,
     flow_cache_entries: usize,
+    offloading: Option<Offloading>,
 }
 
 /// The writer's side of what is published.
@@ -88,14 +92,27 @@ impl Datapath {
     /// [`builtin_rules`].
     #[must_use]
     pub fn new(config: DatapathConfig) -> Arc<Self> {
+        Self::build(config, None)
+    }
+
+    /// Returns an empty datapath that hands connections which last to a path below.
+    #[must_use]
+    pub fn offloading_to(config: DatapathConfig, below: Arc<dyn Offload>) -> Arc<Self> {
+        Self::build(config, Some(below))
+    }
+
+    fn build(config: DatapathConfig, below: Option<Arc<dyn Offload>>) -> Arc<Self> {
         let (mut writer, counters) = (Writer::default(), AllCounters::default());
         for rule in builtin_rules() {
-            let counts = |slot| counters.of_rule(slot);
-            writer.rules.add(rule, &mut writer.sets, counts);
+            writer
+                .rules
+                .add(rule, &mut writer.sets, counters.of_rules());
         }
         let mut snapshot = Snapshot::empty();
         snapshot.tables = writer.rules.tables();
+        let offloading = below.map(|below| Offloading::new(below, counters.register()));
         Arc::new(Self {
+            offloading,
             published: Arc::new(ArcSwap::from_pointee(snapshot)),
             writer: Mutex::new(writer),
             conns: ConnTable::new(config.conntrack),
@@ -129,6 +146,7 @@ impl Datapath {
         if !forgotten.is_empty() {
             self.conns.flush(|conn: &Connection| forgotten.has(conn));
         }
+        self.revoke();
         epoch
     }
 
@@ -148,6 +166,7 @@ impl Datapath {
 
     /// Removes connections that are past their time; returns how many.
     pub fn expire(&self, now: Timestamp) -> usize {
+        self.sync_offload(now);
         self.affinity.expire(now);
         self.conns.expire(now)
     }
@@ -161,7 +180,7 @@ impl Datapath {
     /// Returns every rule with its counters, in pipeline order, best first.
     #[must_use]
     pub fn rules(&self) -> Vec<RuleStats> {
-        self.lock().rules.list(|slot| self.counters.of_rule(slot))
+        self.lock().rules.list(self.counters.of_rules())
     }
 
     /// Returns every address set with its members, by name.
@@ -226,7 +245,9 @@ impl Datapath {
 
     /// Removes the connections that `is_unwanted` names; returns how many.
     pub fn flush_connections(&self, is_unwanted: impl FnMut(&Connection) -> bool) -> usize {
-        self.conns.flush(is_unwanted)
+        let flushed = self.conns.flush(is_unwanted);
+        self.revoke();
+        flushed
     }
 
     /// Explains what would become of a packet; changes no state and no counter.
@@ -251,9 +272,9 @@ impl Writer {
         for id in remove.into_iter().filter(|id| !is_builtin(*id)) {
             self.rules.remove(id, &mut self.sets);
         }
+        let counts = counters.of_rules();
         for rule in add.into_iter().filter(|rule| !is_builtin(rule.id)) {
-            let counts = |slot| counters.of_rule(slot);
-            self.rules.add(rule, &mut self.sets, counts);
+            self.rules.add(rule, &mut self.sets, &counts);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Packet formats: bytes to meaning and back, checksums, offloads.
 //!
-//! [`parse`] takes a frame apart; each format has a module with a checked view. `rewrite`
+//! [`parse`] takes a frame apart, `plain` the plain ones in a fraction of the time; each format has a module with a checked view. `rewrite`
 //! changes a parsed frame in place, `offload` does what a port cannot, `emit` builds the
 //! frames that the switch itself sends. All of it treats every byte as hostile.
 
@@ -18,6 +18,7 @@ mod nd;
 pub mod offload;
 mod parse;
 mod parsed;
+mod plain;
 pub mod rewrite;
 mod sctp;
 mod tcp;
@@ -29,6 +30,7 @@ pub use frame::{Frame, HEADROOM, MAX_FRAME};
 pub use l4_checksum::verify_l4_checksum;
 pub use parse::parse;
 pub use parsed::{Fragment, IcmpQuote, ParsedPacket, TcpSegment, tcp_flags};
+pub(crate) use plain::{PlainAddresses, PlainPacket};
 pub use sctp::crc32c;
 pub use vnet::{VNET_HDR_LEN, VnetHeader};
 

@@ -57,7 +57,8 @@ pub fn parse(frame: &Frame, in_port: PortNo) -> Result<ParsedPacket, DropReason>
         ether_type::ARP => parse_arp(bytes, &mut packet)?,
         _ => {}
     }
-    check_gso_type(frame.vnet, &packet)?;
+    let kind = (packet.key.eth_type, packet.key.ip_proto);
+    check_gso_type(frame.vnet, kind, packet.fragment)?;
     Ok(packet)
 }
 

@@ -51,6 +51,12 @@ pub fn set_eth_dst(frame: &mut Frame, mac: MacAddr) {
     let _too_short = put(frame.bytes_mut(), 0, mac.0);
 }
 
+/// Writes destination and source MAC; does nothing to a frame without them.
+#[inline]
+pub fn set_macs(frame: &mut Frame, macs: [u8; 12]) {
+    let _too_short = put(frame.bytes_mut(), 0, macs);
+}
+
 /// Writes an address of the IP header and mends the IPv4 and transport checksums.
 ///
 /// Returns whether it was written: the address must be of the packet's family.

@@ -1,6 +1,6 @@
 //! Checks a virtio-net header against its frame, so that later code may rely on it.
 
-use super::parsed::{Fragment, ParsedPacket};
+use super::parsed::Fragment;
 use super::{VnetHeader, ethernet};
 use crate::drop_reason::DropReason;
 use crate::flow::{ether_type, ip_proto};
@@ -9,6 +9,7 @@ use crate::flow::{ether_type, ip_proto};
 ///
 /// `hdr_len` is only a hint there, and Linux states the linear part of its buffer in it:
 /// it may be longer than the headers, but not longer than the frame.
+#[inline]
 pub(super) fn check_vnet(vnet: VnetHeader, frame_len: usize) -> Result<(), DropReason> {
     let checksum = usize::from(vnet.csum_start) + usize::from(vnet.csum_offset);
     let bad_checksum = vnet.needs_csum()
@@ -29,16 +30,20 @@ pub(super) fn check_vnet(vnet: VnetHeader, frame_len: usize) -> Result<(), DropR
 }
 
 /// Checks that a super-frame holds what its type says, and is no fragment.
-pub(super) fn check_gso_type(vnet: VnetHeader, packet: &ParsedPacket) -> Result<(), DropReason> {
-    let key = &packet.key;
-    let is = |eth_type, proto| key.eth_type == eth_type && key.ip_proto == proto;
+#[inline]
+pub(super) fn check_gso_type(
+    vnet: VnetHeader,
+    (eth_type, ip_proto): (u16, u8),
+    fragment: Fragment,
+) -> Result<(), DropReason> {
+    let is = |eth, proto| eth_type == eth && ip_proto == proto;
     let fits = match vnet.gso_type & !VnetHeader::GSO_ECN {
         VnetHeader::GSO_NONE => return Ok(()),
         VnetHeader::GSO_TCPV4 => is(ether_type::IPV4, ip_proto::TCP),
         VnetHeader::GSO_TCPV6 => is(ether_type::IPV6, ip_proto::TCP),
         _ => is(ether_type::IPV4, ip_proto::UDP) || is(ether_type::IPV6, ip_proto::UDP),
     };
-    if fits && packet.fragment == Fragment::No {
+    if fits && fragment == Fragment::No {
         Ok(())
     } else {
         Err(DropReason::MalformedVnetHeader)

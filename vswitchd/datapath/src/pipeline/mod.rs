@@ -8,6 +8,7 @@ mod builtin;
 mod meter;
 mod rule;
 mod rule_counters;
+mod rule_path;
 mod snapshot;
 mod store;
 mod table;
@@ -24,6 +25,7 @@ pub use trace::{Trace, TraceInput, TracePacket, TraceStep, TraceTranslation, Tra
 
 pub(crate) use meter::Meter;
 pub(crate) use rule_counters::{CounterSlot, Counts, RuleCounters, add_alone};
+pub(crate) use rule_path::{PathCounters, RulePath, RulePaths};
 pub(crate) use snapshot::{DropCounters, Port, Ports, Snapshot};
 pub(crate) use store::RuleStore;
 pub(crate) use trace::trace;

@@ -14,6 +14,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CounterSlot(u32);
 
+impl CounterSlot {
+    pub(super) const fn number(self) -> u32 {
+        self.0
+    }
+}
+
 /// What went through a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Counts {

@@ -7,6 +7,7 @@ mod cache;
 mod concurrent;
 mod defaults;
 mod hostile;
+mod offload;
 mod packets;
 mod policy;
 mod reject;

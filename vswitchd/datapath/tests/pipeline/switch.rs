@@ -12,7 +12,8 @@ use vswitch_datapath::pipeline::{
     Origin, PortSpec, PortUpdate, Rule, RuleId, SetUpdate, TableId, Transaction,
 };
 use vswitch_datapath::{
-    Datapath, DatapathConfig, DropReason, Engine, Outputs, Timestamp, Verdict, parse_actions,
+    Datapath, DatapathConfig, DropReason, Engine, Offload, Outputs, Timestamp, Verdict,
+    parse_actions,
 };
 
 use crate::packets::Host;
@@ -74,7 +75,18 @@ impl Switch {
             flow_cache_entries,
             ..DatapathConfig::default()
         };
-        let dp = Datapath::new(config);
+        Self::on(Datapath::new(config))
+    }
+
+    pub(crate) fn offloading_to(below: Arc<dyn Offload>) -> Self {
+        let config = DatapathConfig {
+            flow_cache_entries: 1_024,
+            ..DatapathConfig::default()
+        };
+        Self::on(Datapath::offloading_to(config, below))
+    }
+
+    fn on(dp: Arc<Datapath>) -> Self {
         let engine = dp.engine();
         let now = Timestamp::from_nanos(1_000_000_000_000);
         let mut switch = Self {

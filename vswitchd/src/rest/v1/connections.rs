@@ -27,6 +27,7 @@ pub(super) async fn list(
     State(state): State<RestState>,
     Query(query): Query<ConnectionQuery>,
 ) -> Json<Vec<Connection>> {
+    state.switch.settle_counters();
     let connections = state
         .switch
         .datapath()
@@ -52,6 +53,7 @@ fn view(info: &ConnectionInfo) -> Connection {
         out_port: info.out_port.0,
         timeout_seconds: info.remaining.as_secs(),
         assured: info.assured,
+        offloaded: info.offloaded,
         orig_packets: info.packets_original,
         orig_bytes: info.bytes_original,
         reply_packets: info.packets_reply,

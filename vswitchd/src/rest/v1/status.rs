@@ -7,16 +7,19 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use vswitch_api::v1::{ObjectCounts, Occupancy, Status};
+use vswitch_api::v1::{ClusterStatus, ObjectCounts, Occupancy, Status};
 
 use super::super::RestState;
-use crate::metrics::{Figures, PortFigures, render};
+use crate::kube::{Health, pod_cidrs};
+use crate::metrics::{ClusterFigures, Figures, PortFigures, render};
+use crate::objects::Resource;
 use crate::switch::GATEWAY_PORT;
 
 /// `GET /v1/status`.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
 pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
     let switch = &state.switch;
+    switch.settle_counters();
     let snapshot = switch.reconcile().snapshot();
     let datapath = switch.datapath();
     let conntrack = datapath.conntrack_stats();
@@ -24,7 +27,8 @@ pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
     let node_network = state.node_network.borrow().clone();
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        mode: "standalone".to_owned(),
+        mode: mode(&state).to_owned(),
+        cluster: state.cluster.as_deref().map(cluster_status),
         node: state.node.clone(),
         ready: is_ready(&state),
         uptime_seconds: switch.clock().now().as_nanos() / 1_000_000_000,
@@ -46,6 +50,7 @@ pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
         pod_cidrs: state.pod_cidrs.clone(),
         gateway: switch.gateway().ifname.clone(),
         workers: state.workers,
+        fast_path_flows: datapath.offloaded_flows(),
         backend: node_network.backend.to_owned(),
         remote_networks: node_network.networks,
         drops: drops
@@ -69,6 +74,46 @@ fn drops(state: &RestState) -> Vec<(&'static str, u64)> {
         .collect()
 }
 
+const fn mode(state: &RestState) -> &'static str {
+    match state.cluster {
+        Some(_) => "cluster",
+        None => "standalone",
+    }
+}
+
+fn cluster_status(health: &Health) -> ClusterStatus {
+    let state = if health.is_live() {
+        "live"
+    } else if health.is_synced() {
+        "stale"
+    } else if health.has_last_known() {
+        "last-known"
+    } else {
+        "waiting"
+    };
+    ClusterStatus {
+        api_server: health.origin().to_owned(),
+        state: state.to_owned(),
+        stale_seconds: health.stale_seconds(),
+        errors: health.errors(),
+    }
+}
+
+/// What the own Node object says now, where the switch began with something else.
+fn node_problem(state: &RestState) -> Option<String> {
+    state.cluster.as_ref()?;
+    let node = state.registry.get(Resource::Node, "", &state.node);
+    let problem = match node.map(|node| pod_cidrs(&node)) {
+        Err(_) => "there is no such Node object".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Ok(Ok(cidrs)) if cidrs.is_empty() || cidrs == state.pod_cidrs => return None,
+        Ok(Ok(_)) => {
+            "its pod networks have changed; vswitchd takes them at its next start".to_owned()
+        }
+    };
+    Some(format!("node {}: {problem}", state.node))
+}
+
 fn is_ready(state: &RestState) -> bool {
     state.switch.reconcile().snapshot().is_synced && state.switch.is_forwarding(GATEWAY_PORT)
 }
@@ -89,6 +134,7 @@ fn problems(state: &RestState) -> Vec<String> {
             .map(|record| format!("lease record: {record}")),
     );
     problems.extend(state.node_network.borrow().problems.iter().cloned());
+    problems.extend(node_problem(state));
     for attachment in snapshot.attachments.values() {
         if !state.switch.is_forwarding(attachment.port_no) {
             problems.push(format!(
@@ -126,6 +172,7 @@ pub(in crate::rest) async fn metrics(State(state): State<RestState>) -> Response
 }
 
 fn figures(state: &RestState) -> Figures {
+    state.switch.settle_counters();
     let datapath = state.switch.datapath();
     let conntrack = datapath.conntrack_stats();
     let cache = datapath.cache_stats();
@@ -163,11 +210,16 @@ fn figures(state: &RestState) -> Figures {
         epoch: datapath.epoch().0,
         flow_cache_hits: cache.hits,
         flow_cache_misses: cache.misses,
+        offloaded_flows: wide(datapath.offloaded_flows().unwrap_or(0)),
         pods: wide(snapshot.cluster.pods().count()),
         network_policies: wide(snapshot.cluster.policies().count()),
         services: wide(snapshot.cluster.services().count()),
         remote_networks: wide(state.node_network.borrow().networks),
         leases: wide(state.ipam.leases().len()),
+        cluster: state.cluster.as_ref().map(|health| ClusterFigures {
+            stale_seconds: health.stale_seconds().unwrap_or(0),
+            watches: health.figures(),
+        }),
     }
 }
 

@@ -87,7 +87,7 @@ impl Lab {
                 .table
                 .commit(&pkt, &found.key, self.now, self.options())?,
             Some(conn) => {
-                conn.track(&pkt, found.direction, self.now)?;
+                conn.track(&pkt, found.direction, self.now, self.table.config())?;
                 conn
             }
         };

@@ -114,7 +114,12 @@ fn a_cached_connection_that_is_past_its_time_tracks_nothing() {
     let conn = lab.send(&frame).unwrap();
     lab.wait_secs(30);
     assert!(!conn.is_dead() && conn.is_expired(lab.now));
-    let tracked = conn.track(&parsed(&frame), Direction::Original, lab.now);
+    let tracked = conn.track(
+        &parsed(&frame),
+        Direction::Original,
+        lab.now,
+        lab.table.config(),
+    );
     assert_eq!(tracked, Err(DropReason::CtInvalid));
 }
 

@@ -196,7 +196,12 @@ fn a_cached_connection_refuses_the_syn_that_reopens_it() {
     close(&lab);
     let syn = parsed(&c(SYN).seq(90_000).build());
     assert!(old.is_reopened_by(&syn));
-    let tracked = old.track(&syn, crate::conntrack::Direction::Original, lab.now);
+    let tracked = old.track(
+        &syn,
+        crate::conntrack::Direction::Original,
+        lab.now,
+        lab.table.config(),
+    );
     assert_eq!(tracked, Err(DropReason::CtInvalid));
 }
 

@@ -1,0 +1,100 @@
+//! The two faces of a connection: what comes in and what answers look like, in little room.
+//!
+//! Nearly all connections are of IPv4 and keep their addresses in place; those of IPv6 are
+//! behind a pointer, and answers of IPv6 only where they are not the reverse.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::Tuple;
+
+/// Both tuples of a connection.
+#[derive(Debug)]
+pub(super) struct Faces {
+    addresses: Addresses,
+    /// Source and destination port of the original direction, then of the answers.
+    ports: [u16; 4],
+    proto: u8,
+    icmp_type: u8,
+    is_translated: bool,
+}
+
+/// Source and destination address of the original direction, then of the answers.
+#[derive(Debug)]
+enum Addresses {
+    V4([Ipv4Addr; 4]),
+    Other(Box<[IpAddr; 2]>, Option<Box<[IpAddr; 2]>>),
+}
+
+impl Faces {
+    /// Returns the faces of a connection whose answers look like `reply`: the reverse of
+    /// `original` unless addresses or ports are translated.
+    pub(super) fn new(original: &Tuple, reply: &Tuple) -> Self {
+        let is_translated = *reply != original.reversed();
+        let addresses = match [original.src, original.dst, reply.src, reply.dst] {
+            [IpAddr::V4(a), IpAddr::V4(b), IpAddr::V4(c), IpAddr::V4(d)] => {
+                Addresses::V4([a, b, c, d])
+            }
+            [a, b, c, d] => {
+                let reply = is_translated.then(|| Box::new([c, d]));
+                Addresses::Other(Box::new([a, b]), reply)
+            }
+        };
+        Self {
+            addresses,
+            ports: [original.tp_src, original.tp_dst, reply.tp_src, reply.tp_dst],
+            proto: original.proto,
+            icmp_type: original.icmp_type,
+            is_translated,
+        }
+    }
+
+    #[inline]
+    pub(super) const fn proto(&self) -> u8 {
+        self.proto
+    }
+
+    #[inline]
+    pub(super) const fn is_translated(&self) -> bool {
+        self.is_translated
+    }
+
+    /// Returns the tuple of the first packet's direction.
+    pub(super) fn original(&self) -> Tuple {
+        let (src, dst) = match &self.addresses {
+            Addresses::V4([src, dst, ..]) => ((*src).into(), (*dst).into()),
+            Addresses::Other(original, _) => (original[0], original[1]),
+        };
+        let [tp_src, tp_dst, ..] = self.ports;
+        Tuple {
+            src,
+            dst,
+            proto: self.proto,
+            icmp_type: self.icmp_type,
+            tp_src,
+            tp_dst,
+        }
+    }
+
+    /// Returns the tuple that answers carry.
+    pub(super) fn reply(&self) -> Tuple {
+        let reversed = self.original().reversed();
+        let (src, dst) = match &self.addresses {
+            Addresses::V4([_, _, src, dst]) => ((*src).into(), (*dst).into()),
+            Addresses::Other(_, Some(reply)) => (reply[0], reply[1]),
+            Addresses::Other(_, None) => return reversed,
+        };
+        let [_, _, tp_src, tp_dst] = self.ports;
+        Tuple {
+            src,
+            dst,
+            tp_src,
+            tp_dst,
+            ..reversed
+        }
+    }
+
+    /// Returns what the original direction's packets look like when they leave.
+    pub(super) fn forwarded(&self) -> Tuple {
+        self.reply().reversed()
+    }
+}

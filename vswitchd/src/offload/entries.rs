@@ -1,0 +1,295 @@
+//! Which flows are in the kernel, and what was already told of them.
+//!
+//! A flow has a slot, and its use is read there. When it is taken out a packet may still be under
+//! way on another processor, so its slot stays its own until the next round of
+//! [`Entries::sync`]; until then its connection counts as offloaded.
+//!
+//! Invariant: a key leads to the slot that the kernel has for it, so that an old flow that goes
+//! does not take a newer one of the same key along.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use vswitch_datapath::conntrack::{Connection, Direction};
+use vswitch_datapath::offload::Account;
+use vswitch_datapath::{OffloadFlow, OffloadUsage, Timestamp};
+
+use super::kernel::{FlowMaps, KernelError};
+use super::wire::{Key, Total};
+use crate::port::PortCounters;
+
+/// A flow without packets for this long makes room; the engine offers it again.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// A flow to be installed.
+#[derive(Debug)]
+pub(super) struct NewEntry {
+    pub(super) flow: OffloadFlow,
+    pub(super) key: Key,
+    pub(super) generation: u64,
+    /// Counters of its in port and its out port.
+    pub(super) ports: [Arc<PortCounters>; 2],
+}
+
+#[derive(Debug)]
+struct Entry {
+    new: NewEntry,
+    /// Whether the kernel may still follow it.
+    is_installed: bool,
+    /// What was read last; all of it is told.
+    told: Total,
+    /// When a packet was last told; set by the first sync.
+    active: Option<Timestamp>,
+}
+
+/// All flows.
+#[derive(Debug)]
+pub(super) struct Entries {
+    maps: FlowMaps,
+    slots: Vec<Option<Entry>>,
+    free: Vec<u32>,
+    by_key: HashMap<Key, u32>,
+    /// Slots of a connection's directions, by its address: an entry keeps it alive.
+    by_conn: HashMap<usize, [Option<u32>; 2]>,
+}
+
+fn address(conn: &Arc<Connection>) -> usize {
+    Arc::as_ptr(conn).addr()
+}
+
+const fn side(direction: Direction) -> usize {
+    match direction {
+        Direction::Original => 0,
+        Direction::Reply => 1,
+    }
+}
+
+impl Entries {
+    pub(super) fn new(maps: FlowMaps) -> Self {
+        Self {
+            maps,
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_key: HashMap::new(),
+            by_conn: HashMap::new(),
+        }
+    }
+
+    /// Returns how many flows have a slot.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Returns how many slots there are to go through.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Puts a flow into the kernel; `way` makes its value for a slot. A full table takes none.
+    pub(super) fn install(
+        &mut self,
+        new: NewEntry,
+        value: impl FnOnce(&NewEntry, u32) -> super::wire::Flow,
+        account: Account<'_>,
+    ) -> Result<(), KernelError> {
+        let sides = self.by_conn.get(&address(&new.flow.conn));
+        let own = sides.and_then(|sides| sides[side(new.flow.direction)]);
+        if let Some(slot) = own {
+            let entry = self.entry(slot);
+            if entry.is_some_and(|old| old.is_installed && old.new.generation == new.generation) {
+                return Ok(());
+            }
+            self.take_out(slot)?;
+            self.tell(slot, account)?;
+            self.release(slot);
+        }
+        if let Some(other) = self.by_key.get(&new.key).copied() {
+            self.take_out(other)?;
+        }
+        let Some(slot) = self.free_slot() else {
+            return Ok(());
+        };
+        self.put(slot, new, value)
+    }
+
+    fn put(
+        &mut self,
+        slot: u32,
+        new: NewEntry,
+        value: impl FnOnce(&NewEntry, u32) -> super::wire::Flow,
+    ) -> Result<(), KernelError> {
+        let (key, flow) = (new.key, value(&new, slot));
+        let conn = Arc::clone(&new.flow.conn);
+        // Before the kernel has it: whoever sees a packet less must know why.
+        conn.set_offloaded(true);
+        self.by_conn.entry(address(&conn)).or_default()[side(new.flow.direction)] = Some(slot);
+        self.by_key.insert(key, slot);
+        self.slots[slot as usize] = Some(Entry {
+            new,
+            is_installed: true,
+            told: Total::default(),
+            active: None,
+        });
+        let installed = self
+            .maps
+            .clear_total(slot)
+            .and_then(|()| self.maps.insert(&key, &flow));
+        if installed.is_err() {
+            self.by_key.remove(&key);
+            self.release(slot);
+        }
+        installed
+    }
+
+    fn free_slot(&mut self) -> Option<u32> {
+        if let Some(slot) = self.free.pop() {
+            return Some(slot);
+        }
+        let slot = u32::try_from(self.slots.len()).ok()?;
+        (slot < self.maps.capacity()).then(|| {
+            self.slots.push(None);
+            slot
+        })
+    }
+
+    fn entry(&self, slot: u32) -> Option<&Entry> {
+        self.slots.get(slot as usize)?.as_ref()
+    }
+
+    /// Takes a flow out of the kernel; its slot stays.
+    fn take_out(&mut self, slot: u32) -> Result<(), KernelError> {
+        let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return Ok(());
+        };
+        if !entry.is_installed {
+            return Ok(());
+        }
+        entry.is_installed = false;
+        let key = entry.new.key;
+        if self.by_key.get(&key) == Some(&slot) {
+            self.by_key.remove(&key);
+            self.maps.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Tells what went by of a flow since it was last told; returns whether anything did.
+    fn tell(&mut self, slot: u32, account: Account<'_>) -> Result<bool, KernelError> {
+        let total = self.maps.total(slot)?;
+        let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
+            return Ok(false);
+        };
+        let usage = OffloadUsage {
+            packets: total.packets.saturating_sub(entry.told.packets),
+            bytes: total.bytes.saturating_sub(entry.told.bytes),
+            tcp: total.tcp,
+        };
+        entry.told = total;
+        if usage.packets == 0 {
+            return Ok(false);
+        }
+        let [received, sent] = &entry.new.ports;
+        received.count_offloaded_rx(usage.packets, usage.bytes);
+        sent.count_offloaded_tx(usage.packets, usage.bytes);
+        account(&entry.new.flow, usage);
+        Ok(true)
+    }
+
+    /// Frees a slot whose flow is out of the kernel and told.
+    fn release(&mut self, slot: u32) {
+        let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::take) else {
+            return;
+        };
+        self.free.push(slot);
+        let conn = &entry.new.flow.conn;
+        if let Some(sides) = self.by_conn.get_mut(&address(conn)) {
+            let own = &mut sides[side(entry.new.flow.direction)];
+            if *own == Some(slot) {
+                *own = None;
+            }
+            if *sides == [None, None] {
+                self.by_conn.remove(&address(conn));
+                conn.set_offloaded(false);
+            }
+        }
+    }
+
+    /// Returns the slots of a connection.
+    fn slots_of(&self, conn: &Arc<Connection>) -> impl Iterator<Item = u32> + use<> {
+        let sides = self.by_conn.get(&address(conn)).copied();
+        sides.unwrap_or_default().into_iter().flatten()
+    }
+
+    /// Tells what went by of a connection.
+    pub(super) fn catch_up(
+        &mut self,
+        conn: &Arc<Connection>,
+        account: Account<'_>,
+    ) -> Result<(), KernelError> {
+        for slot in self.slots_of(conn) {
+            self.tell(slot, account)?;
+        }
+        Ok(())
+    }
+
+    /// Takes both directions of a connection out and tells what went by.
+    pub(super) fn reclaim(
+        &mut self,
+        conn: &Arc<Connection>,
+        account: Account<'_>,
+    ) -> Result<(), KernelError> {
+        for slot in self.slots_of(conn) {
+            self.take_out(slot)?;
+        }
+        self.catch_up(conn, account)
+    }
+
+    /// Tells what went by of the flows in some slots, frees those that were taken out before,
+    /// and takes out what is over, of another generation, or idle.
+    pub(super) fn sync(
+        &mut self,
+        slots: std::ops::Range<usize>,
+        (generation, now): (u64, Timestamp),
+        account: Account<'_>,
+    ) -> Result<(), KernelError> {
+        for slot in slots {
+            let Ok(slot) = u32::try_from(slot) else { break };
+            let Some(entry) = self.entry(slot) else {
+                continue;
+            };
+            let was_installed = entry.is_installed;
+            let is_active = self.tell(slot, account)?;
+            if !was_installed {
+                self.release(slot);
+                continue;
+            }
+            let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
+                continue;
+            };
+            let active = *entry.active.get_or_insert(now);
+            if is_active {
+                entry.active = Some(now);
+            }
+            let is_idle = !is_active && now.since(active) >= IDLE;
+            let is_stale = entry.new.generation != generation;
+            if is_idle || is_stale || entry.new.flow.conn.is_dead() {
+                self.take_out(slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out every flow that uses a port; for a port that goes.
+    pub(super) fn forget_port(&mut self, port: vswitch_api::PortNo) -> Result<(), KernelError> {
+        let uses =
+            |entry: &Entry| [entry.new.flow.in_port, entry.new.flow.out_port].contains(&port);
+        for slot in 0..self.slots.len() {
+            let Ok(slot) = u32::try_from(slot) else { break };
+            if self.entry(slot).is_some_and(uses) {
+                self.take_out(slot)?;
+            }
+        }
+        Ok(())
+    }
+}
