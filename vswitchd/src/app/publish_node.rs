@@ -42,10 +42,10 @@ pub(super) async fn follow(
                 error,
                 "own Node does not tell how its pods are reached"
             );
-            // An error means that the daemon is stopping; what is newer is written at once.
-            match tokio::time::timeout(AGAIN_AFTER, wanted.changed()).await {
-                Ok(Err(_)) => return,
-                Ok(Ok(())) | Err(_) => {}
+            // What is newer is written at once; an error means that the daemon is stopping.
+            let newer = tokio::time::timeout(AGAIN_AFTER, wanted.changed()).await;
+            if matches!(newer, Ok(Err(_))) {
+                return;
             }
         }
     }
