@@ -13,7 +13,7 @@ DATAPATH_ONLY := --locked -p vswitch-bench --no-default-features
 INSTRUCTIONS := $(CARGO) build $(DATAPATH_ONLY) --release --bin vswitch-instructions && $(RELEASE)/vswitch-instructions
 RUNNER := $(CARGO) $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help setup setup-demo build build-release bpf demo test conformance lint bench bench-peers bench-instructions bench-micro scale install uninstall cleanup
+.PHONY: help setup setup-demo build build-release bpf demo cluster-demo test conformance lint bench bench-nodes bench-peers bench-instructions bench-micro scale install uninstall cleanup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,11 @@ build-release:
 
 demo: setup-demo build-release ## play the story: fetch, policy blocks, label admits
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/demo.sh
+
+cluster-demo: build-release ## the story across three nodes, with kubectl (ARGS=host-gw: by routes)
+	tests/setup.sh cluster-demo
+	$(CARGO) build --locked --release -p vswitch-tests --bin vswitch-cluster-demo
+	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/run.sh '$(RELEASE)/vswitch-cluster-demo $(ARGS)'
 
 test: setup build ## all tests
 	tests/run.sh target/debug/vswitch-conformance '$(RUNNER) --locked --workspace --no-fail-fast' \
@@ -55,6 +60,10 @@ bench-peers: ## the same work over vswitchd, veth, bridge, iptables, nftables, O
 	$(MAKE) --no-print-directory build-release
 	$(CARGO) build --locked --release -p vswitch-bench --bin vswitch-peers --bin vswitch-load
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) $(RELEASE)/vswitch-peers $(ARGS)
+
+bench-nodes: setup-demo build-release ## TCP between pods of two nodes beside a kernel bridge with kernel vxlan, median of 5
+	$(CARGO) build --locked --release -p vswitch-bench --bin vswitch-bench-nodes
+	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/run.sh '$(RELEASE)/vswitch-bench-nodes $(ARGS)'
 
 scale: ## what 1,000 namespaces, 10,000 pods and 10,000 policies cost a node; fails over a limit
 	$(CARGO) build --locked --release -p vswitch-bench

