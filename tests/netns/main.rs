@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod dualstack;
+mod fast_path;
 mod frames;
 mod gateway;
 mod host_stack;

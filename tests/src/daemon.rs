@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
@@ -15,6 +15,8 @@ use crate::{Namespace, Output, binary, eventually, run};
 /// What differs from the test default.
 #[derive(Debug, Clone)]
 pub struct DaemonOptions {
+    /// Name of the Node.
+    pub node_name: String,
     /// Pod networks.
     pub pod_cidrs: Vec<String>,
     /// Lines of the section `[api]`.
@@ -26,6 +28,7 @@ pub struct DaemonOptions {
 impl Default for DaemonOptions {
     fn default() -> Self {
         Self {
+            node_name: "node-a".to_owned(),
             pod_cidrs: vec!["10.244.0.0/24".to_owned()],
             api: "tcp_listen = [\"127.0.0.1:7441\"]\n".to_owned(),
             extra: String::new(),
@@ -38,7 +41,9 @@ impl Default for DaemonOptions {
 pub struct Daemon {
     child: Option<Child>,
     node: Namespace,
+    node_name: String,
     folder: TempDir,
+    set: Vec<String>,
 }
 
 impl Daemon {
@@ -47,19 +52,51 @@ impl Daemon {
     /// # Errors
     /// Fails if the namespace or the process cannot be made.
     pub fn start(options: &DaemonOptions) -> Result<Self> {
-        let node = Namespace::new("node")?;
+        Self::start_in(Namespace::new("node")?, options)
+    }
+
+    /// Starts a daemon in a namespace that is prepared as a node, and waits until it is ready.
+    ///
+    /// # Errors
+    /// Fails if the process cannot be made.
+    pub fn start_in(node: Namespace, options: &DaemonOptions) -> Result<Self> {
+        let mut daemon = Self::prepare_in(node, options)?;
+        daemon.spawn()?;
+        Ok(daemon)
+    }
+
+    /// Makes everything but the process, for which see [`Self::spawn`].
+    ///
+    /// # Errors
+    /// Fails if the namespace cannot be made.
+    pub fn prepare(options: &DaemonOptions) -> Result<Self> {
+        Self::prepare_in(Namespace::new("node")?, options)
+    }
+
+    fn prepare_in(node: Namespace, options: &DaemonOptions) -> Result<Self> {
         // The process id tells `run.sh` whose it was.
         let prefix = format!("vswitch-test-{}-", std::process::id());
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
         let config = config_text(folder.path(), options)?;
         std::fs::write(folder.path().join("vswitchd.toml"), config)?;
-        let mut daemon = Self {
+        Ok(Self {
             child: None,
             node,
+            node_name: options.node_name.clone(),
             folder,
-        };
-        daemon.spawn()?;
-        Ok(daemon)
+            set: Vec::new(),
+        })
+    }
+
+    /// Sets a key of the configuration for every later start, over what the file says.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.set.push(format!("--set={key}={value}"));
+    }
+
+    /// Returns the folder of configuration, state and sockets.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Starts the process (again) and waits until it is ready.
@@ -67,22 +104,8 @@ impl Daemon {
     /// # Errors
     /// Fails if the process cannot be started.
     pub fn spawn(&mut self) -> Result<()> {
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.folder.path().join("log"))?;
-        let child = self
-            .node
-            .command(binary("vswitchd"))
-            .arg("--config")
-            .arg(self.folder.path().join("vswitchd.toml"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("start vswitchd")?;
-        self.child = Some(child);
-        let folder = self.folder.path().to_owned();
+        self.launch()?;
+        let folder = self.folder.path();
         eventually(
             &format!("vswitchd is ready, log in {}", folder.display()),
             || {
@@ -90,7 +113,7 @@ impl Daemon {
                 anyhow::ensure!(
                     status["ready"] == true,
                     "not ready: {status}\n{}",
-                    std::fs::read_to_string(folder.join("log")).unwrap_or_default()
+                    self.log()
                 );
                 Ok(())
             },
@@ -98,10 +121,55 @@ impl Daemon {
         Ok(())
     }
 
+    /// Starts the process (again) without waiting for anything.
+    ///
+    /// # Errors
+    /// Fails if the process cannot be started.
+    pub fn launch(&mut self) -> Result<()> {
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"))?;
+        let child = self
+            .command()
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("start vswitchd")?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Returns the daemon's command in its namespace.
+    fn command(&self) -> Command {
+        let mut command = self.node.command(binary("vswitchd"));
+        command
+            .arg("--config")
+            .arg(self.folder.path().join("vswitchd.toml"))
+            .args(&self.set);
+        command
+    }
+
+    /// Waits for a process that ends by itself; returns its exit code.
+    ///
+    /// # Errors
+    /// Fails if the process is not running.
+    pub fn wait(&mut self) -> Result<Option<i32>> {
+        let mut child = self.child.take().context("the daemon is not running")?;
+        Ok(child.wait()?.code())
+    }
+
     /// Returns the namespace that plays the node.
     #[must_use]
     pub fn node(&self) -> &Namespace {
         &self.node
+    }
+
+    /// Returns the name of its Node.
+    #[must_use]
+    pub fn node_name(&self) -> &str {
+        &self.node_name
     }
 
     /// Returns the process id.
@@ -143,12 +211,7 @@ impl Daemon {
     /// # Errors
     /// Fails if it exits with another code than 0.
     pub fn cleanup(&self) -> Result<String> {
-        let mut command = self.node.command(binary("vswitchd"));
-        command
-            .arg("--config")
-            .arg(self.folder.path().join("vswitchd.toml"))
-            .arg("--cleanup");
-        run(&mut command, "")?
+        run(self.command().arg("--cleanup"), "")?
             .success()
             .context("vswitchd --cleanup")
     }
@@ -200,6 +263,47 @@ impl Daemon {
         serde_json::from_str(&text).with_context(|| format!("vsctl {arguments:?} printed {text}"))
     }
 
+    /// Sends a request to the API and returns the answer; `None` for a status of 404.
+    ///
+    /// # Errors
+    /// Fails with the answer of any other status that is no success.
+    pub fn api(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Option<Value>> {
+        let kind = match method {
+            "PATCH" => "Content-Type: application/merge-patch+json",
+            _ => "Content-Type: application/json",
+        };
+        let mut command = std::process::Command::new("curl");
+        command
+            .args([
+                "-sS",
+                "--max-time",
+                "10",
+                "-w",
+                "\n%{http_code}",
+                "-X",
+                method,
+                "-H",
+                kind,
+            ])
+            .arg("--unix-socket")
+            .arg(self.socket())
+            .arg(format!("http://localhost{path}"));
+        if body.is_some() {
+            command.args(["--data-binary", "@-"]);
+        }
+        let input = body.map(Value::to_string).unwrap_or_default();
+        let answer = run(&mut command, &input)?.success()?;
+        let (text, status) = answer.rsplit_once('\n').context("curl tells the status")?;
+        anyhow::ensure!(
+            status.starts_with('2') || status == "404",
+            "{method} {path}: {status} {text}"
+        );
+        let is_found = status != "404";
+        is_found
+            .then(|| serde_json::from_str(text).with_context(|| format!("{path}: {text}")))
+            .transpose()
+    }
+
     /// Applies a manifest.
     ///
     /// # Errors
@@ -223,7 +327,7 @@ impl Drop for Daemon {
 
 fn config_text(folder: &Path, options: &DaemonOptions) -> Result<String> {
     let mut text = String::new();
-    writeln!(text, "node_name = \"node-a\"")?;
+    writeln!(text, "node_name = {:?}", options.node_name)?;
     writeln!(text, "state_dir = {:?}", folder.join("state"))?;
     writeln!(text, "run_dir = {:?}", folder.join("run"))?;
     writeln!(text, "[api]\n{}", options.api)?;

@@ -13,6 +13,7 @@ use crate::{Daemon, Namespace, Output, WebServer, binary, fetch, run, run_in, se
 pub struct PodBuilder {
     name: String,
     namespace: String,
+    uid: Option<String>,
     cni_version: String,
     config: Value,
 }
@@ -22,6 +23,13 @@ impl PodBuilder {
     #[must_use]
     pub fn namespace(mut self, namespace: &str) -> Self {
         namespace.clone_into(&mut self.namespace);
+        self
+    }
+
+    /// Sets K8S_POD_UID.
+    #[must_use]
+    pub fn uid(mut self, uid: &str) -> Self {
+        self.uid = Some(uid.to_owned());
         self
     }
 
@@ -53,6 +61,7 @@ impl PodBuilder {
             netns,
             name: self.name,
             namespace: self.namespace,
+            uid: self.uid,
             config,
             addresses: Vec::new(),
             result: Value::Null,
@@ -83,6 +92,7 @@ pub struct Pod {
     pub addresses: Vec<IpAddr>,
     /// The CNI result of ADD.
     pub result: Value,
+    uid: Option<String>,
     config: Value,
 }
 
@@ -93,6 +103,7 @@ impl Pod {
         PodBuilder {
             name: name.to_owned(),
             namespace: "default".to_owned(),
+            uid: None,
             cni_version: "1.0.0".to_owned(),
             config: json!({"name": "vswitch", "type": "vswitch-cni"}),
         }
@@ -127,6 +138,8 @@ impl Pod {
     /// # Errors
     /// Fails if the shim cannot be started.
     pub fn cni_with(&self, command: &str, config: &Value) -> Result<Output> {
+        let uid = self.uid.as_ref();
+        let uid = uid.map_or_else(String::new, |uid| format!(";K8S_POD_UID={uid}"));
         let mut shim = Command::new(binary("vswitch-cni"));
         shim.env_clear()
             .env("CNI_COMMAND", command)
@@ -138,7 +151,7 @@ impl Pod {
             .env(
                 "CNI_ARGS",
                 format!(
-                    "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={}",
+                    "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={}{uid}",
                     self.namespace, self.name, self.container_id
                 ),
             );

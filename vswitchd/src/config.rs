@@ -14,6 +14,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -22,7 +23,8 @@ use vswitch_datapath::conntrack::ConntrackConfig;
 
 pub use crate::telemetry::{LogConfig, LogFormat};
 pub use raw::{
-    RawApi, RawConfig, RawConntrack, RawDatapath, RawLog, RawMtu, RawNetwork, RawPolicy, RawService,
+    RawApi, RawCluster, RawConfig, RawConntrack, RawDatapath, RawLog, RawMtu, RawNetwork,
+    RawPolicy, RawService,
 };
 
 /// What the machine contributes to the configuration.
@@ -72,6 +74,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where sockets live.
     pub run_dir: PathBuf,
+    /// The cluster that this node belongs to; `None`: standalone.
+    pub cluster: Option<ClusterConfig>,
     /// Pod network.
     pub network: NetworkConfig,
     /// Services.
@@ -90,6 +94,34 @@ pub struct Config {
     effective: RawConfig,
 }
 
+/// The node's place in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// How to reach the API server; `None`: as the service account of this pod.
+    pub kubeconfig: Option<PathBuf>,
+    /// Where the pod networks of this node come from.
+    pub pod_cidrs_from: PodCidrsFrom,
+    /// How long to wait for them.
+    pub pod_cidrs_wait: Duration,
+    /// How long CNI ADD waits for its pod.
+    pub pod_wait: Duration,
+    /// Where the CNI network configuration is installed, if it is.
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Where runtimes look for CNI plugins.
+    pub cni_bin_dir: PathBuf,
+    /// The CNI plugin that is installed there, if one is.
+    pub cni_plugin: Option<PathBuf>,
+}
+
+/// Where the pod networks of a node in a cluster come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodCidrsFrom {
+    /// spec.podCIDRs of the Node.
+    Node,
+    /// spec.podCIDRs of the Node, `network.pod_cidrs` if it has none.
+    NodeOrConfig,
+}
+
 /// The pod network of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkConfig {
@@ -100,6 +132,12 @@ pub struct NetworkConfig {
     pub cluster_cidrs: Vec<IpNet>,
     /// MTU of pods.
     pub mtu: MtuSetting,
+    /// How packets get to pods of other nodes.
+    pub backend: Backend,
+    /// The interface towards other nodes; `None` for that of the default route.
+    pub iface: Option<IfName>,
+    /// The tunnels of backend vxlan.
+    pub vxlan: VxlanConfig,
     /// Name of the gateway TAP.
     pub gateway_ifname: IfName,
     /// Whether to masquerade what leaves the cluster.
@@ -122,23 +160,71 @@ pub struct ServiceConfig {
     pub node_ports: RangeInclusive<u16>,
 }
 
+/// How packets get to pods of other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Backend {
+    /// In VXLAN tunnels of the kernel; nodes need only IP between them.
+    #[default]
+    Vxlan,
+    /// Routed by the nodes' addresses; nodes are on one link.
+    HostGw,
+    /// Somebody else sees to it.
+    None,
+}
+
+impl Backend {
+    /// Returns the name in the configuration, which is flannel's as well.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::HostGw => "host-gw",
+            Self::None => "none",
+        }
+    }
+}
+
+impl FromStr for Backend {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all = [Self::Vxlan, Self::HostGw, Self::None];
+        let named = all.into_iter().find(|backend| backend.name() == text);
+        named.ok_or_else(|| format!("{text:?} is none of vxlan, host-gw, none"))
+    }
+}
+
+/// The tunnels of backend vxlan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VxlanConfig {
+    /// VXLAN network identifier, 24 bits.
+    pub vni: u32,
+    /// UDP port.
+    pub port: u16,
+    /// Device of the tunnel over IPv4; that over IPv6 has a `6` behind it.
+    pub ifname: IfName,
+}
+
 /// Where the MTU of pods comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MtuSetting {
-    /// From the interface of the default route.
+    /// From the interface towards other nodes.
     Auto,
     /// Bytes.
     Bytes(u16),
 }
 
 impl MtuSetting {
-    /// Returns the MTU, given that of the interface of the default route, if there is one;
-    /// without it 1500, Ethernet's.
+    /// Returns the MTU, given that of the interface towards other nodes, if there is one
+    /// (without it 1500, Ethernet's), and the bytes that a tunnel adds to each packet.
     #[must_use]
-    pub fn resolve(self, uplink_mtu: Option<u32>) -> u16 {
+    pub fn resolve(self, uplink_mtu: Option<u32>, overhead: u16) -> u16 {
         match self {
             Self::Bytes(bytes) => bytes,
-            Self::Auto => uplink_mtu.map_or(1500, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX)),
+            Self::Auto => {
+                let mtu = uplink_mtu.map_or(1500, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX));
+                mtu.saturating_sub(overhead)
+            }
         }
     }
 }

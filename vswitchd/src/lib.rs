@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! L6 app (start order, drain), main
-//! L5 cni (server side of the shim) · rest (axum: /v1, standalone Kubernetes API, metrics)
+//! L5 cni (server side of the shim) · kube (watchers of a cluster)
+//!    rest (axum: /v1, Kubernetes API, metrics)
 //! L4 switch (ties the others of this layer together)
 //!    simulate (the same without devices, for vsctl)
 //!    worker · host (gateway, veth, masquerade) · reconcile
@@ -20,6 +21,7 @@ pub mod cni;
 pub mod config;
 pub mod host;
 pub mod ipam;
+pub mod kube;
 pub mod metrics;
 pub mod netns;
 pub mod objects;

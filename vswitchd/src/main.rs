@@ -25,7 +25,8 @@ struct Arguments {
     #[arg(long)]
     check_config: bool,
 
-    /// Undo what the daemon changed in the kernel (ports, gateway, nftables, sysctls) and exit.
+    /// Undo what the daemon changed in the kernel (ports, gateway, nftables, sysctls), remove
+    /// what it installed for the CNI in a cluster, and exit.
     #[arg(long, conflicts_with = "check_config")]
     cleanup: bool,
 }

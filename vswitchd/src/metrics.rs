@@ -34,7 +34,37 @@ pub struct Figures {
     pub network_policies: u64,
     /// Services that have something to balance.
     pub services: u64,
+    /// Pods' networks of other nodes that are reached.
+    pub remote_networks: u64,
     pub leases: u64,
+    /// In a cluster.
+    pub cluster: Option<ClusterFigures>,
+}
+
+/// What is heard of the API server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(
+    missing_docs,
+    reason = "each field is named as its metric, whose help explains it"
+)]
+pub struct ClusterFigures {
+    pub stale_seconds: u64,
+    pub watches: Vec<WatchFigures>,
+}
+
+/// One watcher of the API server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(
+    missing_docs,
+    reason = "each field is named as its metric, whose help explains it"
+)]
+pub struct WatchFigures {
+    pub kind: &'static str,
+    pub is_synced: bool,
+    pub is_live: bool,
+    pub events: u64,
+    pub lists: u64,
+    pub failures: u64,
 }
 
 /// Counters of one port.
@@ -58,6 +88,11 @@ struct ReasonLabel {
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct PortLabel {
     port: String,
 }
@@ -73,6 +108,9 @@ pub fn render(figures: &Figures) -> String {
     registry.register("drops", "Frames dropped, by reason (unstable)", drops);
     register_ports(&mut registry, &figures.ports);
     register_tables(&mut registry, figures);
+    if let Some(cluster) = &figures.cluster {
+        register_cluster(&mut registry, cluster);
+    }
     let mut text = String::new();
     // Writing into a String cannot fail.
     let _ = encode(&mut text, &registry);
@@ -144,6 +182,11 @@ fn register_tables(registry: &mut Registry, figures: &Figures) {
             "Services that have something to balance",
             figures.services,
         ),
+        (
+            "remote_networks",
+            "Pods' networks of other nodes that are reached",
+            figures.remote_networks,
+        ),
         ("leases", "Addresses in use", figures.leases),
     ];
     for (name, help, value) in gauges {
@@ -180,6 +223,59 @@ fn register_tables(registry: &mut Registry, figures: &Figures) {
     }
 }
 
+/// Name, help and value of a watcher's figure.
+type WatchColumn = (&'static str, &'static str, fn(&WatchFigures) -> u64);
+
+fn register_cluster(registry: &mut Registry, cluster: &ClusterFigures) {
+    let gauge: Gauge = Gauge::default();
+    gauge.set(i64::try_from(cluster.stale_seconds).unwrap_or(i64::MAX));
+    let help = "How long what is enforced may have been outdated; 0 while all is heard (unstable)";
+    registry.register("kube_stale_seconds", help, gauge);
+    let gauges: [WatchColumn; 2] = [
+        (
+            "kube_watch_synced",
+            "Whether all objects of a kind were heard of once",
+            |watch| u64::from(watch.is_synced),
+        ),
+        (
+            "kube_watch_live",
+            "Whether changes of a kind are heard at the moment",
+            |watch| u64::from(watch.is_live),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        let family = Family::<KindLabel, Gauge>::default();
+        for watch in &cluster.watches {
+            let gauge = family.get_or_create(&KindLabel { kind: watch.kind });
+            gauge.set(i64::try_from(value(watch)).unwrap_or(i64::MAX));
+        }
+        registry.register(name, format!("{help} (unstable)"), family);
+    }
+    let counters: [WatchColumn; 3] = [
+        ("kube_watch_events", "Changes heard of a kind", |watch| {
+            watch.events
+        }),
+        (
+            "kube_watch_lists",
+            "Times that all objects of a kind were listed",
+            |watch| watch.lists,
+        ),
+        (
+            "kube_watch_failures",
+            "Lists and watches of a kind that failed",
+            |watch| watch.failures,
+        ),
+    ];
+    for (name, help, value) in counters {
+        let family = Family::<KindLabel, Counter>::default();
+        for watch in &cluster.watches {
+            let counter = family.get_or_create(&KindLabel { kind: watch.kind });
+            counter.inc_by(value(watch));
+        }
+        registry.register(name, format!("{help} (unstable)"), family);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,5 +302,32 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("vswitch_connections 3"), "{text}");
+    }
+
+    #[test]
+    fn watchers_are_reported_in_a_cluster_only() {
+        assert!(!render(&Figures::default()).contains("kube_"));
+        let watch = WatchFigures {
+            kind: "pods",
+            is_synced: true,
+            lists: 2,
+            ..WatchFigures::default()
+        };
+        let figures = Figures {
+            cluster: Some(ClusterFigures {
+                stale_seconds: 9,
+                watches: vec![watch],
+            }),
+            ..Figures::default()
+        };
+        let text = render(&figures);
+        for line in [
+            "vswitch_kube_stale_seconds 9",
+            "vswitch_kube_watch_synced{kind=\"pods\"} 1",
+            "vswitch_kube_watch_live{kind=\"pods\"} 0",
+            "vswitch_kube_watch_lists_total{kind=\"pods\"} 2",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
     }
 }

@@ -47,6 +47,9 @@ pub struct Status {
     pub version: String,
     /// `standalone` or `cluster`.
     pub mode: String,
+    /// In a cluster: where the switch stands with its API server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterStatus>,
     /// Name of this node.
     pub node: String,
     /// Whether ports forward and rules are in force.
@@ -80,10 +83,33 @@ pub struct Status {
     /// Flows (directions of connections) that the kernel forwards; none where it cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fast_path_flows: Option<usize>,
+    /// How packets get to pods of other nodes: `vxlan`, `host-gw` or `none`; empty before it
+    /// was looked at.
+    #[serde(default)]
+    pub backend: String,
+    /// Pods' networks of other nodes that are reached.
+    #[serde(default)]
+    pub remote_networks: usize,
     /// Frames dropped, by reason; reasons that never occurred are left out.
     pub drops: BTreeMap<String, u64>,
     /// What an operator should look at; empty when all is well.
     pub problems: Vec<String>,
+}
+
+/// Where a switch in a cluster stands with its API server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ClusterStatus {
+    /// Address of the API server.
+    pub api_server: String,
+    /// `live`: every change is heard. `stale`: some are not at the moment. `last-known`: what is
+    /// in force is known from the last run. `waiting`: nothing is known yet.
+    pub state: String,
+    /// How long what is in force may have been outdated, seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_seconds: Option<u64>,
+    /// Why changes are not heard.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
 }
 
 /// Fill level of a bounded table.

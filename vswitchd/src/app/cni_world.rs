@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use vswitch_api::{IfName, MacAddr};
 
+use super::cluster_pods::ClusterPods;
 use super::in_force::InForce;
 use crate::cni::{AttachHost, PodDirectory, PodIdentity, StepError, SwitchPorts};
 use crate::host::{self, Shield, VethSpec};
@@ -98,6 +99,8 @@ enum NotForwarding {
     Pod { port: u32, ifname: IfName },
     #[error("the gateway port does not forward")]
     Gateway,
+    #[error("the policies of the cluster are not known yet")]
+    NotSynced,
 }
 
 impl SwitchPorts for RunningPorts {
@@ -128,6 +131,9 @@ impl SwitchPorts for RunningPorts {
     }
 
     async fn ready(&self) -> Result<(), StepError> {
+        if !self.switch.reconcile().snapshot().is_synced {
+            return Err(StepError::new(NotForwarding::NotSynced).retry_later());
+        }
         if self.switch.is_forwarding(GATEWAY_PORT) {
             return Ok(());
         }
@@ -143,6 +149,11 @@ pub(crate) struct RegistryPods {
 }
 
 impl PodDirectory for RegistryPods {
+    /// Whatever comes gets a Pod object.
+    async fn expect(&self, _identity: &PodIdentity) -> Result<(), StepError> {
+        Ok(())
+    }
+
     async fn declare(
         &self,
         attachment: &Attachment,
@@ -177,6 +188,41 @@ impl PodDirectory for RegistryPods {
         blocking(move || registry.retract_pod(&pod.namespace, &pod.name, &maker)).await?;
         self.in_force.reached(self.registry.current_version()).await;
         Ok(())
+    }
+}
+
+/// Pod objects, wherever they are.
+#[derive(Debug, Clone)]
+pub(crate) enum PodObjects {
+    Own(RegistryPods),
+    Cluster(ClusterPods),
+}
+
+impl PodDirectory for PodObjects {
+    async fn expect(&self, identity: &PodIdentity) -> Result<(), StepError> {
+        match self {
+            Self::Own(pods) => pods.expect(identity).await,
+            Self::Cluster(pods) => pods.expect(identity).await,
+        }
+    }
+
+    async fn declare(
+        &self,
+        attachment: &Attachment,
+        identity: &PodIdentity,
+    ) -> Result<(), StepError> {
+        match self {
+            Self::Own(pods) => pods.declare(attachment, identity).await,
+            // The kubelet writes the status; rules go by the attachment until then and after.
+            Self::Cluster(_) => Ok(()),
+        }
+    }
+
+    async fn retract(&self, attachment: &Attachment) -> Result<(), StepError> {
+        match self {
+            Self::Own(pods) => pods.retract(attachment).await,
+            Self::Cluster(_) => Ok(()),
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! Follows the host: its addresses, the MTU of ports, and whether our tables are still there.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use vswitch_api::IfName;
 
 use crate::host::{
-    HostEvent, HostWatcher, LinkEvent, Masquerade, MasqueradeSpec, NftTable, Shield,
+    HostEvent, HostWatcher, LinkEvent, Masquerade, MasqueradeSpec, NftError, NftTable, Shield,
 };
 use crate::switch::{GATEWAY_PORT, Switch};
 
@@ -24,7 +25,61 @@ pub(crate) struct HostTables {
     pub(crate) table: NftTable,
     pub(crate) shield: Shield,
     /// `None` where the configuration turns it off.
-    pub(crate) masquerade: Option<(Masquerade, MasqueradeSpec)>,
+    pub(crate) masquerade: Option<Arc<KeptMasquerade>>,
+}
+
+/// The masquerade with what it has to be.
+#[derive(Debug)]
+pub(crate) struct KeptMasquerade {
+    masquerade: Masquerade,
+    configured: MasqueradeSpec,
+    /// Held over an installation, so that the rules are always those of the latest
+    /// specification.
+    spec: Mutex<MasqueradeSpec>,
+}
+
+impl KeptMasquerade {
+    pub(crate) fn new(table: NftTable, spec: MasqueradeSpec) -> Self {
+        Self {
+            masquerade: Masquerade::new(table),
+            configured: spec.clone(),
+            spec: Mutex::new(spec),
+        }
+    }
+
+    /// Installs the rules. Blocks.
+    pub(crate) fn install(&self) -> Result<(), NftError> {
+        self.masquerade.install(&self.spec())
+    }
+
+    /// Leaves alone what goes to these networks as well as to the configured ones. Blocks.
+    pub(crate) fn learn(&self, networks: impl Iterator<Item = IpNet>) {
+        let mut wanted = self.configured.clone();
+        wanted.cluster_cidrs.extend(networks);
+        let mut spec = self.spec();
+        if *spec == wanted {
+            return;
+        }
+        match self.masquerade.install(&wanted) {
+            Ok(()) => *spec = wanted,
+            Err(error) => tracing::error!(error = %error, "masquerade"),
+        }
+    }
+
+    /// Installs the rules if they are gone. Blocks.
+    fn repair(&self) -> Result<(), NftError> {
+        let spec = self.spec();
+        if self.masquerade.is_installed()? {
+            return Ok(());
+        }
+        tracing::warn!("masquerade was gone; put back");
+        self.masquerade.install(&spec)
+    }
+
+    /// The specification is replaced as a whole: a panic elsewhere leaves it whole.
+    fn spec(&self) -> MutexGuard<'_, MasqueradeSpec> {
+        self.spec.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Tells the reconciler what changes in the host, until the daemon ends.
@@ -82,17 +137,9 @@ pub(crate) fn repair_tables(switch: &Switch, tables: &HostTables) {
     if let Err(error) = repaired {
         tracing::error!(error = %error, "shield pod ports");
     }
-    let Some((masquerade, spec)) = &tables.masquerade else {
-        return;
-    };
-    let repaired = masquerade.is_installed().and_then(|installed| {
-        if installed {
-            return Ok(());
-        }
-        tracing::warn!("masquerade was gone; put back");
-        masquerade.install(spec)
-    });
-    if let Err(error) = repaired {
+    if let Some(masquerade) = &tables.masquerade
+        && let Err(error) = masquerade.repair()
+    {
         tracing::error!(error = %error, "masquerade");
     }
 }

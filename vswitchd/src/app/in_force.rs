@@ -34,7 +34,6 @@ impl InForce {
 pub(crate) fn start(registry: &Arc<Registry>, reconcile: ReconcileHandle) -> InForce {
     let mut feed = feed(registry);
     reconcile.cluster(std::mem::take(&mut feed.initial));
-    reconcile.cluster_synced();
     let (sender, delivered) = watch::channel(feed.version());
     let in_force = InForce {
         delivered,

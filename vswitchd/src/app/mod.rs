@@ -7,9 +7,13 @@
 //!
 //! On SIGTERM or SIGINT: API closed, workers drained, store exported; ports and gateway stay.
 
+mod cluster;
+mod cluster_pods;
 mod cni_world;
 mod host_watch;
 mod in_force;
+mod nodes;
+mod publish_node;
 mod service_manager;
 mod services;
 
@@ -26,8 +30,8 @@ use crate::clock::{self, MonotonicClock};
 use crate::cni::{CniDeps, CniService, CniSettings, KernelNetns};
 use crate::config::{ApiConfig, Config, FastPathSetting};
 use crate::host::{
-    self, GatewaySpec, HostWatcher, KubeProxy, Leftovers, Masquerade, MasqueradeSpec, NftTable,
-    ServiceSteering, Shield, SysctlLedger,
+    self, GatewaySpec, HostWatcher, KubeProxy, Leftovers, MasqueradeSpec, NftTable, NodeNetwork,
+    NodeNetworkStatus, NodePublication, NodesSpec, ServiceSteering, Shield, SysctlLedger, Underlay,
 };
 use crate::ipam::{Delegate, Ipam, IpamConfig};
 use crate::objects::{Registry, RegistryConfig};
@@ -40,8 +44,10 @@ use crate::store::{SharedStore, SledStore};
 use crate::switch::{GATEWAY_PORT, Gateway, POD_PORTS, Switch, VmPorts};
 use crate::worker::{WorkerConfig, WorkerPool};
 
-use cni_world::{KernelHost, RegistryPods, RunningPorts};
-use host_watch::HostTables;
+use cluster::ClusterNode;
+use cluster_pods::ClusterPods;
+use cni_world::{KernelHost, PodObjects, RegistryPods, RunningPorts};
+use host_watch::{HostTables, KeptMasquerade};
 use in_force::InForce;
 
 /// How long ports that were attached again take TCP connections in mid-stream: longer than a
@@ -51,7 +57,7 @@ const MIDSTREAM_FOR: std::time::Duration = std::time::Duration::from_secs(120);
 /// How long a delegated IPAM plugin may take.
 const PLUGIN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 
-type Cni = CniService<KernelHost, RunningPorts, RegistryPods>;
+type Cni = CniService<KernelHost, RunningPorts, PodObjects>;
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -59,10 +65,9 @@ type Cni = CniService<KernelHost, RunningPorts, RegistryPods>;
 /// What kept it from starting, or ended it.
 pub async fn run(config: Config) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
-    let app = App::start(&config, stopping.clone()).await?;
+    let mut app = App::start(&config, stopping.clone()).await?;
     let mut servers = app.listen(&config, stopping).await?;
-    service_manager::ready();
-    tracing::info!(node = config.node_name, "ready");
+    app.announce();
     let watchdog = tokio::spawn(service_manager::watch_workers(Arc::clone(&app.switch)));
 
     let outcome = wait_for_end(&mut servers).await;
@@ -103,6 +108,8 @@ async fn wait_for_end(servers: &mut JoinSet<std::io::Result<()>>) -> Result<()> 
 struct App {
     switch: Arc<Switch>,
     rest: RestState,
+    /// In a cluster.
+    node: Option<ClusterNode>,
     tasks: JoinSet<()>,
 }
 
@@ -113,24 +120,50 @@ impl App {
         }
         let store = open_store(config).await?;
         let clock = MonotonicClock::start();
-        let registry = open_registry(config, &store).await?;
+        let (node, config) = match &config.cluster {
+            Some(settings) => {
+                let joined = ClusterNode::join(config, settings, &store, stopping.clone());
+                let (node, config) = joined.await.context("join the cluster")?;
+                (Some(node), config)
+            }
+            None => (None, config.clone()),
+        };
+        let config = &config;
+        let registry = match &node {
+            Some(node) => Arc::clone(&node.cluster.registry),
+            None => open_registry(config, &store).await?,
+        };
         let ipam = open_ipam(config, &store).await?;
         let tables = host_tables(config)?;
 
         let (switch, notices) = start_switch(config, &store, clock, &tables).await?;
         let in_force = in_force::start(&registry, switch.reconcile().clone());
-        let cni = cni_service(
-            config, &store, &ipam, &switch, &registry, &in_force, &tables,
-        )
-        .await?;
+        let mut tasks = JoinSet::new();
+        match &node {
+            Some(node) => {
+                let reconcile = switch.reconcile().clone();
+                tasks.spawn(node.tell_synced(in_force.clone(), reconcile));
+            }
+            None => switch.reconcile().cluster_synced(),
+        }
+        let pods = pod_objects(node.as_ref(), &registry, &in_force, &switch);
+        let cni = cni_service(config, &store, &ipam, &switch, pods, &tables).await?;
         recover(&cni, &switch, &ipam).await?;
 
-        let mut tasks = JoinSet::new();
         let watcher = HostWatcher::start().context("watch the host")?;
         tasks.spawn(host_watch::follow_host(Arc::clone(&switch), watcher));
         let (seen, kube_proxy) = watch::channel(None);
         let services = service_steering(config, &tables, switch.gateway(), seen);
         tasks.spawn(services::follow(services, switch.reconcile().clone()));
+        let (publish, published) = watch::channel(NodePublication::default());
+        let (status, node_network) = watch::channel(NodeNetworkStatus::default());
+        let nodes = node_network_of(config, &tables, switch.gateway().mtu, publish, status);
+        tasks.spawn(nodes::follow(nodes, switch.reconcile().clone()));
+        tasks.spawn(publish_node::follow(
+            Arc::clone(&registry),
+            config.node_name.clone(),
+            published,
+        ));
         tasks.spawn(host_watch::keep_tables(Arc::clone(&switch), tables));
         tasks.spawn(log_notices(notices));
         tasks.spawn(end_midstream(Arc::clone(&switch)));
@@ -146,10 +179,12 @@ impl App {
         let rest = RestState {
             node: config.node_name.clone(),
             kube_proxy,
+            node_network,
             pod_cidrs: config.network.pod_cidrs.clone(),
             workers: config.datapath.workers,
             switch: Arc::clone(&switch),
             vms: Arc::new(vms),
+            cluster: node.as_ref().map(|node| Arc::clone(&node.cluster.health)),
             registry,
             ipam,
             cni: handler,
@@ -162,8 +197,23 @@ impl App {
         Ok(Self {
             switch,
             rest,
+            node,
             tasks,
         })
+    }
+
+    /// Says that the switch is ready: at once, or when the cluster's policies are known.
+    fn announce(&mut self) {
+        match &self.node {
+            Some(node) => {
+                let announce = node.announce(self.switch.reconcile());
+                self.tasks.spawn(announce);
+            }
+            None => {
+                service_manager::ready();
+                tracing::info!(node = self.rest.node, "ready");
+            }
+        }
     }
 
     async fn listen(
@@ -189,6 +239,9 @@ impl App {
 
     async fn shutdown(mut self) {
         self.tasks.shutdown().await;
+        if let Some(node) = self.node {
+            node.cluster.stored().await;
+        }
         self.switch.reconcile().stop();
         drop(self.rest);
         // Whoever else still holds the switch is a request that was cut off.
@@ -248,7 +301,7 @@ fn host_tables(config: &Config) -> Result<HostTables> {
             cluster_cidrs: config.network.cluster_cidrs.clone(),
             gateway_ifname: config.network.gateway_ifname.clone(),
         };
-        (Masquerade::new(table.clone()), spec)
+        Arc::new(KeptMasquerade::new(table.clone(), spec))
     });
     Ok(HostTables {
         shield: Shield::new(table.clone()),
@@ -271,6 +324,32 @@ fn service_steering(
     }
 }
 
+fn node_network_of(
+    config: &Config,
+    tables: &HostTables,
+    mtu: u16,
+    publish: watch::Sender<NodePublication>,
+    status: watch::Sender<NodeNetworkStatus>,
+) -> nodes::Nodes {
+    let network = &config.network;
+    let spec = NodesSpec {
+        node_name: config.node_name.clone(),
+        backend: network.backend,
+        vxlan: network.vxlan.clone(),
+        pod_cidrs: network.pod_cidrs.clone(),
+        gateway_ifname: network.gateway_ifname.clone(),
+        mtu,
+    };
+    nodes::Nodes {
+        network: NodeNetwork::new(spec.clone(), &tables.table),
+        spec,
+        iface: network.iface.clone(),
+        masquerade: tables.masquerade.clone(),
+        publish,
+        status,
+    }
+}
+
 /// Brings up engine, workers, reconciler and gateway; no pod port is attached yet.
 async fn start_switch(
     config: &Config,
@@ -290,8 +369,8 @@ fn start_switch_blocking(
     tables: &HostTables,
 ) -> Result<(Arc<Switch>, mpsc::Receiver<PortNotice>)> {
     let (gateway, port) = open_gateway(config)?;
-    if let Some((masquerade, spec)) = &tables.masquerade {
-        masquerade.install(spec).context("install masquerade")?;
+    if let Some(masquerade) = &tables.masquerade {
+        masquerade.install().context("install masquerade")?;
     }
     let fast_path = fast_path(config);
     let datapath = open_datapath(config, fast_path.clone());
@@ -363,8 +442,13 @@ fn worker_config(config: &Config, clock: MonotonicClock) -> WorkerConfig {
 fn open_gateway(config: &Config) -> Result<(Gateway, crate::port::Port)> {
     let network = &config.network;
     let ifname = network.gateway_ifname.clone();
-    let uplink = host::uplink().context("find the uplink")?;
-    let mtu = network.mtu.resolve(uplink.map(|uplink| uplink.mtu));
+    let uplink = host::uplink(network.iface.as_ref()).context("find the uplink")?;
+    let addresses = uplink.iter().flat_map(|uplink| uplink.addresses.iter());
+    let own = Underlay::first_of(addresses.copied());
+    let overhead = host::tunnel_overhead(network.backend, &network.pod_cidrs, own);
+    let mtu = network
+        .mtu
+        .resolve(uplink.map(|uplink| uplink.mtu), overhead);
     // The same MAC in every run: pods keep it in their neighbour tables over a restart.
     let mac = host::container_mac(&config.node_name, &ifname);
     let tap = TapConfig {
@@ -400,13 +484,32 @@ fn sysctl_ledger(config: &Config) -> std::path::PathBuf {
     config.state_dir.join("sysctls.json")
 }
 
+fn pod_objects(
+    node: Option<&ClusterNode>,
+    registry: &Arc<Registry>,
+    in_force: &InForce,
+    switch: &Switch,
+) -> PodObjects {
+    let (registry, in_force) = (Arc::clone(registry), in_force.clone());
+    match node {
+        None => PodObjects::Own(RegistryPods { registry, in_force }),
+        Some(node) => PodObjects::Cluster(ClusterPods {
+            registry,
+            health: Arc::clone(&node.cluster.health),
+            in_force,
+            reconcile: switch.reconcile().clone(),
+            node_name: node.name.clone(),
+            wait: node.settings.pod_wait,
+        }),
+    }
+}
+
 async fn cni_service(
     config: &Config,
     store: &SharedStore,
     ipam: &Arc<Ipam>,
     switch: &Arc<Switch>,
-    registry: &Arc<Registry>,
-    in_force: &InForce,
+    pods: PodObjects,
     tables: &HostTables,
 ) -> Result<Cni> {
     let deps = CniDeps {
@@ -416,10 +519,7 @@ async fn cni_service(
         ports: RunningPorts {
             switch: Arc::clone(switch),
         },
-        pods: RegistryPods {
-            registry: Arc::clone(registry),
-            in_force: in_force.clone(),
-        },
+        pods,
         netns: Box::new(KernelNetns),
         store: Arc::clone(store),
         ipam: Arc::clone(ipam),
@@ -498,13 +598,24 @@ pub fn cleanup(config: &Config) -> Result<()> {
             .parse()
             .context("nft table suffix")?,
         gateway_ifname: config.network.gateway_ifname.clone(),
+        tunnel_ifname: config.network.vxlan.ifname.clone(),
         veth_prefix: host::HOST_VETH_PREFIX.to_owned(),
         sysctl_ledger: sysctl_ledger(config),
     };
-    let problems = host::cleanup(&leftovers);
+    let mut problems: Vec<anyhow::Error> = Vec::new();
+    if let Some(settings) = &config.cluster {
+        // First: runtimes must not bring further pods.
+        let files = cluster::cni_files(config, settings);
+        problems.extend(files.remove().into_iter().map(anyhow::Error::from));
+    }
+    problems.extend(
+        host::cleanup(&leftovers)
+            .into_iter()
+            .map(anyhow::Error::from),
+    );
     let problems: Vec<String> = problems
-        .into_iter()
-        .map(|problem| format!("{:#}", anyhow::Error::from(problem)))
+        .iter()
+        .map(|problem| format!("{problem:#}"))
         .collect();
     anyhow::ensure!(
         problems.is_empty(),

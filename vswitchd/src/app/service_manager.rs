@@ -18,6 +18,15 @@ pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
+/// Asks for time to become ready, for longer than [`EXTEND_EVERY`].
+pub(super) fn extend_start() {
+    let microseconds = u32::try_from(EXTEND_EVERY.as_micros() * 3).unwrap_or(u32::MAX);
+    tell(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
+}
+
+/// How often to ask for time.
+pub(super) const EXTEND_EVERY: Duration = Duration::from_secs(10);
+
 /// Says that the switch is stopping.
 pub(super) fn stopping() {
     tell(&[NotifyState::Stopping]);

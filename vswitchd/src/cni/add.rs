@@ -1,4 +1,5 @@
-//! ADD: lease, record, pod, interface, port; undone in reverse if a step fails.
+//! ADD: the pod is expected, then lease, record, pod, interface, port; undone in reverse if a
+//! step fails.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -28,6 +29,9 @@ impl<H: AttachHost, P: SwitchPorts, D: PodDirectory> Locked<H, P, D> {
     pub(super) async fn add(&self, call: &CniCall) -> Result<Value, CniFailure> {
         let plan = self.plan(call)?;
         self.clear_the_way(&plan).await?;
+        let expected = self.inner.deps.pods.expect(&plan.identity).await;
+        expected
+            .map_err(|error| failure::of_step(CniCode::PodFailed, "wait for the pod", &error))?;
         let mut record = self.lease_and_record(call, &plan).await?;
         if let Err((reached, failed)) = self.attach(&mut record, &plan.identity).await {
             let problems = self.inner.teardown(&record, reached).await;

@@ -13,6 +13,7 @@ mod check;
 mod failure;
 mod gc;
 mod identity;
+mod install;
 mod keyed_lock;
 mod netconf;
 mod port_numbers;
@@ -26,6 +27,7 @@ pub mod world;
 #[cfg(test)]
 mod tests;
 
+pub use install::{CniFiles, CniFilesError};
 pub use recover::Recovered;
 pub use service::{CniDeps, CniService, CniSettings};
 pub use world::{

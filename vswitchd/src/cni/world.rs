@@ -126,6 +126,10 @@ pub trait SwitchPorts: Send + Sync + 'static {
 
 /// The Pod objects.
 pub trait PodDirectory: Send + Sync + 'static {
+    /// Waits until the pod may be attached, before anything is done for it: in a cluster the API
+    /// server must have told of it, or no rules would be there that are its own. Bounded.
+    fn expect(&self, identity: &PodIdentity) -> impl Future<Output = Result<(), StepError>> + Send;
+
     /// Makes the pod known under its addresses: fills the status of a declared Pod, or makes
     /// the object, marked with the attachment, if nobody declared it.
     fn declare(

@@ -1,28 +1,28 @@
 //! From what was written to what it means, collecting every problem on the way.
 
+mod api;
+
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use vswitch_api::IfName;
 use vswitch_datapath::conntrack::ConntrackConfig;
 
 use super::layers::Merged;
 use super::{
-    ApiConfig, Config, ConfigError, DatapathSettings, Deny, FastPathSetting, LogConfig, LogFormat,
-    Machine, MtuSetting, NetworkConfig, PolicyConfig, Problem, RawApi, RawConfig, RawConntrack,
-    RawMtu, ServiceConfig,
+    ClusterConfig, Config, ConfigError, DatapathSettings, Deny, FastPathSetting, LogConfig,
+    LogFormat, Machine, MtuSetting, NetworkConfig, PodCidrsFrom, PolicyConfig, Problem, RawCluster,
+    RawConfig, RawConntrack, RawMtu, RawNetwork, ServiceConfig, VxlanConfig,
 };
 use crate::telemetry;
 
 /// Above this many workers the shared tables cost more than another worker brings.
 const MAX_AUTOMATIC_WORKERS: usize = 4;
-
-/// `sun_path` of `sockaddr_un` less its terminating zero (man 7 unix).
-const MAX_SOCKET_PATH: usize = 107;
 
 /// Collects problems; each check answers a usable value in any case, so that all are made.
 struct Checker {
@@ -64,6 +64,7 @@ impl Checker {
         });
         let state_dir = self.directory("state_dir", &raw.state_dir);
         let run_dir = self.directory("run_dir", &raw.run_dir);
+        let cluster = self.cluster(&raw.cluster);
         let network = self.network(&raw);
         let service = self.service(&raw);
         let datapath = self.datapath(&raw);
@@ -74,6 +75,7 @@ impl Checker {
             node_name: raw.node_name.clone(),
             state_dir,
             run_dir,
+            cluster: cluster?,
             network: network?,
             service: service?,
             datapath,
@@ -85,6 +87,39 @@ impl Checker {
         })
     }
 
+    /// Everything is checked in either mode, so that a change of the mode finds no surprise.
+    fn cluster(&mut self, raw: &RawCluster) -> Option<Option<ClusterConfig>> {
+        let pod_cidrs_from = self.parse("cluster.pod_cidrs_from", &raw.pod_cidrs_from);
+        let seconds = raw.pod_cidrs_wait_seconds;
+        let pod_cidrs_wait = self.range("cluster.pod_cidrs_wait_seconds", seconds, 1, 3600);
+        // The kubelet gives up on a sandbox after two minutes.
+        let pod_wait = self.range("cluster.pod_wait_seconds", raw.pod_wait_seconds, 1, 100);
+        let kubeconfig = self.optional_path("cluster.kubeconfig", &raw.kubeconfig);
+        let cni_conf_dir = self.optional_path("cluster.cni_conf_dir", &raw.cni_conf_dir);
+        let cni_bin_dir = self.directory("cluster.cni_bin_dir", &raw.cni_bin_dir);
+        let cni_plugin = self.optional_path("cluster.cni_plugin", &raw.cni_plugin);
+        let is_cluster = raw.mode == "cluster";
+        self.require(
+            is_cluster || raw.mode == "standalone",
+            "cluster.mode",
+            || format!("{:?} is none of standalone, cluster", raw.mode),
+        );
+        let cluster = ClusterConfig {
+            kubeconfig,
+            pod_cidrs_from: pod_cidrs_from?,
+            pod_cidrs_wait: Duration::from_secs(pod_cidrs_wait),
+            pod_wait: Duration::from_secs(pod_wait),
+            cni_conf_dir,
+            cni_bin_dir,
+            cni_plugin,
+        };
+        Some(is_cluster.then_some(cluster))
+    }
+
+    fn optional_path(&mut self, key: &str, text: &str) -> Option<PathBuf> {
+        (!text.is_empty()).then(|| self.directory(key, text))
+    }
+
     fn network(&mut self, raw: &RawConfig) -> Option<NetworkConfig> {
         let network = &raw.network;
         let pod_cidrs = self.cidrs("network.pod_cidrs", &network.pod_cidrs);
@@ -94,15 +129,11 @@ impl Checker {
             &network.mtu,
             pod_cidrs.iter().any(|cidr| cidr.addr().is_ipv6()),
         );
-        // The name also stands in firewall rules, whose syntax takes no others.
-        let name = &network.gateway_ifname;
-        let is_plain = name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_.-@".contains(&b));
-        self.require(is_plain, "network.gateway_ifname", || {
-            format!("{name:?} may only have letters, digits and _ . - @")
-        });
-        let gateway_ifname = self.parse("network.gateway_ifname", name);
+        let gateway_ifname = self.ifname("network.gateway_ifname", &network.gateway_ifname);
+        let backend = self.parse("network.backend", &network.backend);
+        let iface =
+            (!network.iface.is_empty()).then(|| self.ifname("network.iface", &network.iface));
+        let vxlan = self.vxlan(network);
         let suffix = &network.nft_table_suffix;
         let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
         let is_suffix = suffix.len() <= 16 && suffix.bytes().all(is_word);
@@ -123,11 +154,44 @@ impl Checker {
             pod_cidrs,
             cluster_cidrs,
             mtu,
+            backend: backend?,
+            iface: iface.flatten(),
+            vxlan: vxlan?,
             gateway_ifname: gateway_ifname?,
             masquerade: network.masquerade,
             nft_table_suffix: suffix.clone(),
             default_namespace: namespace.clone(),
             lease_rest: Duration::from_secs(rest),
+        })
+    }
+
+    /// The name also stands in firewall rules, whose syntax takes no others.
+    fn ifname(&mut self, key: &str, name: &str) -> Option<IfName> {
+        let is_plain = name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.-@".contains(&b));
+        self.require(is_plain, key, || {
+            format!("{name:?} may only have letters, digits and _ . - @")
+        });
+        self.parse(key, name)
+    }
+
+    fn vxlan(&mut self, network: &RawNetwork) -> Option<VxlanConfig> {
+        let vni = self.range("network.vxlan_vni", network.vxlan_vni, 1, 0xff_ffff);
+        let port = self.range("network.vxlan_port", network.vxlan_port, 1, 65_535);
+        let key = "network.vxlan_ifname";
+        let name = &network.vxlan_ifname;
+        // One byte is left for the name of the tunnel over IPv6.
+        self.require(name.len() <= 14, key, || {
+            format!("{name:?} is longer than 14 bytes")
+        });
+        self.require(*name != network.gateway_ifname, key, || {
+            format!("{name:?} is network.gateway_ifname as well")
+        });
+        Some(VxlanConfig {
+            vni: u32::try_from(vni).unwrap_or(1),
+            port: u16::try_from(port).unwrap_or(1),
+            ifname: self.ifname(key, name)?,
         })
     }
 
@@ -329,77 +393,6 @@ impl Checker {
         conntrack
     }
 
-    fn api(&mut self, raw: &RawConfig) -> ApiConfig {
-        let api = &raw.api;
-        let socket = self.directory("api.socket", &api.socket);
-        self.require(api.socket.len() <= MAX_SOCKET_PATH, "api.socket", || {
-            format!("is longer than the {MAX_SOCKET_PATH} bytes of a unix socket's path")
-        });
-        let mode = u32::from_str_radix(&api.socket_mode, 8)
-            .ok()
-            .filter(|mode| *mode <= 0o777);
-        self.require(mode.is_some(), "api.socket_mode", || {
-            format!("{:?} is not an octal mode like \"0660\"", api.socket_mode)
-        });
-        let token_file = self.file("api.token_file", &api.token_file);
-        let member_token_file = self.file("api.member_token_file", &api.member_token_file);
-        let is_complete = member_token_file.is_none() || token_file.is_some();
-        self.require(is_complete, "api.member_token_file", || {
-            "takes api.token_file as well: without one, everybody may do all".to_owned()
-        });
-        let certificate = self.certificate(api);
-        let limit = self.range("api.max_connections", api.max_connections, 1, 65_536);
-        ApiConfig {
-            socket,
-            socket_mode: mode.unwrap_or(0o600),
-            tcp_listen: self.tcp_listen(api, token_file.is_some(), certificate.is_some()),
-            token_file,
-            member_token_file,
-            certificate,
-            max_connections: usize::try_from(limit).unwrap_or(usize::MAX),
-        }
-    }
-
-    fn certificate(&mut self, api: &RawApi) -> Option<(PathBuf, PathBuf)> {
-        let chain = self.file("api.tls_cert_file", &api.tls_cert_file);
-        let key = self.file("api.tls_key_file", &api.tls_key_file);
-        self.require(
-            chain.is_some() == key.is_some(),
-            "api.tls_cert_file",
-            || "and api.tls_key_file go together".to_owned(),
-        );
-        chain.zip(key)
-    }
-
-    fn tcp_listen(&mut self, api: &RawApi, has_token: bool, has_tls: bool) -> Vec<SocketAddr> {
-        let key = "api.tcp_listen";
-        let mut addresses = Vec::new();
-        for text in &api.tcp_listen {
-            let Ok(address) = text.parse::<SocketAddr>() else {
-                self.report(
-                    key,
-                    format!("{text:?} is not an address like 127.0.0.1:8080"),
-                );
-                continue;
-            };
-            let is_private = address.ip().is_loopback();
-            self.require(has_token || is_private, key, || {
-                format!("{address} can be reached by others; that takes api.token_file")
-            });
-            self.require(has_tls || is_private || api.allow_plaintext, key, || {
-                format!(
-                    "{address} can be reached by others; that takes api.tls_cert_file (or \
-                     api.allow_plaintext, if something else encrypts what is sent there)"
-                )
-            });
-            self.require(!addresses.contains(&address), key, || {
-                format!("{address} is there twice")
-            });
-            addresses.push(address);
-        }
-        addresses
-    }
-
     fn log(&mut self, raw: &RawConfig) -> Option<LogConfig> {
         let level = &raw.log.level;
         if let Err(problem) = telemetry::check_level(level) {
@@ -410,11 +403,6 @@ impl Checker {
             level: level.clone(),
             format: format?,
         })
-    }
-
-    /// A file that may be left out.
-    fn file(&mut self, key: &str, text: &str) -> Option<PathBuf> {
-        (!text.is_empty()).then(|| self.directory(key, text))
     }
 
     /// Paths must not depend on the directory that the daemon is started in.
@@ -458,6 +446,18 @@ impl Checker {
             key: key.to_owned(),
             problem,
         });
+    }
+}
+
+impl FromStr for PodCidrsFrom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "node" => Ok(Self::Node),
+            "node-or-config" => Ok(Self::NodeOrConfig),
+            _ => Err(format!("{text:?} is none of node, node-or-config")),
+        }
     }
 }
 

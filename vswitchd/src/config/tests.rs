@@ -336,11 +336,33 @@ fn configuration_in_force_is_a_file_that_means_the_same() {
 }
 
 #[test]
-fn automatic_mtu_is_the_uplinks_or_ethernets() {
-    assert_eq!(MtuSetting::Auto.resolve(Some(1450)), 1450);
-    assert_eq!(MtuSetting::Auto.resolve(Some(65_536)), 65_535);
-    assert_eq!(MtuSetting::Auto.resolve(None), 1500);
-    assert_eq!(MtuSetting::Bytes(1400).resolve(Some(9000)), 1400);
+fn automatic_mtu_is_the_uplinks_or_ethernets_less_what_tunnels_add() {
+    assert_eq!(MtuSetting::Auto.resolve(Some(1450), 0), 1450);
+    assert_eq!(MtuSetting::Auto.resolve(Some(1450), 50), 1400);
+    assert_eq!(MtuSetting::Auto.resolve(Some(65_536), 0), 65_535);
+    assert_eq!(MtuSetting::Auto.resolve(None, 50), 1450);
+    assert_eq!(MtuSetting::Auto.resolve(Some(10), 50), 0);
+    assert_eq!(MtuSetting::Bytes(1400).resolve(Some(9000), 50), 1400);
+}
+
+#[test]
+fn what_leads_to_other_nodes_is_checked() {
+    let network = |line: &str| format!("[network]\n{line}\n");
+    for (line, problem) in [
+        ("backend = \"ipip\"", "none of vxlan, host-gw, none"),
+        ("iface = \"a b\"", "letters, digits"),
+        ("vxlan_vni = 16777216", "not in 1 to 16777215"),
+        ("vxlan_port = 0", "not in 1 to 65535"),
+        ("vxlan_ifname = \"abcdefghijklmno\"", "longer than 14 bytes"),
+        ("vxlan_ifname = \"vsw0\"", "gateway_ifname as well"),
+    ] {
+        assert!(problems(&network(line)).contains(problem), "{line}");
+    }
+    let network = load(&network("backend = \"host-gw\"\niface = \"eth1\""))
+        .unwrap()
+        .network;
+    assert_eq!(network.backend, Backend::HostGw);
+    assert_eq!(network.iface.unwrap().as_str(), "eth1");
 }
 
 #[test]
@@ -358,4 +380,45 @@ fn shipped_network_list_chains_the_switch_with_portmap_and_bandwidth() {
         .map(|p| &p["type"])
         .collect();
     assert_eq!(types, ["vswitch-cni", "portmap", "bandwidth"]);
+}
+
+#[test]
+fn a_cluster_is_joined_only_where_that_is_said() {
+    assert_eq!(load("").unwrap().cluster, None);
+    let cluster = load("[cluster]\nmode = \"cluster\"")
+        .unwrap()
+        .cluster
+        .unwrap();
+    assert_eq!(cluster.kubeconfig, None);
+    assert_eq!(cluster.pod_cidrs_from, PodCidrsFrom::Node);
+    let environment = [
+        ("VSWITCHD_CLUSTER_MODE", "cluster"),
+        ("VSWITCHD_CLUSTER_KUBECONFIG", "/etc/kubeconfig"),
+        ("VSWITCHD_CLUSTER_CNI_CONF_DIR", ""),
+    ];
+    let flags = [("cluster.pod_cidrs_from", "node-or-config")];
+    let cluster = load_with("", &environment, &flags)
+        .unwrap()
+        .cluster
+        .unwrap();
+    assert_eq!(cluster.kubeconfig, Some("/etc/kubeconfig".into()));
+    assert_eq!(cluster.cni_conf_dir, None);
+    assert_eq!(cluster.pod_cidrs_from, PodCidrsFrom::NodeOrConfig);
+}
+
+#[test]
+fn every_problem_of_the_cluster_is_named_in_either_mode() {
+    let text = problems(
+        "[cluster]\nmode = \"both\"\nkubeconfig = \"config\"\npod_cidrs_from = \"dhcp\"\n\
+         pod_wait_seconds = 0\ncni_bin_dir = \"\"",
+    );
+    for part in [
+        "cluster.mode: \"both\" is none of standalone, cluster",
+        "cluster.kubeconfig: \"config\" is not an absolute path",
+        "cluster.pod_cidrs_from: \"dhcp\" is none of node, node-or-config",
+        "cluster.pod_wait_seconds: 0 is not in 1 to 100",
+        "cluster.cni_bin_dir: \"\" is not an absolute path",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
 }

@@ -11,8 +11,8 @@ use vswitch_api::IfName;
 
 use super::netlink::{self, Session};
 use super::{
-    Masquerade, NetlinkError, NftError, NftTable, ServiceSteering, Shield, SysctlError,
-    SysctlLedger, VethError, delete_veth, list_host_veths,
+    Masquerade, NetlinkError, NftError, NftTable, NodeNetwork, NodeNetworkError, ServiceSteering,
+    Shield, SysctlError, SysctlLedger, VethError, delete_veth, list_host_veths,
 };
 
 /// Where the daemon's traces are.
@@ -22,6 +22,8 @@ pub struct Leftovers {
     pub table: NftTable,
     /// Its gateway TAP.
     pub gateway_ifname: IfName,
+    /// Its tunnel device.
+    pub tunnel_ifname: IfName,
     /// What host ends of veth pairs start with.
     pub veth_prefix: String,
     /// The ledger of sysctls.
@@ -58,6 +60,13 @@ pub enum CleanupProblem {
         #[from]
         source: NftError,
     },
+    /// The way to other nodes.
+    #[error("remove the way to other nodes")]
+    Nodes {
+        /// Cause.
+        #[from]
+        source: NodeNetworkError,
+    },
     /// A sysctl.
     #[error("restore sysctl")]
     Sysctl {
@@ -86,6 +95,8 @@ pub fn cleanup(leftovers: &Leftovers) -> Vec<CleanupProblem> {
     if problems.is_empty() {
         problems.extend(shield.remove_all().err().map(CleanupProblem::from));
     }
+    let nodes = NodeNetwork::remove(&leftovers.tunnel_ifname, &leftovers.table);
+    problems.extend(nodes.into_iter().map(CleanupProblem::from));
     let masquerade = Masquerade::new(leftovers.table.clone());
     problems.extend(masquerade.remove().err().map(CleanupProblem::from));
     let steering = ServiceSteering::remove(&leftovers.table);

@@ -17,6 +17,7 @@ mod masquerade;
 mod names;
 mod netlink;
 mod nft;
+mod nodes;
 mod services;
 mod shield;
 mod sysctl;
@@ -34,6 +35,11 @@ pub use masquerade::{Masquerade, MasqueradeSpec};
 pub use names::{HOST_VETH_PREFIX, NftTable, NftTableError, container_mac, host_ifname};
 pub use netlink::NetlinkError;
 pub use nft::NftError;
+pub use nodes::{
+    NODE_DROPS, NodeDrop, NodeNetwork, NodeNetworkError, NodeNetworkStatus, NodePublication,
+    NodesSpec, PeerProblem, Plan, Tunnel, Underlay, plan, publication, tunnel_ifnames,
+    tunnel_overhead,
+};
 pub use services::{ServiceSteering, Steered, SteeringError};
 pub use shield::Shield;
 pub use sysctl::{SysctlError, SysctlLedger};

@@ -5,6 +5,8 @@
 //! of the connection is left. Used by every module of `host/` but the watcher, which keeps
 //! its connection.
 
+mod overlay;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -23,6 +25,8 @@ use netlink_packet_route::route::{
 };
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use vswitch_api::{IfName, MacAddr};
+
+pub(super) use overlay::{OwnRoute, Vxlan};
 
 use crate::netns::{self, NetnsError, NetnsFile};
 
@@ -144,6 +148,11 @@ impl Session {
 
     /// Returns the link called `ifname`, if there is one.
     pub(super) async fn link(&self, ifname: &str) -> Result<Option<Link>, NetlinkError> {
+        let message = self.link_message(ifname).await?;
+        Ok(message.as_ref().and_then(read_link))
+    }
+
+    async fn link_message(&self, ifname: &str) -> Result<Option<LinkMessage>, NetlinkError> {
         let mut links = self
             .handle
             .link()
@@ -151,7 +160,7 @@ impl Session {
             .match_name(ifname.to_owned())
             .execute();
         match links.try_next().await {
-            Ok(link) => Ok(link.as_ref().and_then(read_link)),
+            Ok(link) => Ok(link),
             Err(error) if errno(&error) == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(request("look up link", ifname, error)),
         }
@@ -302,14 +311,8 @@ impl Session {
             Some(gateway) => format!("{destination} via {gateway} dev {}", link.ifname),
             None => format!("{destination} dev {}", link.ifname),
         };
-        let message = new_route(link.index, destination, gateway).ok_or_else(|| {
-            let source = io::Error::other("destination and gateway are of different families");
-            NetlinkError::Request {
-                operation: "add route",
-                object: object(),
-                source,
-            }
-        })?;
+        let message = new_route(link.index, destination, gateway)
+            .ok_or_else(|| differing_families("add route", &object()))?;
         let added = self.handle.route().add(message).execute().await;
         added.map_err(|error| request("add route", &object(), error))
     }
@@ -331,6 +334,14 @@ impl Session {
                 deleted.map_err(|error| request("delete route", &object, error))
             }
         }
+    }
+}
+
+fn differing_families(operation: &'static str, object: &str) -> NetlinkError {
+    NetlinkError::Request {
+        operation,
+        object: object.to_owned(),
+        source: io::Error::other("destination and gateway are of different families"),
     }
 }
 

@@ -77,6 +77,30 @@ pub(super) fn chains(table: &str) -> Result<Option<Vec<Chain>>, NftError> {
     ))
 }
 
+/// Returns the packets that named counters of a table have counted; none if there is no such
+/// table. Blocks.
+pub(super) fn counters(table: &str) -> Result<Vec<(String, u64)>, NftError> {
+    let arguments = ["-j", "list", "counters", "table"]
+        .into_iter()
+        .chain(table.split(' '))
+        .collect::<Vec<_>>();
+    let operation = || format!("list counters of table {table}");
+    let listing = match run(&arguments, "")? {
+        Ok(listing) => listing,
+        Err(message) if message.contains("No such file or directory") => return Ok(Vec::new()),
+        Err(message) => return Err(refused(&operation(), message)),
+    };
+    let listing: Listing = serde_json::from_str(&listing)
+        .map_err(|error| refused(&operation(), format!("unexpected output: {error}")))?;
+    let counters = listing
+        .nftables
+        .into_iter()
+        .filter_map(|entry| entry.counter);
+    Ok(counters
+        .map(|counter| (counter.name, counter.packets))
+        .collect())
+}
+
 /// What `nft -j` says of a chain.
 #[derive(Debug, Deserialize)]
 pub(super) struct Chain {
@@ -96,6 +120,14 @@ struct Listing {
 struct Entry {
     #[serde(default)]
     chain: Option<Chain>,
+    #[serde(default)]
+    counter: Option<Counter>,
+}
+
+#[derive(Deserialize)]
+struct Counter {
+    name: String,
+    packets: u64,
 }
 
 /// The inner result is what `nft` says: its output, or on failure its message on one line.

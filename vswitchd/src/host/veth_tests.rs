@@ -411,6 +411,7 @@ fn cleanup_leaves_the_host_as_it_was_and_may_be_repeated() {
         let leftovers = Leftovers {
             table: NftTable::default(),
             gateway_ifname: "vsw0".parse().unwrap(),
+            tunnel_ifname: "vsw-vxlan".parse().unwrap(),
             veth_prefix: "vsw".to_owned(),
             sysctl_ledger: dir.path().join("sysctls.json"),
         };
@@ -456,6 +457,7 @@ fn cleanup_leaves_a_link_alone_that_only_has_the_gateways_name_and_does_the_rest
         let leftovers = Leftovers {
             table: NftTable::default(),
             gateway_ifname: "vsw0".parse().unwrap(),
+            tunnel_ifname: "vsw-vxlan".parse().unwrap(),
             veth_prefix: "vsw".to_owned(),
             sysctl_ledger: dir.path().join("sysctls.json"),
         };

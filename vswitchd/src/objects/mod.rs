@@ -2,11 +2,16 @@
 //!
 //! Free of HTTP. `rest::kube_api` puts it on the wire, `cni` declares pods through it, and
 //! [`feed`] turns its changes into `ClusterChange`s. A write is durable before it is visible.
+//!
+//! In a cluster the same registry mirrors the objects of the API server: `kube` tells it what it
+//! hears, [`follow`] keeps it for the next start, and nobody else writes.
 
 mod defaults;
 mod endpoints;
 mod feed;
+mod last_known;
 mod manifest;
+mod mirror;
 mod options;
 mod patch;
 mod persist;
@@ -20,18 +25,24 @@ mod selectors;
 mod services;
 mod shelf;
 mod status;
+mod strip;
 #[cfg(test)]
 mod tests;
 mod validate;
 mod watch;
 
 pub use feed::{Feed, feed};
+pub use last_known::{LastKnown, follow};
 pub use manifest::cluster_change;
+pub use mirror::Objects;
 pub use options::{
     DeleteOptions, FieldValidation, ObjectList, PatchKind, RegistryConfig, Selection, WatchOptions,
     WriteOptions, Written,
 };
+pub use prepare::now;
 pub use registry::Registry;
 pub use resource::{RESOURCES, Resource, ResourceInfo, Scope};
+pub use shelf::Place;
 pub use status::{StatusCause, StatusError};
+pub use strip::stripped;
 pub use watch::{Watch, WatchEvent};

@@ -11,17 +11,16 @@ use crate::store::{Bucket, Store, StoreError, Write};
 
 const VERSION_KEY: &[u8] = b"objects/resource_version";
 
-/// Reads all objects and the newest version. A record that cannot be understood is logged and
-/// left where it is.
-pub(super) fn load(store: &dyn Store) -> Result<(BTreeMap<Place, Arc<Value>>, u64), StoreError> {
+/// Reads all objects. A record that cannot be understood is logged and left where it is.
+pub(super) fn load(
+    store: &dyn Store,
+    bucket: Bucket,
+) -> Result<BTreeMap<Place, Arc<Value>>, StoreError> {
     let mut objects = BTreeMap::new();
-    let mut newest = 0;
-    for (key, value) in store.scan(Bucket::Objects, b"")? {
+    for (key, value) in store.scan(bucket, b"")? {
         let object = serde_json::from_slice::<Value>(&value).ok();
         match place_of(&key).zip(object) {
             Some((place, object)) => {
-                let version = object["metadata"]["resourceVersion"].as_str();
-                newest = newest.max(version.and_then(|text| text.parse().ok()).unwrap_or(0));
                 objects.insert(place, Arc::new(object));
             }
             None => {
@@ -30,22 +29,37 @@ pub(super) fn load(store: &dyn Store) -> Result<(BTreeMap<Place, Arc<Value>>, u6
             }
         }
     }
+    Ok(objects)
+}
+
+/// Returns the version of the newest change.
+pub(super) fn newest_version(
+    store: &dyn Store,
+    objects: &BTreeMap<Place, Arc<Value>>,
+) -> Result<u64, StoreError> {
+    let version = |object: &Arc<Value>| -> Option<u64> {
+        object["metadata"]["resourceVersion"].as_str()?.parse().ok()
+    };
+    let newest = objects.values().filter_map(version).max().unwrap_or(0);
     let stored = store.get(Bucket::Meta, VERSION_KEY)?;
     let stored = stored.and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok());
-    Ok((objects, newest.max(stored.unwrap_or(0))))
+    Ok(newest.max(stored.unwrap_or(0)))
+}
+
+/// Returns the write that makes the state of a place durable.
+pub(super) fn write(bucket: Bucket, place: &Place, object: Option<&Value>) -> Write {
+    let key = key_of(place);
+    match object {
+        Some(object) => Write::Put(bucket, key, object.to_string().into_bytes()),
+        None => Write::Delete(bucket, key),
+    }
 }
 
 /// Returns the batch that makes the changes durable.
 pub(super) fn writes(changes: &[Change]) -> Vec<Write> {
     let mut batch: Vec<Write> = changes
         .iter()
-        .map(|change| {
-            let key = key_of(&change.place);
-            match &change.after {
-                Some(object) => Write::Put(Bucket::Objects, key, object.to_string().into_bytes()),
-                None => Write::Delete(Bucket::Objects, key),
-            }
-        })
+        .map(|change| write(Bucket::Objects, &change.place, change.after.as_deref()))
         .collect();
     if let Some(last) = changes.last() {
         let version = last.version.to_string().into_bytes();
@@ -54,7 +68,7 @@ pub(super) fn writes(changes: &[Change]) -> Vec<Write> {
     batch
 }
 
-fn key_of((resource, namespace, name): &Place) -> Vec<u8> {
+pub(super) fn key_of((resource, namespace, name): &Place) -> Vec<u8> {
     format!("{}/{namespace}/{name}", resource.info().plural).into_bytes()
 }
 

@@ -10,7 +10,8 @@ use super::{Resource, ResourceInfo, Scope, StatusError, WriteOptions, defaults, 
 const MAX_OBJECT_BYTES: usize = 1_572_864;
 
 /// Returns the time as metadata has it: RFC 3339, whole seconds.
-pub(super) fn now() -> String {
+#[must_use]
+pub fn now() -> String {
     let seconds = i64::try_from(crate::clock::unix_seconds()).unwrap_or(i64::MAX);
     let time = Timestamp::UNIX_EPOCH.checked_add(SignedDuration::from_secs(seconds));
     time.unwrap_or(Timestamp::MAX).to_string()

@@ -2,6 +2,7 @@
 //! not understood is logged and left out: validation has let it in.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ use super::endpoints::SERVICE_NAME;
 use super::shelf::Place;
 use super::validate::special;
 use crate::state::{
-    ClusterChange, EndpointPort, EndpointRecord, EndpointSliceRecord, NamedPort, NamespaceRecord,
-    NodeRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord, ServicePort, ServiceRecord,
+    ClusterChange, EndpointPort, EndpointRecord, EndpointSliceRecord, NETWORK_ANNOTATION,
+    NamedPort, NamespaceRecord, NodeRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord,
+    ServicePort, ServiceRecord,
 };
 
 /// Label of a Node that names its zone.
@@ -55,10 +57,31 @@ pub(super) fn present(place: &Place, object: &Value) -> Option<ClusterChange> {
         Resource::NetworkPolicy => policy_record(key(place), object).map(ClusterChange::Policy),
         Resource::Service => Some(service(key(place), object)),
         Resource::EndpointSlice => Some(endpoint_slice(key(place), object)),
-        Resource::Node => Some(ClusterChange::Node(NodeRecord {
-            name: place.2.clone(),
-            zone: text(&object["metadata"]["labels"][ZONE]),
-        })),
+        Resource::Node => Some(ClusterChange::Node(node(place.2.clone(), object))),
+    }
+}
+
+fn node(name: String, node: &Value) -> NodeRecord {
+    let spec = &node["spec"];
+    let mut cidrs: Vec<&str> = items(&spec["podCIDRs"]).filter_map(Value::as_str).collect();
+    if cidrs.is_empty() {
+        cidrs.extend(spec["podCIDR"].as_str().filter(|cidr| !cidr.is_empty()));
+    }
+    let cidrs = parsed::<IpNet>(cidrs, &name, "podCIDRs");
+    let addresses = items(&node["status"]["addresses"]);
+    let internal = addresses.filter(|address| address["type"] == "InternalIP");
+    let internal = internal.filter_map(|address| address["address"].as_str());
+    let annotations = node["metadata"]["annotations"].as_object().into_iter();
+    let annotations = annotations
+        .flatten()
+        .filter(|(key, _)| key.starts_with(NETWORK_ANNOTATION))
+        .filter_map(|(key, value)| Some((key.clone(), text(value)?)));
+    NodeRecord {
+        zone: text(&node["metadata"]["labels"][ZONE]),
+        pod_cidrs: cidrs.iter().map(IpNet::trunc).collect(),
+        internal_ips: parsed(internal.collect(), &name, "status.addresses"),
+        annotations: annotations.collect(),
+        name,
     }
 }
 
@@ -71,7 +94,7 @@ fn items(list: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// Parses what parses; the rest is logged.
-fn parsed<T: std::str::FromStr>(texts: Vec<&str>, key: &ObjectKey, what: &str) -> Vec<T> {
+fn parsed<T: std::str::FromStr>(texts: Vec<&str>, key: &impl Display, what: &str) -> Vec<T> {
     let parse = |text: &str| {
         let parsed = text.parse().ok();
         if parsed.is_none() {
@@ -311,6 +334,29 @@ mod tests {
             ["203.0.113.7".parse::<IpAddr>().unwrap()]
         );
         assert_eq!(record.cluster_ips, ["10.96.0.1".parse::<IpAddr>().unwrap()]);
+    }
+
+    #[test]
+    fn a_node_tells_where_its_pods_are_and_how_to_reach_them() {
+        let object = json!({
+            "metadata": {"annotations": {"flannel.alpha.coreos.com/public-ip": "192.0.2.7", "a/b": "c"}},
+            "spec": {"podCIDR": "10.244.7.0/24", "podCIDRs": ["10.244.7.9/24", "x", "fd00:7::/64"]},
+            "status": {"addresses": [{"type": "Hostname", "address": "n"},
+                {"type": "InternalIP", "address": "192.0.2.7"}, {"type": "InternalIP", "address": "y"}]},
+        });
+        let record = node("n".to_owned(), &object);
+        let cidrs: Vec<String> = record.pod_cidrs.iter().map(IpNet::to_string).collect();
+        assert_eq!(cidrs, ["10.244.7.0/24", "fd00:7::/64"]);
+        assert_eq!(
+            record.internal_ips,
+            ["192.0.2.7".parse::<IpAddr>().unwrap()]
+        );
+        assert_eq!(record.annotations.len(), 1, "only those of the network");
+        let old = node(
+            "n".to_owned(),
+            &json!({"spec": {"podCIDR": "10.244.8.0/24"}}),
+        );
+        assert_eq!(old.pod_cidrs, ["10.244.8.0/24".parse::<IpNet>().unwrap()]);
     }
 
     #[test]

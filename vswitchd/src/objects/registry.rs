@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -17,7 +17,7 @@ use super::{
     DeleteOptions, ObjectList, PatchKind, RegistryConfig, Resource, ResourceInfo, Scope, Selection,
     StatusError, WatchOptions, WriteOptions, Written, endpoints, persist, pods, prepare, services,
 };
-use crate::store::{SharedStore, StoreError};
+use crate::store::{Bucket, SharedStore, StoreError};
 
 /// What watches and the feed share with the registry.
 #[derive(Debug)]
@@ -33,6 +33,23 @@ impl Shared {
     pub(super) fn shelf(&self) -> RwLockReadGuard<'_, Shelf> {
         self.shelf.read().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// For the one writer.
+    pub(super) fn shelf_mut(&self) -> RwLockWriteGuard<'_, Shelf> {
+        self.shelf.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn new(shelf: Shelf) -> Self {
+        Self {
+            newest: watch::Sender::new(shelf.version()),
+            shelf: RwLock::new(shelf),
+        }
+    }
+
+    /// Wakes who waits for changes.
+    pub(super) fn wake(&self, version: u64) {
+        self.newest.send_replace(version);
+    }
 }
 
 /// The standalone API server's core. Reads are cheap; writes block until durable.
@@ -41,8 +58,10 @@ pub struct Registry {
     shared: Arc<Shared>,
     store: SharedStore,
     config: RegistryConfig,
+    /// The API server that is mirrored; `None`: this registry is the one.
+    pub(super) origin: Option<String>,
     /// Held by a writer from reading the old object to showing the new one.
-    writer: Mutex<()>,
+    pub(super) writer: Mutex<()>,
 }
 
 impl Registry {
@@ -51,21 +70,28 @@ impl Registry {
     /// # Errors
     /// The store cannot be read or written.
     pub fn open(store: SharedStore, config: RegistryConfig) -> Result<Arc<Self>, StoreError> {
-        let (objects, version) = persist::load(store.as_ref())?;
-        let shelf = RwLock::new(Shelf::new(objects, version));
-        let shared = Arc::new(Shared {
-            shelf,
-            newest: watch::Sender::new(version),
-        });
-        let registry = Arc::new(Self {
-            shared,
-            store,
-            config,
-            writer: Mutex::new(()),
-        });
+        let objects = persist::load(store.as_ref(), Bucket::Objects)?;
+        let version = persist::newest_version(store.as_ref(), &objects)?;
+        let shared = Arc::new(Shared::new(Shelf::new(objects, version)));
+        let registry = Arc::new(Self::with(shared, store, config, None));
         registry.ensure_own_objects()?;
         registry.complete_services()?;
         Ok(registry)
+    }
+
+    pub(super) const fn with(
+        shared: Arc<Shared>,
+        store: SharedStore,
+        config: RegistryConfig,
+        origin: Option<String>,
+    ) -> Self {
+        Self {
+            shared,
+            store,
+            config,
+            origin,
+            writer: Mutex::new(()),
+        }
     }
 
     /// Namespace `default` and the node's own object are always there; the node is ready, or
@@ -112,7 +138,7 @@ impl Registry {
                 tracing::warn!(namespace, name, %error, "service stays as it was stored");
             }
         }
-        let _writer = self.writer();
+        let _writer = self.hold_writer();
         let changes = endpoints::all(&self.shared.shelf());
         self.commit_all(self.versioned(Vec::new(), changes))
             .map_err(|error| StoreError::Commit {
@@ -175,13 +201,15 @@ impl Registry {
     /// Starts a watch.
     ///
     /// # Errors
-    /// 400 for a bad selector, 410 for a resourceVersion that is no longer in the window.
+    /// 400 for a bad selector, 405 of a mirror, 410 for a resourceVersion that is no longer in
+    /// the window, or not yet there: the store was replaced, and its reader knows another one.
     pub fn watch(
         &self,
         resource: Resource,
         namespace: Option<&str>,
         options: &WatchOptions,
     ) -> Result<Watch, StatusError> {
+        self.own()?;
         let selector = Selector::parse(&options.selection)?;
         let scope = WatchScope {
             resource,
@@ -194,7 +222,7 @@ impl Registry {
         let mut pending = VecDeque::new();
         let start = match asked {
             Some(version) if !options.send_initial_events => {
-                if shelf.changes_since(version).is_none() {
+                if version > shelf.version() || shelf.changes_since(version).is_none() {
                     return Err(StatusError::expired(version));
                 }
                 version
@@ -230,7 +258,7 @@ impl Registry {
         object: Value,
         options: WriteOptions,
     ) -> Result<Written, StatusError> {
-        let _writer = self.writer();
+        let _writer = self.writer()?;
         self.create_locked(resource, namespace, object, options)
     }
 
@@ -273,7 +301,7 @@ impl Registry {
         object: Value,
         options: WriteOptions,
     ) -> Result<Written, StatusError> {
-        let _writer = self.writer();
+        let _writer = self.writer()?;
         let old = self.get(resource, namespace, name)?;
         self.replace(resource, namespace, name, &old, object, options)
     }
@@ -291,7 +319,7 @@ impl Registry {
         patch: &Value,
         options: WriteOptions,
     ) -> Result<Written, StatusError> {
-        let _writer = self.writer();
+        let _writer = self.writer()?;
         let old = match self.get(resource, namespace, name) {
             Ok(old) => old,
             Err(error) if kind == PatchKind::Apply && error.code == 404 => {
@@ -367,7 +395,7 @@ impl Registry {
         name: &str,
         options: &DeleteOptions,
     ) -> Result<Arc<Value>, StatusError> {
-        let _writer = self.writer();
+        let _writer = self.writer()?;
         let info = resource.info();
         let old = self.get(resource, namespace, name)?;
         check_preconditions(info, name, &old, options)?;
@@ -436,7 +464,7 @@ impl Registry {
         labels: &BTreeMap<String, String>,
         ips: &[IpAddr],
     ) -> Result<bool, StatusError> {
-        let _writer = self.writer();
+        let _writer = self.writer()?;
         let is_new = self.get(Resource::Pod, namespace, name).is_err();
         if is_new {
             if self.get(Resource::Namespace, "", namespace).is_err() {
@@ -459,7 +487,7 @@ impl Registry {
     /// # Errors
     /// 500 if the store fails.
     pub fn retract_pod(&self, namespace: &str, name: &str, maker: &str) -> Result<(), StatusError> {
-        let _writer = self.writer();
+        let _writer = self.writer()?;
         self.retract_locked(namespace, name, maker)
     }
 
@@ -490,10 +518,6 @@ impl Registry {
         };
         self.replace(Resource::Pod, namespace, name, &old, pod, options)
             .map(drop)
-    }
-
-    fn writer(&self) -> MutexGuard<'_, ()> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn commit_one(
@@ -553,17 +577,13 @@ impl Registry {
         self.store
             .commit(persist::writes(&changes))
             .map_err(|error| StatusError::internal(&error))?;
-        let mut shelf = self
-            .shared
-            .shelf
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut shelf = self.shared.shelf_mut();
         for change in changes {
             shelf.apply(change);
         }
         let version = shelf.version();
         drop(shelf);
-        self.shared.newest.send_replace(version);
+        self.shared.wake(version);
         Ok(())
     }
 }

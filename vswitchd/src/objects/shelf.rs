@@ -15,8 +15,8 @@ const WINDOW: usize = 8192;
 /// of its whole slice, which may have a thousand.
 const ENDPOINTS_WINDOW: usize = 32_768;
 
-/// Where an object is.
-pub(super) type Place = (Resource, String, String);
+/// Where an object is: its resource, namespace (empty for none) and name.
+pub type Place = (Resource, String, String);
 
 /// One change: the object before and after it.
 #[derive(Debug, Clone)]
@@ -58,6 +58,11 @@ impl Shelf {
 
     pub(super) fn get(&self, place: &Place) -> Option<&Arc<Value>> {
         self.objects.get(place)
+    }
+
+    /// Returns all objects.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Place, &Arc<Value>)> {
+        self.objects.iter()
     }
 
     /// Returns the objects of a resource, of one namespace or all.

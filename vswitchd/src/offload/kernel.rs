@@ -203,3 +203,20 @@ impl GenerationMap {
         set.map_err(map_failed("set the generation"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_is_built_from_the_source_beside_it() {
+        let source = include_bytes!("../../bpf/offload.c");
+        let stamp = format!("offload.c crc32 {:08x}", crc32fast::hash(source));
+        let has = |text: &str| {
+            OBJECT
+                .windows(text.len())
+                .any(|bytes| bytes == text.as_bytes())
+        };
+        assert!(has(&stamp), "the object lacks {stamp:?}: make bpf");
+    }
+}

@@ -25,8 +25,9 @@ use vswitch_api::cni::{CniCall, CniFailure};
 
 pub use health_checks::HealthChecks;
 
-use crate::host::KubeProxy;
+use crate::host::{KubeProxy, NodeNetworkStatus};
 use crate::ipam::Ipam;
+use crate::kube::Health;
 use crate::objects::Registry;
 use crate::switch::{Switch, VmPorts};
 
@@ -46,6 +47,8 @@ pub struct RestState {
     pub node: String,
     /// A kube-proxy beside the switch.
     pub kube_proxy: watch::Receiver<Option<KubeProxy>>,
+    /// The way to other nodes.
+    pub node_network: watch::Receiver<NodeNetworkStatus>,
     /// Pod networks of this node.
     pub pod_cidrs: Vec<IpNet>,
     /// Worker threads.
@@ -54,7 +57,9 @@ pub struct RestState {
     pub switch: Arc<Switch>,
     /// VM and mirror ports with all that belongs to them.
     pub vms: Arc<VmPorts>,
-    /// The standalone objects.
+    /// In a cluster: how far its objects are heard.
+    pub cluster: Option<Arc<Health>>,
+    /// The objects: the switch's own, or those of the cluster.
     pub registry: Arc<Registry>,
     /// Leases.
     pub ipam: Arc<Ipam>,

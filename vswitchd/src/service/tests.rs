@@ -316,6 +316,7 @@ fn topology_hints_count_if_all_endpoints_have_them_and_one_is_for_this_zone() {
         ClusterChange::Node(NodeRecord {
             name: "here".to_owned(),
             zone: Some(zone.to_owned()),
+            ..NodeRecord::default()
         })
     };
     let mut world = World::new();

@@ -206,6 +206,17 @@ impl ClusterState {
         self.nodes.get(name)
     }
 
+    /// Returns all Nodes, by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<NodeRecord>> {
+        self.nodes.values()
+    }
+
+    /// Returns whether no Node changed between `other` and this; costs nothing.
+    #[must_use]
+    pub fn has_nodes_of(&self, other: &Self) -> bool {
+        self.nodes.ptr_eq(&other.nodes)
+    }
+
     /// Returns the pods that claim an address, the true owner last.
     pub fn claimants(&self, ip: IpAddr) -> impl Iterator<Item = &ObjectKey> {
         self.claims.get(&ip).into_iter().flatten()

@@ -163,13 +163,23 @@ pub struct EndpointPort {
     pub port: u16,
 }
 
+/// What the keys of annotations begin with by which nodes tell each other how to reach their
+/// pods; they are flannel's, so that nodes of both kinds can be in one cluster.
+pub const NETWORK_ANNOTATION: &str = "flannel.alpha.coreos.com/";
+
 /// A Node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NodeRecord {
     /// metadata.name.
     pub name: String,
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<String>,
+    /// spec.podCIDRs (podCIDR if the list is absent), without host bits.
+    pub pod_cidrs: Vec<IpNet>,
+    /// status.addresses of type InternalIP.
+    pub internal_ips: Vec<IpAddr>,
+    /// metadata.annotations, those that begin with [`NETWORK_ANNOTATION`].
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// One change of the cluster as a watch delivers it.

@@ -29,6 +29,8 @@ pub enum Bucket {
     Objects,
     /// VM and mirror ports made over REST.
     Ports,
+    /// Objects of a cluster as last heard of, key as of [`Self::Objects`].
+    Cluster,
 }
 
 impl Bucket {
@@ -41,6 +43,7 @@ impl Bucket {
             Self::AdminFlows => b'f',
             Self::Objects => b'o',
             Self::Ports => b'p',
+            Self::Cluster => b'k',
         }
     }
 }

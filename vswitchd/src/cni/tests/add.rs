@@ -322,3 +322,19 @@ async fn mtu_below_what_ipv6_needs_is_refused_and_leases_nothing() {
         0
     );
 }
+
+#[tokio::test]
+async fn an_add_whose_pod_is_not_known_is_to_be_tried_again_and_leaves_nothing() {
+    let world = World::default();
+    let service = world.service(V4);
+    world.fail("expect");
+    let failure = service.handle(call("ADD", "a")).await.unwrap_err();
+    assert_eq!(failure.code, 11);
+    assert!(failure.msg.contains("wait for the pod"), "{failure}");
+    assert_eq!(world.done(), [""; 0]);
+    for bucket in [Bucket::Leases, Bucket::Attachments] {
+        assert_eq!(world.store().keys(bucket), [""; 0]);
+    }
+    world.heal();
+    add(&service, "a").await;
+}

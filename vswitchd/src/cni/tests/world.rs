@@ -196,6 +196,13 @@ impl SwitchPorts for World {
 }
 
 impl PodDirectory for World {
+    async fn expect(&self, _pod: &PodIdentity) -> Result<(), StepError> {
+        if self.is_failing("expect") {
+            return Err(StepError::new("pod is not known").retry_later());
+        }
+        Ok(())
+    }
+
     async fn declare(&self, attachment: &Attachment, pod: &PodIdentity) -> Result<(), StepError> {
         assert_eq!(attachment.pod, pod.key);
         self.step("declare", attachment)

@@ -7,10 +7,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use vswitch_api::v1::{ObjectCounts, Occupancy, Status};
+use vswitch_api::v1::{ClusterStatus, ObjectCounts, Occupancy, Status};
 
 use super::super::RestState;
-use crate::metrics::{Figures, PortFigures, render};
+use crate::kube::{Health, pod_cidrs};
+use crate::metrics::{ClusterFigures, Figures, PortFigures, render};
+use crate::objects::Resource;
 use crate::switch::GATEWAY_PORT;
 
 /// `GET /v1/status`.
@@ -21,11 +23,12 @@ pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
     let snapshot = switch.reconcile().snapshot();
     let datapath = switch.datapath();
     let conntrack = datapath.conntrack_stats();
-    let drops = datapath.drop_counters();
-    let drops = drops.into_iter().filter(|(_, count)| *count > 0);
+    let drops = drops(&state).into_iter().filter(|(_, count)| *count > 0);
+    let node_network = state.node_network.borrow().clone();
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        mode: "standalone".to_owned(),
+        mode: mode(&state).to_owned(),
+        cluster: state.cluster.as_deref().map(cluster_status),
         node: state.node.clone(),
         ready: is_ready(&state),
         uptime_seconds: switch.clock().now().as_nanos() / 1_000_000_000,
@@ -48,11 +51,67 @@ pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
         gateway: switch.gateway().ifname.clone(),
         workers: state.workers,
         fast_path_flows: datapath.offloaded_flows(),
+        backend: node_network.backend.to_owned(),
+        remote_networks: node_network.networks,
         drops: drops
-            .map(|(reason, count)| (reason.name().to_owned(), count))
+            .map(|(reason, count)| (reason.to_owned(), count))
             .collect(),
         problems: problems(&state),
     })
+}
+
+/// Drops by reason, in the switch and on the way from other nodes to it.
+fn drops(state: &RestState) -> Vec<(&'static str, u64)> {
+    let switch = state.switch.datapath().drop_counters().into_iter();
+    let nodes = state.node_network.borrow().drops.clone();
+    switch
+        .map(|(reason, count)| (reason.name(), count))
+        .chain(
+            nodes
+                .into_iter()
+                .map(|(reason, count)| (reason.name(), count)),
+        )
+        .collect()
+}
+
+const fn mode(state: &RestState) -> &'static str {
+    match state.cluster {
+        Some(_) => "cluster",
+        None => "standalone",
+    }
+}
+
+fn cluster_status(health: &Health) -> ClusterStatus {
+    let state = if health.is_live() {
+        "live"
+    } else if health.is_synced() {
+        "stale"
+    } else if health.has_last_known() {
+        "last-known"
+    } else {
+        "waiting"
+    };
+    ClusterStatus {
+        api_server: health.origin().to_owned(),
+        state: state.to_owned(),
+        stale_seconds: health.stale_seconds(),
+        errors: health.errors(),
+    }
+}
+
+/// What the own Node object says now, where the switch began with something else.
+fn node_problem(state: &RestState) -> Option<String> {
+    state.cluster.as_ref()?;
+    let node = state.registry.get(Resource::Node, "", &state.node);
+    let problem = match node.map(|node| pod_cidrs(&node)) {
+        Err(_) => "there is no such Node object".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Ok(Ok(cidrs)) if cidrs.is_empty() || cidrs == state.pod_cidrs => return None,
+        Ok(Ok(_)) => {
+            "its pod networks have changed; vswitchd takes them at its next start".to_owned()
+        }
+    };
+    Some(format!("node {}: {problem}", state.node))
 }
 
 fn is_ready(state: &RestState) -> bool {
@@ -74,6 +133,8 @@ fn problems(state: &RestState) -> Vec<String> {
             .iter()
             .map(|record| format!("lease record: {record}")),
     );
+    problems.extend(state.node_network.borrow().problems.iter().cloned());
+    problems.extend(node_problem(state));
     for attachment in snapshot.attachments.values() {
         if !state.switch.is_forwarding(attachment.port_no) {
             problems.push(format!(
@@ -137,12 +198,8 @@ fn figures(state: &RestState) -> Figures {
             tx_bytes: port.tx_bytes,
             tx_drops: port.tx_dropped,
         });
-    let drops = datapath.drop_counters();
     Figures {
-        drops: drops
-            .into_iter()
-            .map(|(reason, count)| (reason.name(), count))
-            .collect(),
+        drops: drops(state),
         ports: ports.collect(),
         connections: wide(conntrack.entries),
         connections_limit: wide(conntrack.max_entries),
@@ -157,7 +214,12 @@ fn figures(state: &RestState) -> Figures {
         pods: wide(snapshot.cluster.pods().count()),
         network_policies: wide(snapshot.cluster.policies().count()),
         services: wide(snapshot.cluster.services().count()),
+        remote_networks: wide(state.node_network.borrow().networks),
         leases: wide(state.ipam.leases().len()),
+        cluster: state.cluster.as_ref().map(|health| ClusterFigures {
+            stale_seconds: health.stale_seconds().unwrap_or(0),
+            watches: health.figures(),
+        }),
     }
 }
 

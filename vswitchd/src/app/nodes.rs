@@ -1,0 +1,153 @@
+//! Keeps the way to pods of other nodes as the cluster's Nodes ask for it, as long as the
+//! daemon runs, and says what this node's own Node object should tell the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+use vswitch_api::IfName;
+
+use super::host_watch::KeptMasquerade;
+use crate::host::{
+    self, NetlinkError, NodeNetwork, NodeNetworkStatus, NodePublication, NodesSpec, Plan, Underlay,
+};
+use crate::reconcile::ReconcileHandle;
+use crate::state::{ClusterState, NodeRecord};
+
+/// How often the kernel is looked at: somebody may have removed what is ours, the node's
+/// addresses may have changed, and drops are counted there.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The same as long as a node on the link has not answered where it is.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+
+/// The way to other nodes and whoever is told about it.
+pub(super) struct Nodes {
+    pub(super) spec: NodesSpec,
+    /// The interface towards other nodes, if it is configured.
+    pub(super) iface: Option<IfName>,
+    pub(super) network: NodeNetwork,
+    /// `None` where the configuration turns it off.
+    pub(super) masquerade: Option<Arc<KeptMasquerade>>,
+    /// What the own Node object should say.
+    pub(super) publish: watch::Sender<NodePublication>,
+    pub(super) status: watch::Sender<NodeNetworkStatus>,
+}
+
+/// Follows the Nodes until the daemon ends.
+pub(super) async fn follow(nodes: Nodes, reconcile: ReconcileHandle) {
+    let mut changes = reconcile.changes();
+    let mut tick = tokio::time::interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut nodes = Some(nodes);
+    let mut done: Option<ClusterState> = None;
+    loop {
+        let (snapshot, is_tick) = tokio::select! {
+            snapshot = changes.next() => match snapshot {
+                Some(snapshot) => (snapshot, false),
+                None => return,
+            },
+            _ = tick.tick() => (reconcile.snapshot(), true),
+        };
+        // Before everything was heard of, what is there from an earlier run had better stay.
+        let is_known = |done: &ClusterState| done.has_nodes_of(&snapshot.cluster);
+        if !snapshot.is_synced || (!is_tick && done.as_ref().is_some_and(is_known)) {
+            continue;
+        }
+        done = Some(snapshot.cluster.clone());
+        let Some(mut current) = nodes.take() else {
+            return;
+        };
+        let round = move || {
+            let is_complete = current.round(&snapshot.cluster);
+            (current, is_complete)
+        };
+        // A panic in there has been logged; what is in the kernel stays as it is.
+        let Ok((current, is_complete)) = tokio::task::spawn_blocking(round).await else {
+            return;
+        };
+        nodes = Some(current);
+        if !is_complete {
+            tick.reset_at(Instant::now() + ASK_AGAIN);
+        }
+    }
+}
+
+impl Nodes {
+    /// Brings everything in line with the Nodes; returns whether nothing is expected soon. Blocks.
+    fn round(&mut self, cluster: &ClusterState) -> bool {
+        let own_node = cluster.node(&self.spec.node_name).map(AsRef::as_ref);
+        let own = match own_underlay(self.iface.as_ref(), own_node) {
+            Ok(own) => own,
+            Err(error) => {
+                self.tell(
+                    &Plan::default(),
+                    vec![format!("{:#}", anyhow::Error::from(error))],
+                );
+                return true;
+            }
+        };
+        let publication = host::publication(&self.spec, own);
+        self.publish.send_if_modified(|told| {
+            let is_new = *told != publication;
+            *told = publication;
+            is_new
+        });
+        let plan = host::plan(&self.spec, own, cluster.nodes().map(AsRef::as_ref));
+        if let Some(masquerade) = &self.masquerade {
+            masquerade.learn(plan.networks.iter().copied());
+        }
+        let failed = self.network.apply(&plan).into_iter();
+        let failed = failed.map(|error| format!("{:#}", anyhow::Error::from(error)));
+        let planned = plan.problems.iter().map(ToString::to_string);
+        self.tell(&plan, planned.chain(failed).collect());
+        self.network.sees_all(&plan)
+    }
+
+    fn tell(&self, plan: &Plan, problems: Vec<String>) {
+        let known = self.status.borrow().clone();
+        for problem in problems.iter().filter(|one| !known.problems.contains(one)) {
+            tracing::warn!(problem, "way to other nodes");
+        }
+        let drops = self.network.drops().unwrap_or_else(|error| {
+            let error = anyhow::Error::from(error);
+            tracing::warn!(error = format!("{error:#}"), "count drops");
+            known.drops.clone()
+        });
+        let status = NodeNetworkStatus {
+            backend: self.spec.backend.name(),
+            networks: plan
+                .tunnels
+                .iter()
+                .map(|tunnel| tunnel.networks.len())
+                .sum::<usize>()
+                + plan.next_hops.len(),
+            problems,
+            drops,
+        };
+        self.status.send_if_modified(|told| {
+            let is_new = *told != status;
+            *told = status;
+            is_new
+        });
+    }
+}
+
+/// Returns under which addresses other nodes reach this one: those of the configured
+/// interface; else the InternalIPs of the Node object that the machine really has, and what
+/// is missing from the interface of the default route. Blocks.
+fn own_underlay(
+    iface: Option<&IfName>,
+    node: Option<&NodeRecord>,
+) -> Result<Underlay, NetlinkError> {
+    let uplink = host::uplink(iface)?;
+    let uplink = Underlay::first_of(uplink.into_iter().flat_map(|uplink| uplink.addresses));
+    if iface.is_some() {
+        return Ok(uplink);
+    }
+    let present = host::node_addresses()?;
+    let told = node.into_iter().flat_map(|node| &node.internal_ips);
+    let told = told.copied().filter(|ip| present.contains(ip));
+    Ok(Underlay::first_of(told).or(uplink))
+}

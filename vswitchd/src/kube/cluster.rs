@@ -1,0 +1,118 @@
+//! All watchers of a cluster, and the task that puts what they tell into the mirror.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch as channel};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::api_server::ApiServer;
+use super::health::Health;
+use super::merge::{Merge, Told};
+use super::watcher::{WATCHED, WatchSettings, Watched, Watcher};
+use crate::objects::{LastKnown, Registry, RegistryConfig, follow};
+use crate::store::SharedStore;
+
+/// What watchers tell waits here while the mirror takes in what came before.
+const QUEUE: usize = 1_024;
+
+/// Changes that the mirror shows at once.
+const BATCH: usize = 4_096;
+
+/// A cluster that is being watched, until this is dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Its objects, as far as they are known.
+    pub registry: Arc<Registry>,
+    /// How far the watchers are.
+    pub health: Arc<Health>,
+    /// The version at which the mirror first showed everything that the API server has.
+    pub synced: channel::Receiver<Option<u64>>,
+    /// Whether the mirror began with what was known from the last run.
+    pub has_last_known: bool,
+    follower: JoinHandle<()>,
+    /// End with this.
+    _watchers: JoinSet<()>,
+}
+
+impl Cluster {
+    /// Waits until what is known is stored, after `stop` of [`watch`] has turned true.
+    pub async fn stored(self) {
+        if let Err(error) = self.follower.await {
+            tracing::error!(%error, "store the last known objects");
+        }
+    }
+}
+
+/// Begins to watch; the mirror begins with what is known from the last run. When `stop` turns
+/// true, what is known is stored a last time.
+#[must_use]
+pub fn watch(
+    api: &ApiServer,
+    config: RegistryConfig,
+    store: SharedStore,
+    last_known: Option<LastKnown>,
+    settings: &WatchSettings,
+    stop: channel::Receiver<bool>,
+) -> Cluster {
+    let has_last_known = last_known.is_some();
+    let health = Arc::new(Health::new(api.url(), last_known.as_ref()));
+    let objects = last_known.map(|last| last.objects).unwrap_or_default();
+    let merge = Merge::new(&config.node_name, &objects);
+    let own_pods = format!("spec.nodeName={}", config.node_name);
+    let registry = Registry::mirror_of(api.url(), objects, config);
+
+    let mut tasks = JoinSet::new();
+    let (told, inbox) = mpsc::channel(QUEUE);
+    for watched in WATCHED {
+        let watcher = Watcher {
+            api: api.clone(),
+            watched,
+            selector: (watched == Watched::OwnPods).then(|| own_pods.clone()),
+            settings: settings.clone(),
+            health: Arc::clone(&health),
+            told: told.clone(),
+        };
+        tasks.spawn(watcher.run());
+    }
+    let (sender, synced) = channel::channel(None);
+    tasks.spawn(take_in(Arc::clone(&registry), merge, inbox, sender));
+    let is_live = {
+        let health = Arc::clone(&health);
+        move || health.is_live()
+    };
+    let follower = follow(Arc::clone(&registry), store, has_last_known, is_live, stop);
+    let follower = tokio::spawn(follower);
+    Cluster {
+        registry,
+        health,
+        synced,
+        has_last_known,
+        follower,
+        _watchers: tasks,
+    }
+}
+
+/// Puts what watchers tell into the mirror.
+async fn take_in(
+    registry: Arc<Registry>,
+    mut merge: Merge,
+    mut inbox: mpsc::Receiver<Told>,
+    synced: channel::Sender<Option<u64>>,
+) {
+    while let Some(told) = inbox.recv().await {
+        let mut changes = merge.take(told);
+        while changes.len() < BATCH
+            && let Ok(told) = inbox.try_recv()
+        {
+            changes.extend(merge.take(told));
+        }
+        let version = registry.mirror(changes);
+        if merge.is_synced() {
+            synced.send_if_modified(|synced| {
+                let is_first = synced.is_none();
+                synced.get_or_insert(version);
+                is_first
+            });
+        }
+    }
+}

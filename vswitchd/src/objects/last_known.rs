@@ -1,0 +1,191 @@
+//! What a mirror last knew, in the store: a node that boots without its API server enforces it.
+//!
+//! Follows the mirror behind its readers: rules do not wait for the disk. Many changes become few
+//! commits. A node that loses power forgets the last second at most, and only until its API server
+//! answers. The objects count only together with the note that says from which API server they
+//! are and when they were complete.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::mirror::Objects;
+use super::shelf::Place;
+use super::{Registry, persist};
+use crate::clock;
+use crate::store::{Bucket, SharedStore, StoreError, Write};
+
+const NOTE_KEY: &[u8] = b"cluster/last_known";
+
+/// Changes are gathered for so long before they are written.
+const GATHER_FOR: Duration = Duration::from_secs(1);
+
+/// How old the note of an unchanged cluster may become.
+const NOTE_EVERY: Duration = Duration::from_secs(60);
+
+/// Records of one commit: a commit of all pods of a large cluster would hold up others.
+const MAX_BATCH: usize = 1_000;
+
+/// Says that the stored objects were complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Note {
+    origin: String,
+    heard_at: u64,
+}
+
+/// What was known when the daemon last ran.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LastKnown {
+    /// The objects.
+    pub objects: Objects,
+    /// When the API server was last heard, Unix seconds.
+    pub heard_at: u64,
+}
+
+impl LastKnown {
+    /// Reads what was known of the API server at `origin`; `None` if that is nothing, or never
+    /// was complete. Blocks.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn load(store: &SharedStore, origin: &str) -> Result<Option<Self>, StoreError> {
+        let note = store.get(Bucket::Meta, NOTE_KEY)?;
+        let note = note.and_then(|bytes| serde_json::from_slice::<Note>(&bytes).ok());
+        let Some(note) = note else {
+            return Ok(None);
+        };
+        if note.origin != origin {
+            tracing::warn!(
+                known = note.origin,
+                origin,
+                "the last known objects are of another API server and not used"
+            );
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            objects: persist::load(store.as_ref(), Bucket::Cluster)?,
+            heard_at: note.heard_at,
+        }))
+    }
+}
+
+/// Writes what a mirror shows; see [`follow`].
+#[derive(Debug)]
+struct Follower {
+    registry: Arc<Registry>,
+    store: SharedStore,
+    /// Version up to which changes are stored; `None`: what is stored is not known.
+    stored: Option<u64>,
+    is_failing: bool,
+}
+
+/// Keeps what is stored behind what the mirror shows, until `stop` turns true: then what is
+/// missing is written once more. `is_live` says whether everything has been heard and is being
+/// heard.
+pub async fn follow(
+    registry: Arc<Registry>,
+    store: SharedStore,
+    loaded: bool,
+    is_live: impl Fn() -> bool + Send,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut wakeups = registry.wakeups();
+    let mut follower = Follower {
+        // A mirror begins with version 1, which is what was loaded.
+        stored: loaded.then_some(1),
+        registry,
+        store,
+        is_failing: false,
+    };
+    loop {
+        let stored = follower.stored.unwrap_or(0);
+        let changed = async {
+            let changed = wakeups.wait_for(|version| *version > stored);
+            // Both ends mean the same: the note is to be written anew, with or without changes.
+            let _ = tokio::time::timeout(NOTE_EVERY, changed).await;
+            tokio::time::sleep(GATHER_FOR).await;
+        };
+        let is_over = tokio::select! {
+            () = changed => false,
+            // An error means that the daemon is gone.
+            _ = stop.wait_for(|stop| *stop) => true,
+        };
+        follower = match follower.write(is_live()).await {
+            Some(follower) if !is_over => follower,
+            _ => return,
+        };
+    }
+}
+
+impl Follower {
+    async fn write(mut self, is_live: bool) -> Option<Self> {
+        let write = move || {
+            let outcome = self.write_blocking(is_live);
+            match &outcome {
+                Err(error) if !self.is_failing => {
+                    let error = error as &dyn std::error::Error;
+                    tracing::error!(error, "store the last known objects");
+                }
+                Ok(()) if self.is_failing => tracing::info!("last known objects stored again"),
+                _ => {}
+            }
+            self.is_failing = outcome.is_err();
+            self
+        };
+        tokio::task::spawn_blocking(write).await.ok()
+    }
+
+    fn write_blocking(&mut self, is_live: bool) -> Result<(), StoreError> {
+        let (version, mut writes) = self.pending()?;
+        while !writes.is_empty() {
+            let rest = writes.split_off(writes.len().min(MAX_BATCH));
+            self.store.commit(std::mem::replace(&mut writes, rest))?;
+        }
+        self.stored = Some(version);
+        let Some(origin) = self.registry.origin().filter(|_| is_live) else {
+            return Ok(());
+        };
+        let note = Note {
+            origin: origin.to_owned(),
+            heard_at: clock::unix_seconds(),
+        };
+        let note = serde_json::to_vec(&note).expect("text and numbers are always JSON");
+        let note = Write::Put(Bucket::Meta, NOTE_KEY.to_vec(), note);
+        self.store.commit(vec![note])
+    }
+
+    /// Returns what has to be written, and the version that the store has then.
+    fn pending(&self) -> Result<(u64, Vec<Write>), StoreError> {
+        let shelf = self.registry.shared().shelf();
+        let version = shelf.version();
+        if let Some(changes) = self.stored.and_then(|stored| shelf.changes_since(stored)) {
+            let latest: BTreeMap<&Place, Option<&Arc<Value>>> = changes
+                .map(|change| (&change.place, change.after.as_ref()))
+                .collect();
+            let write = |(place, object): (&&Place, &Option<&Arc<Value>>)| {
+                persist::write(Bucket::Cluster, place, object.map(Arc::as_ref))
+            };
+            return Ok((version, latest.iter().map(write).collect()));
+        }
+        let present: Objects = shelf
+            .all()
+            .map(|(place, object)| (place.clone(), Arc::clone(object)))
+            .collect();
+        drop(shelf);
+        let stored = self.store.scan(Bucket::Cluster, b"")?;
+        let mut writes = vec![Write::Delete(Bucket::Meta, NOTE_KEY.to_vec())];
+        let keys: std::collections::BTreeSet<Vec<u8>> =
+            present.keys().map(persist::key_of).collect();
+        let gone = stored.into_iter().filter(|(key, _)| !keys.contains(key));
+        writes.extend(gone.map(|(key, _)| Write::Delete(Bucket::Cluster, key)));
+        let put = |(place, object): (&Place, &Arc<Value>)| {
+            persist::write(Bucket::Cluster, place, Some(object))
+        };
+        writes.extend(present.iter().map(put));
+        Ok((version, writes))
+    }
+}
