@@ -21,8 +21,8 @@ use crate::flow::{CtState, FlowKey, ip_proto};
 use crate::offload::OFFER_AFTER;
 use crate::packet::{Frame, PlainPacket, parse};
 use crate::pipeline::{
-    Counts, End, Meter, RuleCounters, RulePaths, Settlement, Snapshot, Step, TableId, Translation,
-    WalkScratch, add_alone, translate,
+    Counts, End, Meter, Port, RuleCounters, RulePaths, Settlement, Snapshot, Step, TableId,
+    Translation, WalkScratch, add_alone, translate,
 };
 use crate::time::Timestamp;
 
@@ -98,16 +98,19 @@ impl Engine {
         out: &mut Outputs,
     ) -> Verdict {
         let snapshot = self.snapshot.load();
-        match self.core.decide(snapshot, in_port, frame, now, out) {
-            Ok(verdict) => verdict,
-            Err(reason) => {
-                self.core.counters.drops.count(reason);
-                if let Some(port) = snapshot.port(in_port) {
-                    port.drops.count(reason);
-                }
-                Verdict::Drop(reason)
+        let decided = match self.core.decide(snapshot, in_port, frame, now, out) {
+            Ok(Verdict::Forward(out_port)) if snapshot.has_limits => {
+                within_limits(snapshot, (in_port, out_port), frame, now)
             }
-        }
+            decided => decided.map_err(|reason| (reason, in_port)),
+        };
+        decided.unwrap_or_else(|(reason, port)| {
+            self.core.counters.drops.count(reason);
+            if let Some(port) = snapshot.port(port) {
+                port.drops.count(reason);
+            }
+            Verdict::Drop(reason)
+        })
     }
 
     /// Counts a frame that was lost after its verdict (port down, kernel refused it).
@@ -366,6 +369,26 @@ impl Core {
         set(&self.counters.max_entries, max_entries);
         self.counters.evictions.store(evictions, Relaxed);
     }
+}
+
+/// Lets a frame through that the limits of both its ports allow; one that they do not is counted
+/// at the port whose limit it is.
+fn within_limits(
+    snapshot: &Snapshot,
+    (in_port, out_port): (PortNo, PortNo),
+    frame: &Frame,
+    now: Timestamp,
+) -> Result<Verdict, (DropReason, PortNo)> {
+    let bytes = u64::try_from(frame.len()).unwrap_or(u64::MAX);
+    let may_send = |port: &Arc<Port>| port.limits.allow_egress(bytes, now);
+    let may_receive = |port: &Arc<Port>| port.limits.allow_ingress(bytes, now);
+    if !snapshot.port(in_port).is_none_or(may_send) {
+        return Err((DropReason::BandwidthExceeded, in_port));
+    }
+    if !snapshot.port(out_port).is_none_or(may_receive) {
+        return Err((DropReason::BandwidthExceeded, out_port));
+    }
+    Ok(Verdict::Forward(out_port))
 }
 
 /// Returns whether the next packet of the flow will fare as this one.
