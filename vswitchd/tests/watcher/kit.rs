@@ -12,7 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use vswitchd::kube::{self, ApiServer, Cluster, WatchSettings};
 use vswitchd::objects::{LastKnown, PatchKind, Registry, RegistryConfig, Resource, WriteOptions};
-use vswitchd::rest::{kube_api, serve};
+use vswitchd::rest::kube_api;
+use vswitchd::rest::tcp::{TcpOptions, TcpServer, listen_tcp};
 use vswitchd::store::{Bucket, MemoryStore, Record, SharedStore, Store, StoreError, Write};
 
 /// Short enough for a test; the API counts in seconds.
@@ -184,11 +185,16 @@ async fn serve_registry(registry: &Arc<Registry>) -> (watch::Sender<bool>, Socke
         stop: stopping.clone(),
     };
     let router = kube_api::router(Arc::clone(registry), hooks);
-    let listener = serve::listen_tcp("127.0.0.1:0".parse().unwrap())
-        .await
-        .unwrap();
+    let listener = listen_tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve::serve_tcp(listener, router, None, stopping));
+    let options = TcpOptions {
+        certificate: None,
+        token_file: None,
+        member_token_file: None,
+        max_connections: 64,
+    };
+    let server = Arc::new(TcpServer::open(options).unwrap());
+    tokio::spawn(server.serve(listener, router, stopping));
     (stop, address)
 }
 
