@@ -66,6 +66,7 @@ impl Cluster {
             node_name: format!("node-{number}"),
             pod_cidrs,
             extra: format!("backend = {:?}\n", self.options.backend),
+            ..DaemonOptions::default()
         };
         Daemon::start_in(node, &options)
     }

@@ -94,10 +94,10 @@ impl Checker {
         let pod_cidrs_wait = self.range("cluster.pod_cidrs_wait_seconds", seconds, 1, 3600);
         // The kubelet gives up on a sandbox after two minutes.
         let pod_wait = self.range("cluster.pod_wait_seconds", raw.pod_wait_seconds, 1, 100);
-        let kubeconfig = self.optional_path("cluster.kubeconfig", &raw.kubeconfig);
-        let cni_conf_dir = self.optional_path("cluster.cni_conf_dir", &raw.cni_conf_dir);
+        let kubeconfig = self.file("cluster.kubeconfig", &raw.kubeconfig);
+        let cni_conf_dir = self.file("cluster.cni_conf_dir", &raw.cni_conf_dir);
         let cni_bin_dir = self.directory("cluster.cni_bin_dir", &raw.cni_bin_dir);
-        let cni_plugin = self.optional_path("cluster.cni_plugin", &raw.cni_plugin);
+        let cni_plugin = self.file("cluster.cni_plugin", &raw.cni_plugin);
         let is_cluster = raw.mode == "cluster";
         self.require(
             is_cluster || raw.mode == "standalone",
@@ -114,10 +114,6 @@ impl Checker {
             cni_plugin,
         };
         Some(is_cluster.then_some(cluster))
-    }
-
-    fn optional_path(&mut self, key: &str, text: &str) -> Option<PathBuf> {
-        (!text.is_empty()).then(|| self.directory(key, text))
     }
 
     fn network(&mut self, raw: &RawConfig) -> Option<NetworkConfig> {
@@ -403,6 +399,11 @@ impl Checker {
             level: level.clone(),
             format: format?,
         })
+    }
+
+    /// A path that may be left out.
+    fn file(&mut self, key: &str, text: &str) -> Option<PathBuf> {
+        (!text.is_empty()).then(|| self.directory(key, text))
     }
 
     /// Paths must not depend on the directory that the daemon is started in.

@@ -206,9 +206,8 @@ fn port_updates(
     let removals = gone.map(|(no, _)| PortUpdate::Remove(*no));
     removals
         .chain(differing.flat_map(|(no, port)| {
-            let kept = installed
-                .get(no)
-                .filter(|_| is_kept(no, &port.container_id));
+            let is_same = |old: &&DesiredPort| old.container_id == port.container_id;
+            let kept = installed.get(no).filter(is_same);
             let before = kept.map(|port| port.bandwidth).unwrap_or_default();
             let limit = PortUpdate::Limit(*no, port.bandwidth);
             let limit = (port.bandwidth != before).then_some(limit);

@@ -22,8 +22,8 @@ impl Checker {
         self.require(mode.is_some(), "api.socket_mode", || {
             format!("{:?} is not an octal mode like \"0660\"", api.socket_mode)
         });
-        let token_file = self.optional_path("api.token_file", &api.token_file);
-        let member_token_file = self.optional_path("api.member_token_file", &api.member_token_file);
+        let token_file = self.file("api.token_file", &api.token_file);
+        let member_token_file = self.file("api.member_token_file", &api.member_token_file);
         let is_complete = member_token_file.is_none() || token_file.is_some();
         self.require(is_complete, "api.member_token_file", || {
             "takes api.token_file as well: without one, everybody may do all".to_owned()
@@ -42,8 +42,8 @@ impl Checker {
     }
 
     fn certificate(&mut self, api: &RawApi) -> Option<(PathBuf, PathBuf)> {
-        let chain = self.optional_path("api.tls_cert_file", &api.tls_cert_file);
-        let key = self.optional_path("api.tls_key_file", &api.tls_key_file);
+        let chain = self.file("api.tls_cert_file", &api.tls_cert_file);
+        let key = self.file("api.tls_key_file", &api.tls_key_file);
         self.require(
             chain.is_some() == key.is_some(),
             "api.tls_cert_file",

@@ -207,4 +207,9 @@ fn the_bandwidth_of_a_pod_limits_its_port_as_it_changes() {
     );
     let both = [10, 12].map(|port| (PortNo(port), of(Some(7_000))));
     assert_eq!(limits(&mut switch), both);
+    // Another container of the pod at a number in use is another port.
+    let mut other = attachment(12, "a", &["10.0.0.12/24"]);
+    other.container_id = "other".to_owned();
+    switch.attach(other, PortAttachMode::default());
+    assert_eq!(limits(&mut switch), [(PortNo(12), of(Some(7_000)))]);
 }
