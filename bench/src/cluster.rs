@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use vswitch_api::{MacAddr, PortNo};
+use vswitch_datapath::pipeline::Bandwidth;
 use vswitchd::state::{
     Attachment, ClusterChange, EndpointPort, EndpointRecord, EndpointSliceRecord, NamedPort,
     NamespaceRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord, ServicePort, ServiceRecord,
@@ -83,6 +84,7 @@ pub fn pod(number: usize, version: usize) -> PodRecord {
             port: 8080,
             proto: 6,
         }],
+        bandwidth: Bandwidth::default(),
     }
 }
 

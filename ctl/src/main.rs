@@ -60,7 +60,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Shows whether the switch is ready, how full its tables are and what it dropped.
-    Status,
+    Status(status::StatusArgs),
     /// Shows ports with addresses and counters.
     Show,
     /// Shows every counter of every port, with drops by reason.
@@ -128,7 +128,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
     )?;
     let format = cli.output;
     match &cli.command {
-        Command::Status => status::status(&server, format)?,
+        Command::Status(args) => return status::status(&server, args, format),
         Command::Show => ports::show(&server, format)?,
         Command::DumpPorts => ports::dump_ports(&server, format)?,
         Command::DumpFlows(args) => flows::dump_flows(&server, args, format)?,

@@ -60,6 +60,8 @@ pub(crate) fn show(server: &Server, format: Format) -> Result<()> {
             "INTERFACE",
             "LINK",
             "MTU",
+            "IN-LIMIT",
+            "OUT-LIMIT",
             "RX",
             "TX",
             "DROPS",
@@ -81,10 +83,25 @@ fn summary_row(port: &Port) -> Vec<String> {
         port.ifname.clone(),
         port.link.clone(),
         port.mtu.to_string(),
+        rate(port.ingress_bps),
+        rate(port.egress_bps),
         format!("{} ({})", counters.rx_packets, bytes(counters.rx_bytes)),
         format!("{} ({})", counters.tx_packets, bytes(counters.tx_bytes)),
         drops.to_string(),
     ]
+}
+
+/// Bits per second, as the annotations of pods have them.
+fn rate(bps: Option<u64>) -> String {
+    let Some(bps) = bps else {
+        return "-".to_owned();
+    };
+    let units = [(1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")];
+    let whole = units.into_iter().find(|(unit, _)| bps % unit == 0);
+    whole.map_or_else(
+        || bps.to_string(),
+        |(unit, suffix)| format!("{}{suffix}", bps / unit),
+    )
 }
 
 /// Shows every counter of every port.

@@ -1,17 +1,29 @@
 //! `vsctl status`.
 
 use std::fmt::Write as _;
+use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::Args;
 use vswitch_api::v1::Status;
 
 use crate::output::{Format, print};
 use crate::server::Server;
 
+/// `status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Exit with 2 if the daemon is not ready: ports do not forward, or rules are not in force.
+    #[arg(long)]
+    ready: bool,
+}
+
 /// Shows the daemon's state; a daemon that is not ready is shown, not an error.
-pub(crate) fn status(server: &Server, format: Format) -> Result<()> {
+pub(crate) fn status(server: &Server, args: &StatusArgs, format: Format) -> Result<ExitCode> {
     let status: Status = server.get("/v1/status")?;
-    print(format, &status, || text(&status))
+    print(format, &status, || text(&status))?;
+    let is_refused = args.ready && !status.ready;
+    Ok(ExitCode::from(if is_refused { 2 } else { 0 }))
 }
 
 fn fast_path(status: &Status) -> String {

@@ -1,9 +1,10 @@
 //! Unmodified kubectl, new and old, against the standalone API of a real daemon; a daemon that
-//! serves others.
+//! serves others; the manifests that install one on a cluster.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod hub;
+mod manifests;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};

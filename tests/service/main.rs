@@ -35,6 +35,43 @@ fn the_unit_is_valid() {
 }
 
 #[test]
+fn the_image_holds_all_that_its_programs_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let programs = folder.path().join("programs");
+    std::fs::create_dir(&programs).unwrap();
+    for name in ["vswitchd", "vsctl"] {
+        std::os::unix::fs::symlink(binary(name).canonicalize().unwrap(), programs.join(name))
+            .unwrap();
+    }
+    let image = folder.path().join("image");
+    let mut collect = Command::new(config_folder().join("image.sh"));
+    collect
+        .arg(&programs)
+        .arg(binary("vswitch-cni"))
+        .arg(&image);
+    run(&mut collect, "").unwrap().success().unwrap();
+    for program in [
+        &["/usr/bin/vswitchd", "--check-config"][..],
+        &["/usr/bin/vsctl", "--version"],
+        &["/usr/sbin/nft", "--version"],
+        &["/usr/bin/vswitch-cni"],
+    ] {
+        let mut alone = Command::new("chroot");
+        alone.arg(&image).args(program).env_clear();
+        alone
+            .env("CNI_COMMAND", "VERSION")
+            .env("PATH", "/usr/bin:/usr/sbin:/bin:/sbin");
+        let output = run(&mut alone, r#"{"cniVersion": "1.0.0"}"#).unwrap();
+        assert_eq!(output.code, Some(0), "{program:?}: {output:?}");
+    }
+    let run_folder = image.join("var/run");
+    assert_eq!(
+        std::fs::read_link(run_folder).unwrap(),
+        PathBuf::from("/run")
+    );
+}
+
+#[test]
 fn the_service_manager_is_told_of_readiness_and_fed_until_the_end() {
     let node = Namespace::new("node").unwrap();
     let folder = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ mod namespace;
 mod node;
 mod pod;
 mod raw_socket;
+mod throughput;
 mod web;
 
 pub use command::{Output, binary, run, run_in, tool};
@@ -17,4 +18,5 @@ pub use namespace::{Namespace, inside, join};
 pub use node::{Cluster, ClusterOptions};
 pub use pod::{Pod, PodBuilder};
 pub use raw_socket::RawSocket;
+pub use throughput::{Iperf, megabits};
 pub use web::{WebServer, fetch, serve};

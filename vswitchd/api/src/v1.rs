@@ -158,7 +158,14 @@ pub struct Port {
     pub offloads: String,
     /// Counters.
     pub counters: PortCounters,
-    /// Frames that came in on it and were dropped, by reason.
+    /// What its pod may receive, bits per second; absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_bps: Option<u64>,
+    /// What its pod may send, bits per second; absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_bps: Option<u64>,
+    /// Frames that came in on it and were dropped, by reason; `bandwidth_exceeded` are those
+    /// beyond its own limits, either way.
     pub drops: BTreeMap<String, u64>,
 }
 

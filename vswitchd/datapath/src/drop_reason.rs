@@ -69,6 +69,8 @@ drop_reasons! {
     AdminDrop => "admin_drop",
     /// Rate limit of an admin flow exceeded.
     RateLimited => "rate_limited",
+    /// Beyond the bandwidth of the sending or the receiving pod.
+    BandwidthExceeded => "bandwidth_exceeded",
     /// Connection tracking found the packet invalid (state, window, checksum).
     CtInvalid => "ct_invalid",
     /// No source port was free that would tell a connection's answers from another's.

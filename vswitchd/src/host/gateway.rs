@@ -163,11 +163,12 @@ fn set_interface_sysctls(ifname: &IfName, has_v6: bool) -> Result<(), SysctlErro
 /// by router advertisements and ignore further ones, except on interfaces with accept_ra 2
 /// (kernel doc ip-sysctl, `accept_ra`): a node that lives by RA would lose its uplink.
 fn enable_ipv6_forwarding(ledger: &mut SysctlLedger) -> Result<(), SysctlError> {
-    let links =
-        std::fs::read_dir("/proc/sys/net/ipv6/conf").map_err(|source| SysctlError::Read {
+    let links = std::fs::read_dir(sysctl::path_of("net/ipv6/conf")).map_err(|source| {
+        SysctlError::Read {
             key: "net/ipv6/conf".to_owned(),
             source,
-        })?;
+        }
+    })?;
     for name in links
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())

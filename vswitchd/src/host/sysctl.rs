@@ -41,9 +41,24 @@ pub enum SysctlError {
     },
 }
 
+/// Where the host's /proc/sys is mounted for a daemon in a container, whose own is read-only
+/// unless it is privileged. Below it too, `net` is that of the network namespace of the thread.
+const HOST_PROC_SYS: &str = "/host/proc/sys";
+
+/// Returns the path of `key`, a path below /proc/sys.
+pub(super) fn path_of(key: &str) -> PathBuf {
+    let of_host = Path::new(HOST_PROC_SYS);
+    let root = if of_host.exists() {
+        of_host
+    } else {
+        Path::new("/proc/sys")
+    };
+    root.join(key)
+}
+
 /// Returns the value of `key`, a path below /proc/sys.
 pub(super) fn read(key: &str) -> Result<String, SysctlError> {
-    fs::read_to_string(Path::new("/proc/sys").join(key))
+    fs::read_to_string(path_of(key))
         .map(|value| value.trim().to_owned())
         .map_err(|source| SysctlError::Read {
             key: key.to_owned(),
@@ -53,7 +68,7 @@ pub(super) fn read(key: &str) -> Result<String, SysctlError> {
 
 /// Sets `key`, a path below /proc/sys.
 pub(super) fn write(key: &str, value: &str) -> Result<(), SysctlError> {
-    fs::write(Path::new("/proc/sys").join(key), value).map_err(|source| SysctlError::Write {
+    fs::write(path_of(key), value).map_err(|source| SysctlError::Write {
         key: key.to_owned(),
         value: value.to_owned(),
         source,

@@ -10,8 +10,10 @@ use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::Value;
 use vswitch_datapath::flow::ip_proto;
+use vswitch_datapath::pipeline::Bandwidth;
 
 use super::Resource;
+use super::bandwidth::{EGRESS_BANDWIDTH, INGRESS_BANDWIDTH, bits_per_second};
 use super::endpoints::SERVICE_NAME;
 use super::shelf::Place;
 use super::validate::special;
@@ -210,6 +212,22 @@ fn labels(object: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// A limit that cannot be read is none: the pod keeps its network.
+fn bandwidth(key: &ObjectKey, pod: &Value) -> Bandwidth {
+    let rate = |annotation| {
+        let text = pod["metadata"]["annotations"][annotation].as_str()?;
+        let rate = bits_per_second(text);
+        if let Err(problem) = &rate {
+            tracing::warn!(pod = %key, annotation, value = text, problem, "limit left out");
+        }
+        rate.ok()
+    };
+    Bandwidth {
+        ingress_bps: rate(INGRESS_BANDWIDTH),
+        egress_bps: rate(EGRESS_BANDWIDTH),
+    }
+}
+
 /// Reduces a Pod; an address that is none is logged and left out.
 fn pod_record(key: ObjectKey, pod: &Value) -> PodRecord {
     let (spec, status) = (&pod["spec"], &pod["status"]);
@@ -239,6 +257,7 @@ fn pod_record(key: ObjectKey, pod: &Value) -> PodRecord {
         phase: phase(status["phase"].as_str()),
         node_name: spec["nodeName"].as_str().map(str::to_owned),
         named_ports: named_ports(spec),
+        bandwidth: bandwidth(&key, pod),
         key,
     }
 }

@@ -8,13 +8,13 @@ use ipnet::IpNet;
 use vswitch_api::PortNo;
 use vswitch_datapath::Action;
 use vswitch_datapath::flow::PortClass;
-use vswitch_datapath::pipeline::{Origin, PortSpec, PortUpdate, Rule, TableId};
+use vswitch_datapath::pipeline::{Bandwidth, Origin, PortSpec, PortUpdate, Rule, TableId};
 
 use super::intent::{AdminFlow, Attached, Intent};
 use super::{forward, gateway, responder, spoof_guard};
 use crate::rules::virtual_addresses;
 use crate::rules::{Ledger, RuleDelta, RuleSet};
-use crate::state::LocalEndpoint;
+use crate::state::{ClusterState, LocalEndpoint};
 
 /// A port, with what hangs on it: a number that is given to another container is another port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(super) struct DesiredPort {
     pub(super) spec: PortSpec,
     /// Container behind it; empty for the gateway.
     pub(super) container_id: String,
+    /// Limits of its pod.
+    pub(super) bandwidth: Bandwidth,
 }
 
 /// A pod's port with the rules of its addresses.
@@ -59,6 +61,7 @@ impl Base {
         &mut self,
         intent: &Intent,
         endpoints: &BTreeMap<PortNo, LocalEndpoint>,
+        cluster: &ClusterState,
     ) -> (RuleDelta, Vec<PortUpdate>) {
         self.ledger
             .replace_rules(&mut self.common, common_rules(intent));
@@ -72,7 +75,7 @@ impl Base {
                 self.set_pod(*no, Some(endpoint));
             }
         }
-        let wanted = ports(intent);
+        let wanted = ports(intent, cluster);
         let changes = port_updates(&wanted, &self.ports);
         self.ports = wanted;
         (self.ledger.take(), changes)
@@ -147,7 +150,7 @@ fn add_admin_flow(rules: &mut RuleSet, flow: &AdminFlow) {
     rules.add_with_cookie(at, flow.matches.clone(), actions, &origin, flow.cookie);
 }
 
-fn ports(intent: &Intent) -> BTreeMap<PortNo, DesiredPort> {
+fn ports(intent: &Intent, cluster: &ClusterState) -> BTreeMap<PortNo, DesiredPort> {
     let gateway = &intent.config.gateway;
     let spec = |no, class, name, mac, mtu| PortSpec {
         no,
@@ -164,7 +167,13 @@ fn ports(intent: &Intent) -> BTreeMap<PortNo, DesiredPort> {
         let (no, name) = (attachment.port_no, attachment.pod.to_string());
         let container_id = attachment.container_id.clone();
         let spec = spec(no, PortClass::Pod, name, attachment.mac, attachment.mtu);
-        (no, DesiredPort { spec, container_id })
+        let pod = cluster.pod(&attachment.pod);
+        let port = DesiredPort {
+            spec,
+            container_id,
+            bandwidth: pod.map(|pod| pod.bandwidth).unwrap_or_default(),
+        };
+        (no, port)
     });
     let mut ports: BTreeMap<PortNo, DesiredPort> = pods.collect();
     ports.insert(
@@ -172,6 +181,7 @@ fn ports(intent: &Intent) -> BTreeMap<PortNo, DesiredPort> {
         DesiredPort {
             spec: own,
             container_id: String::new(),
+            bandwidth: Bandwidth::default(),
         },
     );
     ports
@@ -195,6 +205,15 @@ fn port_updates(
         .filter(|(no, port)| installed.get(no) != Some(port));
     let removals = gone.map(|(no, _)| PortUpdate::Remove(*no));
     removals
-        .chain(differing.map(|(_, port)| PortUpdate::Upsert(port.spec.clone())))
+        .chain(differing.flat_map(|(no, port)| {
+            let is_same = |old: &&DesiredPort| old.container_id == port.container_id;
+            let kept = installed.get(no).filter(is_same);
+            let before = kept.map(|port| port.bandwidth).unwrap_or_default();
+            let limit = PortUpdate::Limit(*no, port.bandwidth);
+            let limit = (port.bandwidth != before).then_some(limit);
+            [PortUpdate::Upsert(port.spec.clone())]
+                .into_iter()
+                .chain(limit)
+        }))
         .collect()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use vswitch_api::PortNo;
-use vswitch_datapath::pipeline::Transaction;
+use vswitch_datapath::pipeline::{Bandwidth, Transaction};
 
 use super::base::Base;
 use super::intent::{AdminFlow, Intent, PortAttachMode, ReconcileConfig};
@@ -14,7 +14,7 @@ use super::owners::Owners;
 use crate::policy::{Compiler, PolicyProblem};
 use crate::rules::RuleDelta;
 use crate::service::{ServiceCompiler, ServiceDelta, Surface};
-use crate::state::{Attachment, ClusterChange, ClusterState, ObjectKey};
+use crate::state::{Attachment, ClusterChange, ClusterState, ObjectKey, PodRecord};
 
 /// One thing that the reconciler is told.
 #[derive(Debug, Clone)]
@@ -104,7 +104,14 @@ impl Model {
             ClusterChange::PodGone(key) => Some(key),
             _ => None,
         };
-        if let Some(before) = key.and_then(|key| self.compiler.state().pod(key)) {
+        let before = key.and_then(|key| self.compiler.state().pod(key));
+        let limits = |pod: Option<&PodRecord>| pod.map(|pod| pod.bandwidth).unwrap_or_default();
+        let after = match &change {
+            ClusterChange::Pod(record) => limits(Some(record)),
+            _ => Bandwidth::default(),
+        };
+        self.is_node_dirty |= key.is_some() && limits(before.map(AsRef::as_ref)) != after;
+        if let Some(before) = before {
             self.owners.touch(&before.ips);
         }
         self.services.touch(&change, self.compiler.state());
@@ -118,7 +125,10 @@ impl Model {
             let node = self.intent.node_facts();
             let endpoints = self.intent.endpoints(&node);
             self.owners.set_local(&endpoints);
-            let (delta, ports) = self.base.update(&self.intent, &endpoints);
+            let (delta, ports) = {
+                let cluster = self.compiler.state();
+                self.base.update(&self.intent, &endpoints, cluster)
+            };
             add(&mut changes, delta);
             changes.ports = ports;
             self.services.set_node_addresses(&node.addresses);

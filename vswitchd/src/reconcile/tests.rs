@@ -85,6 +85,7 @@ fn pod(name: &str, ips: &[&str]) -> ClusterChange {
         phase: PodPhase::Running,
         node_name: None,
         named_ports: Vec::new(),
+        bandwidth: vswitch_datapath::pipeline::Bandwidth::default(),
     })
 }
 
@@ -142,6 +143,7 @@ impl Switch {
             match update {
                 PortUpdate::Remove(no) => drop(self.ports.remove(no)),
                 PortUpdate::Upsert(spec) => drop(self.ports.insert(spec.no, spec.clone())),
+                PortUpdate::Limit(..) => {}
             }
         }
         changes

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use vswitch_datapath::pipeline::Bandwidth;
 
 use super::Simulator;
 use super::cluster::{Cluster, ClusterPort, ManifestError};
@@ -191,6 +192,7 @@ impl WorldPod {
                 Some(Phase::Running) | None => PodPhase::Running,
             },
             node_name: None,
+            bandwidth: Bandwidth::default(),
             named_ports: named
                 .map(|port| NamedPort {
                     name: port.name.clone(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::NetworkPolicySpec;
 use serde::{Deserialize, Serialize};
+use vswitch_datapath::pipeline::Bandwidth;
 
 /// Namespace and name of a namespaced object; `namespace/name` in text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -73,6 +74,8 @@ pub struct PodRecord {
     pub node_name: Option<String>,
     /// Named ports of containers and of sidecars (init containers with restartPolicy Always).
     pub named_ports: Vec<NamedPort>,
+    /// Annotations kubernetes.io/ingress-bandwidth and kubernetes.io/egress-bandwidth.
+    pub bandwidth: Bandwidth,
 }
 
 /// A NetworkPolicy.

@@ -21,8 +21,8 @@ use crate::flow::{CtState, FlowKey, ip_proto};
 use crate::offload::OFFER_AFTER;
 use crate::packet::{Frame, PlainPacket, parse, rewrite};
 use crate::pipeline::{
-    Counts, End, Meter, RuleCounters, RulePaths, Settlement, Snapshot, Step, TableId, Translation,
-    WalkScratch, add_alone, translate,
+    Counts, End, Meter, Port, RuleCounters, RulePaths, Settlement, Snapshot, Step, TableId,
+    Translation, WalkScratch, add_alone, translate,
 };
 use crate::time::Timestamp;
 
@@ -99,10 +99,18 @@ impl Engine {
     ) -> Verdict {
         let snapshot = self.snapshot.load();
         // Most packets are plain and of a flow that asks for nothing special.
-        if let Some(verdict) = self.core.hit_plain(snapshot.epoch, in_port, frame, now) {
-            return verdict;
+        let plain = self.core.hit_plain(snapshot.epoch, in_port, frame, now);
+        let verdict = match plain {
+            Some(verdict) => verdict,
+            None => self.core.process_any(snapshot, in_port, frame, now, out),
+        };
+        match verdict {
+            Verdict::Forward(out_port) if snapshot.has_limits => {
+                let ports = (in_port, out_port);
+                self.core.limit(snapshot, ports, frame, now)
+            }
+            verdict => verdict,
         }
-        self.core.process_any(snapshot, in_port, frame, now, out)
     }
 
     /// Counts a frame that was lost after its verdict (port down, kernel refused it).
@@ -129,16 +137,29 @@ impl Core {
         now: Timestamp,
         out: &mut Outputs,
     ) -> Verdict {
-        match self.decide(snapshot, in_port, frame, now, out) {
-            Ok(verdict) => verdict,
-            Err(reason) => {
-                self.counters.drops.count(reason);
-                if let Some(port) = snapshot.port(in_port) {
-                    port.drops.count(reason);
-                }
-                Verdict::Drop(reason)
-            }
+        let decided = self.decide(snapshot, in_port, frame, now, out);
+        decided.unwrap_or_else(|reason| self.count_drop_at(snapshot, reason, in_port))
+    }
+
+    /// Holds a frame that is to be forwarded to the limits of its ports.
+    #[inline(never)]
+    fn limit(
+        &self,
+        snapshot: &Snapshot,
+        ports: (PortNo, PortNo),
+        frame: &Frame,
+        now: Timestamp,
+    ) -> Verdict {
+        let limited = within_limits(snapshot, ports, frame, now);
+        limited.unwrap_or_else(|(reason, port)| self.count_drop_at(snapshot, reason, port))
+    }
+
+    fn count_drop_at(&self, snapshot: &Snapshot, reason: DropReason, port: PortNo) -> Verdict {
+        self.counters.drops.count(reason);
+        if let Some(port) = snapshot.port(port) {
+            port.drops.count(reason);
         }
+        Verdict::Drop(reason)
     }
 
     /// The life of a packet: parse, FlowCache, else the tables, connection, actions.
@@ -424,6 +445,26 @@ impl Core {
         set(&self.counters.max_entries, max_entries);
         self.counters.evictions.store(evictions, Relaxed);
     }
+}
+
+/// Lets a frame through that the limits of both its ports allow; one that they do not is counted
+/// at the port whose limit it is.
+fn within_limits(
+    snapshot: &Snapshot,
+    (in_port, out_port): (PortNo, PortNo),
+    frame: &Frame,
+    now: Timestamp,
+) -> Result<Verdict, (DropReason, PortNo)> {
+    let bytes = u64::try_from(frame.len()).unwrap_or(u64::MAX);
+    let may_send = |port: &Arc<Port>| port.limits.allow_egress(bytes, now);
+    let may_receive = |port: &Arc<Port>| port.limits.allow_ingress(bytes, now);
+    if !snapshot.port(in_port).is_none_or(may_send) {
+        return Err((DropReason::BandwidthExceeded, in_port));
+    }
+    if !snapshot.port(out_port).is_none_or(may_receive) {
+        return Err((DropReason::BandwidthExceeded, out_port));
+    }
+    Ok(Verdict::Forward(out_port))
 }
 
 /// Returns whether the next packet of the flow will fare as this one.

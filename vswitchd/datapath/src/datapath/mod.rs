@@ -27,8 +27,8 @@ use crate::group::{AffinityTable, Endpoint, Group, LostEndpoint};
 use crate::offload::Offload;
 use crate::packet::Frame;
 use crate::pipeline::{
-    Memory, Port, PortSpec, PortUpdate, Ports, RuleStats, RuleStore, Snapshot, Trace, TraceInput,
-    Transaction, builtin_rules, is_builtin, trace,
+    Bandwidth, Memory, Port, PortSpec, PortUpdate, Ports, RuleStats, RuleStore, Snapshot, Trace,
+    TraceInput, Transaction, builtin_rules, is_builtin, trace,
 };
 use crate::time::Timestamp;
 use counters::AllCounters;
@@ -225,6 +225,14 @@ impl Datapath {
             .map_or_else(Vec::new, |port| port.drops.read())
     }
 
+    /// Returns the limits of a port; none if there is no such port.
+    #[must_use]
+    pub fn port_bandwidth(&self, port: PortNo) -> Bandwidth {
+        let published = self.published.load();
+        let port = published.port(port);
+        port.map(|port| port.limits.bandwidth).unwrap_or_default()
+    }
+
     /// Returns the figures of all FlowCaches together.
     #[must_use]
     pub fn cache_stats(&self) -> CacheStats {
@@ -329,7 +337,7 @@ const fn lost(original: &Tuple, reply: &Tuple) -> LostEndpoint {
 fn removed_ports(updates: &[PortUpdate]) -> Vec<PortNo> {
     let removed = updates.iter().filter_map(|update| match update {
         PortUpdate::Remove(port) => Some(*port),
-        PortUpdate::Upsert(_) => None,
+        PortUpdate::Upsert(_) | PortUpdate::Limit(..) => None,
     });
     removed.collect()
 }
@@ -345,10 +353,27 @@ fn update_ports(ports: Arc<Ports>, updates: Vec<PortUpdate>) -> Arc<Ports> {
                 ports.remove(&no);
             }
             PortUpdate::Upsert(spec) => {
-                let drops = ports
-                    .get(&spec.no)
-                    .map_or_else(Arc::default, |port| Arc::clone(&port.drops));
-                ports.insert(spec.no, Arc::new(Port { spec, drops }));
+                let old = ports.get(&spec.no);
+                let drops = old.map_or_else(Arc::default, |port| Arc::clone(&port.drops));
+                let limits = old.map(|port| port.limits.clone()).unwrap_or_default();
+                let (no, port) = (
+                    spec.no,
+                    Port {
+                        spec,
+                        drops,
+                        limits,
+                    },
+                );
+                ports.insert(no, Arc::new(port));
+            }
+            PortUpdate::Limit(no, bandwidth) => {
+                if let Some(port) = ports.get_mut(&no) {
+                    *port = Arc::new(Port {
+                        spec: port.spec.clone(),
+                        drops: Arc::clone(&port.drops),
+                        limits: port.limits.set_to(bandwidth),
+                    });
+                }
             }
         }
     }

@@ -104,6 +104,10 @@ impl Datapath {
         if !flow.is_simple || key.vlan_tci != 0 || !conn.is_offloadable() {
             return;
         }
+        // The meters of a limited port see what passes the engine only.
+        if snapshot.is_limited(key.in_port) || snapshot.is_limited(flow.out_port) {
+            return;
+        }
         // Read first: what is changed after the check below comes with another generation.
         let generation = offloading.below.generation();
         if self.epoch() != snapshot.epoch || conn.is_dead() {

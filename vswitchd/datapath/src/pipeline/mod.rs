@@ -4,6 +4,7 @@
 //! publishes; `walk` takes a key through the tables, `translate` a packet, with its
 //! connection: both only read, so that a trace is the same walk without the consequences.
 
+mod bandwidth;
 mod builtin;
 mod meter;
 mod rule;
@@ -16,6 +17,7 @@ mod trace;
 mod translate;
 mod walk;
 
+pub use bandwidth::Bandwidth;
 pub use builtin::{builtin_rules, is_builtin};
 pub use rule::{
     Origin, PortSpec, PortUpdate, Rule, RuleError, RuleId, RuleStats, SetUpdate, Transaction,
@@ -23,6 +25,7 @@ pub use rule::{
 pub use table::TableId;
 pub use trace::{Trace, TraceInput, TracePacket, TraceStep, TraceTranslation, TraceVerdict};
 
+pub(crate) use bandwidth::PortLimits;
 pub(crate) use meter::Meter;
 pub(crate) use rule_counters::{CounterSlot, Counts, RuleCounters, add_alone};
 pub(crate) use rule_path::{PathCounters, RulePath, RulePaths};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use vswitch_api::{Cookie, MacAddr, PortNo, Priority};
 
-use super::TableId;
+use super::{Bandwidth, TableId};
 use crate::action::Action;
 use crate::flow::{Match, PortClass, SetName};
 use crate::group::{GroupUpdate, LostEndpoint};
@@ -127,6 +127,8 @@ pub struct PortSpec {
 pub enum PortUpdate {
     /// Add it or replace what is known of it.
     Upsert(PortSpec),
+    /// Limit what its pod sends and receives; a port that does not exist stays without.
+    Limit(PortNo, Bandwidth),
     /// Forget it, with its cached flows and connections.
     Remove(PortNo),
 }

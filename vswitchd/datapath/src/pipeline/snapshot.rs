@@ -9,7 +9,7 @@ use foldhash::fast::FixedState;
 use vswitch_api::{Epoch, PortNo};
 
 use super::walk::Table;
-use super::{PortSpec, TableId};
+use super::{PortLimits, PortSpec, TableId};
 use crate::address_set::AddressIndex;
 use crate::drop_reason::DropReason;
 use crate::group::Groups;
@@ -19,6 +19,7 @@ use crate::group::Groups;
 pub(crate) struct Port {
     pub(crate) spec: PortSpec,
     pub(crate) drops: Arc<DropCounters>,
+    pub(crate) limits: PortLimits,
 }
 
 /// Ports by number. Numbers come from the control plane: no packet can choose one that
@@ -69,6 +70,8 @@ pub(crate) struct Snapshot {
     /// Some rule tells a connection's first packet from its later ones, so that what is found
     /// out for the first does not hold for the others.
     pub(crate) is_state_dependent: bool,
+    /// Some port is limited: what is forwarded has to ask.
+    pub(crate) has_limits: bool,
 }
 
 impl Snapshot {
@@ -82,6 +85,7 @@ impl Snapshot {
             ports: Arc::default(),
             forgot_at: Epoch(0),
             is_state_dependent: false,
+            has_limits: false,
         }
     }
 
@@ -95,11 +99,17 @@ impl Snapshot {
         self.ports.get(&no)
     }
 
-    /// Computes what follows from the tables, after they changed.
+    /// Returns whether the port has a limit.
+    pub(crate) fn is_limited(&self, no: PortNo) -> bool {
+        self.has_limits && self.port(no).is_some_and(|port| !port.limits.is_none())
+    }
+
+    /// Computes what follows from tables and ports, after they changed.
     pub(crate) fn settle(&mut self) {
         self.is_state_dependent = self
             .tables
             .iter()
             .any(|table| table.tells_new_from_established());
+        self.has_limits = self.ports.values().any(|port| !port.limits.is_none());
     }
 }

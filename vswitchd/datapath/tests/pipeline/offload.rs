@@ -7,7 +7,7 @@ use std::time::Duration;
 use vswitch_api::MacAddr;
 use vswitch_datapath::conntrack::{Connection, Direction};
 use vswitch_datapath::offload::Account;
-use vswitch_datapath::pipeline::TableId;
+use vswitch_datapath::pipeline::{Bandwidth, PortUpdate, TableId, Transaction};
 use vswitch_datapath::{
     DropReason, Offload, OffloadFlow, OffloadUsage, TcpProgress, Timestamp, Verdict,
 };
@@ -384,4 +384,35 @@ fn a_connection_whose_data_went_by_and_is_acknowledged_lives_as_long_as_any() {
         let remaining = connections.first().unwrap().remaining;
         assert_eq!(remaining, Duration::from_secs(432_000), "{order:?}");
     }
+}
+
+#[test]
+fn a_flow_of_a_limited_port_is_not_offered_and_one_that_was_is_called_back() {
+    let mut world = World::new();
+    world.open_offloaded();
+    let limit = |world: &World, ingress_bps| {
+        let bandwidth = Bandwidth {
+            ingress_bps,
+            egress_bps: None,
+        };
+        world.switch.dp.apply(Transaction {
+            ports: vec![PortUpdate::Limit(world.server.port, bandwidth)],
+            ..Transaction::default()
+        });
+    };
+    let both_send = |world: &mut World| {
+        for _ in 0..2 * PLENTY {
+            world.client_sends(ACK, 101, 501);
+            world.server_sends(ACK, 501, 101);
+        }
+    };
+    limit(&world, Some(1_000_000));
+    both_send(&mut world);
+    assert_eq!(world.below.followed(), []);
+    limit(&world, None);
+    both_send(&mut world);
+    assert_eq!(
+        world.below.followed(),
+        [Direction::Original, Direction::Reply]
+    );
 }

@@ -4,10 +4,18 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::super::bandwidth::{EGRESS_BANDWIDTH, INGRESS_BANDWIDTH, bits_per_second};
 use super::{Causes, ip_address, items, port_name, port_number, protocol};
 
 /// A Pod.
 pub(super) fn pod(pod: &Value, causes: &mut Causes) {
+    for annotation in [INGRESS_BANDWIDTH, EGRESS_BANDWIDTH] {
+        let value = &pod["metadata"]["annotations"][annotation];
+        if let Some(Err(problem)) = value.as_str().map(bits_per_second) {
+            let field = format!("metadata.annotations[{annotation}]");
+            causes.invalid(&field, value, problem);
+        }
+    }
     let containers = &pod["spec"]["containers"];
     if containers.as_array().is_none_or(Vec::is_empty) {
         causes.required("spec.containers", "");

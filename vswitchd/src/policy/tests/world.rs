@@ -252,6 +252,7 @@ impl Pod {
             phase: self.phase,
             node_name: None,
             named_ports: self.ports.iter().map(port).collect(),
+            bandwidth: vswitch_datapath::pipeline::Bandwidth::default(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use vswitch_api::PortNo;
 use vswitch_datapath::flow::SetName;
-use vswitch_datapath::pipeline::{PortUpdate, SetUpdate, TableId, Transaction};
+use vswitch_datapath::pipeline::{Bandwidth, PortUpdate, SetUpdate, TableId, Transaction};
 
 use super::{Switch, attachment, deny_all, pod, two_pods};
 use crate::reconcile::PortAttachMode;
@@ -166,4 +166,50 @@ fn a_new_mtu_changes_the_port_alone() {
         },
         Transaction::default()
     );
+}
+
+#[test]
+fn the_bandwidth_of_a_pod_limits_its_port_as_it_changes() {
+    let mut switch = two_pods();
+    let limited = |ingress_bps| {
+        let ClusterChange::Pod(mut record) = pod("a", &[]) else {
+            panic!("a pod")
+        };
+        record.bandwidth.ingress_bps = ingress_bps;
+        ClusterChange::Pod(record)
+    };
+    let limits = |switch: &mut Switch| -> Vec<(PortNo, Bandwidth)> {
+        let changes = switch.flush();
+        let limits = changes.ports.into_iter().filter_map(|update| match update {
+            PortUpdate::Limit(port, bandwidth) => Some((port, bandwidth)),
+            PortUpdate::Upsert(_) | PortUpdate::Remove(_) => None,
+        });
+        limits.collect()
+    };
+    let of = |ingress_bps| Bandwidth {
+        ingress_bps,
+        egress_bps: None,
+    };
+    switch.tell(vec![limited(Some(5_000))]);
+    assert_eq!(limits(&mut switch), [(PortNo(10), of(Some(5_000)))]);
+    switch.tell(vec![limited(Some(5_000))]);
+    assert_eq!(switch.flush(), Transaction::default());
+    switch.tell(vec![limited(None)]);
+    assert_eq!(limits(&mut switch), [(PortNo(10), of(None))]);
+    switch.tell(vec![limited(Some(7_000))]);
+    switch.flush();
+    switch.tell(vec![ClusterChange::PodGone(super::key("a"))]);
+    assert_eq!(limits(&mut switch), [(PortNo(10), of(None))]);
+    switch.tell(vec![limited(Some(7_000))]);
+    switch.attach(
+        attachment(12, "a", &["10.0.0.12/24"]),
+        PortAttachMode::default(),
+    );
+    let both = [10, 12].map(|port| (PortNo(port), of(Some(7_000))));
+    assert_eq!(limits(&mut switch), both);
+    // Another container of the pod at a number in use is another port.
+    let mut other = attachment(12, "a", &["10.0.0.12/24"]);
+    other.container_id = "other".to_owned();
+    switch.attach(other, PortAttachMode::default());
+    assert_eq!(limits(&mut switch), [(PortNo(12), of(Some(7_000)))]);
 }

@@ -391,6 +391,7 @@ mod tests {
             phase: PodPhase::Running,
             node_name: None,
             named_ports: Vec::new(),
+            bandwidth: vswitch_datapath::pipeline::Bandwidth::default(),
         }
     }
 

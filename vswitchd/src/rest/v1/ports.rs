@@ -44,6 +44,7 @@ fn view(state: &RestState, extra: &[ExtraPort], stats: PortStats) -> Port {
         .find(|spec| spec.no == no);
     let drops = state.switch.datapath().port_drops(no).into_iter();
     let drops = drops.filter(|(_, count)| *count > 0);
+    let bandwidth = state.switch.datapath().port_bandwidth(no);
     let mut port = Port {
         no: no.0,
         kind: kind(extra, no, spec.as_ref()).to_owned(),
@@ -63,6 +64,8 @@ fn view(state: &RestState, extra: &[ExtraPort], stats: PortStats) -> Port {
             tx_drops: stats.tx_dropped,
             tx_errors: stats.tx_errors,
         },
+        ingress_bps: bandwidth.ingress_bps,
+        egress_bps: bandwidth.egress_bps,
         drops: drops
             .map(|(reason, count)| (reason.name().to_owned(), count))
             .collect(),

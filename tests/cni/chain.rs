@@ -1,0 +1,137 @@
+//! The shipped network configuration list, run plugin by plugin as a runtime runs it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use vswitch_tests::{Daemon, DaemonOptions, Iperf, Namespace, binary, fetch, megabits, run, serve};
+
+const LIST: &str = include_str!("../../config/10-vswitch.conflist");
+
+/// A container whose network is made by the list.
+struct Container<'a> {
+    daemon: &'a Daemon,
+    netns: Namespace,
+    plugins: Vec<Value>,
+    capabilities: Value,
+}
+
+impl<'a> Container<'a> {
+    fn new(daemon: &'a Daemon, capabilities: Value) -> Self {
+        let list: Value = serde_json::from_str(LIST).unwrap();
+        let mut plugins = list["plugins"].as_array().unwrap().clone();
+        for plugin in &mut plugins {
+            plugin["name"] = list["name"].clone();
+            plugin["cniVersion"] = list["cniVersion"].clone();
+        }
+        plugins[0]["socket"] = json!(daemon.socket());
+        Self {
+            daemon,
+            netns: Namespace::new("chained").unwrap(),
+            plugins,
+            capabilities,
+        }
+    }
+
+    /// Runs one plugin in the node's namespace, with what it is capable of.
+    fn run(&self, command: &str, plugin: &Value, prev_result: Option<&Value>) -> Result<String> {
+        let mut config = plugin.clone();
+        let wanted = plugin["capabilities"].as_object().into_iter().flatten();
+        for (name, _) in wanted.filter(|(_, is_wanted)| **is_wanted == json!(true)) {
+            config["runtimeConfig"][name] = self.capabilities[name].clone();
+        }
+        if let Some(prev_result) = prev_result {
+            config["prevResult"] = prev_result.clone();
+        }
+        let name = plugin["type"].as_str().context("a plugin has a type")?;
+        let mut process = self.daemon.node().command(program(name));
+        process
+            .env("CNI_COMMAND", command)
+            .env(
+                "CNI_CONTAINERID",
+                format!("{}-container", self.netns.name()),
+            )
+            .env("CNI_NETNS", self.netns.path())
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_PATH", "/usr/lib/cni")
+            .env("CNI_ARGS", "K8S_POD_NAMESPACE=default;K8S_POD_NAME=chained");
+        let output = run(&mut process, &config.to_string())?;
+        output
+            .success()
+            .with_context(|| format!("{command} of {name}"))
+    }
+
+    fn add(&self) -> Result<Value> {
+        let mut result = None;
+        for plugin in &self.plugins {
+            let text = self.run("ADD", plugin, result.as_ref())?;
+            result = Some(serde_json::from_str(&text)?);
+        }
+        result.context("the list has plugins")
+    }
+
+    fn check(&self, result: &Value) -> Result<()> {
+        let mut plugins = self.plugins.iter();
+        plugins.try_for_each(|plugin| self.run("CHECK", plugin, Some(result)).map(drop))
+    }
+
+    fn delete(&self, result: &Value) -> Result<()> {
+        let mut plugins = self.plugins.iter().rev();
+        plugins.try_for_each(|plugin| self.run("DEL", plugin, Some(result)).map(drop))
+    }
+}
+
+fn program(plugin: &str) -> PathBuf {
+    if plugin == "vswitch-cni" {
+        binary(plugin)
+    } else {
+        Path::new("/usr/lib/cni").join(plugin)
+    }
+}
+
+#[test]
+fn portmap_and_bandwidth_work_behind_the_switch_and_all_is_gone_after_del() {
+    let daemon = Daemon::start(&DaemonOptions::default()).unwrap();
+    let node = daemon.node();
+    let outside = Namespace::new("outside").unwrap();
+    node.connect("up0", "192.0.2.1/24", &outside, "eth0", "192.0.2.2/24")
+        .unwrap();
+    let mapping = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
+    let bandwidth = json!({"ingressRate": 8_000_000, "ingressBurst": 2_000_000});
+    let container = Container::new(
+        &daemon,
+        json!({"portMappings": mapping, "bandwidth": bandwidth}),
+    );
+    let result = container.add().unwrap();
+    let address = result["ips"][0]["address"].as_str().unwrap();
+    assert!(address.starts_with("10.244.0."), "{result}");
+    let links = |qdisc: &str| {
+        let shown = run(node.command("tc").args(["qdisc", "show"]), "").unwrap();
+        shown.success().unwrap().matches(qdisc).count()
+    };
+
+    let _web = serve(&container.netns, "behind the port", 80).unwrap();
+    let page = fetch(&outside, "192.0.2.1".parse().unwrap(), 8080).unwrap();
+    assert_eq!(page, "behind the port");
+    assert_eq!(links("qdisc tbf"), 1);
+    container.check(&result).unwrap();
+
+    container.delete(&result).unwrap();
+    container.delete(&result).unwrap();
+    assert_eq!(links("qdisc tbf"), 0);
+    fetch(&outside, "192.0.2.1".parse().unwrap(), 8080).unwrap_err();
+    assert_eq!(daemon.vsctl_json(&["dump-attachments"]).unwrap(), json!([]));
+}
+
+#[test]
+fn the_chained_plugin_shapes_what_the_container_receives() {
+    let daemon = Daemon::start(&DaemonOptions::default()).unwrap();
+    let bandwidth = json!({"ingressRate": 8_000_000, "ingressBurst": 800_000});
+    let container = Container::new(&daemon, json!({"portMappings": [], "bandwidth": bandwidth}));
+    let result = container.add().unwrap();
+    let address = result["ips"][0]["address"].as_str().unwrap();
+    let address = address.split('/').next().unwrap();
+    let _iperf = Iperf::serve(&container.netns).unwrap();
+    let rate = megabits(daemon.node(), address.parse().unwrap()).unwrap();
+    assert!((6.8..=8.4).contains(&rate), "{rate} of 8 Mbit/s");
+}

@@ -1,0 +1,148 @@
+//! The manifests that install the daemon on a cluster: whole, least privileged, and true.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use vswitch_tests::{Daemon, DaemonOptions, binary, run};
+use vswitchd::objects::RESOURCES;
+
+const MANIFEST: &str = include_str!("../../config/kubernetes/vswitch.yaml");
+
+/// Reads the one object of a kind; a field that the API does not have is an error.
+fn object<T: Serialize + DeserializeOwned>(kind: &str) -> T {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(MANIFEST).unwrap();
+    let of_kind = documents.iter().filter(|document| document["kind"] == kind);
+    let [document] = of_kind.collect::<Vec<_>>()[..] else {
+        panic!("there is one {kind}");
+    };
+    let object: T = serde_json::from_value(document.clone()).unwrap();
+    assert_eq!(&serde_json::to_value(&object).unwrap(), document, "{kind}");
+    object
+}
+
+#[test]
+fn every_object_has_only_fields_that_the_api_has_and_they_name_each_other() {
+    let account: ServiceAccount = object("ServiceAccount");
+    let role: ClusterRole = object("ClusterRole");
+    let binding: ClusterRoleBinding = object("ClusterRoleBinding");
+    let config: ConfigMap = object("ConfigMap");
+    let set: DaemonSet = object("DaemonSet");
+    assert_eq!(MANIFEST.matches("\nkind: ").count(), 5);
+
+    assert_eq!(Some(&binding.role_ref.name), role.metadata.name.as_ref());
+    let subject = &binding.subjects.unwrap()[0];
+    assert_eq!(Some(&subject.name), account.metadata.name.as_ref());
+    assert_eq!(subject.namespace, account.metadata.namespace);
+    let spec = set.spec.unwrap();
+    let labels = spec.template.metadata.unwrap().labels;
+    assert_eq!(spec.selector.match_labels, labels);
+    let pod = spec.template.spec.unwrap();
+    assert_eq!(pod.service_account_name, account.metadata.name);
+    let volumes = pod.volumes.unwrap();
+    let maps = volumes
+        .iter()
+        .filter_map(|volume| volume.config_map.as_ref());
+    assert!(
+        maps.map(|map| Some(&map.name))
+            .eq([config.metadata.name.as_ref()])
+    );
+    let volumes: BTreeSet<_> = volumes.iter().map(|volume| &volume.name).collect();
+    let mounts = pod.containers[0].volume_mounts.as_ref().unwrap();
+    let mounted: BTreeSet<_> = mounts.iter().map(|mount| &mount.name).collect();
+    assert_eq!(volumes, mounted);
+}
+
+#[test]
+fn the_role_allows_to_read_what_is_compiled_and_to_patch_nodes_alone() {
+    let role: ClusterRole = object("ClusterRole");
+    let mut allowed = BTreeSet::new();
+    for rule in role.rules.unwrap() {
+        assert_eq!(rule.resource_names, None);
+        for group in rule.api_groups.unwrap() {
+            for resource in rule.resources.iter().flatten() {
+                for verb in &rule.verbs {
+                    allowed.insert(format!("{verb} {group}/{resource}"));
+                }
+            }
+        }
+    }
+    let read = RESOURCES.iter().flat_map(|info| {
+        let verbs = ["get", "list", "watch"].into_iter();
+        verbs.map(move |verb| format!("{verb} {}/{}", info.group, info.plural))
+    });
+    let patched = ["patch /nodes", "patch /nodes/status"].map(str::to_owned);
+    assert_eq!(allowed, read.chain(patched).collect());
+}
+
+#[test]
+fn the_container_is_not_privileged_and_survives_every_taint() {
+    let set: DaemonSet = object("DaemonSet");
+    let pod = set.spec.unwrap().template.spec.unwrap();
+    assert_eq!(pod.host_network, Some(true));
+    assert_eq!((pod.host_pid, pod.host_ipc), (None, None));
+    let toleration = &pod.tolerations.unwrap()[0];
+    assert_eq!(toleration.operator.as_deref(), Some("Exists"));
+    assert_eq!((&toleration.key, &toleration.effect), (&None, &None));
+    let [container] = &pod.containers[..] else {
+        panic!("there is one container");
+    };
+    let security = container.security_context.as_ref().unwrap();
+    assert_ne!(security.privileged, Some(true));
+    assert_eq!(security.allow_privilege_escalation, Some(false));
+    let capabilities = security.capabilities.as_ref().unwrap();
+    assert_eq!(capabilities.drop, Some(vec!["ALL".to_owned()]));
+}
+
+#[test]
+fn the_probes_run_and_tell_a_ready_daemon_from_none() {
+    let set: DaemonSet = object("DaemonSet");
+    let pod = set.spec.unwrap().template.spec.unwrap();
+    let container = &pod.containers[0];
+    let probes = [
+        &container.startup_probe,
+        &container.readiness_probe,
+        &container.liveness_probe,
+    ];
+    let commands = probes.map(|probe| {
+        let exec = probe.as_ref().unwrap().exec.as_ref().unwrap();
+        exec.command.clone().unwrap()
+    });
+    let daemon = Daemon::start(&DaemonOptions::default()).unwrap();
+    let socket = daemon.socket();
+    let probe = |command: &[String]| {
+        let [program, arguments @ ..] = command else {
+            panic!("a probe runs something");
+        };
+        assert_eq!(program, "/usr/bin/vsctl");
+        let mut vsctl = Command::new(binary("vsctl"));
+        vsctl.args(arguments).env("VSWITCH_SOCKET", &socket);
+        run(&mut vsctl, "").unwrap().code
+    };
+    for command in &commands {
+        assert_eq!(probe(command), Some(0), "{command:?}");
+    }
+    drop(daemon);
+    for command in &commands {
+        assert_eq!(probe(command), Some(1), "{command:?}");
+    }
+}
+
+#[test]
+fn the_configuration_in_the_map_is_one() {
+    let config: ConfigMap = object("ConfigMap");
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in config.data.unwrap() {
+        let file = folder.path().join(&name);
+        std::fs::write(&file, text).unwrap();
+        let mut check = Command::new(binary("vswitchd"));
+        check.arg("--check-config").arg("--config").arg(&file);
+        let shown = run(&mut check, "").unwrap().success().unwrap();
+        assert!(shown.contains("mode = \"cluster\""), "{name}: {shown}");
+    }
+}
