@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Result;
-use vswitch_tests::{Daemon, DaemonOptions, Namespace, eventually, run, tool};
+use vswitch_tests::{Daemon, DaemonOptions, Namespace, eventually, run, run_in, tool};
 
 use super::SECURE_POD;
 
@@ -151,7 +151,15 @@ fn kubectl_reads_writes_and_watches_over_tls_with_a_kubeconfig() {
 #[test]
 fn nobody_gets_in_without_a_token_and_no_client_trusts_another_certificate() {
     let hub = Hub::start();
-    let nobody = hub.kubectl("").fails(&["get", "pods"], "");
+    let curl = [
+        "curl",
+        "-sk",
+        "--noproxy",
+        "*",
+        "https://192.0.2.1:7441/api/v1/pods",
+    ];
+    let nobody = run_in(&hub.machine, &curl).unwrap().success().unwrap();
+    assert!(nobody.contains("\"code\":401"), "{nobody}");
     assert!(nobody.contains("bearer token is required"), "{nobody}");
     let wrong = hub
         .kubectl("administrator-0123456780")
