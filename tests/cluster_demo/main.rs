@@ -185,7 +185,8 @@ fn kubectl(node: &Daemon, arguments: &[&str]) -> Result<String> {
     command
         .args(["--server", node.api_url()])
         .args(arguments)
-        .env("HOME", "/nonexistent")
+        // Where it keeps what it discovered; removed with the node.
+        .env("HOME", node.folder())
         .env_remove("KUBECONFIG");
     run(&mut command, "")?.success().context("kubectl")
 }
