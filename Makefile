@@ -10,9 +10,12 @@ SHIM_TARGET := x86_64-unknown-linux-gnu
 SHIM := target/$(SHIM_TARGET)/release/vswitch-cni
 BUILDER ?= $(firstword $(foreach tool,podman buildah docker,$(shell command -v $(tool))))
 IMAGE ?= vswitch:0.1.0
+# What measures the datapath alone is built without the daemon, in a fraction of the time.
+DATAPATH_ONLY := --locked -p vswitch-bench --no-default-features
+INSTRUCTIONS := $(CARGO) build $(DATAPATH_ONLY) --release --bin vswitch-instructions && $(RELEASE)/vswitch-instructions
 RUNNER := $(CARGO) $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help setup setup-demo build build-release bpf demo test conformance lint bench bench-instructions scale image package install uninstall cleanup
+.PHONY: help setup setup-demo build build-release bpf demo cluster-demo test conformance lint bench bench-nodes bench-peers bench-instructions bench-micro scale image package install uninstall cleanup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,8 +36,14 @@ build-release:
 demo: setup-demo build-release ## play the story: fetch, policy blocks, label admits
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/demo.sh
 
+cluster-demo: build-release ## the story across three nodes, with kubectl (ARGS=host-gw: by routes)
+	tests/setup.sh cluster-demo
+	$(CARGO) build --locked --release -p vswitch-tests --bin vswitch-cluster-demo
+	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/run.sh '$(RELEASE)/vswitch-cluster-demo $(ARGS)'
+
 test: setup build ## all tests
-	tests/run.sh target/debug/vswitch-conformance '$(RUNNER) --locked --workspace --no-fail-fast'
+	tests/run.sh target/debug/vswitch-conformance '$(RUNNER) --locked --workspace --no-fail-fast' \
+	  '$(INSTRUCTIONS)'
 
 conformance: setup build ## Kubernetes' NetworkPolicy e2e cases, in process and in real namespaces
 	tests/run.sh target/debug/vswitch-conformance
@@ -48,14 +57,28 @@ bench: setup-demo build-release ## TCP pod to pod beside a straight veth, median
 	$(CARGO) build --locked --release -p vswitch-bench
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) $(RELEASE)/vswitch-bench $(ARGS)
 
+bench-peers: ## the same work over vswitchd, veth, bridge, iptables, nftables, OVS; ratios, JSON, chart; ARGS=--quick, ARGS=--gate
+	tests/setup.sh peers
+	$(MAKE) --no-print-directory build-release
+	$(CARGO) build --locked --release -p vswitch-bench --bin vswitch-peers --bin vswitch-load
+	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) $(RELEASE)/vswitch-peers $(ARGS)
+
+bench-nodes: setup-demo build-release ## TCP between pods of two nodes beside a kernel bridge with kernel vxlan, median of 5
+	$(CARGO) build --locked --release -p vswitch-bench --bin vswitch-bench-nodes
+	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/run.sh '$(RELEASE)/vswitch-bench-nodes $(ARGS)'
+
 scale: ## what 1,000 namespaces, 10,000 pods and 10,000 policies cost a node; fails over a limit
 	$(CARGO) build --locked --release -p vswitch-bench
 	$(RELEASE)/vswitch-scale $(ARGS)
 
 bench-instructions: ## instructions of single packets by callgrind; fails at 5 % over bench/instructions.json
 	tests/setup.sh bench
-	$(CARGO) build --locked --release -p vswitch-bench
-	$(RELEASE)/vswitch-instructions $(ARGS)
+	$(INSTRUCTIONS) $(ARGS)
+
+bench-micro: ## nanoseconds of the packet path's steps, and how engines scale over threads
+	$(CARGO) bench $(DATAPATH_ONLY) --bench datapath -- $(ARGS)
+	$(CARGO) build $(DATAPATH_ONLY) --release --bin vswitch-engines
+	$(RELEASE)/vswitch-engines
 
 bpf: ## build the fast path's programs anew (clang); the object is kept in the repository
 	tests/setup.sh bpf

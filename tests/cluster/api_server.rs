@@ -34,6 +34,7 @@ impl ApiServer {
         std::fs::write(&token_file, TOKEN)?;
         daemon.set("node_name", "hub");
         daemon.set("api.tcp_listen", "0.0.0.0:6443");
+        daemon.set("api.allow_plaintext", "true");
         daemon.set("api.token_file", &token_file.display().to_string());
         daemon.spawn()?;
         Ok(Self::Standalone(Box::new(daemon)))

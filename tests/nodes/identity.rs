@@ -69,9 +69,8 @@ fn knock(from: &Namespace, client: &Pod, server: &Pod) {
 }
 
 fn received(server: &Pod) -> u64 {
-    let counter = ["cat", "/sys/class/net/eth0/statistics/rx_packets"];
-    let text = server.run(&counter).unwrap().stdout;
-    text.trim().parse().unwrap()
+    let link = server.netns.link("eth0").unwrap();
+    link["stats64"]["rx"]["packets"].as_u64().unwrap()
 }
 
 fn from_the_link(backend: &'static str) {

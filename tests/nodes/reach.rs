@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use vswitch_tests::{Cluster, Pod, fetch, run_in, serve};
+use vswitch_tests::{Cluster, Pod, fetch, serve};
 
 use crate::{HOST_GW, VXLAN, cluster, dual_stack};
 
@@ -85,11 +85,7 @@ fn the_world_outside_sees_the_node_s_address() {
 fn largest_packet(backend: &'static str, mtu: usize) {
     let cluster = cluster(backend);
     let (near, far) = (pod(&cluster, 0, "near"), pod(&cluster, 1, "far"));
-    let told = near
-        .run(&["cat", "/sys/class/net/eth0/mtu"])
-        .unwrap()
-        .stdout;
-    assert_eq!(told.trim(), mtu.to_string());
+    assert_eq!(near.netns.link("eth0").unwrap()["mtu"], mtu);
     // The host ends of the underlay refuse more than 1500 bytes.
     assert!(passes_whole(&near, far.ip(), mtu), "{mtu} bytes pass");
     let wider = (mtu + 1).to_string();
@@ -120,9 +116,8 @@ fn the_largest_packet_of_ipv6_has_room_for_its_tunnel() {
     let cluster = dual_stack(VXLAN);
     let (near, far) = (pod(&cluster, 0, "near"), pod(&cluster, 1, "far"));
     let sent = || {
-        let counter = "/sys/class/net/eth0/statistics/tx_bytes";
-        let text = run_in(cluster.node(0).node(), &["cat", counter]).unwrap();
-        text.stdout.trim().parse::<u64>().unwrap()
+        let link = cluster.node(0).node().link("eth0").unwrap();
+        link["stats64"]["tx"]["bytes"].as_u64().unwrap()
     };
     let before = sent();
     assert!(passes_whole(&near, far.addresses[1], 1430));

@@ -18,7 +18,7 @@ const STALLED: Duration = Duration::from_secs(20);
 /// Bytes that repeat at no power of two, so that a lost or doubled segment shows.
 fn pattern() -> Vec<u8> {
     (0..1_000_003_u32)
-        .map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .map(|index| index.wrapping_mul(2_654_435_761).to_be_bytes()[0])
         .collect()
 }
 

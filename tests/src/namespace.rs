@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
 use anyhow::Result;
+use serde_json::Value;
 
 use crate::run;
 
@@ -92,6 +93,16 @@ impl Namespace {
             side.ip(&["link", "set", name, "up"])?;
         }
         Ok(())
+    }
+
+    /// Returns what the kernel tells of an interface inside, as `ip -json -statistics` prints it.
+    ///
+    /// # Errors
+    /// Fails if there is no such interface.
+    pub fn link(&self, ifname: &str) -> Result<Value> {
+        let text = self.ip(&["-json", "-statistics", "link", "show", "dev", ifname])?;
+        let links: Value = serde_json::from_str(&text)?;
+        Ok(links[0].clone())
     }
 
     /// Ends every process inside, then removes it.

@@ -205,23 +205,30 @@ fn told(owner: &Daemon, path: &str) -> Result<Value> {
     Ok(node)
 }
 
-/// Creates or changes an object, with its status.
+/// Creates or replaces an object, with its status.
 fn copy(to: &Daemon, collection: &str, object: &Value) -> Result<()> {
     let metadata = &object["metadata"];
     let name = metadata["name"].as_str().context("a name")?;
+    let path = format!("{collection}/{name}");
     let body = json!({
         "apiVersion": object["apiVersion"],
         "kind": object["kind"],
         "metadata": {"name": name, "labels": metadata["labels"], "annotations": metadata["annotations"]},
         "spec": object["spec"],
     });
-    let path = format!("{collection}/{name}");
-    if to.api("PATCH", &path, Some(&body))?.is_none() {
-        to.api("POST", collection, Some(&body))?
-            .context("created")?;
+    match to.api("GET", &path, None)? {
+        Some(mut present) => {
+            for field in ["labels", "annotations"] {
+                present["metadata"][field] = metadata[field].clone();
+            }
+            present["spec"] = object["spec"].clone();
+            to.api("PUT", &path, Some(&present))?
+        }
+        None => to.api("POST", collection, Some(&body))?,
     }
+    .context("the object is written")?;
     let status = json!({"status": object["status"]});
     to.api("PATCH", &format!("{path}/status"), Some(&status))?
-        .context("status written")?;
+        .context("the status is written")?;
     Ok(())
 }

@@ -8,7 +8,7 @@
 //! hit does exactly what a translation would.
 
 use std::cell::Cell;
-use std::hash::{BuildHasher, Hasher};
+use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ use foldhash::fast::RandomState;
 use vswitch_api::{Epoch, MacAddr, PortNo};
 
 use crate::conntrack::{Connection, Direction};
-use crate::flow::ether_type;
+use crate::flow::{FlowKey, ether_type};
 use crate::offload::OFFER_AFTER;
-use crate::packet::{Fragment, ParsedPacket, PlainAddresses, PlainPacket};
+use crate::packet::{Fragment, ParsedPacket, PlainPacket, pack, pack_ipv6};
 use crate::pipeline::{RulePath, Step};
 
 /// Slots that one key may be in.
@@ -35,40 +35,21 @@ pub(crate) struct CacheKey {
     tail: [u64; 4],
 }
 
-/// What a key is made from, as it stands in the packet.
-struct Fields {
-    macs: [u8; 12],
-    ports: [u8; 4],
-    in_port: PortNo,
-    vlan_tci: u16,
-    ip_proto: u8,
-}
-
 /// Lowest bits of a head: what the tail holds.
 mod kind {
-    /// Nothing.
-    pub(super) const SHORT: u64 = 0;
     /// IPv6 addresses.
     pub(super) const IPV6: u64 = 1;
-    /// An ICMP echo identifier, perhaps with IPv6 addresses.
+    /// An ICMP echo identifier.
     pub(super) const ECHO: u64 = 2;
 }
 
 impl CacheKey {
     /// Returns the key of a plain packet.
-    #[inline]
-    pub(crate) fn of_plain(packet: &PlainPacket, in_port: PortNo) -> Self {
-        let fields = Fields {
-            macs: packet.macs,
-            ports: packet.ports,
-            in_port,
-            vlan_tci: 0,
-            ip_proto: packet.ip_proto,
-        };
-        match &packet.addresses {
-            PlainAddresses::V4(addresses) => Self::v4(&fields, *addresses),
-            PlainAddresses::V6(addresses) => Self::v6(&fields, addresses),
-        }
+    #[inline(always)]
+    pub(crate) fn of_plain(packet: &PlainPacket<'_>, in_port: PortNo) -> Self {
+        let kind = u64::from(packet.is_ipv6) * kind::IPV6;
+        let way = pack_way(in_port, 0, packet.ip_proto) | kind;
+        Self::new(packet.ends, packet.addresses, way)
     }
 
     /// Returns the key of a cacheable packet.
@@ -83,96 +64,80 @@ impl CacheKey {
         if !is_plain {
             return None;
         }
-        let ([d0, d1, d2, d3, d4, d5], [s0, s1, s2, s3, s4, s5]) = (key.eth_dst.0, key.eth_src.0);
         let ([p0, p1], [q0, q1]) = (key.tp_src.to_be_bytes(), key.tp_dst.to_be_bytes());
-        let fields = Fields {
-            macs: [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5],
-            ports: [p0, p1, q0, q1],
-            in_port: key.in_port,
-            vlan_tci: key.vlan_tci,
-            ip_proto: key.ip_proto,
-        };
+        let ends = pack(&pair_of_macs(key), &[p0, p1, q0, q1]);
+        let way = pack_way(key.in_port, key.vlan_tci, key.ip_proto);
         let mut made = match (key.ip_src?, key.ip_dst?) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let ([a, b, c, d], [e, f, g, h]) = (src.octets(), dst.octets());
-                Self::v4(&fields, [a, b, c, d, e, f, g, h])
+                let both = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+                Self::new(ends, [both, 0, 0, 0], way)
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
                 let mut addresses = [0; 32];
                 let (to_src, to_dst) = addresses.split_at_mut(16);
                 to_src.copy_from_slice(&src.octets());
                 to_dst.copy_from_slice(&dst.octets());
-                Self::v6(&fields, &addresses)
+                Self::new(ends, pack_ipv6(&addresses), way | kind::IPV6)
             }
             _ => return None,
         };
-        if let (Some(id), [.., last], [.., echo]) =
+        if let (Some(id), [.., way], [.., echo]) =
             (packet.icmp_echo_id, &mut made.head, &mut made.tail)
         {
-            *last |= kind::ECHO;
+            *way |= kind::ECHO;
             *echo = u64::from(id);
         }
         Some(made)
     }
 
-    #[inline]
-    fn v4(fields: &Fields, addresses: [u8; 8]) -> Self {
+    #[inline(always)]
+    const fn new(ends: [u64; 2], addresses: [u64; 4], way: u64) -> Self {
+        let ([a, b], [first, c, d, e]) = (ends, addresses);
         Self {
-            head: head(fields, u64::from_ne_bytes(addresses), kind::SHORT),
-            tail: [0; 4],
-        }
-    }
-
-    #[inline]
-    fn v6(fields: &Fields, addresses: &[u8; 32]) -> Self {
-        let (words, _) = addresses.as_chunks::<8>();
-        let word = |at: usize| words.get(at).map_or(0, |word| u64::from_ne_bytes(*word));
-        Self {
-            head: head(fields, word(0), kind::IPV6),
-            tail: [word(1), word(2), word(3), 0],
+            head: [a, b, first, way],
+            tail: [c, d, e, 0],
         }
     }
 
     /// Returns whether the head is all there is.
-    #[inline]
+    #[inline(always)]
     const fn is_short(&self) -> bool {
-        let [.., last] = self.head;
-        last & (kind::IPV6 | kind::ECHO) == kind::SHORT
+        let [.., way] = self.head;
+        way & (kind::IPV6 | kind::ECHO) == 0
     }
 
-    #[inline]
+    #[inline(always)]
     fn is(&self, other: &Self) -> bool {
-        self.head == other.head && (self.is_short() || self.tail == other.tail)
+        self.has_head(other) && (self.is_short() || self.tail == other.tail)
+    }
+
+    #[inline(always)]
+    fn has_head(&self, other: &Self) -> bool {
+        let differing = self.head.iter().zip(other.head);
+        differing.fold(0, |all, (a, b)| all | (a ^ b)) == 0
     }
 }
 
-/// Packs the fields and the addresses, or a part of them.
+/// Packs where a packet comes in and its protocol; the lowest byte is left for its kind.
 #[inline]
-fn head(fields: &Fields, addresses: u64, kind: u64) -> [u64; 4] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l] = fields.macs;
-    let [m, n, o, p] = fields.ports;
-    [
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-        u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
-        addresses,
-        u64::from(fields.in_port.0) << 32
-            | u64::from(fields.vlan_tci) << 16
-            | u64::from(fields.ip_proto) << 8
-            | kind,
-    ]
+fn pack_way(in_port: PortNo, vlan_tci: u16, ip_proto: u8) -> u64 {
+    u64::from(in_port.0) << 32 | u64::from(vlan_tci) << 16 | u64::from(ip_proto) << 8
 }
 
-/// Returns MAC addresses as a frame begins with them.
-pub(crate) const fn frame_order(dst: MacAddr, src: MacAddr) -> [u8; 12] {
-    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (dst.0, src.0);
+/// Returns destination and source MAC as they stand in a frame.
+pub(crate) const fn pair_of_macs(key: &FlowKey) -> [u8; 12] {
+    let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (key.eth_dst.0, key.eth_src.0);
     [a, b, c, d, e, f, g, h, i, j, k, l]
 }
 
 /// What to do with the packets of one flow.
 #[derive(Debug)]
 pub(crate) struct CachedFlow {
-    /// Steps other than writing MACs, and those with them, in order; empty if there are none.
+    /// What is to be done besides writing MACs, in order, with what it must come before.
     pub(crate) steps: Box<[Step]>,
+    /// Whether packets ask for no more than their MACs: no steps, no other addresses.
+    pub(crate) is_simple: bool,
     /// Destination and source MAC that packets leave with.
     pub(crate) macs: [u8; 12],
     /// The rules that the flow goes through.
@@ -189,10 +154,7 @@ impl CachedFlow {
     /// Returns whether a packet is none of the path below's business: it has nothing of the
     /// flow, and is not to be offered it yet. Counts the packet if so.
     #[inline]
-    pub(crate) fn passes_by(&self) -> bool {
-        let Some((conn, _)) = &self.conn else {
-            return true;
-        };
+    pub(crate) fn passes_by(&self, conn: &Connection) -> bool {
         let left = self.until_offer.get();
         let passes_by = left > 0 && !conn.is_offloaded();
         self.until_offer.set(left - u32::from(passes_by));
@@ -242,8 +204,8 @@ pub struct CacheStats {
 /// Flows by exact key.
 #[derive(Debug)]
 pub(crate) struct FlowCache {
-    /// Packets choose their keys: a secret seed keeps them from choosing their slots.
-    hasher: RandomState,
+    /// Packets choose their keys: secret seeds keep them from choosing their slots.
+    seeds: [u64; 4],
     /// Bits of the hashes in each set's slots, so that a lookup touches one cache line here and
     /// only the slot that it is likely in; of a free slot anything.
     tags: Vec<[u32; WAYS]>,
@@ -262,7 +224,7 @@ impl FlowCache {
             .map_or(0, |sets| 1 << sets.ilog2());
         let slots = std::iter::repeat_with(|| None).take(sets * ways).collect();
         Self {
-            hasher: RandomState::default(),
+            seeds: std::array::from_fn(|_| RandomState::default().hash_one(0)),
             tags: vec![[0; WAYS]; sets],
             slots,
             ways,
@@ -272,15 +234,36 @@ impl FlowCache {
     }
 
     /// Returns the flow, if the rules of this generation say the same as when it was inserted.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(&self, key: &CacheKey, epoch: Epoch) -> Option<&CachedFlow> {
-        let (set, tag) = self.place(key);
-        let tags = self.tags.get(set)?;
-        let slots = self.slots.get(set * self.ways..)?;
-        let likely = tags.iter().zip(slots).filter(|(other, _)| **other == tag);
-        let mut slots = likely.filter_map(|(_, slot)| slot.as_ref());
-        let slot = slots.find(|slot| slot.epoch == epoch && slot.key.is(key))?;
-        Some(&slot.flow)
+        self.find(self.hash(key), epoch, |other| other.is(key))
+    }
+
+    /// The same for a key that is known to be [short](CacheKey::is_short).
+    #[inline(always)]
+    pub(crate) fn get_short(&self, key: &CacheKey, epoch: Epoch) -> Option<&CachedFlow> {
+        self.find(self.fold(key.head, 0), epoch, |other| other.has_head(key))
+    }
+
+    #[inline(always)]
+    fn find(
+        &self,
+        hash: u64,
+        epoch: Epoch,
+        is_it: impl Fn(&CacheKey) -> bool,
+    ) -> Option<&CachedFlow> {
+        let (set, tag) = self.place(hash);
+        let (tags, first) = (self.tags.get(set)?, set * self.ways);
+        for (at, its_tag) in (first..).zip(tags) {
+            if *its_tag == tag
+                && let Some(Some(slot)) = self.slots.get(at)
+                && slot.epoch == epoch
+                && is_it(&slot.key)
+            {
+                return Some(&slot.flow);
+            }
+        }
+        None
     }
 
     /// Returns whether it keeps nothing at all.
@@ -290,7 +273,7 @@ impl FlowCache {
 
     /// Keeps the flow.
     pub(crate) fn insert(&mut self, key: CacheKey, epoch: Epoch, flow: CachedFlow) {
-        let (set, tag) = self.place(&key);
+        let (set, tag) = self.place(self.hash(&key));
         let first = set * self.ways;
         let (Some(tags), Some(slots)) = (
             self.tags.get_mut(set),
@@ -306,8 +289,13 @@ impl FlowCache {
             Some(_) => 4,
         };
         let best = slots.iter().map(rank).min().unwrap_or(4);
-        // Among equals any: bits of the hash that do not choose the set.
-        let start = (tag >> 16) as usize % slots.len().max(1);
+        // Among those that have to go any: bits of the hash that do not choose the set. Free ones
+        // in order: the first are found first.
+        let start = if best == 4 {
+            (tag >> 16) as usize % slots.len().max(1)
+        } else {
+            0
+        };
         let order = (start..slots.len()).chain(0..start);
         let is_best = |at: &usize| slots.get(*at).is_some_and(|slot| rank(slot) == best);
         let Some(at) = order.into_iter().find(is_best) else {
@@ -326,24 +314,39 @@ impl FlowCache {
         (self.entries, self.slots.len(), self.evictions)
     }
 
-    /// Returns a key's set, and the tag that tells most others in it apart.
-    #[inline]
+    /// Returns the set of a key with that hash, and the tag that tells most others in it apart.
+    #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "takes the halves apart")]
-    fn place(&self, key: &CacheKey) -> (usize, u32) {
-        let hash = self.hash(key);
+    fn place(&self, hash: u64) -> (usize, u32) {
         let set = hash as u32 as usize & self.tags.len().saturating_sub(1);
         (set, (hash >> 32) as u32)
     }
 
-    #[inline]
+    #[inline(always)]
     fn hash(&self, key: &CacheKey) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        key.head.iter().for_each(|word| hasher.write_u64(*word));
-        if !key.is_short() {
-            key.tail.iter().for_each(|word| hasher.write_u64(*word));
+        let hash = self.fold(key.head, 0);
+        if key.is_short() {
+            hash
+        } else {
+            self.fold(key.tail, hash)
         }
-        hasher.finish()
     }
+
+    /// Multiplies pairs of words, which the seeds keep from being known, as foldhash does.
+    #[inline(always)]
+    const fn fold(&self, [a, b, c, d]: [u64; 4], before: u64) -> u64 {
+        let [e, f, g, h] = self.seeds;
+        let (left, right) = (folded(a ^ e ^ before, b ^ f), folded(c ^ g, d ^ h));
+        folded(left ^ f, right ^ e)
+    }
+}
+
+/// Returns both halves of the product as one.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "takes the halves apart")]
+const fn folded(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
+    (product >> 64) as u64 ^ product as u64
 }
 
 #[cfg(test)]
@@ -360,6 +363,7 @@ mod tests {
         let path = RulePaths::default().get(&[], &PathCounters::default());
         CachedFlow {
             steps: Box::default(),
+            is_simple: true,
             macs: [0; 12],
             path,
             out_port: PortNo(out_port),

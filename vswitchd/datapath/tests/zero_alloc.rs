@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
+#[expect(
+    dead_code,
+    reason = "shared with the test of memory, which uses all of it"
+)]
+mod allocator;
 #[path = "pipeline/packets.rs"]
 #[expect(
     dead_code,
@@ -18,52 +20,15 @@ mod packets;
 )]
 mod switch;
 
+use allocator::{Counting, allocations};
 use packets::{ACK, SYN, Segment, tcp, udp};
 use switch::Switch;
 use vswitch_datapath::Verdict;
 use vswitch_datapath::packet::Frame;
 use vswitch_datapath::pipeline::TableId;
 
-thread_local! {
-    /// Allocations of this thread: the test runner has threads of its own.
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-fn count() {
-    // A thread that ends has no counter left, and nothing to measure.
-    let _gone = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-}
-
-// SAFETY: every call goes to the system allocator unchanged; counting does not allocate.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promises are those that `System` asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: `ptr` came from `System` with this layout.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        count();
-        // SAFETY: `ptr` came from `System` with this layout.
-        unsafe { System.realloc(ptr, layout, new_size) }
-    }
-}
-
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
-
-fn allocations(work: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.get();
-    work();
-    ALLOCATIONS.get() - before
-}
 
 #[test]
 fn the_counter_sees_allocations() {

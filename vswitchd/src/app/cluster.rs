@@ -32,7 +32,7 @@ const PATCH_AGAIN_AFTER: Duration = Duration::from_secs(10);
 pub(super) struct ClusterNode {
     pub(super) cluster: Cluster,
     pub(super) settings: ClusterConfig,
-    api: ApiServer,
+    pub(super) api: ApiServer,
     pub(super) name: String,
     files: CniFiles,
 }

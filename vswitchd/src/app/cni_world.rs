@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use vswitch_api::{IfName, MacAddr};
 
+use super::cluster::ClusterNode;
 use super::cluster_pods::ClusterPods;
 use super::in_force::InForce;
 use crate::cni::{AttachHost, PodDirectory, PodIdentity, StepError, SwitchPorts};
@@ -196,6 +197,29 @@ impl PodDirectory for RegistryPods {
 pub(crate) enum PodObjects {
     Own(RegistryPods),
     Cluster(ClusterPods),
+}
+
+impl PodObjects {
+    /// Those of the cluster, or the standalone ones.
+    pub(crate) fn new(
+        node: Option<&ClusterNode>,
+        registry: &Arc<Registry>,
+        in_force: &InForce,
+        switch: &Switch,
+    ) -> Self {
+        let (registry, in_force) = (Arc::clone(registry), in_force.clone());
+        match node {
+            None => Self::Own(RegistryPods { registry, in_force }),
+            Some(node) => Self::Cluster(ClusterPods {
+                registry,
+                health: Arc::clone(&node.cluster.health),
+                in_force,
+                reconcile: switch.reconcile().clone(),
+                node_name: node.name.clone(),
+                wait: node.settings.pod_wait,
+            }),
+        }
+    }
 }
 
 impl PodDirectory for PodObjects {

@@ -10,7 +10,8 @@ use vswitch_api::IfName;
 
 use super::host_watch::KeptMasquerade;
 use crate::host::{
-    self, NetlinkError, NodeNetwork, NodeNetworkStatus, NodePublication, NodesSpec, Plan, Underlay,
+    self, NetlinkError, NodeNetwork, NodeNetworkStatus, NodePlan, NodePublication, NodesSpec,
+    Underlay,
 };
 use crate::reconcile::ReconcileHandle;
 use crate::state::{ClusterState, NodeRecord};
@@ -82,19 +83,19 @@ impl Nodes {
             Ok(own) => own,
             Err(error) => {
                 self.tell(
-                    &Plan::default(),
+                    &NodePlan::default(),
                     vec![format!("{:#}", anyhow::Error::from(error))],
                 );
                 return true;
             }
         };
-        let publication = host::publication(&self.spec, own);
+        let publication = host::node_publication(&self.spec, own);
         self.publish.send_if_modified(|told| {
             let is_new = *told != publication;
             *told = publication;
             is_new
         });
-        let plan = host::plan(&self.spec, own, cluster.nodes().map(AsRef::as_ref));
+        let plan = host::plan_nodes(&self.spec, own, cluster.nodes().map(AsRef::as_ref));
         if let Some(masquerade) = &self.masquerade {
             masquerade.learn(plan.networks.iter().copied());
         }
@@ -105,7 +106,7 @@ impl Nodes {
         self.network.sees_all(&plan)
     }
 
-    fn tell(&self, plan: &Plan, problems: Vec<String>) {
+    fn tell(&self, plan: &NodePlan, problems: Vec<String>) {
         let known = self.status.borrow().clone();
         for problem in problems.iter().filter(|one| !known.problems.contains(one)) {
             tracing::warn!(problem, "way to other nodes");

@@ -1,36 +1,73 @@
-//! Standalone mode: writes what this node's own Node object should say into the registry.
+//! Writes what this node's own Node object should tell others: in standalone mode into the
+//! registry, in a cluster, where networks and addresses are others' to write, as annotations
+//! only.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::host::NodePublication;
-use crate::objects::{PatchKind, Registry, Resource, StatusError, WriteOptions};
+use crate::kube::ApiServer;
+use crate::objects::{PatchKind, Registry, Resource, WriteOptions};
+
+/// Pause before what could not be written is tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// Where Node objects are.
+pub(super) enum NodePlace {
+    /// Standalone mode.
+    Registry(Arc<Registry>),
+    /// A cluster.
+    ApiServer(ApiServer),
+}
 
 /// Writes every change, until the daemon ends.
 pub(super) async fn follow(
-    registry: Arc<Registry>,
-    node_name: String,
+    place: NodePlace,
+    node: String,
     mut wanted: watch::Receiver<NodePublication>,
 ) {
     while wanted.changed().await.is_ok() {
-        let publication = wanted.borrow_and_update().clone();
-        let (registry, node) = (Arc::clone(&registry), node_name.clone());
-        let written = tokio::task::spawn_blocking(move || write(&registry, &node, &publication));
-        // A panic in there has been logged.
-        if let Ok(Err(error)) = written.await {
-            tracing::warn!(error = %error, "write own Node object");
+        loop {
+            let publication = wanted.borrow_and_update().clone();
+            let Err(error) = place.write(&node, publication).await else {
+                break;
+            };
+            let error = format!("{error:#}");
+            tracing::warn!(
+                node,
+                error,
+                "own Node does not tell how its pods are reached"
+            );
+            // What is newer is written at once; an error means that the daemon is stopping.
+            let newer = tokio::time::timeout(AGAIN_AFTER, wanted.changed()).await;
+            if matches!(newer, Ok(Err(_))) {
+                return;
+            }
         }
     }
 }
 
+impl NodePlace {
+    async fn write(&self, node: &str, publication: NodePublication) -> Result<()> {
+        match self {
+            Self::ApiServer(_) if publication.annotations.is_empty() => {}
+            Self::ApiServer(api) => api.annotate_node(node, &publication.annotations).await?,
+            Self::Registry(registry) => {
+                let (registry, node) = (Arc::clone(registry), node.to_owned());
+                let write = move || write_whole(&registry, &node, &publication);
+                tokio::task::spawn_blocking(write).await??;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Blocks.
-fn write(
-    registry: &Registry,
-    node: &str,
-    publication: &NodePublication,
-) -> Result<(), StatusError> {
+fn write_whole(registry: &Registry, node: &str, publication: &NodePublication) -> Result<()> {
     let NodePublication {
         annotations,
         pod_cidrs,

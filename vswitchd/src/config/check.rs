@@ -1,6 +1,7 @@
 //! From what was written to what it means, collecting every problem on the way.
 
 mod api;
+mod cluster;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,9 +16,9 @@ use vswitch_datapath::conntrack::ConntrackConfig;
 
 use super::layers::Merged;
 use super::{
-    ClusterConfig, Config, ConfigError, DatapathSettings, Deny, FastPathSetting, LogConfig,
-    LogFormat, Machine, MtuSetting, NetworkConfig, PodCidrsFrom, PolicyConfig, Problem, RawCluster,
-    RawConfig, RawConntrack, RawMtu, RawNetwork, ServiceConfig, VxlanConfig,
+    Config, ConfigError, DatapathSettings, Deny, FastPathSetting, LogConfig, LogFormat, Machine,
+    MtuSetting, NetworkConfig, PolicyConfig, Problem, RawConfig, RawConntrack, RawMtu, RawNetwork,
+    ServiceConfig, VxlanConfig,
 };
 use crate::telemetry;
 
@@ -85,35 +86,6 @@ impl Checker {
             ignored_environment: Vec::new(),
             effective: raw,
         })
-    }
-
-    /// Everything is checked in either mode, so that a change of the mode finds no surprise.
-    fn cluster(&mut self, raw: &RawCluster) -> Option<Option<ClusterConfig>> {
-        let pod_cidrs_from = self.parse("cluster.pod_cidrs_from", &raw.pod_cidrs_from);
-        let seconds = raw.pod_cidrs_wait_seconds;
-        let pod_cidrs_wait = self.range("cluster.pod_cidrs_wait_seconds", seconds, 1, 3600);
-        // The kubelet gives up on a sandbox after two minutes.
-        let pod_wait = self.range("cluster.pod_wait_seconds", raw.pod_wait_seconds, 1, 100);
-        let kubeconfig = self.file("cluster.kubeconfig", &raw.kubeconfig);
-        let cni_conf_dir = self.file("cluster.cni_conf_dir", &raw.cni_conf_dir);
-        let cni_bin_dir = self.directory("cluster.cni_bin_dir", &raw.cni_bin_dir);
-        let cni_plugin = self.file("cluster.cni_plugin", &raw.cni_plugin);
-        let is_cluster = raw.mode == "cluster";
-        self.require(
-            is_cluster || raw.mode == "standalone",
-            "cluster.mode",
-            || format!("{:?} is none of standalone, cluster", raw.mode),
-        );
-        let cluster = ClusterConfig {
-            kubeconfig,
-            pod_cidrs_from: pod_cidrs_from?,
-            pod_cidrs_wait: Duration::from_secs(pod_cidrs_wait),
-            pod_wait: Duration::from_secs(pod_wait),
-            cni_conf_dir,
-            cni_bin_dir,
-            cni_plugin,
-        };
-        Some(is_cluster.then_some(cluster))
     }
 
     fn network(&mut self, raw: &RawConfig) -> Option<NetworkConfig> {
@@ -447,18 +419,6 @@ impl Checker {
             key: key.to_owned(),
             problem,
         });
-    }
-}
-
-impl FromStr for PodCidrsFrom {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "node" => Ok(Self::Node),
-            "node-or-config" => Ok(Self::NodeOrConfig),
-            _ => Err(format!("{text:?} is none of node, node-or-config")),
-        }
     }
 }
 

@@ -36,9 +36,9 @@ pub use names::{HOST_VETH_PREFIX, NftTable, NftTableError, container_mac, host_i
 pub use netlink::NetlinkError;
 pub use nft::NftError;
 pub use nodes::{
-    NODE_DROPS, NodeDrop, NodeNetwork, NodeNetworkError, NodeNetworkStatus, NodePublication,
-    NodesSpec, PeerProblem, Plan, Tunnel, Underlay, plan, publication, tunnel_ifnames,
-    tunnel_overhead,
+    NODE_DROPS, NodeDrop, NodeNetwork, NodeNetworkError, NodeNetworkStatus, NodePlan,
+    NodePublication, NodesSpec, PeerProblem, Tunnel, Underlay, node_publication, plan_nodes,
+    tunnel_ifnames, tunnel_overhead,
 };
 pub use services::{ServiceSteering, Steered, SteeringError};
 pub use shield::Shield;

@@ -1,5 +1,6 @@
 //! Requests to the API server, each bounded in time.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -305,6 +306,25 @@ impl ApiServer {
         let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
         let request = Request::new("/api/v1/nodes")
             .patch_subresource("status", node, &PatchParams::default(), &patch)
+            .map_err(build)?;
+        bounded(&doing, ANSWER_WITHIN, self.client.request_text(request))
+            .await
+            .map(drop)
+    }
+
+    /// Sets annotations of a Node; `None` removes one.
+    ///
+    /// # Errors
+    /// [`KubeError`].
+    pub async fn annotate_node(
+        &self,
+        node: &str,
+        annotations: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), KubeError> {
+        let doing = format!("patch the annotations of node {node}");
+        let patch = Patch::Merge(json!({"metadata": {"annotations": annotations}}));
+        let request = Request::new("/api/v1/nodes")
+            .patch(node, &PatchParams::default(), &patch)
             .map_err(build)?;
         bounded(&doing, ANSWER_WITHIN, self.client.request_text(request))
             .await

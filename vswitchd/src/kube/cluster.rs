@@ -76,9 +76,10 @@ pub fn watch(
     }
     let (sender, synced) = channel::channel(None);
     tasks.spawn(take_in(Arc::clone(&registry), merge, inbox, sender));
+    // What a watcher has heard counts when the mirror shows it.
     let is_live = {
-        let health = Arc::clone(&health);
-        move || health.is_live()
+        let (health, synced) = (Arc::clone(&health), synced.clone());
+        move || synced.borrow().is_some() && health.is_live()
     };
     let follower = follow(Arc::clone(&registry), store, has_last_known, is_live, stop);
     let follower = tokio::spawn(follower);

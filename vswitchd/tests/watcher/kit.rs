@@ -49,7 +49,7 @@ impl Store for CountingStore {
     }
 }
 
-fn registry_config(node: &str) -> RegistryConfig {
+pub(crate) fn registry_config(node: &str) -> RegistryConfig {
     RegistryConfig {
         node_name: node.to_owned(),
         service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],

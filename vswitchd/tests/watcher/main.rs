@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod kit;
+mod order;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -343,4 +344,15 @@ async fn the_condition_of_the_node_is_cleared_once_however_often_it_is_said() {
         error.contains("node-x") && error.contains("not found"),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_of_another_store_is_gone_and_not_waited_for() {
+    let hub = Hub::start().await;
+    let options = vswitchd::objects::WatchOptions {
+        resource_version: Some(hub.registry.current_version() + 1000),
+        ..Default::default()
+    };
+    let watch = hub.registry.watch(Resource::Pod, None, &options);
+    assert_eq!(watch.unwrap_err().code, 410);
 }

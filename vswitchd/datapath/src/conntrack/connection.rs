@@ -6,10 +6,10 @@
 //!
 //! A million of them are held: what is not needed by most is behind a pointer.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use vswitch_api::{Epoch, PortNo};
 
 use super::faces::Faces;
@@ -28,13 +28,6 @@ const CUT_LINGER: Duration = Duration::from_secs(300);
 /// Bytes of a frame that a connection does not count.
 const ETHERNET_HEADER: u64 = 14;
 
-/// Packets and bytes of one direction.
-#[derive(Debug, Clone, Copy, Default)]
-struct Counter {
-    packets: u64,
-    bytes: u64,
-}
-
 /// A committed connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -47,31 +40,51 @@ pub struct Connection {
     last_seen: AtomicU64,
     expires: AtomicU64,
     judged: AtomicU64,
-    replied: AtomicBool,
-    assured: AtomicBool,
-    dead: AtomicBool,
-    /// Packets may go by below the engine.
-    offloaded: AtomicBool,
+    /// See [`fact`].
+    facts: AtomicU8,
     /// Guards what a packet changes, for a few nanoseconds; both directions of a connection may
-    /// be on different workers.
+    /// be on different workers. A lock of the standard library would cost a packet three times
+    /// as many instructions, half of them for poisoning: a panic inside leaves a state that is
+    /// merely old.
     progress: Mutex<Progressed>,
+}
+
+/// What is so of a connection; all but the last for good.
+mod fact {
+    /// A packet came in the reply direction.
+    pub(super) const REPLIED: u8 = 0x01;
+    /// Both sides took part for good.
+    pub(super) const ASSURED: u8 = 0x02;
+    /// The table no longer has the connection.
+    pub(super) const DEAD: u8 = 0x04;
+    /// Packets may go by below the engine.
+    pub(super) const OFFLOADED: u8 = 0x08;
 }
 
 /// How far a connection is.
 #[derive(Debug)]
 struct Progressed {
-    counters: [Counter; 2],
+    /// Packets of the original and of the reply direction.
+    packets: [u64; 2],
+    /// Their bytes.
+    bytes: [u64; 2],
     protocol: Protocol,
 }
 
 impl Progressed {
-    #[inline]
-    const fn counter_mut(&mut self, direction: Direction) -> &mut Counter {
-        let [original, reply] = &mut self.counters;
-        match direction {
-            Direction::Original => original,
-            Direction::Reply => reply,
+    #[inline(always)]
+    fn count(&mut self, direction: Direction, (packets, bytes): (u64, u64)) {
+        let at = direction as usize;
+        if let (Some(seen), Some(sum)) = (self.packets.get_mut(at), self.bytes.get_mut(at)) {
+            *seen += packets;
+            *sum += bytes;
         }
+    }
+
+    fn counts(&self, direction: Direction) -> (u64, u64) {
+        let at = direction as usize;
+        let of = |sums: &[u64; 2]| sums.get(at).copied().unwrap_or_default();
+        (of(&self.packets), of(&self.bytes))
     }
 }
 
@@ -142,12 +155,10 @@ impl Connection {
             last_seen: AtomicU64::new(birth.now.as_nanos()),
             expires: AtomicU64::new(u64::MAX),
             judged: AtomicU64::new(0),
-            replied: AtomicBool::new(false),
-            assured: AtomicBool::new(false),
-            dead: AtomicBool::new(false),
-            offloaded: AtomicBool::new(false),
+            facts: AtomicU8::new(0),
             progress: Mutex::new(Progressed {
-                counters: Default::default(),
+                packets: [0; 2],
+                bytes: [0; 2],
                 protocol: Protocol::before(pkt),
             }),
         };
@@ -175,28 +186,52 @@ impl Connection {
         }
         let bytes = pkt.l3_end.saturating_sub(pkt.l3_offset);
         let step = self.step(direction, now, config);
-        self.take_in(bytes, step, |protocol| protocol.advance(pkt, step))
+        let mut progressed = self.open(step)?;
+        let progress = progressed.protocol.advance(pkt, step)?;
+        self.close(progressed, progress, bytes, step);
+        Ok(())
     }
 
     /// Takes in a plain packet of the connection's protocol as [`track`](Self::track) does.
     ///
     /// # Errors
     /// The same.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn track_plain(
         &self,
-        pkt: &PlainPacket,
+        pkt: &PlainPacket<'_>,
         direction: Direction,
         now: Timestamp,
         config: &ConntrackConfig,
     ) -> Result<(), DropReason> {
         let step = self.step(direction, now, config);
-        self.take_in(pkt.l3_len, step, |protocol| {
-            protocol.advance_plain(pkt.tcp.as_ref(), step)
-        })
+        let mut progressed = self.open(step)?;
+        if let Some(progress) = progressed.protocol.advance_predicted(pkt, step) {
+            self.close(progressed, progress, pkt.l3_len, step);
+            return Ok(());
+        }
+        drop(progressed);
+        // Of a copy, so that the packet need not be in memory for those above.
+        self.track_unpredicted(*pkt, direction, now, config)
     }
 
-    #[inline]
+    #[cold]
+    #[inline(never)]
+    fn track_unpredicted(
+        &self,
+        pkt: PlainPacket<'_>,
+        direction: Direction,
+        now: Timestamp,
+        config: &ConntrackConfig,
+    ) -> Result<(), DropReason> {
+        let step = self.step(direction, now, config);
+        let mut progressed = self.open(step)?;
+        let progress = progressed.protocol.advance_plain(&pkt, step)?;
+        self.close(progressed, progress, pkt.l3_len, step);
+        Ok(())
+    }
+
+    #[inline(always)]
     fn step<'a>(
         &self,
         direction: Direction,
@@ -212,24 +247,51 @@ impl Connection {
         }
     }
 
-    #[inline]
-    fn take_in(
-        &self,
-        bytes: usize,
-        step: Step<'_>,
-        advance: impl FnOnce(&mut Protocol) -> Result<Progress, DropReason>,
-    ) -> Result<(), DropReason> {
+    /// Returns what a packet changes, if the connection still takes any.
+    #[inline(always)]
+    fn open(&self, step: Step<'_>) -> Result<MutexGuard<'_, Progressed>, DropReason> {
         if self.is_dead() || self.is_expired(step.now) {
             return Err(DropReason::CtInvalid);
         }
-        let mut progressed = self.lock();
-        let progress = advance(&mut progressed.protocol)?;
-        let counter = progressed.counter_mut(step.direction);
-        counter.packets += 1;
-        counter.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+        Ok(self.lock())
+    }
+
+    /// Counts an accepted packet, and extends the connection's life.
+    #[inline(always)]
+    fn close(
+        &self,
+        mut progressed: MutexGuard<'_, Progressed>,
+        progress: Progress,
+        bytes: usize,
+        step: Step<'_>,
+    ) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        progressed.count(step.direction, (1, bytes));
         drop(progressed);
         self.apply(progress, step);
-        Ok(())
+    }
+
+    /// Returns whether the connection is in a state in which packets that say nothing about it
+    /// may go by below the engine.
+    #[must_use]
+    pub fn is_offloadable(&self) -> bool {
+        !self.is_translated() && !self.is_dead() && self.lock().protocol.is_offloadable()
+    }
+
+    /// Returns whether packets may go by, or have gone by untold, below the engine.
+    #[inline]
+    #[must_use]
+    pub fn is_offloaded(&self) -> bool {
+        self.facts.load(Relaxed) & fact::OFFLOADED != 0
+    }
+
+    /// States whether packets may go by below the engine.
+    pub fn set_offloaded(&self, is_offloaded: bool) {
+        if is_offloaded {
+            self.facts.fetch_or(fact::OFFLOADED, Relaxed);
+        } else {
+            self.facts.fetch_and(!fact::OFFLOADED, Relaxed);
+        }
     }
 
     /// Takes in what went by of one direction below the engine. `config` is that of the
@@ -248,51 +310,29 @@ impl Connection {
         let headers = usage.packets.saturating_mul(ETHERNET_HEADER);
         let mut progressed = self.lock();
         let progress = progressed.protocol.catch_up(usage.tcp, step);
-        let counter = progressed.counter_mut(direction);
-        counter.packets += usage.packets;
-        counter.bytes += usage.bytes.saturating_sub(headers);
+        let bytes = usage.bytes.saturating_sub(headers);
+        progressed.count(direction, (usage.packets, bytes));
         drop(progressed);
         self.apply(progress, step);
     }
 
-    /// Returns whether the connection is in a state in which packets that say nothing about it
-    /// may go by below the engine.
-    #[must_use]
-    pub fn is_offloadable(&self) -> bool {
-        !self.is_translated() && !self.is_dead() && self.lock().protocol.is_offloadable()
-    }
-
-    /// Returns whether packets may go by, or have gone by untold, below the engine.
-    #[inline]
-    #[must_use]
-    pub fn is_offloaded(&self) -> bool {
-        self.offloaded.load(Relaxed)
-    }
-
-    /// States whether packets may go by below the engine.
-    pub fn set_offloaded(&self, is_offloaded: bool) {
-        self.offloaded.store(is_offloaded, Relaxed);
-    }
-
-    #[inline]
+    #[inline(always)]
     fn apply(&self, progress: Progress, step: Step<'_>) {
         self.last_seen.store(step.now.as_nanos(), Relaxed);
         if let Some(timeout) = progress.timeout {
             self.expires.store((step.now + timeout).as_nanos(), Relaxed);
         }
-        // Flags only ever go up; testing first keeps the line shared between workers.
-        if step.replied && !self.is_replied() {
-            self.replied.store(true, Relaxed);
-        }
-        if progress.assured && !self.is_assured() {
-            self.assured.store(true, Relaxed);
+        let replied = u8::from(step.replied) * fact::REPLIED;
+        let assured = u8::from(progress.assured) * fact::ASSURED;
+        // Testing first keeps the line shared between workers.
+        if (replied | assured) & !self.facts.load(Relaxed) != 0 {
+            self.facts.fetch_or(replied | assured, Relaxed);
         }
     }
 
     #[inline]
     fn lock(&self) -> MutexGuard<'_, Progressed> {
-        // A panic inside would leave a state that is merely old.
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock()
     }
 
     /// Returns the tuple of the first packet's direction.
@@ -389,11 +429,16 @@ impl Connection {
     /// look its packets up again.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        self.dead.load(Relaxed)
+        self.is_fact(fact::DEAD)
+    }
+
+    #[inline(always)]
+    fn is_fact(&self, fact: u8) -> bool {
+        self.facts.load(Relaxed) & fact != 0
     }
 
     pub(super) fn set_dead(&self) {
-        self.dead.store(true, Relaxed);
+        self.facts.fetch_or(fact::DEAD, Relaxed);
     }
 
     /// Returns whether the connection is past its time.
@@ -417,20 +462,19 @@ impl Connection {
     /// Returns whether both sides took part for good, so that a full table keeps it.
     #[must_use]
     pub fn is_assured(&self) -> bool {
-        self.assured.load(Relaxed)
+        self.is_fact(fact::ASSURED)
     }
 
     /// Returns whether a packet came in the reply direction.
     #[must_use]
     pub fn is_replied(&self) -> bool {
-        self.replied.load(Relaxed)
+        self.is_fact(fact::REPLIED)
     }
 
     /// Returns packets and bytes of one direction.
     #[must_use]
     pub fn traffic(&self, direction: Direction) -> (u64, u64) {
-        let counter = *self.lock().counter_mut(direction);
-        (counter.packets, counter.bytes)
+        self.lock().counts(direction)
     }
 
     /// Returns the name of the protocol's state, e.g. `ESTABLISHED`.

@@ -62,7 +62,7 @@ impl Faces {
     pub(super) fn original(&self) -> Tuple {
         let (src, dst) = match &self.addresses {
             Addresses::V4([src, dst, ..]) => ((*src).into(), (*dst).into()),
-            Addresses::Other(original, _) => (original[0], original[1]),
+            Addresses::Other(original, _) => pair(original),
         };
         let [tp_src, tp_dst, ..] = self.ports;
         Tuple {
@@ -80,7 +80,7 @@ impl Faces {
         let reversed = self.original().reversed();
         let (src, dst) = match &self.addresses {
             Addresses::V4([_, _, src, dst]) => ((*src).into(), (*dst).into()),
-            Addresses::Other(_, Some(reply)) => (reply[0], reply[1]),
+            Addresses::Other(_, Some(reply)) => pair(reply),
             Addresses::Other(_, None) => return reversed,
         };
         let [_, _, tp_src, tp_dst] = self.ports;
@@ -97,4 +97,8 @@ impl Faces {
     pub(super) fn forwarded(&self) -> Tuple {
         self.reply().reversed()
     }
+}
+
+const fn pair(&[src, dst]: &[IpAddr; 2]) -> (IpAddr, IpAddr) {
+    (src, dst)
 }

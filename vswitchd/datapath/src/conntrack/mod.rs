@@ -27,6 +27,7 @@ mod protocol;
 mod sctp;
 mod shard;
 mod table;
+mod tally;
 mod tcp;
 mod tcp_window;
 mod tuple;
@@ -35,7 +36,8 @@ mod udp;
 pub use config::ConntrackConfig;
 pub use connection::{Connection, ConnectionInfo};
 pub use lookup::CtLookup;
-pub use table::{CommitOptions, ConnTable, ConntrackStats};
+pub use table::{CommitOptions, ConnTable};
+pub use tally::ConntrackStats;
 pub use tuple::{Direction, Tuple};
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::{ConntrackConfig, Direction, generic, icmp, udp};
 use crate::drop_reason::DropReason;
 use crate::flow::ip_proto;
 use crate::offload::TcpProgress;
-use crate::packet::{Fragment, ParsedPacket, TcpSegment};
+use crate::packet::{Fragment, ParsedPacket, PlainPacket};
 use crate::time::Timestamp;
 
 /// What an accepted packet means for its connection.
@@ -135,15 +135,29 @@ impl Protocol {
         }
     }
 
-    /// Takes in a packet that is whole, of TCP with its segment or of UDP.
-    #[inline]
+    /// Takes in a plain packet if that is one of the common ones; `None` with nothing done if it
+    /// is not, or not of this protocol.
+    #[inline(always)]
+    pub(super) fn advance_predicted(
+        &mut self,
+        pkt: &PlainPacket<'_>,
+        step: Step<'_>,
+    ) -> Option<Progress> {
+        if let Self::Tcp(track) = self {
+            return track.advance_predicted(&pkt.tcp_segment()?, step);
+        }
+        let is_udp = matches!(self, Self::Udp) && pkt.ip_proto == ip_proto::UDP;
+        is_udp.then(|| udp::track(step))
+    }
+
+    /// Takes in a plain packet.
     pub(super) fn advance_plain(
         &mut self,
-        segment: Option<&TcpSegment>,
+        pkt: &PlainPacket<'_>,
         step: Step<'_>,
     ) -> Result<Progress, DropReason> {
-        match (self, segment) {
-            (Self::Tcp(track), Some(segment)) => track.advance(segment, step),
+        match (self, pkt.tcp_segment()) {
+            (Self::Tcp(track), Some(segment)) => track.advance(&segment, step),
             (Self::Udp, None) => Ok(udp::track(step)),
             _ => Err(DropReason::CtInvalid),
         }

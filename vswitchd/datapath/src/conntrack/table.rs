@@ -1,9 +1,9 @@
 //! The connection table: shards behind locks, one limit over all of them.
 //!
-//! Invariant: `entries` is at least the number of connections in all shards and at most
+//! Invariant: `Tally::entries` is at least the number of connections in all shards and at most
 //! `max_entries`; a place is reserved in it before a connection goes into its shard.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::quality::RandomState;
@@ -14,6 +14,7 @@ use super::fragment::{DatagramId, FirstFragment, FragmentTable};
 use super::nat;
 use super::protocol::{Protocol, Start};
 use super::shard::Shard;
+use super::tally::{ConntrackStats, Tally};
 use super::{Connection, ConnectionInfo, ConntrackConfig, Direction, Tuple};
 use crate::drop_reason::DropReason;
 use crate::flow::FlowKey;
@@ -50,34 +51,6 @@ pub struct CommitOptions {
     pub out_port: PortNo,
 }
 
-/// Figures of the table since it was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ConntrackStats {
-    /// Connections in the table.
-    pub entries: usize,
-    /// Most that it takes.
-    pub max_entries: usize,
-    /// Connections inserted.
-    pub inserted: u64,
-    /// Connections removed because their time was over.
-    pub expired: u64,
-    /// Unanswered connections removed to make room.
-    pub early_dropped: u64,
-    /// Connections refused because there was no room to make.
-    pub full_drops: u64,
-    /// Connections removed on request (flushed, replaced by a new one).
-    pub removed: u64,
-}
-
-#[derive(Debug, Default)]
-struct Stats {
-    inserted: AtomicU64,
-    expired: AtomicU64,
-    early_dropped: AtomicU64,
-    full_drops: AtomicU64,
-    removed: AtomicU64,
-}
-
 /// What became of an attempt to file a new connection.
 enum Claim {
     /// It is in the table.
@@ -88,7 +61,9 @@ enum Claim {
     AnswersTaken,
 }
 
+/// On cache lines of its own: neighbours are for other workers.
 #[derive(Debug)]
+#[repr(align(128))]
 struct LockedShard {
     connections: Mutex<Shard>,
     fragments: Mutex<FragmentTable>,
@@ -100,10 +75,7 @@ pub struct ConnTable {
     config: ConntrackConfig,
     hasher: RandomState,
     shards: Box<[LockedShard]>,
-    entries: AtomicUsize,
-    /// Shard at which the next call of `expire` goes on.
-    expire_at: AtomicUsize,
-    stats: Stats,
+    tally: Tally,
 }
 
 impl ConnTable {
@@ -121,9 +93,7 @@ impl ConnTable {
             config,
             hasher: RandomState::default(),
             shards: std::iter::repeat_with(shard).take(shard_count).collect(),
-            entries: AtomicUsize::new(0),
-            expire_at: AtomicUsize::new(0),
-            stats: Stats::default(),
+            tally: Tally::default(),
         }
     }
 
@@ -197,18 +167,17 @@ impl ConnTable {
                 claim => break claim,
             }
             let Some(port) = ports.next() else {
-                self.entries.fetch_sub(1, Relaxed);
+                self.tally.entries.fetch_sub(1, Relaxed);
                 return Err(DropReason::NatPortsExhausted);
             };
             birth.reply.tp_dst = port;
             fresh = self.start(birth, pkt)?;
         };
         if let Claim::Known(conn, direction) = claim {
-            self.entries.fetch_sub(1, Relaxed);
+            self.tally.entries.fetch_sub(1, Relaxed);
             conn.track(pkt, direction, birth.now, &self.config)?;
             return Ok(conn);
         }
-        self.stats.inserted.fetch_add(1, Relaxed);
         Ok(fresh)
     }
 
@@ -237,7 +206,7 @@ impl ConnTable {
                 fresh.set_dead();
                 return Claim::Known(there, direction);
             }
-            self.drop_from(&mut shard, hash, &there, &self.stats.removed);
+            self.drop_from(&mut shard, hash, &there, &self.tally.stats.removed);
         }
         let answers_taken = |shard: &Shard| {
             let other = shard.find(hash, &fresh.reply());
@@ -274,13 +243,16 @@ impl ConnTable {
         let max = self.config.max_entries;
         let take = || {
             let more = |entries: usize| (entries < max).then_some(entries + 1);
-            self.entries.fetch_update(Relaxed, Relaxed, more).is_ok()
+            self.tally
+                .entries
+                .fetch_update(Relaxed, Relaxed, more)
+                .is_ok()
         };
         // Whoever drops one may see another worker take its place: try again, but not forever.
         if take() || (0..2).any(|_| self.early_drop(hash, now) && take()) {
             return Ok(());
         }
-        self.stats.full_drops.fetch_add(1, Relaxed);
+        self.tally.stats.full_drops.fetch_add(1, Relaxed);
         Err(DropReason::CtTableFull)
     }
 
@@ -300,11 +272,11 @@ impl ConnTable {
             };
             let expired = shard.take(at).is_some_and(|conn| conn.is_expired(now));
             let counter = if expired {
-                &self.stats.expired
+                &self.tally.stats.expired
             } else {
-                &self.stats.early_dropped
+                &self.tally.stats.early_dropped
             };
-            self.entries.fetch_sub(1, Relaxed);
+            self.tally.entries.fetch_sub(1, Relaxed);
             counter.fetch_add(1, Relaxed);
             true
         })
@@ -352,7 +324,7 @@ impl ConnTable {
         let (conn, direction) = shard.find(hash, tuple)?;
         let conn = Arc::clone(conn);
         if conn.is_expired(now) {
-            if !self.drop_from(&mut shard, hash, &conn, &self.stats.expired) {
+            if !self.drop_from(&mut shard, hash, &conn, &self.tally.stats.expired) {
                 // Met by its alias: its own slot, under another lock, goes when it is met.
                 conn.set_dead();
             }
@@ -365,7 +337,7 @@ impl ConnTable {
     pub fn remove(&self, conn: &Arc<Connection>) -> bool {
         let hash = conn.original().symmetric_hash(&self.hasher);
         let mut shard = self.lock_shard(hash);
-        self.drop_from(&mut shard, hash, conn, &self.stats.removed)
+        self.drop_from(&mut shard, hash, conn, &self.tally.stats.removed)
     }
 
     fn drop_from(
@@ -377,7 +349,7 @@ impl ConnTable {
     ) -> bool {
         let was_there = shard.remove(hash, conn);
         if was_there {
-            self.entries.fetch_sub(1, Relaxed);
+            self.tally.entries.fetch_sub(1, Relaxed);
             counter.fetch_add(1, Relaxed);
         }
         was_there
@@ -390,7 +362,7 @@ impl ConnTable {
         let mut looked = 0;
         let budget = EXPIRE_BUDGET.max(self.config.max_entries / EXPIRE_SHARE);
         for _ in 0..self.shards.len() {
-            let at = self.expire_at.load(Relaxed) % self.shards.len();
+            let at = self.tally.expire_at.load(Relaxed) % self.shards.len();
             let Some(locked) = self.shards.get(at) else {
                 break;
             };
@@ -399,13 +371,13 @@ impl ConnTable {
             let slots = shard.slot_count().min(EXPIRE_CHUNK);
             removed += shard.sweep(slots, |conn| conn.is_expired(now));
             drop(shard);
-            self.expire_at.store(at + 1, Relaxed);
+            self.tally.expire_at.store(at + 1, Relaxed);
             looked += slots;
             if looked >= budget {
                 break;
             }
         }
-        self.count_removed(removed, &self.stats.expired);
+        self.count_removed(removed, &self.tally.stats.expired);
         removed
     }
 
@@ -417,12 +389,12 @@ impl ConnTable {
             let slots = shard.slot_count();
             removed += shard.sweep(slots, &mut is_unwanted);
         }
-        self.count_removed(removed, &self.stats.removed);
+        self.count_removed(removed, &self.tally.stats.removed);
         removed
     }
 
     fn count_removed(&self, removed: usize, counter: &AtomicU64) {
-        self.entries.fetch_sub(removed, Relaxed);
+        self.tally.entries.fetch_sub(removed, Relaxed);
         counter.fetch_add(u64::try_from(removed).unwrap_or(u64::MAX), Relaxed);
     }
 
@@ -449,15 +421,7 @@ impl ConnTable {
     /// Returns the table's figures.
     #[must_use]
     pub fn stats(&self) -> ConntrackStats {
-        ConntrackStats {
-            entries: self.entries.load(Relaxed),
-            max_entries: self.config.max_entries,
-            inserted: self.stats.inserted.load(Relaxed),
-            expired: self.stats.expired.load(Relaxed),
-            early_dropped: self.stats.early_dropped.load(Relaxed),
-            full_drops: self.stats.full_drops.load(Relaxed),
-            removed: self.stats.removed.load(Relaxed),
-        }
+        self.tally.figures(self.config.max_entries)
     }
 
     /// Returns the limits and timeouts.

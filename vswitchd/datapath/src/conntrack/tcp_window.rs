@@ -249,6 +249,40 @@ impl Windows {
         self.reply.settle(&original);
     }
 
+    /// Takes in a segment without SYN and FIN that goes on where the sender was, if both ends
+    /// are known and it fits: what [`contain`](Self::contain) and [`update`](Self::update) do
+    /// for it. Returns `false` and does nothing for all others.
+    #[inline(always)]
+    pub(super) fn advance_predicted(&mut self, segment: &TcpSegment, direction: Direction) -> bool {
+        const LOOKED_AT: u8 = flag::KNOWN | flag::ACKED | flag::SENT_FIN;
+        const OPEN: u8 = flag::KNOWN | flag::ACKED;
+        let (sender, receiver) = self.ends_mut(direction);
+        let (ack, end) = (segment.ack, segment.seq.wrapping_add(segment.payload_len));
+        let win = u32::from(segment.window) << sender.scale;
+        let fits = sender.flags & LOOKED_AT == OPEN
+            && receiver.flags & LOOKED_AT == OPEN
+            && !after(ack, receiver.end)
+            && receiver.end.wrapping_sub(ack) <= MAX_ACK_WINDOW
+            && !before(segment.seq, sender.end)
+            && !after(end, sender.max_end)
+            && !after(segment.seq, sender.max_end)
+            && win != 0
+            && win <= sender.max_win;
+        if !fits {
+            return false;
+        }
+        if end != sender.end {
+            sender.end = end;
+            sender.set(flag::UNACKNOWLEDGED);
+        }
+        receiver.max_end = receiver.max_end.max_seq(ack.wrapping_add(win));
+        sender.max_ack = sender.max_ack.max_seq(ack);
+        if ack == receiver.end {
+            receiver.clear(flag::UNACKNOWLEDGED);
+        }
+        true
+    }
+
     /// Returns where a reset in this direction stands to what its receiver expects next
     /// (RFC 5961 section 3.2).
     pub(super) fn judge_reset(&self, span: &Span, direction: Direction) -> ResetPlace {

@@ -12,14 +12,14 @@ use smallvec::SmallVec;
 use vswitch_api::{Epoch, PortNo};
 
 use super::counters::EngineCounters;
-use super::in_hand::{InHand, follow_plain};
+use super::in_hand::{InHand, counts};
 use super::{Datapath, Outputs, Verdict};
-use crate::cache::{CacheKey, CachedFlow, FlowCache, frame_order};
+use crate::cache::{CacheKey, CachedFlow, FlowCache, pair_of_macs};
 use crate::conntrack::{Connection, Direction};
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey, ip_proto};
 use crate::offload::OFFER_AFTER;
-use crate::packet::{Frame, PlainPacket, parse};
+use crate::packet::{Frame, PlainPacket, parse, rewrite};
 use crate::pipeline::{
     Counts, End, Meter, Port, RuleCounters, RulePaths, Settlement, Snapshot, Step, TableId,
     Translation, WalkScratch, add_alone, translate,
@@ -98,19 +98,19 @@ impl Engine {
         out: &mut Outputs,
     ) -> Verdict {
         let snapshot = self.snapshot.load();
-        let decided = match self.core.decide(snapshot, in_port, frame, now, out) {
-            Ok(Verdict::Forward(out_port)) if snapshot.has_limits => {
-                within_limits(snapshot, (in_port, out_port), frame, now)
-            }
-            decided => decided.map_err(|reason| (reason, in_port)),
+        // Most packets are plain and of a flow that asks for nothing special.
+        let plain = self.core.hit_plain(snapshot.epoch, in_port, frame, now);
+        let verdict = match plain {
+            Some(verdict) => verdict,
+            None => self.core.process_any(snapshot, in_port, frame, now, out),
         };
-        decided.unwrap_or_else(|(reason, port)| {
-            self.core.counters.drops.count(reason);
-            if let Some(port) = snapshot.port(port) {
-                port.drops.count(reason);
+        match verdict {
+            Verdict::Forward(out_port) if snapshot.has_limits => {
+                let ports = (in_port, out_port);
+                self.core.limit(snapshot, ports, frame, now)
             }
-            Verdict::Drop(reason)
-        })
+            verdict => verdict,
+        }
     }
 
     /// Counts a frame that was lost after its verdict (port down, kernel refused it).
@@ -126,9 +126,43 @@ impl Drop for Core {
 }
 
 impl Core {
-    /// The life of a packet: parse, FlowCache, else the tables, connection, actions. Most
-    /// packets are plain and of a flow that asks for nothing special: they go no further than
-    /// the first step.
+    /// Decides on a frame of any kind. Not inlined: what it needs of the stack is not for those
+    /// packets to set up that go the short way.
+    #[inline(never)]
+    fn process_any(
+        &mut self,
+        snapshot: &Snapshot,
+        in_port: PortNo,
+        frame: &mut Frame,
+        now: Timestamp,
+        out: &mut Outputs,
+    ) -> Verdict {
+        let decided = self.decide(snapshot, in_port, frame, now, out);
+        decided.unwrap_or_else(|reason| self.count_drop_at(snapshot, reason, in_port))
+    }
+
+    /// Holds a frame that is to be forwarded to the limits of its ports.
+    #[inline(never)]
+    fn limit(
+        &self,
+        snapshot: &Snapshot,
+        ports: (PortNo, PortNo),
+        frame: &Frame,
+        now: Timestamp,
+    ) -> Verdict {
+        let limited = within_limits(snapshot, ports, frame, now);
+        limited.unwrap_or_else(|(reason, port)| self.count_drop_at(snapshot, reason, port))
+    }
+
+    fn count_drop_at(&self, snapshot: &Snapshot, reason: DropReason, port: PortNo) -> Verdict {
+        self.counters.drops.count(reason);
+        if let Some(port) = snapshot.port(port) {
+            port.drops.count(reason);
+        }
+        Verdict::Drop(reason)
+    }
+
+    /// The life of a packet: parse, FlowCache, else the tables, connection, actions.
     fn decide(
         &mut self,
         snapshot: &Snapshot,
@@ -137,9 +171,6 @@ impl Core {
         now: Timestamp,
         out: &mut Outputs,
     ) -> Result<Verdict, DropReason> {
-        if let Some(verdict) = self.hit_plain(snapshot.epoch, in_port, frame, now) {
-            return Ok(verdict);
-        }
         let parsed = parse(frame, in_port)?;
         let cache_key = CacheKey::of(&parsed);
         let mut packet = InHand {
@@ -168,8 +199,8 @@ impl Core {
         result
     }
 
-    /// Does what the FlowCache says, as far as that is possible without parsing the packet.
-    #[inline]
+    /// Does what the FlowCache says to a plain packet; `None` if that takes more.
+    #[inline(always)]
     fn hit_plain(
         &self,
         epoch: Epoch,
@@ -177,15 +208,58 @@ impl Core {
         frame: &mut Frame,
         now: Timestamp,
     ) -> Option<Verdict> {
-        let packet = PlainPacket::read(frame)?;
+        let Some(packet) = PlainPacket::read_ipv4(frame) else {
+            return self.hit_plain_ipv6(epoch, in_port, frame, now);
+        };
         let key = CacheKey::of_plain(&packet, in_port);
-        let flow = self.cache.get(&key, epoch)?;
-        if self.datapath.is_offloading() && !flow.passes_by() {
+        let flow = self.cache.get_short(&key, epoch)?;
+        self.follow_plain(flow, &packet, frame.len(), now)?;
+        rewrite::set_macs(frame, flow.macs);
+        Some(Verdict::Forward(flow.out_port))
+    }
+
+    /// The same for IPv6, on its own, so that the compiler knows the family in either.
+    #[inline(never)]
+    fn hit_plain_ipv6(
+        &self,
+        epoch: Epoch,
+        in_port: PortNo,
+        frame: &mut Frame,
+        now: Timestamp,
+    ) -> Option<Verdict> {
+        let packet = PlainPacket::read_ipv6(frame)?;
+        let flow = self
+            .cache
+            .get(&CacheKey::of_plain(&packet, in_port), epoch)?;
+        self.follow_plain(flow, &packet, frame.len(), now)?;
+        rewrite::set_macs(frame, flow.macs);
+        Some(Verdict::Forward(flow.out_port))
+    }
+
+    /// Takes a plain packet into what a cached flow tracks and counts; `None` if there is more
+    /// to it than that, or if the flow no longer holds, with nothing done yet. No allocation and
+    /// no lock but the connection's own.
+    #[inline(always)]
+    fn follow_plain(
+        &self,
+        flow: &CachedFlow,
+        packet: &PlainPacket<'_>,
+        frame_len: usize,
+        now: Timestamp,
+    ) -> Option<()> {
+        if !flow.is_simple || packet.segment_l3_len > usize::from(flow.mtu) {
             return None;
         }
-        let verdict = follow_plain(flow, &packet, frame, now, self.datapath.conns.config())?;
+        if let Some((conn, direction)) = &flow.conn {
+            if self.datapath.is_offloading() && !flow.passes_by(conn) {
+                return None;
+            }
+            let config = self.datapath.conns.config();
+            conn.track_plain(packet, *direction, now, config).ok()?;
+        }
+        flow.path.count(counts(frame_len));
         add_alone(&self.counters.hits, 1);
-        Some(verdict)
+        Some(())
     }
 
     /// Does what the FlowCache says; `None` if it knows nothing of the packet.
@@ -342,14 +416,16 @@ impl Core {
         let hits = walk.hits.iter().filter_map(|hit| hit.rule);
         let rules: SmallVec<[_; TableId::ALL.len()]> = hits.map(|rule| rule.counters).collect();
         let is_mac = |step: &Step| matches!(step, Step::SetEthDst(_) | Step::SetEthSrc(_));
-        let steps = if walk.steps.iter().all(is_mac) {
+        let steps: Box<[Step]> = if walk.steps.iter().all(is_mac) {
             Box::default()
         } else {
             walk.steps.as_slice().into()
         };
+        let is_translated = conn.as_ref().is_some_and(|(conn, _)| conn.is_translated());
         let flow = CachedFlow {
+            is_simple: steps.is_empty() && !is_translated,
             steps,
-            macs: frame_order(leaves_as.eth_dst, leaves_as.eth_src),
+            macs: pair_of_macs(leaves_as),
             path: self.paths.get(&rules, &self.counters.paths),
             out_port,
             mtu,

@@ -11,43 +11,16 @@ use crate::drop_reason::DropReason;
 use crate::flow::ip_proto;
 use crate::packet::emit::Refusal;
 use crate::packet::rewrite::{End, Ends};
-use crate::packet::{
-    Fragment, Frame, ParsedPacket, PlainPacket, emit, offload, rewrite, verify_l4_checksum,
-};
+use crate::packet::{Fragment, Frame, ParsedPacket, emit, offload, rewrite, verify_l4_checksum};
 use crate::pipeline::{Counts, Meter, Packet, RuleCounters, Step};
 use crate::time::Timestamp;
 
-/// Does what a cached flow says to a plain packet; `None` if there is more to it than that, or
-/// if the flow no longer holds, with nothing done yet. No allocation and no lock but the
-/// connection's own.
-#[inline]
-pub(super) fn follow_plain(
-    flow: &CachedFlow,
-    packet: &PlainPacket,
-    frame: &mut Frame,
-    now: Timestamp,
-    config: &ConntrackConfig,
-) -> Option<Verdict> {
-    if !flow.steps.is_empty() || packet.segment_l3_len > usize::from(flow.mtu) {
-        return None;
-    }
-    if let Some((conn, direction)) = &flow.conn {
-        if conn.is_translated() {
-            return None;
-        }
-        conn.track_plain(packet, *direction, now, config).ok()?;
-    }
-    flow.path.count(counts(frame));
-    rewrite::set_macs(frame, flow.macs);
-    Some(Verdict::Forward(flow.out_port))
-}
-
 /// Returns what a rule counts of a frame.
 #[inline]
-fn counts(frame: &Frame) -> Counts {
+pub(super) fn counts(frame_len: usize) -> Counts {
     Counts {
         packets: 1,
-        bytes: u64::try_from(frame.len()).unwrap_or(u64::MAX),
+        bytes: u64::try_from(frame_len).unwrap_or(u64::MAX),
     }
 }
 
@@ -85,7 +58,7 @@ impl InHand<'_> {
 
     /// Returns what a rule counts of it.
     pub(super) fn counts(&self) -> Counts {
-        counts(self.frame)
+        counts(self.frame.len())
     }
 
     /// Does what a cached flow says; `None` if it no longer holds, with nothing done yet.

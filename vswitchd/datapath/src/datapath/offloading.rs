@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Datapath;
 use super::counters::EngineCounters;
 use super::in_hand::InHand;
-use crate::cache::CachedFlow;
-use crate::cache::frame_order;
+use crate::cache::{CachedFlow, pair_of_macs};
 use crate::conntrack::{Connection, ConntrackConfig};
 use crate::offload::{Offload, OffloadFlow, OffloadUsage};
 use crate::packet::{ParsedPacket, tcp_flags};
@@ -101,8 +100,8 @@ impl Datapath {
             return;
         };
         let key = &packet.parsed.key;
-        // Steps that do more than write MACs are the engine's.
-        if !flow.steps.is_empty() || key.vlan_tci != 0 || !conn.is_offloadable() {
+        // What takes more than other MACs is the engine's.
+        if !flow.is_simple || key.vlan_tci != 0 || !conn.is_offloadable() {
             return;
         }
         // The meters of a limited port see what passes the engine only.
@@ -118,7 +117,7 @@ impl Datapath {
             in_port: key.in_port,
             out_port: flow.out_port,
             tuple: conn.comes_as(*direction),
-            macs: frame_order(key.eth_dst, key.eth_src),
+            macs: pair_of_macs(key),
             leaves_with: flow.macs,
             mtu: flow.mtu,
             conn: Arc::clone(conn),

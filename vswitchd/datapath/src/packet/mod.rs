@@ -30,7 +30,7 @@ pub use frame::{Frame, HEADROOM, MAX_FRAME};
 pub use l4_checksum::verify_l4_checksum;
 pub use parse::parse;
 pub use parsed::{Fragment, IcmpQuote, ParsedPacket, TcpSegment, tcp_flags};
-pub(crate) use plain::{PlainAddresses, PlainPacket};
+pub(crate) use plain::{PlainPacket, pack, pack_ipv6};
 pub use sctp::crc32c;
 pub use vnet::{VNET_HDR_LEN, VnetHeader};
 

@@ -16,12 +16,16 @@ pub(super) mod field {
 /// RFC 7323 section 2.3: a larger shift counts as 14.
 const MAX_WINDOW_SCALE: u8 = 14;
 
+/// Bytes of the timestamps option.
+const TIMESTAMPS_LEN: u8 = 10;
+
 mod option {
     pub(super) const END: u8 = 0;
     pub(super) const NOP: u8 = 1;
     pub(super) const WINDOW_SCALE: u8 = 3;
     pub(super) const SACK_PERMITTED: u8 = 4;
     pub(super) const SACK: u8 = 5;
+    pub(super) const TIMESTAMPS: u8 = 8;
 }
 
 /// A TCP header with its options.
@@ -33,6 +37,7 @@ pub(super) struct TcpView<'a> {
 
 impl<'a> TcpView<'a> {
     /// Reads the header if it is whole and its data offset lies within the segment.
+    #[inline]
     pub(super) fn new_checked(segment: &'a [u8]) -> Option<Self> {
         let fixed: &[u8; MIN_LEN] = chunk(segment, 0)?;
         let header_len = usize::from(fixed[12] >> 4) * 4;
@@ -41,6 +46,7 @@ impl<'a> TcpView<'a> {
     }
 
     /// Returns the length of header and options.
+    #[inline]
     pub(super) fn header_len(self) -> usize {
         MIN_LEN + self.options.len()
     }
@@ -73,32 +79,59 @@ impl<'a> TcpView<'a> {
 
     /// Returns what connection tracking needs.
     pub(super) fn segment(self, payload_len: u32) -> TcpSegment {
-        let mut segment = TcpSegment {
+        self.with_options(self.bare_segment(payload_len))
+    }
+
+    /// Returns the same without what options say.
+    #[inline(always)]
+    pub(super) fn bare_segment(self, payload_len: u32) -> TcpSegment {
+        TcpSegment {
             seq: self.seq(),
             ack: self.ack(),
             window: self.window(),
             flags: self.flags(),
             payload_len,
-            ..TcpSegment::default()
+            window_scale: None,
+            sack_permitted: false,
+            sack_right_edge: None,
+        }
+    }
+
+    /// Returns the header alone.
+    #[inline(always)]
+    pub(super) const fn without_options(self) -> Self {
+        Self {
+            fixed: self.fixed,
+            options: &[],
+        }
+    }
+
+    /// Returns whether there is no option besides timestamps, which all segments of a connection
+    /// that has them carry like this (RFC 7323 appendix A).
+    #[inline(always)]
+    pub(super) fn has_no_options(self) -> bool {
+        const TIMESTAMPS: [u8; 4] = [option::NOP, option::NOP, option::TIMESTAMPS, TIMESTAMPS_LEN];
+        let has_timestamps_only = || {
+            self.options.len() == 2 + TIMESTAMPS_LEN as usize
+                && self.options.first_chunk() == Some(&TIMESTAMPS)
         };
-        self.read_options(&mut segment);
-        segment
+        self.options.is_empty() || has_timestamps_only()
     }
 
     /// Reads the options up to the first one that is broken, as Linux does.
-    fn read_options(self, segment: &mut TcpSegment) {
+    fn with_options(self, mut segment: TcpSegment) -> TcpSegment {
         let is_syn = segment.flags & tcp_flags::SYN != 0;
         let mut rest = self.options;
         while let Some((&kind, behind)) = rest.split_first() {
             if kind == option::END {
-                return;
+                break;
             }
             if kind == option::NOP {
                 rest = behind;
                 continue;
             }
             let Some((data, next)) = split_option(rest) else {
-                return;
+                break;
             };
             match (kind, data) {
                 (option::WINDOW_SCALE, &[shift]) if is_syn => {
@@ -110,6 +143,7 @@ impl<'a> TcpView<'a> {
             }
             rest = next;
         }
+        segment
     }
 }
 

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use vswitch_api::{IfName, MacAddr};
 
-use super::plan::{NodesSpec, Plan, Tunnel};
+use super::plan::{NodePlan, NodesSpec, Tunnel};
 use crate::host::NftTable;
 use crate::host::nft::{self, NftError};
 
@@ -66,7 +66,7 @@ pub(super) fn removal(table: &str) -> String {
 pub(super) fn ruleset(
     table: &str,
     spec: &NodesSpec,
-    plan: &Plan,
+    plan: &NodePlan,
     seen: &BTreeMap<IpAddr, SeenAt>,
 ) -> Result<String, NftError> {
     let mut text = format!("add table inet {table}\n");
@@ -165,7 +165,7 @@ fn sources(pairs: impl Iterator<Item = (MacAddr, IpNet)>) -> Vec<String> {
 
 /// Returns by which interface networks come in, and from which MAC.
 fn by_interface(
-    plan: &Plan,
+    plan: &NodePlan,
     seen: &BTreeMap<IpAddr, SeenAt>,
 ) -> BTreeMap<IfName, BTreeSet<(MacAddr, IpNet)>> {
     let mut interfaces: BTreeMap<IfName, BTreeSet<(MacAddr, IpNet)>> = BTreeMap::new();

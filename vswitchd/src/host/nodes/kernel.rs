@@ -14,7 +14,7 @@ use rtnetlink::LinkUnspec;
 use vswitch_api::{IfName, MacAddr};
 
 use super::filter::{self, NODE_DROPS, NodeDrop, SeenAt};
-use super::plan::{NodesSpec, Plan, Tunnel, tunnel_ifnames};
+use super::plan::{NodePlan, NodesSpec, Tunnel, tunnel_ifnames};
 use crate::config::Backend;
 use crate::host::netlink::{self, Link, NetlinkError, OwnRoute, Session, Vxlan};
 use crate::host::nft::{self, NftError};
@@ -91,7 +91,7 @@ impl NodeNetwork {
     }
 
     /// Brings everything in line with the plan; returns what could not be.
-    pub fn apply(&mut self, plan: &Plan) -> Vec<NodeNetworkError> {
+    pub fn apply(&mut self, plan: &NodePlan) -> Vec<NodeNetworkError> {
         let mut problems = Vec::new();
         if let Err(error) = self.see_next_hops(plan) {
             problems.push(error.into());
@@ -123,7 +123,7 @@ impl NodeNetwork {
         Ok(chains.iter().filter(|chain| chain.hook.is_some()).count() == 2)
     }
 
-    fn set_rules(&mut self, plan: &Plan) -> Result<(), NftError> {
+    fn set_rules(&mut self, plan: &NodePlan) -> Result<(), NftError> {
         // Where somebody else sees to the way, it is not known which source comes from where.
         let is_wanted = !plan.networks.is_empty() && self.spec.backend != Backend::None;
         let ruleset = if is_wanted {
@@ -148,7 +148,7 @@ impl NodeNetwork {
     }
 
     /// Looks where nodes on a common link are, and asks for those that are not known.
-    fn see_next_hops(&mut self, plan: &Plan) -> Result<(), NetlinkError> {
+    fn see_next_hops(&mut self, plan: &NodePlan) -> Result<(), NetlinkError> {
         let next_hops: BTreeSet<IpAddr> = plan.next_hops.values().copied().collect();
         self.seen.retain(|ip, _| next_hops.contains(ip));
         if next_hops.is_empty() {
@@ -178,7 +178,7 @@ impl NodeNetwork {
 
     /// Returns whether all nodes on a common link have been seen.
     #[must_use]
-    pub fn sees_all(&self, plan: &Plan) -> bool {
+    pub fn sees_all(&self, plan: &NodePlan) -> bool {
         plan.next_hops.values().all(|ip| self.seen.contains_key(ip))
     }
 
@@ -206,7 +206,7 @@ impl NodeNetwork {
             let mut done = Applied::default();
             let ours = tunnel_ifnames(tunnel).map(|(_, ifname)| ifname);
             done.delete_tunnels(&host, &ours).await;
-            done.routes(&host, &Plan::default()).await?;
+            done.routes(&host, &NodePlan::default()).await?;
             Ok::<_, NodeNetworkError>(done.problems)
         });
         let mut problems = removed.unwrap_or_else(|error| vec![error]);
@@ -231,7 +231,7 @@ impl Applied {
             .extend(outcome.err().map(NodeNetworkError::from));
     }
 
-    async fn tunnels(&mut self, host: &Session, spec: &NodesSpec, plan: &Plan) {
+    async fn tunnels(&mut self, host: &Session, spec: &NodesSpec, plan: &NodePlan) {
         let unused: Vec<IfName> = tunnel_ifnames(&spec.vxlan.ifname)
             .map(|(_, ifname)| ifname)
             .into_iter()
@@ -291,7 +291,7 @@ impl Applied {
     }
 
     /// Routes of ours: those of the plan, and no others.
-    async fn routes(&mut self, host: &Session, plan: &Plan) -> Result<(), NetlinkError> {
+    async fn routes(&mut self, host: &Session, plan: &NodePlan) -> Result<(), NetlinkError> {
         let mut wanted: BTreeMap<IpNet, (IpAddr, Option<&Link>)> = BTreeMap::new();
         for tunnel in &plan.tunnels {
             // A device that failed was told of; its routes would lead elsewhere.

@@ -1,6 +1,6 @@
 //! The way to pods of other nodes, and what may come from there.
 //!
-//! [`plan`] is pure: from the Nodes of the cluster to tunnels, routes and permitted sources.
+//! [`plan_nodes`] is pure: from the Nodes of the cluster to tunnels, routes and permitted sources.
 //! [`NodeNetwork`] brings the kernel in line with a plan. What nodes tell each other is in the
 //! annotations and the wire format of flannel, so that nodes of both kinds reach each other.
 //!
@@ -17,6 +17,7 @@ mod tests;
 
 pub use filter::{NODE_DROPS, NodeDrop};
 pub use kernel::{NodeNetwork, NodeNetworkError, NodeNetworkStatus};
-pub use peer::{NodePublication, Underlay, publication};
-pub use plan::plan;
-pub use plan::{NodesSpec, PeerProblem, Plan, Tunnel, tunnel_ifnames, tunnel_overhead};
+pub use peer::{NodePublication, Underlay, node_publication};
+pub use plan::{
+    NodePlan, NodesSpec, PeerProblem, Tunnel, plan_nodes, tunnel_ifnames, tunnel_overhead,
+};

@@ -127,7 +127,7 @@ pub struct NodePublication {
 
 /// Returns what this node tells others.
 #[must_use]
-pub fn publication(spec: &NodesSpec, own: Underlay) -> NodePublication {
+pub fn node_publication(spec: &NodesSpec, own: Underlay) -> NodePublication {
     let mut annotations = BTreeMap::new();
     let mut annotate = |key: &str, value: Option<String>| {
         annotations.insert(format!("{NETWORK_ANNOTATION}{key}"), value);

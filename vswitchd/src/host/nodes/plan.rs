@@ -66,7 +66,7 @@ pub struct Tunnel {
 
 /// The wanted state.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Plan {
+pub struct NodePlan {
     /// Tunnels with somebody at the other end.
     pub tunnels: Vec<Tunnel>,
     /// Pods' networks that are reached by a node's address on a common link.
@@ -167,11 +167,11 @@ pub fn tunnel_overhead(backend: Backend, pod_cidrs: &[IpNet], own: Underlay) -> 
 
 /// Returns the wanted state: the ways to all nodes but the own one, by their names.
 #[must_use]
-pub fn plan<'a>(
+pub fn plan_nodes<'a>(
     spec: &NodesSpec,
     own: Underlay,
     nodes: impl IntoIterator<Item = &'a NodeRecord>,
-) -> Plan {
+) -> NodePlan {
     let nodes = nodes.into_iter().filter(|node| node.name != spec.node_name);
     let nodes: Vec<&NodeRecord> = nodes.collect();
     let addresses = nodes.iter().flat_map(|node| underlay_of(node).addresses());
@@ -186,7 +186,7 @@ pub fn plan<'a>(
 struct Planner<'a> {
     spec: &'a NodesSpec,
     own: Underlay,
-    plan: Plan,
+    plan: NodePlan,
     /// Tunnels over IPv4 and IPv6, whether or not anybody uses them.
     tunnels: Vec<(bool, Tunnel)>,
     /// Networks with their owners.
@@ -218,7 +218,7 @@ impl<'a> Planner<'a> {
         Self {
             spec,
             own,
-            plan: Plan::default(),
+            plan: NodePlan::default(),
             tunnels: tunnels.collect(),
             taken: spec.pod_cidrs.iter().map(ours).collect(),
             addresses,
@@ -346,7 +346,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn finish(mut self) -> Plan {
+    fn finish(mut self) -> NodePlan {
         let used = self.tunnels.into_iter().map(|(_, tunnel)| tunnel);
         self.plan.tunnels = used.filter(|tunnel| !tunnel.networks.is_empty()).collect();
         self.plan

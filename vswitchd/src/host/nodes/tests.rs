@@ -28,7 +28,7 @@ fn underlay(ip: &str) -> Underlay {
 }
 
 fn node(name: &str, backend: Backend, cidr: &str, ip: &str) -> NodeRecord {
-    let told = publication(&spec(name, backend, cidr), underlay(ip));
+    let told = node_publication(&spec(name, backend, cidr), underlay(ip));
     let annotations = told.annotations.into_iter();
     NodeRecord {
         name: name.to_owned(),
@@ -57,7 +57,7 @@ fn other_machine() -> Pod {
 }
 
 fn apply(network: &mut NodeNetwork, spec: &NodesSpec, nodes: &[NodeRecord]) {
-    let plan = plan(spec, underlay("192.0.2.1"), nodes);
+    let plan = plan_nodes(spec, underlay("192.0.2.1"), nodes);
     let problems = network.apply(&plan);
     let problems: Vec<String> = problems
         .into_iter()
@@ -108,7 +108,7 @@ fn tunnels_follow_nodes_that_come_change_and_go() {
         }
 
         let moved = node("there", Backend::Vxlan, "10.244.7.0/24", "192.0.2.9");
-        apply(&mut network, &spec, &[moved.clone()]);
+        apply(&mut network, &spec, std::slice::from_ref(&moved));
         let now = state();
         assert!(now.contains("10.244.7.0/24 via 10.244.7.0"), "{now}");
         assert!(now.contains("dst 192.0.2.9 self"), "{now}");
@@ -120,10 +120,10 @@ fn tunnels_follow_nodes_that_come_change_and_go() {
         run("ip route flush proto 86; bridge fdb flush dev vsw-vxlan 2>/dev/null
              ip neigh flush nud permanent dev vsw-vxlan; nft flush ruleset; nft add table inet other")
         .unwrap();
-        apply(&mut network, &spec, &[moved.clone()]);
+        apply(&mut network, &spec, std::slice::from_ref(&moved));
         assert_eq!(state(), now, "what was removed is put back");
         run("ip link del vsw-vxlan").unwrap();
-        apply(&mut network, &spec, &[moved.clone()]);
+        apply(&mut network, &spec, std::slice::from_ref(&moved));
         let mut anew = NodeNetwork::new(spec.clone(), &NftTable::default());
         apply(&mut anew, &spec, &[moved]);
         assert!(state().contains("10.244.7.0/24 via 10.244.7.0"));
@@ -149,7 +149,7 @@ fn a_device_that_cannot_be_changed_is_made_anew_and_others_are_left_alone() {
         assert!(state().contains("vxlan id 1 "), "{}", state());
 
         run("ip link del vsw-vxlan; ip link add vsw-vxlan type bridge").unwrap();
-        let plan = plan(&spec, underlay("192.0.2.1"), [&there]);
+        let plan = plan_nodes(&spec, underlay("192.0.2.1"), [&there]);
         let problems = network.apply(&plan);
         assert!(
             problems
@@ -170,7 +170,7 @@ fn a_route_of_somebody_else_is_told_of_and_left_alone() {
         let there = node("there", Backend::HostGw, "10.244.1.0/24", "192.0.2.2");
         run("ip route add 10.244.1.0/24 via 192.0.2.7").unwrap();
         let mut network = NodeNetwork::new(spec.clone(), &NftTable::default());
-        let plan = plan(&spec, underlay("192.0.2.1"), [&there]);
+        let plan = plan_nodes(&spec, underlay("192.0.2.1"), [&there]);
         let problems = network.apply(&plan);
         let text = format!("{:#}", anyhow::anyhow!("{:?}", problems));
         assert!(text.contains("10.244.1.0/24 via 192.0.2.2"), "{text}");
@@ -205,7 +205,7 @@ fn a_host_gateway_s_pods_are_heard_from_its_mac_only() {
         let there = node("there", Backend::HostGw, "10.244.1.0/24", "192.0.2.2");
         let third = node("third", Backend::HostGw, "10.244.2.0/24", "192.0.2.3");
         let nodes = [there, third];
-        let plan = plan(&spec, underlay("192.0.2.1"), &nodes);
+        let plan = plan_nodes(&spec, underlay("192.0.2.1"), &nodes);
         let mut network = NodeNetwork::new(spec.clone(), &NftTable::default());
         let ping = |source: &str| other.run(&format!("ping -n -c 1 -W 1 -I {source} 10.244.0.1"));
         apply(&mut network, &spec, &nodes);

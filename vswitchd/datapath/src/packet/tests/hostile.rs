@@ -445,7 +445,7 @@ fn a_wrong_transport_checksum_is_found_unless_the_kernel_vouches() {
     }
 }
 
-fn any_vnet() -> impl Strategy<Value = VnetHeader> {
+pub(super) fn any_vnet() -> impl Strategy<Value = VnetHeader> {
     let gso = prop_oneof![Just(0u8), Just(1), Just(3), Just(4), Just(5), Just(0x81)];
     let small = prop_oneof![0u16..100, any::<u16>()];
     (
@@ -468,7 +468,7 @@ fn any_vnet() -> impl Strategy<Value = VnetHeader> {
         )
 }
 
-fn mutated_frame() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn mutated_frame() -> impl Strategy<Value = Vec<u8>> {
     let edits = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6);
     (
         prop::sample::select(valid_frames()),

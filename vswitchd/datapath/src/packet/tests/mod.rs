@@ -6,4 +6,5 @@ mod frames;
 mod hostile;
 mod offloading;
 mod parsing;
+mod plain;
 mod rewriting;

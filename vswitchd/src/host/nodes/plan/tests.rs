@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::super::peer::publication;
+use super::super::peer::node_publication;
 use super::*;
 
 fn spec(backend: Backend, pod_cidrs: &[&str]) -> NodesSpec {
@@ -28,7 +28,7 @@ fn node(name: &str, backend: Backend, cidrs: &[&str], addresses: &[&str]) -> Nod
         node_name: name.to_owned(),
         ..spec(backend, cidrs)
     };
-    let told = publication(&spec, underlay(addresses));
+    let told = node_publication(&spec, underlay(addresses));
     let annotations = told.annotations.into_iter();
     NodeRecord {
         name: name.to_owned(),
@@ -41,8 +41,8 @@ fn node(name: &str, backend: Backend, cidrs: &[&str], addresses: &[&str]) -> Nod
     }
 }
 
-fn planned(backend: Backend, cidrs: &[&str], own: &[&str], nodes: &[NodeRecord]) -> Plan {
-    plan(&spec(backend, cidrs), underlay(own), nodes)
+fn planned(backend: Backend, cidrs: &[&str], own: &[&str], nodes: &[NodeRecord]) -> NodePlan {
+    plan_nodes(&spec(backend, cidrs), underlay(own), nodes)
 }
 
 fn texts(problems: &[PeerProblem]) -> Vec<String> {
@@ -56,7 +56,7 @@ const OWN: &[&str] = &["192.0.2.1"];
 fn a_lone_node_needs_nothing() {
     let own = node("here", Backend::Vxlan, HERE, OWN);
     let plan = planned(Backend::Vxlan, HERE, OWN, &[own]);
-    assert_eq!(plan, Plan::default());
+    assert_eq!(plan, NodePlan::default());
 }
 
 #[test]
