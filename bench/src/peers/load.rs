@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -30,8 +30,21 @@ impl Load {
     /// # Errors
     /// Fails if the process cannot be started.
     pub(crate) fn start(netns: &Namespace, arguments: &[&str]) -> Result<Self> {
-        let mut child = netns
-            .command(load_binary())
+        Self::spawn(netns.command(load_binary()), arguments)
+    }
+
+    /// Starts one side on the first core, where the other side is as well.
+    ///
+    /// # Errors
+    /// Fails if the process cannot be started.
+    pub(crate) fn start_pinned(netns: &Namespace, arguments: &[&str]) -> Result<Self> {
+        let mut command = netns.command("taskset");
+        command.args(["-c", "0"]).arg(load_binary());
+        Self::spawn(command, arguments)
+    }
+
+    fn spawn(mut command: Command, arguments: &[&str]) -> Result<Self> {
+        let mut child = command
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -51,10 +64,20 @@ impl Load {
     /// # Errors
     /// Fails if it ends before.
     pub(crate) fn serve(netns: &Namespace, arguments: &[&str]) -> Result<Self> {
-        let mut load = Self::start(netns, arguments)?;
-        let line = load.line()?;
-        ensure!(line == "ready", "vswitch-load {arguments:?} says {line:?}");
-        Ok(load)
+        Self::start(netns, arguments)?.until_ready()
+    }
+
+    /// Waits until others may come to this side.
+    ///
+    /// # Errors
+    /// Fails if it ends before.
+    pub(crate) fn until_ready(mut self) -> Result<Self> {
+        let line = self.line()?;
+        ensure!(
+            line == "ready",
+            "vswitch-load says {line:?}, not that it is ready"
+        );
+        Ok(self)
     }
 
     fn line(&mut self) -> Result<String> {

@@ -88,7 +88,8 @@ fn streams(from: &End<'_>, to: &End<'_>, window_ms: u64, streams: &str) -> Resul
 
 fn request_response(from: &End<'_>, to: &End<'_>, window_ms: u64) -> Result<Figures> {
     let (port, window) = (PORT.to_string(), window_ms.to_string());
-    let _echo = Load::serve(to.netns, &["echo", "--port", &port])?;
+    let echo = ["echo", "--port", &port];
+    let _echo = Load::start_pinned(to.netns, &echo)?.until_ready()?;
     let target = at(to.ip, PORT);
     let ask = [
         "request-response",
@@ -99,7 +100,7 @@ fn request_response(from: &End<'_>, to: &End<'_>, window_ms: u64) -> Result<Figu
         "--window-ms",
         &window,
     ];
-    let outcome = Outcome(Load::start(from.netns, &ask)?.result()?);
+    let outcome = Outcome(Load::start_pinned(from.netns, &ask)?.result()?);
     Ok(vec![
         (Metric::Transactions, outcome.rate("transactions")?),
         (Metric::RoundTripMedian, outcome.number("p50_us")?),
