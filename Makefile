@@ -36,7 +36,7 @@ build-release:
 demo: setup-demo build-release ## play the story: fetch, policy blocks, label admits
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/demo.sh
 
-cluster-demo: build-release ## the story across three nodes, with kubectl (ARGS=host-gw: by routes)
+cluster-demo: build-release ## the story across a hub and three nodes, with kubectl (ARGS=host-gw: by routes)
 	tests/setup.sh cluster-demo
 	$(CARGO) build --locked --release -p vswitch-tests --bin vswitch-cluster-demo
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/run.sh '$(RELEASE)/vswitch-cluster-demo $(ARGS)'

@@ -11,7 +11,7 @@ tools=target/tools
 
 declare -A package_of=(
   [ip]=iproute2 [nft]=nftables [curl]=curl [busybox]=busybox-static [nginx]=nginx-light
-  [iperf3]=iperf3 [ping]=iputils-ping [nsenter]=util-linux
+  [iperf3]=iperf3 [ping]=iputils-ping [nsenter]=util-linux [openssl]=openssl
 )
 if [ "${1:-all}" = bench ] || [ "${1:-all}" = all ]; then
   package_of+=([valgrind]=valgrind)
@@ -27,7 +27,7 @@ if [ "${1:-all}" = peers ]; then
   package_of+=([iptables]=iptables [ovs-vswitchd]=openvswitch-switch [ethtool]=ethtool [sysctl]=procps)
 fi
 if [ "${1:-all}" = all ]; then
-  package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [ethtool]=ethtool [openssl]=openssl [systemd-analyze]=systemd)
+  package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [ethtool]=ethtool [systemd-analyze]=systemd)
 fi
 
 missing=()

@@ -10,7 +10,7 @@ use std::process::{Child, Stdio};
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
-use vswitch_tests::{Cluster, ClusterOptions, Namespace, Pod, eventually, run_in};
+use vswitch_tests::{Cluster, ClusterOptions, Namespace, eventually, run_in};
 
 /// Measures TCP between pods of two nodes, through vswitchd and through bridges of the kernel.
 #[derive(Debug, Parser)]
@@ -135,8 +135,8 @@ fn main() -> Result<()> {
         backend: "vxlan",
         dual_stack: false,
     })?;
-    let client = Pod::named("client").attach(cluster.node(0))?;
-    let server = Pod::named("server").attach(cluster.node(1))?;
+    let client = cluster.pod(0, "client")?;
+    let server = cluster.pod(1, "server")?;
     let _switch_server = Server::start(&server.netns)?;
     let (near, far) = (
         KernelNode::new(&cluster, 20)?,

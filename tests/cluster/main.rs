@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-mod api_server;
-
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use vswitch_tests::{Daemon, DaemonOptions, Pod, eventually};
-
-use api_server::{ApiServer, wait_for_state};
+use vswitch_tests::{
+    ApiServer, Daemon, DaemonOptions, Namespace, Pod, eventually, pod_manifest, wait_for_state,
+};
 
 const SECURE_POD: &str = include_str!("../../config/samples/secure-pod.yaml");
 
@@ -31,35 +29,30 @@ impl World {
 
     /// Everything but the node's process; its Node object and two pods are there.
     fn prepare() -> Self {
-        let api = ApiServer::start().unwrap();
+        let machine = Namespace::new("hub").unwrap();
+        let node = Namespace::new("node").unwrap();
+        node.connect("up0", "192.0.2.2/24", &machine, "down0", "192.0.2.1/24")
+            .unwrap();
+        let hub = DaemonOptions {
+            node_name: "hub".to_owned(),
+            ..DaemonOptions::default()
+        };
+        let api = ApiServer::start_in(machine, "192.0.2.1", &hub).unwrap();
         let spec = json!({"podCIDR": "10.77.0.0/24", "podCIDRs": ["10.77.0.0/24"]});
-        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"},
+        let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"},
             "spec": spec});
-        api.apply(&node.to_string()).unwrap();
+        api.apply(&object.to_string()).unwrap();
         for (name, app) in [("client", "client"), ("server", "secure-pod")] {
             api.apply(&pod(name, app)).unwrap();
         }
-        let mut node = Daemon::prepare(&DaemonOptions::default()).unwrap();
-        let kubeconfig = api.connect(node.node(), node.folder()).unwrap();
-        node.set("cluster.mode", "cluster");
-        node.set("cluster.kubeconfig", &kubeconfig.display().to_string());
+        let mut node = Daemon::prepare_in(node, &DaemonOptions::default()).unwrap();
+        api.enroll(&mut node).unwrap();
         node.set("cluster.pod_wait_seconds", "3");
-        for (key, name) in [
-            ("cluster.cni_conf_dir", "net.d"),
-            ("cluster.cni_bin_dir", "bin"),
-        ] {
-            let folder = node.folder().join(name);
-            node.set(key, &folder.display().to_string());
-        }
-        let shim = vswitch_tests::binary("vswitch-cni");
-        node.set("cluster.cni_plugin", &shim.display().to_string());
         Self { node, api }
     }
 
     fn attach(&self, name: &str) -> Pod {
-        let object = self.api.get("pod", name).unwrap();
-        let uid = object["metadata"]["uid"].as_str().unwrap();
-        Pod::named(name).uid(uid).attach(&self.node).unwrap()
+        self.api.run_pod(&self.node, "default", name).unwrap()
     }
 
     fn conflist(&self) -> PathBuf {
@@ -68,11 +61,7 @@ impl World {
 }
 
 fn pod(name: &str, app: &str) -> String {
-    json!({"apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": "default", "labels": {"app": app}},
-        "spec": {"nodeName": "node-a", 
-            "containers": [{"name": "c", "image": "busybox", "ports": [{"containerPort": 80}]}]}})
-    .to_string()
+    pod_manifest("node-a", name, &json!({"app": app}))
 }
 
 fn reaches(client: &Pod, server: &Pod) -> anyhow::Result<()> {
@@ -111,10 +100,10 @@ fn the_story_is_played_with_the_objects_of_a_cluster() {
 
     world
         .api
-        .run(&["label", "pod", "client", "allow-access=true"], "")
+        .kubectl(&["label", "pod", "client", "allow-access=true"])
         .unwrap();
     eventually("the label admits", || reaches(&client, &server));
-    world.api.run(&["delete", "pod", "client"], "").unwrap();
+    world.api.kubectl(&["delete", "pod", "client"]).unwrap();
     eventually("a pod that is gone is nobody", || {
         cannot_reach(&client, &server)
     });
@@ -127,21 +116,18 @@ fn the_switch_shows_the_objects_of_the_cluster_and_changes_none() {
     let names = pods["items"].as_array().unwrap().iter();
     let names: Vec<&Value> = names.map(|pod| &pod["metadata"]["name"]).collect();
     assert_eq!(names, ["client", "server"]);
-    let attached: Vec<Pod> = ["client", "server"].map(|name| world.attach(name)).into();
-    for pod in &attached {
-        world.api.set_pod_ip(&pod.name, pod.ip()).unwrap();
-    }
+    let _attached = ["client", "server"].map(|name| world.attach(name));
     eventually("the addresses are heard", || {
         let matrix = world.node.vsctl(&["matrix"])?;
         anyhow::ensure!(matrix.contains("2 of 2 allowed"), "{matrix}");
         Ok(())
     });
     let error = world.node.apply(SECURE_POD).unwrap_err();
-    assert!(format!("{error:#}").contains("192.0.2.1:6443"), "{error:#}");
+    assert!(format!("{error:#}").contains(&world.api.url()), "{error:#}");
 
     let status = world.node.vsctl(&["status"]).unwrap();
     assert!(
-        status.contains("192.0.2.1:6443") && status.contains("(live)"),
+        status.contains(&world.api.url()) && status.contains("(live)"),
         "{status}"
     );
     let metrics = std::process::Command::new("curl")
@@ -174,7 +160,7 @@ fn runtimes_and_the_cluster_are_told_when_the_node_is_ready_and_cleanup_takes_it
         Ok(())
     });
     eventually("the condition of the Node is cleared", || {
-        let node = world.api.get("node", "node-a")?;
+        let node = world.api.get("/api/v1/nodes/node-a")?;
         let conditions = node["status"]["conditions"]
             .as_array()
             .cloned()
@@ -214,7 +200,7 @@ fn a_restart_without_the_api_server_enforces_what_was_known() {
     world.api.revive().unwrap();
     world
         .api
-        .run(&["delete", "networkpolicy", "secure-pod"], "")
+        .kubectl(&["delete", "networkpolicy", "secure-pod"])
         .unwrap();
     eventually("what changed meanwhile is heard", || {
         reaches(&client, &server)
@@ -273,7 +259,8 @@ fn a_node_that_knows_neither_policies_nor_its_networks_does_not_start() {
     world.node.launch().unwrap();
     assert_eq!(world.node.wait().unwrap(), Some(1));
     let log = world.node.log();
-    assert!(log.contains("192.0.2.1:6443 is not heard"), "{log}");
+    let not_heard = format!("{} is not heard", world.api.url());
+    assert!(log.contains(&not_heard), "{log}");
     assert!(
         !world.conflist().exists(),
         "no runtime takes the node for ready"

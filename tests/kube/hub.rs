@@ -2,67 +2,49 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::Result;
-use vswitch_tests::{Daemon, DaemonOptions, Namespace, eventually, run, run_in, tool};
+use serde_json::json;
+use vswitch_tests::{
+    DaemonOptions, Namespace, eventually, kubeconfig, make_certificate, run, run_in, tool,
+};
 
 use super::SECURE_POD;
 
-const ADMINISTRATOR: &str = "administrator-0123456789";
-const MEMBER: &str = "member-of-node-b-0123456789";
+const ADMINISTRATOR: &str = vswitch_tests::Hub::ADMINISTRATOR;
+const ADDRESS: &str = "192.0.2.1";
 const NODE_B: &str = "apiVersion: v1\nkind: Node\nmetadata:\n  name: node-b\n";
 
 /// A hub on an underlay, and a machine beside it.
 struct Hub {
-    daemon: Daemon,
+    hub: vswitch_tests::Hub,
+    /// The token of node-b.
+    member: String,
     machine: Namespace,
-    folder: tempfile::TempDir,
 }
 
 impl Hub {
     fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        make_certificate(folder.path()).unwrap();
-        let file = |name: &str| folder.path().join(name);
-        fs::write(file("token"), format!("{ADMINISTRATOR}\n")).unwrap();
-        fs::write(file("members"), format!("# nodes\nnode-b {MEMBER}\n")).unwrap();
-        let api = format!(
-            "tcp_listen = [\"0.0.0.0:7441\"]\ntls_cert_file = {:?}\ntls_key_file = {:?}\n\
-             token_file = {:?}\nmember_token_file = {:?}\n",
-            file("cert.pem"),
-            file("key.pem"),
-            file("token"),
-            file("members"),
-        );
-        let daemon = Daemon::start(&DaemonOptions {
-            api,
-            ..DaemonOptions::default()
-        })
-        .unwrap();
+        let node = Namespace::new("hub").unwrap();
         let machine = Namespace::new("machine").unwrap();
-        let node = daemon.node();
         node.connect("up0", "192.0.2.1/24", &machine, "eth0", "192.0.2.2/24")
             .unwrap();
+        let options = DaemonOptions::default();
+        let hub = vswitch_tests::Hub::start_in(node, ADDRESS, &options).unwrap();
+        let member = hub.add_member("node-b").unwrap();
         Self {
-            daemon,
+            hub,
+            member,
             machine,
-            folder,
         }
     }
 
     fn kubectl(&self, token: &str) -> Kubectl<'_> {
         let home = tempfile::tempdir().unwrap();
-        let authority = fs::read(self.folder.path().join("cert.pem")).unwrap();
-        fs::write(home.path().join("ca.pem"), authority).unwrap();
-        let config = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: hub\n\
-             clusters: [{{name: hub, cluster: {{server: 'https://192.0.2.1:7441', \
-             certificate-authority: ca.pem}}}}]\n\
-             users: [{{name: me, user: {{token: {token}}}}}]\n\
-             contexts: [{{name: hub, context: {{cluster: hub, user: me}}}}]\n"
-        );
+        let authority = home.path().join("ca.pem");
+        fs::copy(self.hub.authority(), &authority).unwrap();
+        let config = kubeconfig(self.hub.url(), &authority, &json!({ "token": token }));
         fs::write(home.path().join("config"), config).unwrap();
         Kubectl { hub: self, home }
     }
@@ -97,23 +79,6 @@ impl Kubectl<'_> {
     fn fails(&self, arguments: &[&str], input: &str) -> String {
         format!("{:#}", self.with_input(arguments, input).unwrap_err())
     }
-}
-
-/// Makes a certificate for the hub's address that is its own authority, as docs/hub.md does.
-fn make_certificate(folder: &Path) -> Result<()> {
-    let (key, certificate) = (folder.join("new-key.pem"), folder.join("new-cert.pem"));
-    let mut openssl = Command::new("openssl");
-    openssl
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt"])
-        .args(["ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"])
-        .args(["-subj", "/CN=hub", "-addext"])
-        .arg("subjectAltName=IP:192.0.2.1,IP:127.0.0.1")
-        .args([PathBuf::from("-keyout"), key.clone()])
-        .args([PathBuf::from("-out"), certificate.clone()]);
-    run(&mut openssl, "")?.success()?;
-    fs::rename(key, folder.join("key.pem"))?;
-    fs::rename(certificate, folder.join("cert.pem"))?;
-    Ok(())
 }
 
 #[test]
@@ -165,9 +130,9 @@ fn nobody_gets_in_without_a_token_and_no_client_trusts_another_certificate() {
     );
 
     let stranger = hub.kubectl(ADMINISTRATOR);
-    make_certificate(stranger.home.path()).unwrap();
+    make_certificate(stranger.home.path(), ADDRESS).unwrap();
     fs::rename(
-        stranger.home.path().join("cert.pem"),
+        stranger.home.path().join("hub-cert.pem"),
         stranger.home.path().join("ca.pem"),
     )
     .unwrap();
@@ -178,8 +143,8 @@ fn nobody_gets_in_without_a_token_and_no_client_trusts_another_certificate() {
 #[test]
 fn a_member_reads_everything_and_writes_its_own_node_alone() {
     let hub = Hub::start();
-    hub.daemon.apply(SECURE_POD).unwrap();
-    let member = hub.kubectl(MEMBER);
+    hub.hub.daemon().apply(SECURE_POD).unwrap();
+    let member = hub.kubectl(&hub.member);
     let policies = member.run(&["get", "networkpolicies", "-o", "name"]);
     assert!(policies.contains("secure-pod"), "{policies}");
 
@@ -225,9 +190,9 @@ fn certificate_and_tokens_are_renewed_without_a_restart() {
     let hub = Hub::start();
     hub.kubectl(ADMINISTRATOR).run(&["get", "pods"]);
     let before = hub.kubectl(ADMINISTRATOR);
-    make_certificate(hub.folder.path()).unwrap();
+    make_certificate(hub.hub.daemon().folder(), ADDRESS).unwrap();
     let other = ADMINISTRATOR.replace("0123", "4567");
-    fs::write(hub.folder.path().join("token"), &other).unwrap();
+    fs::write(hub.hub.daemon().folder().join("token"), &other).unwrap();
     eventually("the certificate is renewed", || {
         let kubectl = hub.kubectl(&other);
         kubectl.with_input(&["get", "pods"], "")

@@ -1,8 +1,8 @@
 //! A pod's address comes from its own node, or it does not come.
 
-use vswitch_tests::{Cluster, Namespace, Pod, eventually};
+use vswitch_tests::{Cluster, Namespace, Pod, eventually, run_in};
 
-use crate::{HOST_GW, VXLAN, cluster};
+use crate::{HOST_GW, VXLAN, cluster, pings};
 
 const POLICY: &str = "
 apiVersion: networking.k8s.io/v1
@@ -37,15 +37,19 @@ fn counted(cluster: &Cluster, reason: &str, least: u64) {
 
 /// Client on node 1, server on node 0 that admits it alone.
 fn guarded(cluster: &Cluster) -> (Pod, Pod) {
-    let server = Pod::named("server").attach(cluster.node(0)).unwrap();
-    let client = Pod::named("client").attach(cluster.node(1)).unwrap();
-    cluster
-        .node(1)
-        .vsctl(&["label", "pod", "client", "role=client"])
-        .unwrap();
-    cluster.share().unwrap();
+    let server = cluster.pod(0, "server").unwrap();
+    let client = cluster.pod(1, "client").unwrap();
+    let label = ["label", "pod", "client", "role=client"];
+    cluster.api().kubectl(&label).unwrap();
     cluster.apply(POLICY).unwrap();
-    assert!(client.pings(server.ip()).unwrap(), "the client itself may");
+    eventually("the policy blocks all others", || {
+        let to = server.ip().to_string();
+        let ping = ["ping", "-n", "-c", "1", "-W", "1", &to];
+        let ping = run_in(cluster.node(2).node(), &ping)?;
+        anyhow::ensure!(ping.code == Some(1), "{ping:?}");
+        Ok(())
+    });
+    eventually("the client itself may", || pings(&client, server.ip()));
     (client, server)
 }
 
@@ -99,8 +103,7 @@ fn a_pod_s_address_from_another_mac_is_dropped_and_counted_by_host_gw() {
 
 /// Lets a machine send into the tunnel of node 0, as the VTEP with this MAC.
 fn tunnel_into_node_0(cluster: &Cluster, machine: &Namespace, mac: &str) {
-    let node = cluster.node(0).api("GET", "/api/v1/nodes/node-0", None);
-    let node = node.unwrap().unwrap();
+    let node = cluster.api().get("/api/v1/nodes/node-0").unwrap();
     let data = &node["metadata"]["annotations"]["flannel.alpha.coreos.com/backend-data"];
     let data: serde_json::Value = serde_json::from_str(data.as_str().unwrap()).unwrap();
     let gateway = data["VtepMAC"].as_str().unwrap();

@@ -1,14 +1,17 @@
-//! Three nodes with a daemon each: pods that reach each other, and what must not.
+//! Three nodes in cluster mode and their hub: pods that reach each other, and what must not.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod hub;
 mod identity;
 mod policy;
 mod reach;
 mod transfer;
 mod upkeep;
 
-use vswitch_tests::{Cluster, ClusterOptions};
+use std::net::IpAddr;
+
+use vswitch_tests::{Cluster, ClusterOptions, Pod};
 
 const VXLAN: &str = "vxlan";
 const HOST_GW: &str = "host-gw";
@@ -28,4 +31,27 @@ fn start(backend: &'static str, nodes: usize, dual_stack: bool) -> Cluster {
         dual_stack,
     };
     Cluster::start(&options).unwrap()
+}
+
+/// To wait for: one echo is answered.
+fn pings(from: &Pod, to: IpAddr) -> anyhow::Result<()> {
+    anyhow::ensure!(from.pings(to)?, "{to} does not answer");
+    Ok(())
+}
+
+/// To wait for: the server's page is fetched.
+fn reaches(client: &Pod, server: &Pod) -> anyhow::Result<()> {
+    let page = client.fetch(server.ip(), 80)?;
+    anyhow::ensure!(page == server.name, "{page}");
+    Ok(())
+}
+
+/// To wait for: the fetch hangs.
+fn hangs(client: &Pod, server: &Pod) -> anyhow::Result<()> {
+    let error = match client.fetch(server.ip(), 80) {
+        Ok(page) => anyhow::bail!("fetched {page}"),
+        Err(error) => format!("{error:#}"),
+    };
+    anyhow::ensure!(error.contains("exit Some(28)"), "{error}");
+    Ok(())
 }

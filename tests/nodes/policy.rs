@@ -1,10 +1,12 @@
 //! NetworkPolicies between pods of different nodes.
 
-use vswitch_tests::{Cluster, Pod};
+use vswitch_tests::eventually;
 
-use crate::{HOST_GW, VXLAN, cluster};
+use crate::{HOST_GW, VXLAN, cluster, hangs, reaches};
 
 const SECURE_POD: &str = include_str!("../../config/samples/secure-pod.yaml");
+
+const PODS: &str = include_str!("../../config/samples/client-and-server.yaml");
 
 const FROM_NAMESPACE: &str = "
 apiVersion: networking.k8s.io/v1
@@ -16,48 +18,50 @@ spec:
     - from: [{namespaceSelector: {matchLabels: {team: blue}}}]
 ";
 
-const NAMESPACE: &str = "
+const SHOPPER: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: shopper, namespace: shop}
+spec: {nodeName: node-2, containers: [{name: shopper, image: busybox}]}
 ";
-
-fn label(cluster: &Cluster, node: usize, arguments: &[&str]) {
-    let arguments = [&["label", "pod"], arguments].concat();
-    cluster.node(node).vsctl(&arguments).unwrap();
-    cluster.share().unwrap();
-}
 
 fn story(backend: &'static str) {
     let cluster = cluster(backend);
-    cluster.apply(NAMESPACE).unwrap();
-    let server = Pod::named("server").attach(cluster.node(0)).unwrap();
-    let client = Pod::named("client").attach(cluster.node(1)).unwrap();
-    let shopper = Pod::named("shopper")
-        .namespace("shop")
-        .attach(cluster.node(2))
-        .unwrap();
+    let kubectl = |arguments: &[&str]| cluster.api().kubectl(arguments).unwrap();
+    cluster.apply(PODS).unwrap();
+    cluster.apply(SHOPPER).unwrap();
+    let run = |node, namespace, name| {
+        let pod = cluster.api().run_pod(cluster.node(node), namespace, name);
+        pod.unwrap()
+    };
+    let server = run(0, "default", "server");
+    let client = run(1, "default", "client");
+    let shopper = run(2, "shop", "shopper");
     let _web = server.serve(80).unwrap();
-    label(&cluster, 0, &["server", "app=secure-pod"]);
-    assert_eq!(client.fetch(server.ip(), 80).unwrap(), "server");
+    eventually("pods of different nodes talk", || reaches(&client, &server));
 
     cluster.apply(SECURE_POD).unwrap();
-    for stranger in [&client, &shopper] {
-        let error = format!("{:#}", stranger.fetch(server.ip(), 80).unwrap_err());
-        assert!(error.contains("exit Some(28)"), "the fetch hangs: {error}");
-    }
-    label(&cluster, 1, &["client", "allow-access=true"]);
-    assert_eq!(client.fetch(server.ip(), 80).unwrap(), "server");
-    shopper.fetch(server.ip(), 80).unwrap_err();
+    eventually("the policy blocks", || hangs(&client, &server));
+    hangs(&shopper, &server).unwrap();
+    kubectl(&["label", "pod", "client", "allow-access=true"]);
+    eventually("the label admits", || reaches(&client, &server));
+    hangs(&shopper, &server).unwrap();
 
     cluster.apply(FROM_NAMESPACE).unwrap();
-    shopper.fetch(server.ip(), 80).unwrap_err();
-    cluster
-        .vsctl(&["label", "namespace", "shop", "team=blue"])
-        .unwrap();
-    assert_eq!(shopper.fetch(server.ip(), 80).unwrap(), "server");
-    label(&cluster, 1, &["client", "allow-access-"]);
-    client.fetch(server.ip(), 80).unwrap_err();
+    hangs(&shopper, &server).unwrap();
+    kubectl(&["label", "namespace", "shop", "team=blue"]);
+    eventually("the label of its namespace admits", || {
+        reaches(&shopper, &server)
+    });
+    kubectl(&["label", "pod", "client", "allow-access-"]);
+    eventually("without its label it is kept out", || {
+        hangs(&client, &server)
+    });
+    reaches(&shopper, &server).unwrap();
 }
 
 #[test]

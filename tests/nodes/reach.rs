@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use vswitch_tests::{Cluster, Pod, fetch, serve};
+use vswitch_tests::{Cluster, Pod, eventually, fetch, serve};
 
-use crate::{HOST_GW, VXLAN, cluster, dual_stack};
+use crate::{HOST_GW, VXLAN, cluster, dual_stack, pings};
 
 fn pod(cluster: &Cluster, node: usize, name: &str) -> Pod {
-    Pod::named(name).attach(cluster.node(node)).unwrap()
+    cluster.pod(node, name).unwrap()
 }
 
 /// Echo requests of this many bytes at IP, which may not be fragmented.
@@ -25,7 +25,7 @@ fn sees_the_pod_s_own_address(backend: &'static str) {
     let cluster = dual_stack(backend);
     let (near, far) = (pod(&cluster, 0, "near"), pod(&cluster, 1, "far"));
     for to in &far.addresses {
-        assert!(near.pings(*to).unwrap(), "{to}");
+        eventually("a pod answers", || pings(&near, *to));
     }
     let connections = cluster.node(1).vsctl_json(&["dump-conntrack"]).unwrap();
     let sources: Vec<&str> = connections
@@ -57,7 +57,8 @@ fn node_reaches_pods_everywhere(backend: &'static str) {
     let far = pod(&cluster, 2, "far");
     let _web = far.serve(80).unwrap();
     for to in &far.addresses {
-        let page = fetch(cluster.node(0).node(), *to, 80).unwrap();
+        let fetched = || fetch(cluster.node(0).node(), *to, 80);
+        let page = eventually("a node reaches a pod", fetched);
         assert_eq!(page, "far");
     }
 }
@@ -86,6 +87,7 @@ fn largest_packet(backend: &'static str, mtu: usize) {
     let cluster = cluster(backend);
     let (near, far) = (pod(&cluster, 0, "near"), pod(&cluster, 1, "far"));
     assert_eq!(near.netns.link("eth0").unwrap()["mtu"], mtu);
+    eventually("the pods talk", || pings(&near, far.ip()));
     // The host ends of the underlay refuse more than 1500 bytes.
     assert!(passes_whole(&near, far.ip(), mtu), "{mtu} bytes pass");
     let wider = (mtu + 1).to_string();
@@ -119,6 +121,7 @@ fn the_largest_packet_of_ipv6_has_room_for_its_tunnel() {
         let link = cluster.node(0).node().link("eth0").unwrap();
         link["stats64"]["tx"]["bytes"].as_u64().unwrap()
     };
+    eventually("the pods talk", || pings(&near, far.addresses[1]));
     let before = sent();
     assert!(passes_whole(&near, far.addresses[1], 1430));
     // 1430 + 70 for the tunnel + 14 of Ethernet: one frame, and nothing left to put in.

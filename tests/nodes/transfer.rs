@@ -77,8 +77,8 @@ fn transfer(from: &Pod, to: &Pod, address: IpAddr) -> Result<()> {
 
 fn transfers(backend: &'static str) {
     let cluster = dual_stack(backend);
-    let near = Pod::named("near").attach(cluster.node(0)).unwrap();
-    let far = Pod::named("far").attach(cluster.node(1)).unwrap();
+    let near = cluster.pod(0, "near").unwrap();
+    let far = cluster.pod(1, "far").unwrap();
     for address in &far.addresses {
         transfer(&near, &far, *address).unwrap();
     }

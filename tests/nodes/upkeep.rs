@@ -1,20 +1,21 @@
 //! Nodes that are replaced, daemons that restart, and what is left when they go.
 
 use nix::sys::signal::Signal;
-use vswitch_tests::{Cluster, Pod, eventually, run_in};
+use vswitch_tests::{Cluster, eventually, run_in};
 
-use crate::{HOST_GW, VXLAN, cluster, start};
+use crate::{HOST_GW, VXLAN, cluster, pings, start};
 
 fn replaced(backend: &'static str) {
     let mut cluster = cluster(backend);
-    let near = Pod::named("near").attach(cluster.node(0)).unwrap();
-    let old = Pod::named("old").attach(cluster.node(2)).unwrap();
-    assert!(near.pings(old.ip()).unwrap());
+    let near = cluster.pod(0, "near").unwrap();
+    let old = cluster.pod(2, "old").unwrap();
+    eventually("the pods talk", || pings(&near, old.ip()));
     drop(old);
+    cluster.api().kubectl(&["delete", "pod", "old"]).unwrap();
     cluster.replace(2, 7).unwrap();
-    let new = Pod::named("new").attach(cluster.node(2)).unwrap();
+    let new = cluster.pod(2, "new").unwrap();
     assert_eq!(new.ip().to_string()[..9], *"10.244.7.");
-    assert!(near.pings(new.ip()).unwrap(), "its new address and network");
+    eventually("its new address and network", || pings(&near, new.ip()));
     let routes = cluster.node(0).node().ip(&["route"]).unwrap();
     assert!(
         !routes.contains("10.244.2.0"),
@@ -41,9 +42,9 @@ fn traces(cluster: &Cluster) -> String {
 
 fn restarted_and_removed(backend: &'static str) {
     let mut cluster = start(backend, 2, true);
-    let near = Pod::named("near").attach(cluster.node(0)).unwrap();
-    let far = Pod::named("far").attach(cluster.node(1)).unwrap();
-    assert!(near.pings(far.ip()).unwrap());
+    let near = cluster.pod(0, "near").unwrap();
+    let far = cluster.pod(1, "far").unwrap();
+    eventually("the pods talk", || pings(&near, far.ip()));
     let before = traces(&cluster);
     assert!(before.contains("10.244.1.0/24"), "{before}");
 
@@ -52,11 +53,7 @@ fn restarted_and_removed(backend: &'static str) {
     cluster.node_mut(0).spawn().unwrap();
     cluster.wait_for_ways();
     assert_eq!(traces(&cluster), before, "and found again");
-    eventually("the pods talk again", || {
-        let pings = near.pings(far.ip())?;
-        anyhow::ensure!(pings);
-        Ok(())
-    });
+    eventually("the pods talk again", || pings(&near, far.ip()));
 
     let script = "ip route flush proto 86; nft flush ruleset";
     run_in(cluster.node(0).node(), &["sh", "-c", script]).unwrap();
@@ -84,11 +81,13 @@ fn ways_survive_a_restart_and_go_with_cleanup_by_host_gw() {
 #[test]
 fn a_node_that_is_deleted_is_not_reached_any_more() {
     let cluster = cluster(VXLAN);
-    let near = Pod::named("near").attach(cluster.node(0)).unwrap();
-    let far = Pod::named("far").attach(cluster.node(1)).unwrap();
-    assert!(near.pings(far.ip()).unwrap());
-    let path = "/api/v1/nodes/node-1";
-    cluster.node(0).api("DELETE", path, None).unwrap().unwrap();
+    let near = cluster.pod(0, "near").unwrap();
+    let far = cluster.pod(1, "far").unwrap();
+    eventually("the pods talk", || pings(&near, far.ip()));
+    cluster
+        .api()
+        .kubectl(&["delete", "node", "node-1"])
+        .unwrap();
     eventually("the way is gone", || {
         let now = traces(&cluster);
         if now.contains("10.244.1.0/24") {

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::http::request;
 use crate::{Namespace, Output, binary, eventually, run};
 
 /// What differs from the test default.
@@ -73,7 +74,11 @@ impl Daemon {
         Self::prepare_in(Namespace::new("node")?, options)
     }
 
-    fn prepare_in(node: Namespace, options: &DaemonOptions) -> Result<Self> {
+    /// The same in a namespace that is prepared as a node.
+    ///
+    /// # Errors
+    /// Fails if the folder cannot be made.
+    pub fn prepare_in(node: Namespace, options: &DaemonOptions) -> Result<Self> {
         // The process id tells `run.sh` whose it was.
         let prefix = format!("vswitch-test-{}-", std::process::id());
         let folder = tempfile::Builder::new().prefix(&prefix).tempdir()?;
@@ -105,6 +110,15 @@ impl Daemon {
     /// Fails if the process cannot be started.
     pub fn spawn(&mut self) -> Result<()> {
         self.launch()?;
+        self.wait_until_ready();
+        Ok(())
+    }
+
+    /// Waits until the process says that it is ready.
+    ///
+    /// # Panics
+    /// Panics if it does not in time.
+    pub fn wait_until_ready(&self) {
         let folder = self.folder.path();
         eventually(
             &format!("vswitchd is ready, log in {}", folder.display()),
@@ -118,7 +132,6 @@ impl Daemon {
                 Ok(())
             },
         );
-        Ok(())
     }
 
     /// Starts the process (again) without waiting for anything.
@@ -268,40 +281,9 @@ impl Daemon {
     /// # Errors
     /// Fails with the answer of any other status that is no success.
     pub fn api(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Option<Value>> {
-        let kind = match method {
-            "PATCH" => "Content-Type: application/merge-patch+json",
-            _ => "Content-Type: application/json",
-        };
-        let mut command = std::process::Command::new("curl");
-        command
-            .args([
-                "-sS",
-                "--max-time",
-                "10",
-                "-w",
-                "\n%{http_code}",
-                "-X",
-                method,
-                "-H",
-                kind,
-            ])
-            .arg("--unix-socket")
-            .arg(self.socket())
-            .arg(format!("http://localhost{path}"));
-        if body.is_some() {
-            command.args(["--data-binary", "@-"]);
-        }
-        let input = body.map(Value::to_string).unwrap_or_default();
-        let answer = run(&mut command, &input)?.success()?;
-        let (text, status) = answer.rsplit_once('\n').context("curl tells the status")?;
-        anyhow::ensure!(
-            status.starts_with('2') || status == "404",
-            "{method} {path}: {status} {text}"
-        );
-        let is_found = status != "404";
-        is_found
-            .then(|| serde_json::from_str(text).with_context(|| format!("{path}: {text}")))
-            .transpose()
+        let mut curl = Command::new("curl");
+        curl.arg("--unix-socket").arg(self.socket());
+        request(&mut curl, method, &format!("http://localhost{path}"), body)
     }
 
     /// Applies a manifest.

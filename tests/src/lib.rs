@@ -1,21 +1,27 @@
 //! Harness of the tests that use real namespaces: a node, its daemon, pods attached by the
 //! real shim, and checks that wait. Everything it makes is removed on drop, also on panic.
 
+mod api_server;
 mod command;
 mod daemon;
 mod eventually;
+mod http;
+mod hub;
+mod kubernetes;
 mod namespace;
-mod node;
+mod nodes;
 mod pod;
 mod raw_socket;
 mod throughput;
 mod web;
 
+pub use api_server::{ApiServer, pod_manifest, wait_for_state};
 pub use command::{Output, binary, run, run_in, tool};
 pub use daemon::{Daemon, DaemonOptions};
 pub use eventually::eventually;
+pub use hub::{Hub, kubeconfig, make_certificate};
 pub use namespace::{Namespace, inside, join};
-pub use node::{Cluster, ClusterOptions};
+pub use nodes::{Cluster, ClusterOptions};
 pub use pod::{Pod, PodBuilder};
 pub use raw_socket::RawSocket;
 pub use throughput::{Iperf, megabits};

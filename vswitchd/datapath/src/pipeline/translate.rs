@@ -325,10 +325,16 @@ impl<'s> Tracking<'_, 's> {
             }
             (_, Some(conn)) if self.is_denied(end, found) => match end {
                 End::Reject(_) => Settlement::Linger(Arc::clone(conn)),
+                // Forgotten, it would be unknown, and its next packet could be taken up as a reply.
+                _ if self.could_be_taken_up(conn) => Settlement::Linger(Arc::clone(conn)),
                 _ => Settlement::Remove(Arc::clone(conn)),
             },
             _ => Settlement::Nothing,
         }
+    }
+
+    fn could_be_taken_up(&self, conn: &Connection) -> bool {
+        self.judge.picks_up(conn.in_port()) || self.judge.picks_up(conn.out_port())
     }
 
     /// Returns whether a policy forbids the connection, not only this packet.

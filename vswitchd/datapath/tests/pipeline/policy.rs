@@ -280,6 +280,19 @@ fn pickup_gives_nobody_a_connection_that_policies_deny() {
 }
 
 #[test]
+fn a_connection_that_is_cut_is_not_picked_up_as_a_reply() {
+    let (mut switch, client, server) = isolated_server();
+    switch.set("web/from", &[client]);
+    settle_ports(&mut switch, client.port, true);
+    let segment = middle(client, server, (5000, 80));
+    assert_eq!(switch.send(client.port, &segment), to(server));
+    switch.set("web/from", &[]);
+    for _ in 0..3 {
+        assert_eq!(switch.send(client.port, &segment), INGRESS);
+    }
+}
+
+#[test]
 fn where_both_directions_are_allowed_the_lower_port_is_the_servers() {
     for (ports, original_is_sender) in [((5000, 80), true), ((80, 5000), false)] {
         let mut switch = Switch::new();
