@@ -2,7 +2,7 @@
 //! a datapath: what a packet meets, without the daemon.
 //!
 //! 110 pods of 100 namespaces are at this node. Policies come ten a namespace, in the mix of
-//! [`POLICIES`]; a policy that selects no pod of this node has no rules here.
+//! `POLICIES`; a policy that selects no pod of this node has no rules here.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -42,7 +42,8 @@ fn connect(from: &Namespace, to: IpAddr, port: u16) -> TcpStream {
 }
 
 fn ask(mut stream: &TcpStream, bytes: usize) -> std::io::Result<()> {
-    let question: Vec<u8> = (0..bytes).map(|n| (n % 251) as u8).collect();
+    // Of a length that no segment size is a multiple of.
+    let question: Vec<u8> = (0..=250).cycle().take(bytes).collect();
     let mut answer = vec![0; bytes];
     stream.write_all(&question)?;
     stream.read_exact(&mut answer)?;

@@ -26,7 +26,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#define MAX_FLOWS 65536
+#define MAX_FLOWS 131072
 
 // Flags of a flow: where its packets go in.
 #define TO_GATEWAY 1 /* into the host's stack, as if the gateway device had received them */
@@ -59,16 +59,17 @@ struct flow {
 	__u16 flags;
 	__u8 eth[12]; /* destination and source, as they leave */
 	__u8 pad[2];
+	__u32 id; /* of this flow among those that have had its slot; never 0 */
 };
 
-// What went by. Only grows while a flow is there.
+// What went by in a slot, ever; where TCP has come, of the flow that is named.
 struct usage {
 	__u64 packets;
 	__u64 bytes; /* of frames */
 	__u32 seq_end;
 	__u32 ack;
 	__u32 window; /* as it stood in the header of that acknowledgement */
-	__u32 has_tcp;
+	__u32 id;
 };
 
 // What the socket's filter found out about the packet that tcx sees next.
@@ -215,9 +216,10 @@ static __always_inline int fits(struct __sk_buff *skb, const struct packet *p, _
 	return p->l3_len <= max_l3;
 }
 
-static __always_inline void count(struct __sk_buff *skb, const struct packet *p, __u32 slot)
+static __always_inline void count(struct __sk_buff *skb, const struct packet *p,
+				  const struct flow *flow)
 {
-	struct usage *usage = bpf_map_lookup_elem(&usages, &slot);
+	struct usage *usage = bpf_map_lookup_elem(&usages, &flow->slot);
 
 	if (!usage)
 		return;
@@ -225,11 +227,11 @@ static __always_inline void count(struct __sk_buff *skb, const struct packet *p,
 	__sync_fetch_and_add(&usage->bytes, skb->len);
 	if (!p->has_tcp)
 		return;
-	if (!usage->has_tcp) {
+	if (usage->id != flow->id) {
 		usage->seq_end = p->seq_end;
 		usage->ack = p->ack;
 		usage->window = p->window;
-		usage->has_tcp = 1;
+		usage->id = flow->id;
 		return;
 	}
 	if ((__s32)(p->seq_end - usage->seq_end) > 0)
@@ -254,7 +256,7 @@ static __always_inline struct flow *find(struct __sk_buff *skb)
 	__u64 *now = bpf_map_lookup_elem(&generation, &zero);
 	if (!now || *now != flow->generation || !fits(skb, &p, flow->max_l3))
 		return 0;
-	count(skb, &p, flow->slot);
+	count(skb, &p, flow);
 	return flow;
 }
 

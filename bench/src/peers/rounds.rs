@@ -42,7 +42,7 @@ impl Plan {
     pub(crate) fn quick() -> Self {
         Self {
             rounds: 2,
-            window_ms: 300,
+            window_ms: 200,
             crowd_rounds: 1,
             ..Self::full()
         }

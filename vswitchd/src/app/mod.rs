@@ -7,12 +7,14 @@
 //!
 //! On SIGTERM or SIGINT: API closed, workers drained, store exported; ports and gateway stay.
 
+mod attachments;
 mod cluster;
 mod cluster_pods;
 mod cni_world;
 mod host_watch;
 mod in_force;
 mod nodes;
+mod packet_path;
 mod publish_node;
 mod service_manager;
 mod services;
@@ -22,41 +24,26 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use vswitch_datapath::{Datapath, DatapathConfig};
 
-use crate::clock::{self, MonotonicClock};
-use crate::cni::{CniDeps, CniService, CniSettings, KernelNetns};
-use crate::config::{ApiConfig, Config, FastPathSetting};
+use crate::clock::MonotonicClock;
+use crate::config::{ApiConfig, Config};
 use crate::host::{
-    self, GatewaySpec, HostWatcher, KubeProxy, Leftovers, MasqueradeSpec, NftTable, NodeNetwork,
-    NodeNetworkStatus, NodePublication, NodesSpec, ServiceSteering, Shield, SysctlLedger, Underlay,
+    self, HostWatcher, KubeProxy, Leftovers, MasqueradeSpec, NftTable, NodeNetwork,
+    NodeNetworkStatus, NodePublication, NodesSpec, ServiceSteering, Shield,
 };
-use crate::ipam::{Delegate, Ipam, IpamConfig};
+use crate::ipam::{Ipam, IpamConfig};
 use crate::objects::{Registry, RegistryConfig};
-use crate::offload::{FastPath, PortKind};
-use crate::port::{PortNotice, TapConfig, open_tap};
-use crate::reconcile::{PortAttachMode, ReconcileConfig, Reconciler};
 use crate::rest::tcp::{TcpOptions, TcpServer, listen_tcp};
 use crate::rest::{self, CniHandler, RestState, serve};
 use crate::store::{SharedStore, SledStore};
-use crate::switch::{GATEWAY_PORT, Gateway, POD_PORTS, Switch, VmPorts};
-use crate::worker::{WorkerConfig, WorkerPool};
+use crate::switch::{Gateway, Switch, VmPorts};
 
 use cluster::ClusterNode;
-use cni_world::{KernelHost, PodObjects, RunningPorts};
+use cni_world::PodObjects;
 use host_watch::{HostTables, KeptMasquerade};
 use publish_node::NodePlace;
-
-/// How long ports that were attached again take TCP connections in mid-stream: longer than a
-/// stalled sender waits before it tries again (RFC 6298: 60 s at most is usual).
-const MIDSTREAM_FOR: std::time::Duration = std::time::Duration::from_secs(120);
-
-/// How long a delegated IPAM plugin may take.
-const PLUGIN_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
-
-type Cni = CniService<KernelHost, RunningPorts, PodObjects>;
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -135,7 +122,7 @@ impl App {
         let ipam = open_ipam(config, &store).await?;
         let tables = host_tables(config)?;
 
-        let (switch, notices) = start_switch(config, &store, clock, &tables).await?;
+        let (switch, notices) = packet_path::start(config, &store, clock, &tables).await?;
         let in_force = in_force::start(&registry, switch.reconcile().clone());
         let mut tasks = JoinSet::new();
         match &node {
@@ -146,7 +133,7 @@ impl App {
             None => switch.reconcile().cluster_synced(),
         }
         let pods = PodObjects::new(node.as_ref(), &registry, &in_force, &switch);
-        let cni = cni_service(config, &store, &ipam, &switch, pods, &tables).await?;
+        let cni = attachments::service(config, &store, &ipam, &switch, pods, &tables).await?;
         let (publish, published) = watch::channel(NodePublication::default());
         let (status, node_network) = watch::channel(NodeNetworkStatus::default());
         let nodes = node_network_of(config, &tables, switch.gateway().mtu, publish, status);
@@ -160,7 +147,7 @@ impl App {
             config.node_name.clone(),
             published,
         ));
-        recover(&cni, &switch, &ipam).await?;
+        attachments::recover(&cni, &switch, &ipam).await?;
 
         let watcher = HostWatcher::start().context("watch the host")?;
         tasks.spawn(host_watch::follow_host(Arc::clone(&switch), watcher));
@@ -168,8 +155,8 @@ impl App {
         let services = service_steering(config, &tables, switch.gateway(), seen);
         tasks.spawn(services::follow(services, switch.reconcile().clone()));
         tasks.spawn(host_watch::keep_tables(Arc::clone(&switch), tables));
-        tasks.spawn(log_notices(notices));
-        tasks.spawn(end_midstream(Arc::clone(&switch)));
+        tasks.spawn(packet_path::log_notices(notices));
+        tasks.spawn(attachments::end_midstream(Arc::clone(&switch)));
         let vms = VmPorts::new(
             Arc::clone(&switch),
             Arc::clone(&ipam),
@@ -353,213 +340,6 @@ fn node_network_of(
     }
 }
 
-/// Brings up engine, workers, reconciler and gateway; no pod port is attached yet.
-async fn start_switch(
-    config: &Config,
-    store: &SharedStore,
-    clock: MonotonicClock,
-    tables: &HostTables,
-) -> Result<(Arc<Switch>, mpsc::Receiver<PortNotice>)> {
-    let (config, store, tables) = (config.clone(), Arc::clone(store), tables.clone());
-    tokio::task::spawn_blocking(move || start_switch_blocking(&config, store, clock, &tables))
-        .await?
-}
-
-fn start_switch_blocking(
-    config: &Config,
-    store: SharedStore,
-    clock: MonotonicClock,
-    tables: &HostTables,
-) -> Result<(Arc<Switch>, mpsc::Receiver<PortNotice>)> {
-    let (gateway, port) = open_gateway(config)?;
-    if let Some(masquerade) = &tables.masquerade {
-        masquerade.install().context("install masquerade")?;
-    }
-    let fast_path = fast_path(config);
-    let datapath = open_datapath(config, fast_path.clone());
-    let (notify, notices) = mpsc::channel(64);
-    let workers = WorkerPool::start(&datapath, worker_config(config, clock), notify)
-        .context("start workers")?;
-    let reconcile_config = ReconcileConfig {
-        node_name: config.node_name.clone(),
-        gateway: crate::reconcile::GatewaySpec {
-            port_no: GATEWAY_PORT,
-            name: gateway.ifname.to_string(),
-            mac: gateway.mac,
-            addresses: gateway.addresses.clone(),
-            mtu: gateway.mtu,
-        },
-        pod_cidrs: config.network.pod_cidrs.clone(),
-        deny: config.policy.deny,
-    };
-    // The thread ends with `ReconcileHandle::stop`; what it has installed stays.
-    let (reconcile, _) = Reconciler::start(Arc::clone(&datapath), reconcile_config);
-    reconcile.set_node_addresses(host::node_addresses().context("read the node's addresses")?);
-    reconcile.set_midstream(GATEWAY_PORT, true);
-    if let Some(fast_path) = &fast_path {
-        fast_path.offer_to(&port, PortKind::Gateway);
-    }
-    workers.attach(port).context("attach the gateway port")?;
-    let switch = Switch::new(
-        datapath, workers, reconcile, clock, store, gateway, fast_path,
-    )
-    .context("read stored ports and flows")?;
-    Ok((Arc::new(switch), notices))
-}
-
-/// Returns the fast path where the kernel has what it takes and the configuration wants it.
-fn fast_path(config: &Config) -> Option<Arc<FastPath>> {
-    if config.datapath.fast_path == FastPathSetting::Off {
-        return None;
-    }
-    match FastPath::open() {
-        Ok(fast_path) => Some(fast_path),
-        Err(error) => {
-            let error = format!("{:#}", anyhow::Error::from(error));
-            tracing::warn!(error, "no fast path, every packet goes through the workers");
-            None
-        }
-    }
-}
-
-fn open_datapath(config: &Config, fast_path: Option<Arc<FastPath>>) -> Arc<Datapath> {
-    let settings = DatapathConfig {
-        conntrack: config.datapath.conntrack.clone(),
-        flow_cache_entries: config.datapath.flow_cache_entries,
-    };
-    match fast_path {
-        Some(fast_path) => Datapath::offloading_to(settings, fast_path),
-        None => Datapath::new(settings),
-    }
-}
-
-fn worker_config(config: &Config, clock: MonotonicClock) -> WorkerConfig {
-    WorkerConfig {
-        workers: config.datapath.workers,
-        spin_polls: config.datapath.idle_polls,
-        ..WorkerConfig::new(clock)
-    }
-}
-
-/// Makes or finds the gateway's TAP and configures it.
-fn open_gateway(config: &Config) -> Result<(Gateway, crate::port::Port)> {
-    let network = &config.network;
-    let ifname = network.gateway_ifname.clone();
-    let uplink = host::uplink(network.iface.as_ref()).context("find the uplink")?;
-    let addresses = uplink.iter().flat_map(|uplink| uplink.addresses.iter());
-    let own = Underlay::first_of(addresses.copied());
-    let overhead = host::tunnel_overhead(network.backend, &network.pod_cidrs, own);
-    let mtu = network
-        .mtu
-        .resolve(uplink.map(|uplink| uplink.mtu), overhead);
-    // The same MAC in every run: pods keep it in their neighbour tables over a restart.
-    let mac = host::container_mac(&config.node_name, &ifname);
-    let tap = TapConfig {
-        ifname: ifname.clone(),
-        mac: Some(mac),
-        persistent: true,
-    };
-    let tap = open_tap(GATEWAY_PORT, &tap, None).context("open the gateway")?;
-    tracing::info!(ifname = %ifname, offloads = ?tap.offloads, reattached = tap.reattached, "gateway");
-    let spec = GatewaySpec {
-        ifname: ifname.clone(),
-        mac,
-        mtu,
-        pod_cidrs: network.pod_cidrs.clone(),
-    };
-    let mut ledger = SysctlLedger::open(&sysctl_ledger(config)).context("open sysctl ledger")?;
-    host::configure_gateway(&spec, &mut ledger).context("configure the gateway")?;
-    let addresses = host::gateway_addresses(&network.pod_cidrs)?;
-    let addresses = addresses.iter().map(ipnet::IpNet::addr).collect();
-    Ok((
-        Gateway {
-            ifname,
-            mac,
-            addresses,
-            mtu,
-            offloads: tap.offloads,
-        },
-        tap.port,
-    ))
-}
-
-fn sysctl_ledger(config: &Config) -> std::path::PathBuf {
-    config.state_dir.join("sysctls.json")
-}
-
-async fn cni_service(
-    config: &Config,
-    store: &SharedStore,
-    ipam: &Arc<Ipam>,
-    switch: &Arc<Switch>,
-    pods: PodObjects,
-    tables: &HostTables,
-) -> Result<Cni> {
-    let deps = CniDeps {
-        host: KernelHost {
-            shield: tables.shield.clone(),
-        },
-        ports: RunningPorts {
-            switch: Arc::clone(switch),
-        },
-        pods,
-        netns: Box::new(KernelNetns),
-        store: Arc::clone(store),
-        ipam: Arc::clone(ipam),
-        delegate: Delegate {
-            plugin_dirs: cni_world::plugin_dirs(),
-            timeout: PLUGIN_TIMEOUT,
-        },
-        unix_seconds: Box::new(clock::unix_seconds),
-    };
-    let settings = CniSettings {
-        default_namespace: config.network.default_namespace.clone(),
-        default_mtu: switch.gateway().mtu,
-        port_numbers: POD_PORTS,
-    };
-    let service = tokio::task::spawn_blocking(move || CniService::new(deps, settings)).await?;
-    service.context("read attachments")
-}
-
-/// Attaches again what was attached before the daemon went away.
-async fn recover(cni: &Cni, switch: &Arc<Switch>, ipam: &Arc<Ipam>) -> Result<()> {
-    let recovered = cni.recover().await.context("recover attachments")?;
-    for problem in &recovered.problems {
-        tracing::error!(problem, "recover attachments");
-    }
-    for attachment in &recovered.attachments {
-        let mode = PortAttachMode { midstream: true };
-        if let Err(error) = switch.attach_pod(attachment, mode).await {
-            let error = format!("{:#}", anyhow::Error::from(error));
-            tracing::error!(pod = %attachment.pod, error, "attach port again");
-        }
-    }
-    for problem in switch.reopen_extra_ports().await {
-        let error = format!("{:#}", anyhow::Error::from(problem));
-        tracing::error!(error, "attach port again");
-    }
-    let released = recovered.released.len();
-    let attached = recovered.attachments.len();
-    let leases = ipam.leases().len();
-    tracing::info!(attached, released, leases, "attachments recovered");
-    Ok(())
-}
-
-async fn log_notices(mut notices: mpsc::Receiver<PortNotice>) {
-    while let Some(notice) = notices.recv().await {
-        tracing::warn!(port = notice.port.0, event = ?notice.event, "link of a port changed");
-    }
-}
-
-/// Ends the time in which ports take connections in mid-stream.
-async fn end_midstream(switch: Arc<Switch>) {
-    tokio::time::sleep(MIDSTREAM_FOR).await;
-    switch.reconcile().set_midstream(GATEWAY_PORT, false);
-    for port in switch.reconcile().snapshot().attachments.keys() {
-        switch.reconcile().set_midstream(*port, false);
-    }
-}
-
 fn tcp_options(api: &ApiConfig) -> TcpOptions {
     TcpOptions {
         certificate: api.certificate.clone(),
@@ -583,7 +363,7 @@ pub fn cleanup(config: &Config) -> Result<()> {
         gateway_ifname: config.network.gateway_ifname.clone(),
         tunnel_ifname: config.network.vxlan.ifname.clone(),
         veth_prefix: host::HOST_VETH_PREFIX.to_owned(),
-        sysctl_ledger: sysctl_ledger(config),
+        sysctl_ledger: packet_path::sysctl_ledger(config),
     };
     let mut problems: Vec<anyhow::Error> = Vec::new();
     if let Some(settings) = &config.cluster {

@@ -1,7 +1,7 @@
 //! The objects of a cluster, as its API server tells them; the only user of the crate `kube`.
 //!
-//! A [`Watcher`](watcher) per kind lists and watches; pods of the own node have one more, so that
-//! they need not wait for the list of all. [`merge`] makes one sequence of changes of what they
+//! A `watcher` per kind lists and watches; pods of the own node have one more, so that
+//! they need not wait for the list of all. `merge` makes one sequence of changes of what they
 //! tell, which a mirror [`crate::objects::Registry`] shows to everybody else. Only objects in
 //! their stripped form leave a watcher. [`Health`] says how far each watcher is.
 

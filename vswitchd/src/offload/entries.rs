@@ -16,7 +16,7 @@ use vswitch_datapath::offload::Account;
 use vswitch_datapath::{OffloadFlow, OffloadUsage, Timestamp};
 
 use super::kernel::{FlowMaps, KernelError};
-use super::wire::{Key, Total};
+use super::wire::{Flow, Key, Place, Total};
 use crate::port::PortCounters;
 
 /// A flow without packets for this long makes room; the engine offers it again.
@@ -35,19 +35,29 @@ pub(super) struct NewEntry {
 #[derive(Debug)]
 struct Entry {
     new: NewEntry,
+    /// Its number among the flows that have had its slot.
+    id: u32,
     /// Whether the kernel may still follow it.
     is_installed: bool,
-    /// What was read last; all of it is told.
-    told: Total,
     /// When a packet was last told; set by the first sync.
     active: Option<Timestamp>,
+}
+
+/// A place to count in, for one flow after the other.
+#[derive(Debug, Default)]
+struct Slot {
+    entry: Option<Entry>,
+    /// What was read last; all of it is told.
+    told: Total,
+    /// Flows that have had it.
+    flows: u32,
 }
 
 /// All flows.
 #[derive(Debug)]
 pub(super) struct Entries {
     maps: FlowMaps,
-    slots: Vec<Option<Entry>>,
+    slots: Vec<Slot>,
     free: Vec<u32>,
     by_key: HashMap<Key, u32>,
     /// Slots of a connection's directions, by its address: an entry keeps it alive.
@@ -90,7 +100,7 @@ impl Entries {
     pub(super) fn install(
         &mut self,
         new: NewEntry,
-        value: impl FnOnce(&NewEntry, u32) -> super::wire::Flow,
+        value: impl FnOnce(&NewEntry, Place) -> Flow,
         account: Account<'_>,
     ) -> Result<(), KernelError> {
         let sides = self.by_conn.get(&address(&new.flow.conn));
@@ -107,6 +117,11 @@ impl Entries {
         if let Some(other) = self.by_key.get(&new.key).copied() {
             self.take_out(other)?;
         }
+        // Half of the room is for connections that are established.
+        let is_crowded = self.len() >= self.maps.capacity() as usize / 2;
+        if is_crowded && !new.flow.conn.is_assured() {
+            return Ok(());
+        }
         let Some(slot) = self.free_slot() else {
             return Ok(());
         };
@@ -117,24 +132,26 @@ impl Entries {
         &mut self,
         slot: u32,
         new: NewEntry,
-        value: impl FnOnce(&NewEntry, u32) -> super::wire::Flow,
+        value: impl FnOnce(&NewEntry, Place) -> Flow,
     ) -> Result<(), KernelError> {
-        let (key, flow) = (new.key, value(&new, slot));
+        let Some(room) = self.slots.get_mut(slot as usize) else {
+            return Ok(());
+        };
+        room.flows = room.flows.wrapping_add(1).max(1);
+        let id = room.flows;
+        let (key, flow) = (new.key, value(&new, Place { slot, id }));
         let conn = Arc::clone(&new.flow.conn);
         // Before the kernel has it: whoever sees a packet less must know why.
         conn.set_offloaded(true);
         self.by_conn.entry(address(&conn)).or_default()[side(new.flow.direction)] = Some(slot);
         self.by_key.insert(key, slot);
-        self.slots[slot as usize] = Some(Entry {
+        room.entry = Some(Entry {
             new,
+            id,
             is_installed: true,
-            told: Total::default(),
             active: None,
         });
-        let installed = self
-            .maps
-            .clear_total(slot)
-            .and_then(|()| self.maps.insert(&key, &flow));
+        let installed = self.maps.insert(&key, &flow);
         if installed.is_err() {
             self.by_key.remove(&key);
             self.release(slot);
@@ -148,18 +165,22 @@ impl Entries {
         }
         let slot = u32::try_from(self.slots.len()).ok()?;
         (slot < self.maps.capacity()).then(|| {
-            self.slots.push(None);
+            self.slots.push(Slot::default());
             slot
         })
     }
 
     fn entry(&self, slot: u32) -> Option<&Entry> {
-        self.slots.get(slot as usize)?.as_ref()
+        self.slots.get(slot as usize)?.entry.as_ref()
+    }
+
+    fn entry_mut(&mut self, slot: u32) -> Option<&mut Entry> {
+        self.slots.get_mut(slot as usize)?.entry.as_mut()
     }
 
     /// Takes a flow out of the kernel; its slot stays.
     fn take_out(&mut self, slot: u32) -> Result<(), KernelError> {
-        let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
+        let Some(entry) = self.entry_mut(slot) else {
             return Ok(());
         };
         if !entry.is_installed {
@@ -177,15 +198,19 @@ impl Entries {
     /// Tells what went by of a flow since it was last told; returns whether anything did.
     fn tell(&mut self, slot: u32, account: Account<'_>) -> Result<bool, KernelError> {
         let total = self.maps.total(slot)?;
-        let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
+        let Some(room) = self.slots.get_mut(slot as usize) else {
             return Ok(false);
         };
-        let usage = OffloadUsage {
-            packets: total.packets.saturating_sub(entry.told.packets),
-            bytes: total.bytes.saturating_sub(entry.told.bytes),
-            tcp: total.tcp,
+        let told = std::mem::replace(&mut room.told, total);
+        let Some(entry) = &room.entry else {
+            return Ok(false);
         };
-        entry.told = total;
+        let (whose, progress) = total.tcp;
+        let usage = OffloadUsage {
+            packets: total.packets.saturating_sub(told.packets),
+            bytes: total.bytes.saturating_sub(told.bytes),
+            tcp: (whose == entry.id).then_some(progress),
+        };
         if usage.packets == 0 {
             return Ok(false);
         }
@@ -198,7 +223,11 @@ impl Entries {
 
     /// Frees a slot whose flow is out of the kernel and told.
     fn release(&mut self, slot: u32) {
-        let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::take) else {
+        let Some(entry) = self
+            .slots
+            .get_mut(slot as usize)
+            .and_then(|room| room.entry.take())
+        else {
             return;
         };
         self.free.push(slot);
@@ -264,16 +293,23 @@ impl Entries {
                 self.release(slot);
                 continue;
             }
-            let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
+            let Some(entry) = self.entry_mut(slot) else {
                 continue;
             };
             let active = *entry.active.get_or_insert(now);
             if is_active {
                 entry.active = Some(now);
             }
-            let is_idle = !is_active && now.since(active) >= IDLE;
+            let conn = &entry.new.flow.conn;
+            // A connection that closes and is silent is over.
+            let patience = if conn.is_offloadable() {
+                IDLE
+            } else {
+                Duration::ZERO
+            };
+            let is_idle = !is_active && now.since(active) >= patience;
             let is_stale = entry.new.generation != generation;
-            if is_idle || is_stale || entry.new.flow.conn.is_dead() {
+            if is_idle || is_stale || conn.is_dead() {
                 self.take_out(slot)?;
             }
         }

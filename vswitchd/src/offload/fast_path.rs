@@ -16,8 +16,9 @@ use super::kernel::{self, GenerationMap, KernelError, Programs};
 use super::wire::{self, Way};
 use crate::port::{Port, PortCounters};
 
-/// Slots that a round of `sync` goes through under one lock: some hundred system calls.
-const SYNC_CHUNK: usize = 256;
+/// Slots that a round of `sync` goes through under one lock: some tens of microseconds, which a
+/// worker with an offer may have to wait.
+const SYNC_CHUNK: usize = 64;
 
 /// Where a port's packets come from.
 #[derive(Debug, Clone, Copy)]
@@ -211,7 +212,7 @@ impl Offload for FastPath {
         let Some((entry, way)) = self.new_entry(flow, generation) else {
             return;
         };
-        let value = |new: &NewEntry, slot| wire::flow(&new.flow, new.generation, slot, way);
+        let value = |new: &NewEntry, place| wire::flow(&new.flow, new.generation, place, way);
         self.check(lock(&self.entries).install(entry, value, account));
     }
 

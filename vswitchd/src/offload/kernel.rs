@@ -190,11 +190,6 @@ impl FlowMaps {
             .map(Total::from)
             .map_err(map_failed("read a flow's use"))
     }
-
-    pub(super) fn clear_total(&mut self, slot: u32) -> Result<(), KernelError> {
-        let cleared = self.usages.set(slot, Usage::default(), 0);
-        cleared.map_err(map_failed("clear a flow's use"))
-    }
 }
 
 impl GenerationMap {

@@ -73,24 +73,41 @@ pub(super) fn key(flow: &OffloadFlow, if_index: u32) -> Key {
 }
 
 /// Returns what is done with its packets.
-pub(super) fn flow(flow: &OffloadFlow, generation: u64, slot: u32, way: Way) -> Flow {
+pub(super) fn flow(flow: &OffloadFlow, generation: u64, place: Place, way: Way) -> Flow {
     let flags = if way.to_gateway { TO_GATEWAY } else { 0 };
     Fields::<40>::new()
         .put(&generation.to_ne_bytes())
-        .put(&slot.to_ne_bytes())
+        .put(&place.slot.to_ne_bytes())
         .put(&way.if_index.to_ne_bytes())
         .put(&u32::from(flow.mtu).to_ne_bytes())
         .put(&flags.to_ne_bytes())
         .put(&flow.leaves_with)
+        .put(&[0; 2])
+        .put(&place.id.to_ne_bytes())
         .bytes
 }
 
-/// What went by since the flow was installed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Where what goes by of a flow is counted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) slot: u32,
+    /// The flow's number among those that have had the slot; not 0.
+    pub(super) id: u32,
+}
+
+/// What went by in a slot, ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Total {
     pub(super) packets: u64,
     pub(super) bytes: u64,
-    pub(super) tcp: Option<TcpProgress>,
+    /// Where TCP has come, and which flow's that is.
+    pub(super) tcp: (u32, TcpProgress),
+}
+
+impl Default for Total {
+    fn default() -> Self {
+        Self::from([0; 32])
+    }
 }
 
 impl From<Usage> for Total {
@@ -103,15 +120,18 @@ impl From<Usage> for Total {
             (word & u64::from(u32::MAX), word >> 32)
         };
         let narrow = |half: u64| u32::try_from(half).unwrap_or_default();
-        let ((seq_end, ack), (window, has_tcp)) = (halves(progress), halves(more));
+        let ((seq_end, ack), (window, id)) = (halves(progress), halves(more));
         Self {
             packets: u64::from_ne_bytes(packets),
             bytes: u64::from_ne_bytes(bytes),
-            tcp: (has_tcp != 0).then(|| TcpProgress {
-                seq_end: narrow(seq_end),
-                ack: narrow(ack),
-                window: u16::try_from(window).unwrap_or(u16::MAX),
-            }),
+            tcp: (
+                narrow(id),
+                TcpProgress {
+                    seq_end: narrow(seq_end),
+                    ack: narrow(ack),
+                    window: u16::try_from(window).unwrap_or(u16::MAX),
+                },
+            ),
         }
     }
 }

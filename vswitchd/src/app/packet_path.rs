@@ -1,0 +1,160 @@
+//! Brings up what moves packets: gateway, engine with its fast path, workers, reconciler.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use tokio::sync::mpsc;
+use vswitch_datapath::{Datapath, DatapathConfig};
+
+use super::host_watch::HostTables;
+use crate::clock::MonotonicClock;
+use crate::config::{Config, FastPathSetting};
+use crate::host::{self, GatewaySpec, SysctlLedger, Underlay};
+use crate::offload::{FastPath, PortKind};
+use crate::port::{Port, PortNotice, TapConfig, open_tap};
+use crate::reconcile::{self, ReconcileConfig, Reconciler};
+use crate::store::SharedStore;
+use crate::switch::{GATEWAY_PORT, Gateway, Switch};
+use crate::worker::{WorkerConfig, WorkerPool};
+
+/// Brings up engine, workers, reconciler and gateway; no pod port is attached yet.
+pub(super) async fn start(
+    config: &Config,
+    store: &SharedStore,
+    clock: MonotonicClock,
+    tables: &HostTables,
+) -> Result<(Arc<Switch>, mpsc::Receiver<PortNotice>)> {
+    let (config, store, tables) = (config.clone(), Arc::clone(store), tables.clone());
+    tokio::task::spawn_blocking(move || start_blocking(&config, store, clock, &tables)).await?
+}
+
+fn start_blocking(
+    config: &Config,
+    store: SharedStore,
+    clock: MonotonicClock,
+    tables: &HostTables,
+) -> Result<(Arc<Switch>, mpsc::Receiver<PortNotice>)> {
+    let (gateway, port) = open_gateway(config)?;
+    if let Some(masquerade) = &tables.masquerade {
+        masquerade.install().context("install masquerade")?;
+    }
+    let fast_path = fast_path(config);
+    let datapath = open_datapath(config, fast_path.clone());
+    let (notify, notices) = mpsc::channel(64);
+    let workers = WorkerPool::start(&datapath, worker_config(config, clock), notify)
+        .context("start workers")?;
+    let reconcile_config = ReconcileConfig {
+        node_name: config.node_name.clone(),
+        gateway: reconcile::GatewaySpec {
+            port_no: GATEWAY_PORT,
+            name: gateway.ifname.to_string(),
+            mac: gateway.mac,
+            addresses: gateway.addresses.clone(),
+            mtu: gateway.mtu,
+        },
+        pod_cidrs: config.network.pod_cidrs.clone(),
+        deny: config.policy.deny,
+    };
+    // The thread ends with `ReconcileHandle::stop`; what it has installed stays.
+    let (reconcile, _) = Reconciler::start(Arc::clone(&datapath), reconcile_config);
+    reconcile.set_node_addresses(host::node_addresses().context("read the node's addresses")?);
+    reconcile.set_midstream(GATEWAY_PORT, true);
+    if let Some(fast_path) = &fast_path {
+        fast_path.offer_to(&port, PortKind::Gateway);
+    }
+    workers.attach(port).context("attach the gateway port")?;
+    let switch = Switch::new(
+        datapath, workers, reconcile, clock, store, gateway, fast_path,
+    )
+    .context("read stored ports and flows")?;
+    Ok((Arc::new(switch), notices))
+}
+
+/// Returns the fast path where the kernel has what it takes and the configuration wants it.
+fn fast_path(config: &Config) -> Option<Arc<FastPath>> {
+    if config.datapath.fast_path == FastPathSetting::Off {
+        return None;
+    }
+    match FastPath::open() {
+        Ok(fast_path) => Some(fast_path),
+        Err(error) => {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::warn!(error, "no fast path, every packet goes through the workers");
+            None
+        }
+    }
+}
+
+fn open_datapath(config: &Config, fast_path: Option<Arc<FastPath>>) -> Arc<Datapath> {
+    let settings = DatapathConfig {
+        conntrack: config.datapath.conntrack.clone(),
+        flow_cache_entries: config.datapath.flow_cache_entries,
+    };
+    match fast_path {
+        Some(fast_path) => Datapath::offloading_to(settings, fast_path),
+        None => Datapath::new(settings),
+    }
+}
+
+fn worker_config(config: &Config, clock: MonotonicClock) -> WorkerConfig {
+    WorkerConfig {
+        workers: config.datapath.workers,
+        spin_polls: config.datapath.idle_polls,
+        ..WorkerConfig::new(clock)
+    }
+}
+
+/// Makes or finds the gateway's TAP and configures it.
+fn open_gateway(config: &Config) -> Result<(Gateway, Port)> {
+    let network = &config.network;
+    let ifname = network.gateway_ifname.clone();
+    let uplink = host::uplink(network.iface.as_ref()).context("find the uplink")?;
+    let addresses = uplink.iter().flat_map(|uplink| uplink.addresses.iter());
+    let own = Underlay::first_of(addresses.copied());
+    let overhead = host::tunnel_overhead(network.backend, &network.pod_cidrs, own);
+    let mtu = network
+        .mtu
+        .resolve(uplink.map(|uplink| uplink.mtu), overhead);
+    // The same MAC in every run: pods keep it in their neighbour tables over a restart.
+    let mac = host::container_mac(&config.node_name, &ifname);
+    let tap = TapConfig {
+        ifname: ifname.clone(),
+        mac: Some(mac),
+        persistent: true,
+    };
+    let tap = open_tap(GATEWAY_PORT, &tap, None).context("open the gateway")?;
+    tracing::info!(ifname = %ifname, offloads = ?tap.offloads, reattached = tap.reattached, "gateway");
+    let spec = GatewaySpec {
+        ifname: ifname.clone(),
+        mac,
+        mtu,
+        pod_cidrs: network.pod_cidrs.clone(),
+    };
+    let mut ledger = SysctlLedger::open(&sysctl_ledger(config)).context("open sysctl ledger")?;
+    host::configure_gateway(&spec, &mut ledger).context("configure the gateway")?;
+    let addresses = host::gateway_addresses(&network.pod_cidrs)?;
+    let addresses = addresses.iter().map(ipnet::IpNet::addr).collect();
+    Ok((
+        Gateway {
+            ifname,
+            mac,
+            addresses,
+            mtu,
+            offloads: tap.offloads,
+        },
+        tap.port,
+    ))
+}
+
+/// Returns where it is written which sysctls were changed.
+pub(super) fn sysctl_ledger(config: &Config) -> PathBuf {
+    config.state_dir.join("sysctls.json")
+}
+
+/// Logs what happens to the links of ports, until the daemon ends.
+pub(super) async fn log_notices(mut notices: mpsc::Receiver<PortNotice>) {
+    while let Some(notice) = notices.recv().await {
+        tracing::warn!(port = notice.port.0, event = ?notice.event, "link of a port changed");
+    }
+}
