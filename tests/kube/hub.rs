@@ -44,7 +44,8 @@ impl Hub {
         let home = tempfile::tempdir().unwrap();
         let authority = home.path().join("ca.pem");
         fs::copy(self.hub.authority(), &authority).unwrap();
-        let config = kubeconfig(self.hub.url(), &authority, &json!({ "token": token }));
+        let user = json!({ "token": token });
+        let config = kubeconfig(self.hub.url(), &authority, &user);
         fs::write(home.path().join("config"), config).unwrap();
         Kubectl { hub: self, home }
     }
