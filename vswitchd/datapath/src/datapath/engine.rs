@@ -99,18 +99,10 @@ impl Engine {
     ) -> Verdict {
         let snapshot = self.snapshot.load();
         // Most packets are plain and of a flow that asks for nothing special.
-        let plain = self.core.hit_plain(snapshot.epoch, in_port, frame, now);
-        let verdict = match plain {
-            Some(verdict) => verdict,
-            None => self.core.process_any(snapshot, in_port, frame, now, out),
-        };
-        match verdict {
-            Verdict::Forward(out_port) if snapshot.has_limits => {
-                let ports = (in_port, out_port);
-                self.core.limit(snapshot, ports, frame, now)
-            }
-            verdict => verdict,
+        if let Some(verdict) = self.core.hit_plain(snapshot.epoch, in_port, frame, now) {
+            return verdict;
         }
+        self.core.process_any(snapshot, in_port, frame, now, out)
     }
 
     /// Counts a frame that was lost after its verdict (port down, kernel refused it).
@@ -137,21 +129,13 @@ impl Core {
         now: Timestamp,
         out: &mut Outputs,
     ) -> Verdict {
-        let decided = self.decide(snapshot, in_port, frame, now, out);
-        decided.unwrap_or_else(|reason| self.count_drop_at(snapshot, reason, in_port))
-    }
-
-    /// Holds a frame that is to be forwarded to the limits of its ports.
-    #[inline(never)]
-    fn limit(
-        &self,
-        snapshot: &Snapshot,
-        ports: (PortNo, PortNo),
-        frame: &Frame,
-        now: Timestamp,
-    ) -> Verdict {
-        let limited = within_limits(snapshot, ports, frame, now);
-        limited.unwrap_or_else(|(reason, port)| self.count_drop_at(snapshot, reason, port))
+        let decided = match self.decide(snapshot, in_port, frame, now, out) {
+            Ok(Verdict::Forward(out_port)) if snapshot.has_limits => {
+                within_limits(snapshot, (in_port, out_port), frame, now)
+            }
+            decided => decided.map_err(|reason| (reason, in_port)),
+        };
+        decided.unwrap_or_else(|(reason, port)| self.count_drop_at(snapshot, reason, port))
     }
 
     fn count_drop_at(&self, snapshot: &Snapshot, reason: DropReason, port: PortNo) -> Verdict {
@@ -422,8 +406,11 @@ impl Core {
             walk.steps.as_slice().into()
         };
         let is_translated = conn.as_ref().is_some_and(|(conn, _)| conn.is_translated());
+        // What is limited has to ask for each packet.
+        let ports = [leaves_as.in_port, out_port];
+        let is_limited = ports.iter().any(|port| snapshot.is_limited(*port));
         let flow = CachedFlow {
-            is_simple: steps.is_empty() && !is_translated,
+            is_simple: steps.is_empty() && !is_translated && !is_limited,
             steps,
             macs: pair_of_macs(leaves_as),
             path: self.paths.get(&rules, &self.counters.paths),

@@ -100,12 +100,8 @@ impl Datapath {
             return;
         };
         let key = &packet.parsed.key;
-        // What takes more than other MACs is the engine's.
+        // What takes more than other MACs is the engine's: meters see what passes it only.
         if !flow.is_simple || key.vlan_tci != 0 || !conn.is_offloadable() {
-            return;
-        }
-        // The meters of a limited port see what passes the engine only.
-        if snapshot.is_limited(key.in_port) || snapshot.is_limited(flow.out_port) {
             return;
         }
         // Read first: what is changed after the check below comes with another generation.
