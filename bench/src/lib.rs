@@ -9,6 +9,8 @@ pub mod cluster;
 pub mod cpu;
 pub mod frames;
 #[cfg(feature = "node")]
+pub mod iperf;
+#[cfg(feature = "node")]
 pub mod node;
 pub mod ruleset;
 pub mod scenarios;

@@ -3,13 +3,11 @@
 //! Machines are shared and noisy: what counts is the ratio of two medians whose rounds are
 //! interleaved. Needs root and iperf3; uses the release binaries that `make bench` built.
 
-use std::net::IpAddr;
-use std::process::{Child, Stdio};
-
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Parser;
-use serde_json::{Value, json};
-use vswitch_tests::{Daemon, DaemonOptions, Namespace, Pod, eventually, run_in};
+use serde_json::json;
+use vswitch_bench::iperf::{Server, median, throughput};
+use vswitch_tests::{Daemon, DaemonOptions, Namespace, Pod};
 
 /// Measures TCP pod to pod through vswitchd and over a straight veth.
 #[derive(Debug, Parser)]
@@ -32,60 +30,6 @@ struct Args {
     json: bool,
 }
 
-/// An iperf3 server inside a namespace.
-struct Server {
-    child: Child,
-}
-
-impl Server {
-    fn start(namespace: &Namespace) -> Result<Self> {
-        let child = namespace
-            .command("iperf3")
-            .args(["-s", "-p", "5201"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .context("start iperf3")?;
-        let server = Self { child };
-        eventually("iperf3 listens", || {
-            let listening = run_in(namespace, &["ss", "-Hltn", "sport = :5201"])?.success()?;
-            ensure!(!listening.trim().is_empty(), "port 5201 is closed");
-            Ok(())
-        });
-        Ok(server)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Returns what one client received by the server, in Gb/s.
-fn throughput(from: &Namespace, to: IpAddr, args: &Args) -> Result<f64> {
-    let (to, seconds, streams) = (
-        to.to_string(),
-        args.seconds.to_string(),
-        args.streams.to_string(),
-    );
-    let report = run_in(
-        from,
-        &["iperf3", "-c", &to, "-t", &seconds, "-P", &streams, "-J"],
-    )?
-    .success()?;
-    let report: Value = serde_json::from_str(&report)?;
-    let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
-    Ok(bits.with_context(|| format!("iperf3 reports no throughput: {report}"))? / 1e9)
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
-}
-
 fn main() -> Result<()> {
     let args = Args::parse();
     ensure!(
@@ -102,8 +46,18 @@ fn main() -> Result<()> {
 
     let (mut straight, mut switched) = (Vec::new(), Vec::new());
     for _ in 0..args.rounds {
-        straight.push(throughput(&near, "192.0.2.2".parse()?, &args)?);
-        switched.push(throughput(&client.netns, server.ip(), &args)?);
+        straight.push(throughput(
+            &near,
+            "192.0.2.2".parse()?,
+            args.seconds,
+            args.streams,
+        )?);
+        switched.push(throughput(
+            &client.netns,
+            server.ip(),
+            args.seconds,
+            args.streams,
+        )?);
     }
     report(&args, &straight, &switched)
 }

@@ -1,8 +1,7 @@
 //! A daemon that serves other nodes: TLS, tokens, and what a member's token allows.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::Result;
 use serde_json::json;
@@ -10,7 +9,7 @@ use vswitch_tests::{
     DaemonOptions, Namespace, eventually, kubeconfig, make_certificate, run, run_in, tool,
 };
 
-use super::SECURE_POD;
+use super::{SECURE_POD, WATCH_POLICIES, assert_watch_sees_the_policy};
 
 const ADMINISTRATOR: &str = vswitch_tests::Hub::ADMINISTRATOR;
 const ADDRESS: &str = "192.0.2.1";
@@ -86,27 +85,13 @@ impl Kubectl<'_> {
 fn kubectl_reads_writes_and_watches_over_tls_with_a_kubeconfig() {
     let hub = Hub::start();
     let kubectl = hub.kubectl(ADMINISTRATOR);
-    let mut watch = kubectl
-        .command(&["get", "networkpolicies", "-w", "-o", "name"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(watch.stdout.take().unwrap()).lines();
-    let (sender, seen) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        for line in lines.map_while(Result::ok) {
-            let _ = sender.send(line);
-        }
-    });
-    kubectl
-        .with_input(&["apply", "-f", "-"], SECURE_POD)
-        .unwrap();
-    let line = seen
-        .recv_timeout(std::time::Duration::from_secs(10))
-        .unwrap();
-    assert_eq!(line, "networkpolicy.networking.k8s.io/secure-pod");
-    watch.kill().unwrap();
-    watch.wait().unwrap();
+    let watch = &mut kubectl.command(&WATCH_POLICIES);
+    let apply = || {
+        kubectl
+            .with_input(&["apply", "-f", "-"], SECURE_POD)
+            .unwrap()
+    };
+    assert_watch_sees_the_policy(watch, || drop(apply()));
 }
 
 #[test]

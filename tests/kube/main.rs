@@ -173,32 +173,40 @@ fn kubectl_shows_describes_annotates_edits_and_lists_resources() {
     }
 }
 
+/// What has kubectl print each policy as it comes.
+const WATCH_POLICIES: [&str; 5] = ["get", "networkpolicies", "-w", "-o", "name"];
+
+/// Checks that a watch that is under way tells of a policy that is applied.
+fn assert_watch_sees_the_policy(watch: &mut Command, apply: impl FnOnce()) {
+    let mut watch = watch.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let (sender, seen) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    apply();
+    let line = seen
+        .recv_timeout(std::time::Duration::from_secs(10))
+        .unwrap();
+    assert_eq!(line, "networkpolicy.networking.k8s.io/secure-pod");
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+}
+
 #[test]
 fn kubectl_watches_changes_as_they_happen() {
     for version in VERSIONS {
         let daemon = daemon();
         let kubectl = Kubectl::new(&daemon, version);
-        let mut watch = kubectl
-            .command(&["get", "networkpolicies", "-w", "-o", "name"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(watch.stdout.take().unwrap()).lines();
-        let (sender, seen) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let _ = sender.send(line);
-            }
-        });
-        kubectl
-            .with_input(&["apply", "-f", "-"], SECURE_POD)
-            .unwrap();
-        let line = seen
-            .recv_timeout(std::time::Duration::from_secs(10))
-            .unwrap();
-        assert_eq!(line, "networkpolicy.networking.k8s.io/secure-pod");
-        watch.kill().unwrap();
-        watch.wait().unwrap();
+        let watch = &mut kubectl.command(&WATCH_POLICIES);
+        let apply = || {
+            kubectl
+                .with_input(&["apply", "-f", "-"], SECURE_POD)
+                .unwrap()
+        };
+        assert_watch_sees_the_policy(watch, || drop(apply()));
     }
 }
 
