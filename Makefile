@@ -83,9 +83,9 @@ bench-micro: ## nanoseconds of the packet path's steps, and how engines scale ov
 bpf: ## build the fast path's programs anew (clang); the object is kept in the repository
 	tests/setup.sh bpf
 	clang -O2 -g -Wall -Werror -target bpf -mcpu=v3 -I/usr/include/$(shell uname -m)-linux-gnu \
-	  -DSOURCE_CRC32='"$(shell python3 -c 'import zlib; print("%08x" % zlib.crc32(open("vswitchd/bpf/offload.c", "rb").read()))')"' \
-	  -c vswitchd/bpf/offload.c -o vswitchd/bpf/offload.o
-	llvm-strip -g vswitchd/bpf/offload.o
+	  -DSOURCE_CRC32='"$(shell python3 -c 'import zlib; print("%08x" % zlib.crc32(open("vswitchd/bpf/kernel_path.c", "rb").read()))')"' \
+	  -c vswitchd/bpf/kernel_path.c -o vswitchd/bpf/kernel_path.o
+	llvm-strip -g vswitchd/bpf/kernel_path.o
 
 image: build-release ## container image $(IMAGE) for config/kubernetes, by podman, buildah or docker; the base is empty
 	config/image.sh $(RELEASE) $(SHIM) target/image

@@ -15,7 +15,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("metrics", 0),
     ("netns", 20),
     ("port", 21),
-    ("offload", 22),
+    ("kernel_path", 22),
     ("store", 20),
     ("state", 30),
     ("ipam", 30),
@@ -40,7 +40,7 @@ const LAYERS: &[(&str, u8)] = &[
 /// Outside crates that only one module may name.
 const HOMES: &[(&str, &str)] = &[
     ("sled", "store"),
-    ("aya", "offload"),
+    ("aya", "kernel_path"),
     ("axum", "rest"),
     ("hyper", "rest"),
     ("hyper_util", "rest"),

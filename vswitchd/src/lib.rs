@@ -11,7 +11,7 @@
 //!    worker · host (gateway, veth, masquerade) · reconcile
 //! L3 objects (standalone object registry) · policy · service (compilers)
 //!    ipam · rules · state (ClusterState)
-//! L2 port · offload (fast path in the kernel) · netns · store
+//! L2 port · kernel_path (the fast path) · netns · store
 //!    leaf helpers, usable from any layer: clock, config, metrics, telemetry
 //! ```
 
@@ -21,11 +21,11 @@ pub mod cni;
 pub mod config;
 pub mod host;
 pub mod ipam;
+pub mod kernel_path;
 pub mod kube;
 pub mod metrics;
 pub mod netns;
 pub mod objects;
-pub mod offload;
 pub mod policy;
 pub mod port;
 pub mod reconcile;

@@ -1,5 +1,4 @@
-//! What a rule does with a packet, and the text form of action lists. Kept simple enough to be
-//! offloaded to a kernel map later.
+//! What a rule does with a packet, and the text form of action lists.
 
 use std::fmt;
 

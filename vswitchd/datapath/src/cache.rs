@@ -17,7 +17,7 @@ use vswitch_api::{Epoch, MacAddr, PortNo};
 
 use crate::conntrack::{Connection, Direction};
 use crate::flow::{FlowKey, ether_type};
-use crate::offload::OFFER_AFTER;
+use crate::kernel_path::OFFER_AFTER;
 use crate::packet::{Fragment, ParsedPacket, PlainPacket, pack, pack_ipv6};
 use crate::pipeline::{RulePath, Step};
 
@@ -156,7 +156,7 @@ impl CachedFlow {
     #[inline]
     pub(crate) fn passes_by(&self, conn: &Connection) -> bool {
         let left = self.until_offer.get();
-        let passes_by = left > 0 && !conn.is_offloaded();
+        let passes_by = left > 0 && !conn.is_in_kernel();
         self.until_offer.set(left - u32::from(passes_by));
         passes_by
     }

@@ -11,7 +11,7 @@ use super::host_watch::HostTables;
 use crate::clock::MonotonicClock;
 use crate::config::{Config, FastPathSetting};
 use crate::host::{self, GatewaySpec, SysctlLedger, Underlay};
-use crate::offload::{FastPath, PortKind};
+use crate::kernel_path::{FastPath, PortKind};
 use crate::port::{Port, PortNotice, TapConfig, open_tap};
 use crate::reconcile::{self, ReconcileConfig, Reconciler};
 use crate::store::SharedStore;
@@ -92,7 +92,7 @@ fn open_datapath(config: &Config, fast_path: Option<Arc<FastPath>>) -> Arc<Datap
         flow_cache_entries: config.datapath.flow_cache_entries,
     };
     match fast_path {
-        Some(fast_path) => Datapath::offloading_to(settings, fast_path),
+        Some(fast_path) => Datapath::with_kernel_path(settings, fast_path),
         None => Datapath::new(settings),
     }
 }

@@ -51,13 +51,13 @@ impl PortCounters {
     }
 
     /// Counts frames that were received below the switch.
-    pub fn count_offloaded_rx(&self, frames: u64, bytes: u64) {
+    pub fn count_kernel_rx(&self, frames: u64, bytes: u64) {
         self.rx_frames.fetch_add(frames, Relaxed);
         self.rx_bytes.fetch_add(bytes, Relaxed);
     }
 
     /// Counts frames that were sent below the switch.
-    pub fn count_offloaded_tx(&self, frames: u64, bytes: u64) {
+    pub fn count_kernel_tx(&self, frames: u64, bytes: u64) {
         self.tx_frames.fetch_add(frames, Relaxed);
         self.tx_bytes.fetch_add(bytes, Relaxed);
     }

@@ -18,7 +18,7 @@ use vswitch_api::{IfName, MacAddr, PortNo};
 use vswitch_datapath::Datapath;
 
 use crate::clock::MonotonicClock;
-use crate::offload::{FastPath, PortKind};
+use crate::kernel_path::{FastPath, PortKind};
 use crate::port::{LinkState, Port, PortError, TapOffloads, open_veth};
 use crate::reconcile::{PortAttachMode, ReconcileHandle, ReconcileStopped};
 use crate::state::Attachment;
@@ -152,7 +152,7 @@ impl Switch {
 
     /// Has counters, connections and rules know what the kernel forwarded until now.
     pub fn settle_counters(&self) {
-        self.datapath.sync_offload(self.clock.now());
+        self.datapath.sync_kernel_path(self.clock.now());
     }
 
     /// Returns the clock of the packet path.

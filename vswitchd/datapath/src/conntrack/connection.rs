@@ -17,7 +17,7 @@ use super::protocol::{Progress, Protocol, Step};
 use super::{ConntrackConfig, Direction, Tuple};
 use crate::drop_reason::DropReason;
 use crate::flow::CtState;
-use crate::offload::OffloadUsage;
+use crate::kernel_path::KernelUsage;
 use crate::packet::{ParsedPacket, PlainPacket};
 use crate::time::Timestamp;
 
@@ -58,7 +58,7 @@ mod fact {
     /// The table no longer has the connection.
     pub(super) const DEAD: u8 = 0x04;
     /// Packets may go by below the engine.
-    pub(super) const OFFLOADED: u8 = 0x08;
+    pub(super) const IN_KERNEL: u8 = 0x08;
 }
 
 /// How far a connection is.
@@ -114,7 +114,7 @@ pub struct ConnectionInfo {
     /// Both sides took part.
     pub assured: bool,
     /// Its packets may go by below the engine.
-    pub offloaded: bool,
+    pub in_kernel: bool,
     /// Time left if nothing else comes.
     pub remaining: Duration,
     /// Time since the last packet.
@@ -274,23 +274,23 @@ impl Connection {
     /// Returns whether the connection is in a state in which packets that say nothing about it
     /// may go by below the engine.
     #[must_use]
-    pub fn is_offloadable(&self) -> bool {
-        !self.is_translated() && !self.is_dead() && self.lock().protocol.is_offloadable()
+    pub fn may_enter_kernel(&self) -> bool {
+        !self.is_translated() && !self.is_dead() && self.lock().protocol.may_enter_kernel()
     }
 
     /// Returns whether packets may go by, or have gone by untold, below the engine.
     #[inline]
     #[must_use]
-    pub fn is_offloaded(&self) -> bool {
-        self.facts.load(Relaxed) & fact::OFFLOADED != 0
+    pub fn is_in_kernel(&self) -> bool {
+        self.facts.load(Relaxed) & fact::IN_KERNEL != 0
     }
 
     /// States whether packets may go by below the engine.
-    pub fn set_offloaded(&self, is_offloaded: bool) {
-        if is_offloaded {
-            self.facts.fetch_or(fact::OFFLOADED, Relaxed);
+    pub fn set_in_kernel(&self, is_in_kernel: bool) {
+        if is_in_kernel {
+            self.facts.fetch_or(fact::IN_KERNEL, Relaxed);
         } else {
-            self.facts.fetch_and(!fact::OFFLOADED, Relaxed);
+            self.facts.fetch_and(!fact::IN_KERNEL, Relaxed);
         }
     }
 
@@ -299,7 +299,7 @@ impl Connection {
     pub(crate) fn catch_up(
         &self,
         direction: Direction,
-        usage: OffloadUsage,
+        usage: KernelUsage,
         now: Timestamp,
         config: &ConntrackConfig,
     ) {
@@ -514,7 +514,7 @@ impl Connection {
             zone: 0,
             state: self.state_name(),
             assured: self.is_assured(),
-            offloaded: self.is_offloaded(),
+            in_kernel: self.is_in_kernel(),
             remaining: self.expires().since(now),
             idle: now.since(self.last_seen()),
             age: now.since(self.created),

@@ -9,7 +9,7 @@ use super::tcp::TcpTrack;
 use super::{ConntrackConfig, Direction, generic, icmp, udp};
 use crate::drop_reason::DropReason;
 use crate::flow::ip_proto;
-use crate::offload::TcpProgress;
+use crate::kernel_path::TcpProgress;
 use crate::packet::{Fragment, ParsedPacket, PlainPacket};
 use crate::time::Timestamp;
 
@@ -127,7 +127,7 @@ impl Protocol {
     }
 
     /// Returns whether packets may go by unseen.
-    pub(super) fn is_offloadable(&self) -> bool {
+    pub(super) fn may_enter_kernel(&self) -> bool {
         match self {
             Self::Tcp(track) => track.is_open(),
             Self::Udp => true,

@@ -23,7 +23,7 @@ use super::protocol::{Progress, Start, Step};
 use super::tcp_window::{ResetPlace, Span, Windows, flag};
 use super::{ConntrackConfig, Direction};
 use crate::drop_reason::DropReason;
-use crate::offload::TcpProgress;
+use crate::kernel_path::TcpProgress;
 use crate::packet::{TcpSegment, tcp_flags};
 
 /// Repeats of one segment after which the other end is taken for gone (nf_conntrack's

@@ -18,7 +18,7 @@ use crate::cache::{CacheKey, CachedFlow, FlowCache, pair_of_macs};
 use crate::conntrack::{Connection, Direction};
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey, ip_proto};
-use crate::offload::OFFER_AFTER;
+use crate::kernel_path::OFFER_AFTER;
 use crate::packet::{Frame, PlainPacket, parse, rewrite};
 use crate::pipeline::{
     Counts, End, Meter, Port, RuleCounters, RulePaths, Settlement, Snapshot, Step, TableId,
@@ -235,7 +235,7 @@ impl Core {
             return None;
         }
         if let Some((conn, direction)) = &flow.conn {
-            if self.datapath.is_offloading() && !flow.passes_by(conn) {
+            if self.datapath.has_kernel_path() && !flow.passes_by(conn) {
                 return None;
             }
             let config = self.datapath.conns.config();
@@ -257,10 +257,10 @@ impl Core {
         let (config, rules) = (self.datapath.conns.config(), &self.counters.rules);
         let verdict = flow.and_then(|flow| {
             let conn = flow.conn.as_ref();
-            let is_offloaded = conn.is_some_and(|(conn, _)| self.take_back(conn, packet));
+            let is_in_kernel = conn.is_some_and(|(conn, _)| self.take_back(conn, packet));
             let verdict = packet.follow(flow, config, rules);
             // The other direction lasts if this one does.
-            if matches!(verdict, Some(Ok(_))) && (flow.is_due() || is_offloaded) {
+            if matches!(verdict, Some(Ok(_))) && (flow.is_due() || is_in_kernel) {
                 self.datapath.offer(snapshot, flow, packet);
             }
             verdict
@@ -277,7 +277,7 @@ impl Core {
     /// Has the state of a connection know what went by below before a packet is taken in;
     /// returns whether anything may have.
     fn take_back(&self, conn: &Arc<Connection>, packet: &InHand<'_>) -> bool {
-        conn.is_offloaded() && {
+        conn.is_in_kernel() && {
             self.datapath.take_back(conn, packet.parsed, packet.now);
             true
         }

@@ -6,7 +6,7 @@
 mod counters;
 mod engine;
 mod in_hand;
-mod offloading;
+mod kernel_path;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ use crate::conntrack::{
 use crate::drop_reason::DropReason;
 use crate::flow::SetName;
 use crate::group::{AffinityTable, Endpoint, Group, LostEndpoint};
-use crate::offload::Offload;
+use crate::kernel_path::KernelPath;
 use crate::packet::Frame;
 use crate::pipeline::{
     Bandwidth, Memory, Port, PortSpec, PortUpdate, Ports, RuleStats, RuleStore, Snapshot, Trace,
@@ -32,7 +32,7 @@ use crate::pipeline::{
 };
 use crate::time::Timestamp;
 use counters::AllCounters;
-use offloading::Offloading;
+use kernel_path::AttachedKernelPath;
 
 pub use engine::Engine;
 
@@ -77,7 +77,7 @@ pub struct Datapath {
     affinity: AffinityTable,
     counters: AllCounters,
     flow_cache_entries: usize,
-    offloading: Option<Offloading>,
+    kernel_path: Option<AttachedKernelPath>,
 }
 
 /// The writer's side of what is published.
@@ -97,11 +97,11 @@ impl Datapath {
 
     /// Returns an empty datapath that hands connections which last to a path below.
     #[must_use]
-    pub fn offloading_to(config: DatapathConfig, below: Arc<dyn Offload>) -> Arc<Self> {
+    pub fn with_kernel_path(config: DatapathConfig, below: Arc<dyn KernelPath>) -> Arc<Self> {
         Self::build(config, Some(below))
     }
 
-    fn build(config: DatapathConfig, below: Option<Arc<dyn Offload>>) -> Arc<Self> {
+    fn build(config: DatapathConfig, below: Option<Arc<dyn KernelPath>>) -> Arc<Self> {
         let (mut writer, counters) = (Writer::default(), AllCounters::default());
         for rule in builtin_rules() {
             writer
@@ -110,9 +110,9 @@ impl Datapath {
         }
         let mut snapshot = Snapshot::empty();
         snapshot.tables = writer.rules.tables();
-        let offloading = below.map(|below| Offloading::new(below, counters.register()));
+        let kernel_path = below.map(|below| AttachedKernelPath::new(below, counters.register()));
         Arc::new(Self {
-            offloading,
+            kernel_path,
             published: Arc::new(ArcSwap::from_pointee(snapshot)),
             writer: Mutex::new(writer),
             conns: ConnTable::new(config.conntrack),
@@ -166,7 +166,7 @@ impl Datapath {
 
     /// Removes connections that are past their time; returns how many.
     pub fn expire(&self, now: Timestamp) -> usize {
-        self.sync_offload(now);
+        self.sync_kernel_path(now);
         self.affinity.expire(now);
         self.conns.expire(now)
     }

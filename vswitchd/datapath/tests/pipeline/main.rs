@@ -8,7 +8,7 @@ mod cache;
 mod concurrent;
 mod defaults;
 mod hostile;
-mod offload;
+mod kernel_path;
 mod packets;
 mod policy;
 mod reject;

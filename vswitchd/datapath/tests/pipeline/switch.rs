@@ -12,7 +12,7 @@ use vswitch_datapath::pipeline::{
     Origin, PortSpec, PortUpdate, Rule, RuleId, SetUpdate, TableId, Transaction,
 };
 use vswitch_datapath::{
-    Datapath, DatapathConfig, DropReason, Engine, Offload, Outputs, Timestamp, Verdict,
+    Datapath, DatapathConfig, DropReason, Engine, KernelPath, Outputs, Timestamp, Verdict,
     parse_actions,
 };
 
@@ -78,12 +78,12 @@ impl Switch {
         Self::on(Datapath::new(config))
     }
 
-    pub(crate) fn offloading_to(below: Arc<dyn Offload>) -> Self {
+    pub(crate) fn with_kernel_path(below: Arc<dyn KernelPath>) -> Self {
         let config = DatapathConfig {
             flow_cache_entries: 1_024,
             ..DatapathConfig::default()
         };
-        Self::on(Datapath::offloading_to(config, below))
+        Self::on(Datapath::with_kernel_path(config, below))
     }
 
     fn on(dp: Arc<Datapath>) -> Self {

@@ -53,7 +53,7 @@ fn view(info: &ConnectionInfo) -> Connection {
         out_port: info.out_port.0,
         timeout_seconds: info.remaining.as_secs(),
         assured: info.assured,
-        offloaded: info.offloaded,
+        offloaded: info.in_kernel,
         orig_packets: info.packets_original,
         orig_bytes: info.bytes_original,
         reply_packets: info.packets_reply,

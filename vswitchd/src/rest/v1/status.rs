@@ -50,7 +50,7 @@ pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
         pod_cidrs: state.pod_cidrs.clone(),
         gateway: switch.gateway().ifname.clone(),
         workers: state.workers,
-        fast_path_flows: datapath.offloaded_flows(),
+        fast_path_flows: datapath.kernel_flows(),
         backend: node_network.backend.to_owned(),
         remote_networks: node_network.networks,
         drops: drops
@@ -210,7 +210,7 @@ fn figures(state: &RestState) -> Figures {
         epoch: datapath.epoch().0,
         flow_cache_hits: cache.hits,
         flow_cache_misses: cache.misses,
-        offloaded_flows: wide(datapath.offloaded_flows().unwrap_or(0)),
+        offloaded_flows: wide(datapath.kernel_flows().unwrap_or(0)),
         pods: wide(snapshot.cluster.pods().count()),
         network_policies: wide(snapshot.cluster.policies().count()),
         services: wide(snapshot.cluster.services().count()),

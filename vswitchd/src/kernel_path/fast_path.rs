@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use aya::programs::tc::SchedClassifierLink;
 use vswitch_api::{IfName, PortNo};
 use vswitch_datapath::conntrack::Connection;
-use vswitch_datapath::offload::Account;
-use vswitch_datapath::{Offload, OffloadFlow, Timestamp};
+use vswitch_datapath::kernel_path::Account;
+use vswitch_datapath::{KernelFlow, KernelPath, Timestamp};
 
 use super::entries::{Entries, NewEntry};
 use super::kernel::{self, GenerationMap, KernelError, Programs};
@@ -76,7 +76,7 @@ pub struct FastPath {
     entries: Mutex<Entries>,
     /// Guards the kernel's copy of `generation`.
     generation_map: Mutex<GenerationMap>,
-    /// Sequentially consistent: see the invariant of `vswitch_datapath::offload`.
+    /// Sequentially consistent: see the invariant of `vswitch_datapath::kernel_path`.
     generation: AtomicU64,
     /// The kernel refused what it has to grant: nothing is installed any more.
     is_broken: AtomicBool,
@@ -182,7 +182,7 @@ impl FastPath {
             .clear();
     }
 
-    fn new_entry(&self, flow: OffloadFlow, generation: u64) -> Option<(NewEntry, Way)> {
+    fn new_entry(&self, flow: KernelFlow, generation: u64) -> Option<(NewEntry, Way)> {
         let ports = self.ports.read().unwrap_or_else(PoisonError::into_inner);
         let (from, to) = (ports.get(&flow.in_port)?, ports.get(&flow.out_port)?);
         let key = wire::key(&flow, from.way.if_index);
@@ -200,12 +200,12 @@ impl FastPath {
     }
 }
 
-impl Offload for FastPath {
+impl KernelPath for FastPath {
     fn generation(&self) -> u64 {
         self.generation.load(SeqCst)
     }
 
-    fn install(&self, flow: OffloadFlow, generation: u64, account: Account<'_>) {
+    fn install(&self, flow: KernelFlow, generation: u64, account: Account<'_>) {
         if self.is_broken.load(SeqCst) || generation != self.generation() {
             return;
         }

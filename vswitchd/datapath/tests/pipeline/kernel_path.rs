@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use vswitch_api::MacAddr;
 use vswitch_datapath::conntrack::{Connection, Direction};
-use vswitch_datapath::offload::Account;
+use vswitch_datapath::kernel_path::Account;
 use vswitch_datapath::pipeline::{Bandwidth, PortUpdate, TableId, Transaction};
 use vswitch_datapath::{
-    DropReason, Offload, OffloadFlow, OffloadUsage, TcpProgress, Timestamp, Verdict,
+    DropReason, KernelFlow, KernelPath, KernelUsage, TcpProgress, Timestamp, Verdict,
 };
 
 use crate::packets::{ACK, SYN, ping, segment, tcp, tcp_with, udp};
@@ -23,16 +23,16 @@ const PLENTY: u32 = 12;
 #[derive(Debug, Default)]
 struct Below {
     generation: AtomicU64,
-    flows: Mutex<Vec<(OffloadFlow, u64)>>,
+    flows: Mutex<Vec<(KernelFlow, u64)>>,
     /// What is to be told of a direction at the next opportunity.
-    untold: Mutex<Vec<(Direction, OffloadUsage)>>,
+    untold: Mutex<Vec<(Direction, KernelUsage)>>,
 }
 
 impl Below {
-    fn tell(&self, is_of: impl Fn(&OffloadFlow) -> bool, account: Account<'_>) {
+    fn tell(&self, is_of: impl Fn(&KernelFlow) -> bool, account: Account<'_>) {
         let flows = self.flows.lock().unwrap();
         for (direction, usage) in self.untold.lock().unwrap().drain(..) {
-            let is_it = |flow: &OffloadFlow| is_of(flow) && flow.direction == direction;
+            let is_it = |flow: &KernelFlow| is_of(flow) && flow.direction == direction;
             if let Some((flow, _)) = flows.iter().find(|(flow, _)| is_it(flow)) {
                 account(flow, usage);
             }
@@ -49,13 +49,13 @@ impl Below {
     }
 }
 
-impl Offload for Below {
+impl KernelPath for Below {
     fn generation(&self) -> u64 {
         self.generation.load(SeqCst)
     }
 
-    fn install(&self, flow: OffloadFlow, generation: u64, _account: Account<'_>) {
-        flow.conn.set_offloaded(true);
+    fn install(&self, flow: KernelFlow, generation: u64, _account: Account<'_>) {
+        flow.conn.set_in_kernel(true);
         let mut flows = self.flows.lock().unwrap();
         flows.retain(|(old, _)| old.tuple != flow.tuple);
         flows.push((flow, generation));
@@ -69,7 +69,7 @@ impl Offload for Below {
         self.catch_up(conn, account);
         let mut flows = self.flows.lock().unwrap();
         flows.retain(|(flow, _)| !Arc::ptr_eq(&flow.conn, conn));
-        conn.set_offloaded(false);
+        conn.set_in_kernel(false);
     }
 
     fn revoke(&self) {
@@ -96,7 +96,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let below = Arc::new(Below::default());
-        let mut switch = Switch::offloading_to(Arc::clone(&below) as Arc<dyn Offload>);
+        let mut switch = Switch::with_kernel_path(Arc::clone(&below) as Arc<dyn KernelPath>);
         let (client, server) = (switch.add_pod(1), switch.add_pod(2));
         switch.ingress_policy("web", 80);
         switch.set("web/pods", &[server]);
@@ -136,7 +136,7 @@ impl World {
     }
 
     /// Opens a connection and has both directions offered.
-    fn open_offloaded(&mut self) {
+    fn open_in_kernel(&mut self) {
         self.open();
         for _ in 0..PLENTY {
             self.client_sends(ACK, 101, 501);
@@ -157,7 +157,7 @@ impl World {
     }
 
     fn goes_by(&self, direction: Direction, packets: u64, tcp: Option<TcpProgress>) {
-        let usage = OffloadUsage {
+        let usage = KernelUsage {
             packets,
             bytes: packets * 1_014,
             tcp,
@@ -231,7 +231,7 @@ fn what_is_not_established_mirrored_metered_or_no_stream_is_never_offered() {
 #[test]
 fn a_publication_ends_what_was_offered_and_one_packet_brings_it_back() {
     let mut world = World::new();
-    world.open_offloaded();
+    world.open_in_kernel();
     world.switch.set("other", &[]);
     assert_eq!(world.below.followed(), []);
     assert_eq!(world.client_sends(ACK, 101, 501), world.to_server());
@@ -242,7 +242,7 @@ fn a_publication_ends_what_was_offered_and_one_packet_brings_it_back() {
 #[test]
 fn a_connection_that_is_forbidden_is_not_followed_and_not_offered_again() {
     let mut world = World::new();
-    world.open_offloaded();
+    world.open_in_kernel();
     world.switch.set("web/from", &[]);
     assert_eq!(world.below.followed(), []);
     for _ in 0..PLENTY {
@@ -255,7 +255,7 @@ fn a_connection_that_is_forbidden_is_not_followed_and_not_offered_again() {
 #[test]
 fn a_flush_ends_what_was_offered() {
     let mut world = World::new();
-    world.open_offloaded();
+    world.open_in_kernel();
     assert_eq!(world.switch.dp.flush_connections(|_| true), 1);
     assert_eq!(world.below.followed(), []);
     assert_eq!(
@@ -267,7 +267,7 @@ fn a_flush_ends_what_was_offered() {
 #[test]
 fn the_state_knows_what_went_by_before_it_judges_the_next_packet() {
     let mut world = World::new();
-    world.open_offloaded();
+    world.open_in_kernel();
     // Ten megabytes, which no window of the handshake covers.
     let sent = 10_000_000;
     let client = TcpProgress {
@@ -302,7 +302,7 @@ fn the_state_knows_what_went_by_before_it_judges_the_next_packet() {
 #[test]
 fn a_segment_beyond_what_the_state_knows_is_refused_if_nothing_went_by() {
     let mut world = World::new();
-    world.open_offloaded();
+    world.open_in_kernel();
     assert_eq!(
         world.client_sends(FIN | ACK, 10_000_101, 501),
         Verdict::Drop(DropReason::CtInvalid)
@@ -326,7 +326,7 @@ fn what_went_by_counts_in_the_rules_and_keeps_the_connection() {
     let before = world.switch.count_of(id);
     world.switch.tick(Duration::from_secs(25));
     world.goes_by(Direction::Original, 1_000, None);
-    world.switch.dp.sync_offload(world.switch.now);
+    world.switch.dp.sync_kernel_path(world.switch.now);
     let after = world.switch.count_of(id);
     assert_eq!((after.0 - before.0, after.1 - before.1), (1_000, 1_014_000));
     // The timeout of an unanswered datagram is 30 seconds.
@@ -341,7 +341,7 @@ fn what_went_by_counts_in_the_rules_and_keeps_the_connection() {
 #[test]
 fn data_in_sequence_is_taken_after_data_went_by() {
     let mut world = World::new();
-    world.open_offloaded();
+    world.open_in_kernel();
     let progress = |seq_end, ack| TcpProgress {
         seq_end,
         ack,
@@ -366,7 +366,7 @@ fn a_connection_whose_data_went_by_and_is_acknowledged_lives_as_long_as_any() {
         [Direction::Reply, Direction::Original],
     ] {
         let mut world = World::new();
-        world.open_offloaded();
+        world.open_in_kernel();
         for direction in order {
             let (seq_end, ack) = match direction {
                 Direction::Original => (5_101, 7_501),
@@ -379,7 +379,7 @@ fn a_connection_whose_data_went_by_and_is_acknowledged_lives_as_long_as_any() {
             };
             world.goes_by(direction, 10, Some(progress));
         }
-        world.switch.dp.sync_offload(world.switch.now);
+        world.switch.dp.sync_kernel_path(world.switch.now);
         let connections = world.switch.dp.connections(world.switch.now);
         let remaining = connections.first().unwrap().remaining;
         assert_eq!(remaining, Duration::from_secs(432_000), "{order:?}");
@@ -389,7 +389,7 @@ fn a_connection_whose_data_went_by_and_is_acknowledged_lives_as_long_as_any() {
 #[test]
 fn a_flow_of_a_limited_port_is_not_offered_and_one_that_was_is_called_back() {
     let mut world = World::new();
-    world.open_offloaded();
+    world.open_in_kernel();
     let limit = |world: &World, ingress_bps| {
         let bandwidth = Bandwidth {
             ingress_bps,

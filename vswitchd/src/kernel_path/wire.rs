@@ -1,9 +1,9 @@
-//! What the maps hold, as `vswitchd/bpf/offload.c` lays it out. Plain bytes, so that reading and
+//! What the maps hold, as `vswitchd/bpf/kernel_path.c` lays it out. Plain bytes, so that reading and
 //! writing them needs no unsafe code.
 
 use std::net::IpAddr;
 
-use vswitch_datapath::{OffloadFlow, TcpProgress};
+use vswitch_datapath::{KernelFlow, TcpProgress};
 
 /// `struct flow_key`.
 pub(super) type Key = [u8; 56];
@@ -57,7 +57,7 @@ impl<const N: usize> Fields<N> {
 }
 
 /// Returns the key of a flow that comes in through the device.
-pub(super) fn key(flow: &OffloadFlow, if_index: u32) -> Key {
+pub(super) fn key(flow: &KernelFlow, if_index: u32) -> Key {
     let tuple = &flow.tuple;
     let family = if tuple.src.is_ipv4() { 4 } else { 6 };
     Fields::<56>::new()
@@ -73,7 +73,7 @@ pub(super) fn key(flow: &OffloadFlow, if_index: u32) -> Key {
 }
 
 /// Returns what is done with its packets.
-pub(super) fn flow(flow: &OffloadFlow, generation: u64, place: Place, way: Way) -> Flow {
+pub(super) fn flow(flow: &KernelFlow, generation: u64, place: Place, way: Way) -> Flow {
     let flags = if way.to_gateway { TO_GATEWAY } else { 0 };
     Fields::<40>::new()
         .put(&generation.to_ne_bytes())

@@ -311,4 +311,4 @@ int from_gateway(struct __sk_buff *skb)
 char _license[] SEC("license") = "GPL";
 
 // Checksum of this file, by which a test tells that the object was built from it.
-const char source_crc32[] SEC(".note.source") = "offload.c crc32 " SOURCE_CRC32;
+const char source_crc32[] SEC(".note.source") = "kernel_path.c crc32 " SOURCE_CRC32;

@@ -12,8 +12,8 @@ use vswitch_api::IfName;
 
 use super::wire::{Flow, Key, Total, Usage};
 
-/// `vswitchd/bpf/offload.c`, built by `make bpf`.
-const OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/offload.o");
+/// `vswitchd/bpf/kernel_path.c`, built by `make bpf`.
+const OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kernel_path.o");
 
 /// A program or map could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -205,8 +205,8 @@ mod tests {
 
     #[test]
     fn the_object_is_built_from_the_source_beside_it() {
-        let source = include_bytes!("../../bpf/offload.c");
-        let stamp = format!("offload.c crc32 {:08x}", crc32fast::hash(source));
+        let source = include_bytes!("../../bpf/kernel_path.c");
+        let stamp = format!("kernel_path.c crc32 {:08x}", crc32fast::hash(source));
         let has = |text: &str| {
             OBJECT
                 .windows(text.len())

@@ -7,21 +7,21 @@ use super::counters::EngineCounters;
 use super::in_hand::InHand;
 use crate::cache::{CachedFlow, pair_of_macs};
 use crate::conntrack::{Connection, ConntrackConfig};
-use crate::offload::{Offload, OffloadFlow, OffloadUsage};
+use crate::kernel_path::{KernelFlow, KernelPath, KernelUsage};
 use crate::packet::{ParsedPacket, tcp_flags};
 use crate::pipeline::{Counts, Snapshot};
 use crate::time::Timestamp;
 
 /// The path below, and what its packets counted.
 #[derive(Debug)]
-pub(super) struct Offloading {
-    below: Arc<dyn Offload>,
+pub(super) struct AttachedKernelPath {
+    below: Arc<dyn KernelPath>,
     /// Rule counters take one writer at a time; workers and the expiry thread take turns.
     counters: Mutex<Arc<EngineCounters>>,
 }
 
-impl Offloading {
-    pub(super) const fn new(below: Arc<dyn Offload>, counters: Arc<EngineCounters>) -> Self {
+impl AttachedKernelPath {
+    pub(super) const fn new(below: Arc<dyn KernelPath>, counters: Arc<EngineCounters>) -> Self {
         Self {
             below,
             counters: Mutex::new(counters),
@@ -31,8 +31,8 @@ impl Offloading {
     /// Takes into account what went by of a flow.
     fn account(
         &self,
-        flow: &OffloadFlow,
-        usage: OffloadUsage,
+        flow: &KernelFlow,
+        usage: KernelUsage,
         (now, config): (Timestamp, &ConntrackConfig),
     ) {
         flow.conn.catch_up(flow.direction, usage, now, config);
@@ -49,67 +49,67 @@ impl Offloading {
 impl Datapath {
     /// Takes into account what went by below the engine until now. To be called before figures
     /// of connections, rules or ports are read; [`Datapath::expire`] does as well.
-    pub fn sync_offload(&self, now: Timestamp) {
-        if let Some(offloading) = &self.offloading {
-            let below = &offloading.below;
+    pub fn sync_kernel_path(&self, now: Timestamp) {
+        if let Some(kernel_path) = &self.kernel_path {
+            let below = &kernel_path.below;
             let at = (now, self.conns.config());
-            below.sync(now, &mut |flow, usage| offloading.account(flow, usage, at));
+            below.sync(now, &mut |flow, usage| kernel_path.account(flow, usage, at));
         }
     }
 
     /// Returns whether there is a path below.
     #[inline]
-    pub(super) const fn is_offloading(&self) -> bool {
-        self.offloading.is_some()
+    pub(super) const fn has_kernel_path(&self) -> bool {
+        self.kernel_path.is_some()
     }
 
     /// Returns how many flows are forwarded below the engine; `None` if there is nothing below.
     #[must_use]
-    pub fn offloaded_flows(&self) -> Option<usize> {
-        self.offloading
+    pub fn kernel_flows(&self) -> Option<usize> {
+        self.kernel_path
             .as_ref()
-            .map(|offloading| offloading.below.flows())
+            .map(|kernel_path| kernel_path.below.flows())
     }
 
-    /// Has the state of an offloaded connection know what went by, before a packet of it is taken
+    /// Has the state of a connection that the kernel forwards know what went by, before a packet of it is taken
     /// in. One that may change the state ends the forwarding below.
     pub(super) fn take_back(&self, conn: &Arc<Connection>, packet: &ParsedPacket, now: Timestamp) {
-        let Some(offloading) = &self.offloading else {
+        let Some(kernel_path) = &self.kernel_path else {
             return;
         };
         let at = (now, self.conns.config());
-        let account = &mut |flow: &OffloadFlow, usage| offloading.account(flow, usage, at);
+        let account = &mut |flow: &KernelFlow, usage| kernel_path.account(flow, usage, at);
         let signals = tcp_flags::SYN | tcp_flags::FIN | tcp_flags::RST;
         if packet.tcp.is_some_and(|tcp| tcp.flags & signals != 0) {
-            offloading.below.reclaim(conn, account);
+            kernel_path.below.reclaim(conn, account);
         } else {
-            offloading.below.catch_up(conn, account);
+            kernel_path.below.catch_up(conn, account);
         }
     }
 
     /// Ends the validity of everything that was offered so far.
     pub(super) fn revoke(&self) {
-        if let Some(offloading) = &self.offloading {
-            offloading.below.revoke();
+        if let Some(kernel_path) = &self.kernel_path {
+            kernel_path.below.revoke();
         }
     }
 
     /// Offers the flow of a packet that was forwarded.
     pub(super) fn offer(&self, snapshot: &Snapshot, flow: &CachedFlow, packet: &InHand<'_>) {
-        let (Some(offloading), Some((conn, direction))) = (&self.offloading, &flow.conn) else {
+        let (Some(kernel_path), Some((conn, direction))) = (&self.kernel_path, &flow.conn) else {
             return;
         };
         let key = &packet.parsed.key;
         // What takes more than other MACs is the engine's: meters see what passes it only.
-        if !flow.is_simple || key.vlan_tci != 0 || !conn.is_offloadable() {
+        if !flow.is_simple || key.vlan_tci != 0 || !conn.may_enter_kernel() {
             return;
         }
         // Read first: what is changed after the check below comes with another generation.
-        let generation = offloading.below.generation();
+        let generation = kernel_path.below.generation();
         if self.epoch() != snapshot.epoch || conn.is_dead() {
             return;
         }
-        let offer = OffloadFlow {
+        let offer = KernelFlow {
             in_port: key.in_port,
             out_port: flow.out_port,
             tuple: conn.comes_as(*direction),
@@ -121,7 +121,7 @@ impl Datapath {
             path: Arc::clone(&flow.path),
         };
         let at = (packet.now, self.conns.config());
-        let account = &mut |flow: &OffloadFlow, usage| offloading.account(flow, usage, at);
-        offloading.below.install(offer, generation, account);
+        let account = &mut |flow: &KernelFlow, usage| kernel_path.account(flow, usage, at);
+        kernel_path.below.install(offer, generation, account);
     }
 }

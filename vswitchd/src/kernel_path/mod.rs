@@ -5,7 +5,7 @@
 //!         ◄─ what went by ──          ◄─ map `usages` ◄─ and counts them
 //! ```
 //!
-//! The programs (`vswitchd/bpf/offload.c`) decide nothing: they follow flows of the current
+//! The programs (`vswitchd/bpf/kernel_path.c`) decide nothing: they follow flows of the current
 //! generation and leave everything else to the packet sockets, so that a switch without them
 //! does the same, slower. They are bound to this process: when it ends, nothing is forwarded.
 //!

@@ -2,7 +2,7 @@
 //!
 //! A flow has a slot, and its use is read there. When it is taken out a packet may still be under
 //! way on another processor, so its slot stays its own until the next round of
-//! [`Entries::sync`]; until then its connection counts as offloaded.
+//! [`Entries::sync`]; until then its connection counts as in the kernel.
 //!
 //! Invariant: a key leads to the slot that the kernel has for it, so that an old flow that goes
 //! does not take a newer one of the same key along.
@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vswitch_datapath::conntrack::{Connection, Direction};
-use vswitch_datapath::offload::Account;
-use vswitch_datapath::{OffloadFlow, OffloadUsage, Timestamp};
+use vswitch_datapath::kernel_path::Account;
+use vswitch_datapath::{KernelFlow, KernelUsage, Timestamp};
 
 use super::kernel::{FlowMaps, KernelError};
 use super::wire::{Flow, Key, Place, Total};
@@ -25,7 +25,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// A flow to be installed.
 #[derive(Debug)]
 pub(super) struct NewEntry {
-    pub(super) flow: OffloadFlow,
+    pub(super) flow: KernelFlow,
     pub(super) key: Key,
     pub(super) generation: u64,
     /// Counters of its in port and its out port.
@@ -142,7 +142,7 @@ impl Entries {
         let (key, flow) = (new.key, value(&new, Place { slot, id }));
         let conn = Arc::clone(&new.flow.conn);
         // Before the kernel has it: whoever sees a packet less must know why.
-        conn.set_offloaded(true);
+        conn.set_in_kernel(true);
         self.by_conn.entry(address(&conn)).or_default()[side(new.flow.direction)] = Some(slot);
         self.by_key.insert(key, slot);
         room.entry = Some(Entry {
@@ -206,7 +206,7 @@ impl Entries {
             return Ok(false);
         };
         let (whose, progress) = total.tcp;
-        let usage = OffloadUsage {
+        let usage = KernelUsage {
             packets: total.packets.saturating_sub(told.packets),
             bytes: total.bytes.saturating_sub(told.bytes),
             tcp: (whose == entry.id).then_some(progress),
@@ -215,8 +215,8 @@ impl Entries {
             return Ok(false);
         }
         let [received, sent] = &entry.new.ports;
-        received.count_offloaded_rx(usage.packets, usage.bytes);
-        sent.count_offloaded_tx(usage.packets, usage.bytes);
+        received.count_kernel_rx(usage.packets, usage.bytes);
+        sent.count_kernel_tx(usage.packets, usage.bytes);
         account(&entry.new.flow, usage);
         Ok(true)
     }
@@ -239,7 +239,7 @@ impl Entries {
             }
             if *sides == [None, None] {
                 self.by_conn.remove(&address(conn));
-                conn.set_offloaded(false);
+                conn.set_in_kernel(false);
             }
         }
     }
@@ -302,7 +302,7 @@ impl Entries {
             }
             let conn = &entry.new.flow.conn;
             // A connection that closes and is silent is over.
-            let patience = if conn.is_offloadable() {
+            let patience = if conn.may_enter_kernel() {
                 IDLE
             } else {
                 Duration::ZERO

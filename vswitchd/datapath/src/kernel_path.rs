@@ -2,13 +2,13 @@
 //! handed to it, and what it forwarded is taken back into account.
 //!
 //! The engine offers a flow (one direction of a connection) after some packets of it. Whoever
-//! implements [`Offload`] may forward the flow's packets itself until it is told otherwise; it
+//! implements [`KernelPath`] may forward the flow's packets itself until it is told otherwise; it
 //! leaves all that says something about the connection (SYN, FIN, RST, fragments, what is too
 //! large) to the engine. The truth stays here: a publication of rules and a flush of connections
-//! [revoke](Offload::revoke) everything; before the engine takes in another packet of an
-//! offloaded connection it has the connection's state [catch up](Offload::catch_up) with what
+//! [revoke](KernelPath::revoke) everything; before the engine takes in another packet of an
+//! connection in the kernel it has the connection's state [catch up](KernelPath::catch_up) with what
 //! went by, and before one that says something about the connection it
-//! [reclaims](Offload::reclaim) it.
+//! [reclaims](KernelPath::reclaim) it.
 //!
 //! Invariant: a flow installed under a generation that is over is never followed. The engine
 //! reads the generation before it looks whether the rules and the connection still stand;
@@ -29,7 +29,7 @@ pub(crate) const OFFER_AFTER: u32 = 8;
 
 /// One direction of a connection, with all that forwarding its packets takes.
 #[derive(Debug, Clone)]
-pub struct OffloadFlow {
+pub struct KernelFlow {
     /// Port that its packets come in through.
     pub in_port: PortNo,
     /// Port that they leave through.
@@ -52,7 +52,7 @@ pub struct OffloadFlow {
 
 /// What went by below since it was last asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct OffloadUsage {
+pub struct KernelUsage {
     /// Frames; a super-frame is one.
     pub packets: u64,
     /// Their bytes, Ethernet header included.
@@ -73,23 +73,23 @@ pub struct TcpProgress {
 }
 
 /// What a flow's use is to be told to; called with the implementation's lock held.
-pub type Account<'a> = &'a mut dyn FnMut(&OffloadFlow, OffloadUsage);
+pub type Account<'a> = &'a mut dyn FnMut(&KernelFlow, KernelUsage);
 
 /// A path below the switch. Workers call it: nothing may wait.
-pub trait Offload: Send + Sync + Debug {
+pub trait KernelPath: Send + Sync + Debug {
     /// Returns the generation that a flow has to be of to be followed.
     fn generation(&self) -> u64;
 
     /// Takes a flow over, if there is room and both ports are known. A flow of an older
     /// generation is ignored.
-    fn install(&self, flow: OffloadFlow, generation: u64, account: Account<'_>);
+    fn install(&self, flow: KernelFlow, generation: u64, account: Account<'_>);
 
     /// Tells what went by of a connection, and goes on.
     fn catch_up(&self, conn: &Arc<Connection>, account: Account<'_>);
 
     /// Stops forwarding the connection's packets and tells what went by. Packets that are under
     /// way may still be told later: to be called again as long as the connection
-    /// [is offloaded](Connection::is_offloaded).
+    /// [is in the kernel](Connection::is_in_kernel).
     fn reclaim(&self, conn: &Arc<Connection>, account: Account<'_>);
 
     /// Ends the generation: no flow that is installed is followed when this returns.
