@@ -116,7 +116,8 @@ impl ClusterNode {
     fn without_networks(&self, config: &Config) -> Result<Vec<IpNet>> {
         let (name, origin) = (&self.name, self.api.url());
         let is_known = self.node_object().is_some();
-        if is_known && self.settings.pod_cidrs_from == PodCidrsFrom::NodeOrConfig {
+        let may_be_known = is_known || self.cluster.health.is_without_nodes();
+        if may_be_known && self.settings.pod_cidrs_from == PodCidrsFrom::NodeOrConfig {
             let pod_cidrs = config.network.pod_cidrs.clone();
             tracing::info!(
                 node = name,
@@ -136,6 +137,13 @@ impl ClusterNode {
             errors.is_empty(),
             "{origin} is not heard: {}",
             errors.join("; ")
+        );
+        let absences = self.cluster.health.absences();
+        ensure!(
+            !self.cluster.health.is_without_nodes(),
+            "the pod networks of node {name} are not known: {}; name them in network.pod_cidrs \
+             and set cluster.pod_cidrs_from to node-or-config",
+            absences.join("; ")
         );
         bail!("{origin} knows no node {name}: node_name has to be the name of this machine's Node")
     }

@@ -14,7 +14,8 @@ use kube::{Client, Config};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::objects::ResourceInfo;
+use super::health::Absence;
+use super::source::Source;
 
 /// How long the API server may take to begin a watch, and to answer what is short.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -63,6 +64,12 @@ pub enum KubeError {
         doing: String,
         /// Cause.
         source: Box<kube::Error>,
+    },
+    /// The kind is not among what the API server says that it serves.
+    #[error("the API server does not serve {kinds}")]
+    NotServed {
+        /// The resources that were looked for.
+        kinds: String,
     },
     /// Nothing came in time.
     #[error("{doing}: no answer within {} s", within.as_secs())]
@@ -128,12 +135,40 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 impl KubeError {
     /// Returns whether the version that was asked for is no longer known: list again.
     pub(super) fn is_gone(&self) -> bool {
+        self.status() == Some(410)
+    }
+
+    /// Returns whether the resource may be another one, or none, for this client.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_not_found() || self.is_forbidden()
+    }
+
+    /// Returns whether the path leads to nothing.
+    pub(super) fn is_not_found(&self) -> bool {
+        self.status() == Some(404)
+    }
+
+    fn is_forbidden(&self) -> bool {
+        self.status() == Some(403)
+    }
+
+    fn status(&self) -> Option<u16> {
         match self {
-            Self::Request { source, .. } => {
-                matches!(source.as_ref(), kube::Error::Api(status) if status.code == 410)
-            }
-            Self::Event { code, .. } => *code == 410,
-            _ => false,
+            Self::Request { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(status.code),
+                _ => None,
+            },
+            Self::Event { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// Returns whether it says that the kind cannot be read here, whoever asks how often.
+    pub(super) fn absence(&self) -> Option<Absence> {
+        match self {
+            Self::NotServed { .. } => Some(Absence::NotServed),
+            _ if self.is_forbidden() => Some(Absence::Forbidden),
+            _ => None,
         }
     }
 
@@ -249,39 +284,61 @@ impl ApiServer {
     /// Gets a page of a list.
     pub(super) async fn list(
         &self,
-        info: &ResourceInfo,
+        source: &Source,
         selector: Option<&str>,
         limit: u32,
         next: Option<String>,
     ) -> Result<Page, KubeError> {
-        let doing = format!("list {}", info.plural);
+        let doing = format!("list {}", source.plural);
         let params = ListParams {
             field_selector: selector.map(str::to_owned),
             limit: Some(limit),
             continue_token: next,
             ..ListParams::default()
         };
-        let request = Request::new(path_of(info)).list(&params).map_err(build)?;
+        let request = Request::new(source.path()).list(&params).map_err(build)?;
         let text = bounded(&doing, LIST_WITHIN, self.client.request_text(request)).await?;
         serde_json::from_str(&text).map_err(|source| KubeError::Answer { doing, source })
+    }
+
+    /// Returns whether the API server says that it serves a resource.
+    pub(super) async fn serves(&self, source: &Source) -> Result<bool, KubeError> {
+        let version = source.api_version();
+        let doing = format!("discover {version}");
+        let resources = if source.group.is_empty() {
+            let core = self.client.list_core_api_resources(source.version);
+            bounded(&doing, ANSWER_WITHIN, core).await?
+        } else {
+            let groups = self.client.list_api_groups();
+            let groups = bounded("discover API groups", ANSWER_WITHIN, groups).await?;
+            let mut versions = groups.groups.iter().flat_map(|group| &group.versions);
+            // Asking for one that is not listed is answered as an error of any other kind is.
+            if !versions.any(|known| known.group_version == version) {
+                return Ok(false);
+            }
+            let group = self.client.list_api_group_resources(&version);
+            bounded(&doing, ANSWER_WITHIN, group).await?
+        };
+        let mut resources = resources.resources.iter();
+        Ok(resources.any(|resource| resource.name == source.plural))
     }
 
     /// Begins a watch behind a version; the API server ends it by itself after `timeout`.
     pub(super) async fn watch(
         &self,
-        info: &ResourceInfo,
+        source: &Source,
         selector: Option<&str>,
         version: &str,
         timeout: Duration,
     ) -> Result<Events, KubeError> {
-        let doing = format!("watch {}", info.plural);
+        let doing = format!("watch {}", source.plural);
         let params = WatchParams {
             field_selector: selector.map(str::to_owned),
             timeout: u32::try_from(timeout.as_secs()).ok(),
             bookmarks: true,
             ..WatchParams::default()
         };
-        let request = Request::new(path_of(info))
+        let request = Request::new(source.path())
             .watch(&params, version)
             .map_err(build)?;
         let body = bounded(&doing, ANSWER_WITHIN, self.client.request_stream(request)).await?;
@@ -393,14 +450,6 @@ async fn read_kubeconfig(path: &Path) -> Result<Config, KubeError> {
     Config::from_custom_kubeconfig(kubeconfig, &options)
         .await
         .map_err(fail)
-}
-
-fn path_of(info: &ResourceInfo) -> String {
-    if info.group.is_empty() {
-        format!("/api/{}/{}", info.version, info.plural)
-    } else {
-        format!("/apis/{}/{}/{}", info.group, info.version, info.plural)
-    }
 }
 
 fn build(source: RequestError) -> KubeError {

@@ -64,14 +64,14 @@ pub fn watch(
     let mut tasks = JoinSet::new();
     let (told, inbox) = mpsc::channel(QUEUE);
     for watched in WATCHED {
-        let watcher = Watcher {
-            api: api.clone(),
-            watched,
-            selector: (watched == Watched::OwnPods).then(|| own_pods.clone()),
-            settings: settings.clone(),
-            health: Arc::clone(&health),
-            told: told.clone(),
-        };
+        let selector = (watched == Watched::OwnPods).then(|| own_pods.clone());
+        let watcher = Watcher::new(
+            api.clone(),
+            (watched, selector),
+            settings.clone(),
+            Arc::clone(&health),
+            told.clone(),
+        );
         tasks.spawn(watcher.run());
     }
     let (sender, synced) = channel::channel(None);

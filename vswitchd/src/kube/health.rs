@@ -5,7 +5,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::watcher::{WATCHED, Watched};
 use crate::clock;
 use crate::metrics::WatchFigures;
-use crate::objects::LastKnown;
+use crate::objects::{LastKnown, Resource};
+
+/// Why a kind cannot be read, though the API server answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absence {
+    /// The API server does not serve it.
+    NotServed,
+    /// This client must not read it.
+    Forbidden,
+}
 
 /// State of one watcher.
 #[derive(Debug, Clone, Default)]
@@ -14,14 +23,49 @@ struct Watch {
     /// When it last heard from the API server, Unix seconds.
     heard_at: Option<u64>,
     error: Option<String>,
+    /// Why the kind cannot be read at all, in the API server's words too.
+    absence: Option<(Absence, String)>,
     events: u64,
     lists: u64,
     failures: u64,
 }
 
 impl Watch {
-    const fn is_live(&self) -> bool {
+    const fn is_heard(&self) -> bool {
         self.is_synced && self.error.is_none()
+    }
+
+    /// Whether the node does without, never having heard of an object.
+    fn is_done_without(&self, watched: Watched) -> bool {
+        let absence = self.absence.as_ref();
+        !self.is_synced && absence.is_some_and(|(absence, _)| watched.is_dispensable(*absence))
+    }
+}
+
+/// States of all watchers.
+#[derive(Debug, Default)]
+struct Watches([Watch; WATCHED.len()]);
+
+impl Watches {
+    fn iter(&self) -> impl Iterator<Item = (Watched, &Watch)> {
+        WATCHED.into_iter().zip(&self.0)
+    }
+
+    /// Those that do not hear what they should.
+    fn deaf(&self) -> impl Iterator<Item = &Watch> {
+        let deaf = self
+            .iter()
+            .filter(|(watched, watch)| !(watch.is_heard() || watch.is_done_without(*watched)));
+        deaf.map(|(_, watch)| watch)
+    }
+
+    fn is_live(&self) -> bool {
+        self.deaf().next().is_none()
+    }
+
+    fn is_synced(&self) -> bool {
+        self.iter()
+            .all(|(watched, watch)| watch.is_synced || watch.is_done_without(watched))
     }
 }
 
@@ -32,7 +76,7 @@ pub struct Health {
     /// When what the daemon began with was heard.
     last_known_at: Option<u64>,
     /// Guards the watchers' states; held for a moment each.
-    watches: Mutex<[Watch; WATCHED.len()]>,
+    watches: Mutex<Watches>,
 }
 
 impl Health {
@@ -46,7 +90,7 @@ impl Health {
     }
 
     /// Every change is a single assignment, so a panic elsewhere leaves it whole.
-    fn lock(&self) -> MutexGuard<'_, [Watch; WATCHED.len()]> {
+    fn lock(&self) -> MutexGuard<'_, Watches> {
         self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -56,16 +100,18 @@ impl Health {
         &self.origin
     }
 
-    /// Returns whether every watcher has heard of everything and hears of changes.
+    /// Returns whether every watcher has heard of everything and hears of changes; those that the
+    /// node does without do not count.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.lock().iter().all(Watch::is_live)
+        self.lock().is_live()
     }
 
-    /// Returns whether every watcher has heard of everything once since the start.
+    /// Returns whether every watcher has heard of everything once since the start; those that the
+    /// node does without do not count.
     #[must_use]
     pub fn is_synced(&self) -> bool {
-        self.lock().iter().all(|watch| watch.is_synced)
+        self.lock().is_synced()
     }
 
     /// Returns whether what is in force, if anything, is known from the last run.
@@ -84,7 +130,7 @@ impl Health {
 
     fn stale_since(&self) -> Option<u64> {
         let watches = self.lock();
-        let mut deaf = watches.iter().filter(|watch| !watch.is_live()).peekable();
+        let mut deaf = watches.deaf().peekable();
         deaf.peek()?;
         deaf.map(|watch| {
             watch
@@ -100,7 +146,7 @@ impl Health {
     #[must_use]
     pub fn errors(&self) -> Vec<String> {
         let mut errors: Vec<String> = Vec::new();
-        for error in self.lock().iter().filter_map(|watch| watch.error.clone()) {
+        for error in self.lock().deaf().filter_map(|watch| watch.error.clone()) {
             if !errors.contains(&error) {
                 errors.push(error);
             }
@@ -108,31 +154,49 @@ impl Health {
         errors
     }
 
+    /// Says which kinds cannot be read, why, and what does not work because of it.
+    #[must_use]
+    pub fn absences(&self) -> Vec<String> {
+        let watches = self.lock();
+        let absences = watches.iter().filter_map(|(watched, watch)| {
+            let (kind, (absence, why)) = (watched.name(), watch.absence.as_ref()?);
+            let consequence = if watch.is_synced {
+                "what was known of them stays in force"
+            } else {
+                watched.consequence(*absence)
+            };
+            Some(format!("{kind}: {consequence} ({why})"))
+        });
+        absences.collect()
+    }
+
+    /// Returns whether Nodes cannot be read and the node does without.
+    #[must_use]
+    pub fn is_without_nodes(&self) -> bool {
+        let nodes = Watched::All(Resource::Node);
+        self.lock().0[nodes.index()].is_done_without(nodes)
+    }
+
     /// Returns the figures of all watchers.
     #[must_use]
     pub fn figures(&self) -> Vec<WatchFigures> {
         let watches = self.lock();
-        let figures = WATCHED
-            .iter()
-            .zip(watches.iter())
-            .map(|(watched, watch)| WatchFigures {
-                kind: watched.name(),
-                is_synced: watch.is_synced,
-                is_live: watch.is_live(),
-                events: watch.events,
-                lists: watch.lists,
-                failures: watch.failures,
-            });
+        let figures = watches.iter().map(|(watched, watch)| WatchFigures {
+            kind: watched.name(),
+            is_synced: watch.is_synced,
+            is_live: watch.is_heard(),
+            events: watch.events,
+            lists: watch.lists,
+            failures: watch.failures,
+        });
         figures.collect()
     }
 
     fn change(&self, watched: Watched, change: impl FnOnce(&mut Watch)) {
         let mut watches = self.lock();
-        let was_live = watches.iter().all(Watch::is_live);
-        let was_synced = watches.iter().all(|watch| watch.is_synced);
-        change(&mut watches[watched.index()]);
-        let is_live = watches.iter().all(Watch::is_live);
-        let is_synced = watches.iter().all(|watch| watch.is_synced);
+        let (was_live, was_synced) = (watches.is_live(), watches.is_synced());
+        change(&mut watches.0[watched.index()]);
+        let (is_live, is_synced) = (watches.is_live(), watches.is_synced());
         drop(watches);
         let origin = &self.origin;
         if is_live && !was_live {
@@ -153,20 +217,23 @@ impl Health {
     pub(super) fn heard(&self, watched: Watched, events: u64) {
         self.change(watched, |watch| {
             watch.heard_at = Some(clock::unix_seconds());
-            watch.error = None;
+            (watch.error, watch.absence) = (None, None);
             watch.events += events;
         });
     }
 
     /// The watcher hears nothing. Logged when that is news, or the reason is.
-    pub(super) fn failed(&self, watched: Watched, error: String) {
+    pub(super) fn failed(&self, watched: Watched, error: String, absence: Option<Absence>) {
         let is_news = {
             let watches = self.lock();
             !watches
                 .iter()
-                .any(|watch| watch.error.as_ref() == Some(&error))
+                .any(|(_, watch)| watch.error.as_ref() == Some(&error))
         };
-        if is_news {
+        if is_news && let Some(absence) = absence {
+            let (kind, consequence) = (watched.name(), watched.consequence(absence));
+            tracing::warn!(kind, error, consequence, "a kind cannot be read");
+        } else if is_news {
             let origin = &self.origin;
             tracing::warn!(
                 origin,
@@ -176,6 +243,9 @@ impl Health {
         }
         self.change(watched, |watch| {
             watch.failures += 1;
+            if let Some(absence) = absence {
+                watch.absence = Some((absence, error.clone()));
+            }
             watch.error = Some(error);
         });
     }
@@ -184,6 +254,65 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A cluster of which everything is heard but one kind.
+    fn without(missing: Watched) -> Health {
+        let health = Health::new("http://hub", None);
+        for watched in WATCHED.into_iter().filter(|watched| *watched != missing) {
+            health.listed(watched);
+            health.heard(watched, 0);
+        }
+        health
+    }
+
+    #[test]
+    fn what_a_node_can_do_without_holds_nothing_up_and_is_told() {
+        let both = [Absence::NotServed, Absence::Forbidden];
+        for (kind, dispensable) in [
+            (Watched::All(Resource::Service), &both[..]),
+            (Watched::All(Resource::EndpointSlice), &both[..]),
+            (Watched::All(Resource::Node), &both[..]),
+            // Policies that must not be read may be there.
+            (Watched::All(Resource::NetworkPolicy), &both[..1]),
+            (Watched::All(Resource::Pod), &[]),
+            (Watched::OwnPods, &[]),
+            (Watched::All(Resource::Namespace), &[]),
+        ] {
+            for absence in both {
+                let health = without(kind);
+                assert!(!health.is_synced());
+                health.failed(kind, "no".to_owned(), Some(absence));
+                let goes_on = dispensable.contains(&absence);
+                let name = kind.name();
+                assert_eq!(health.is_synced(), goes_on, "{name} {absence:?}");
+                assert_eq!(health.is_live(), goes_on, "{name} {absence:?}");
+                let told = health.absences();
+                assert_eq!(told.len(), 1, "{name} {absence:?}");
+                assert!(told[0].starts_with(&format!("{name}: ")), "{told:?}");
+                assert!(told[0].ends_with("(no)"), "{told:?}");
+                // An API server that goes away later does not make it news again.
+                health.failed(kind, "connection refused".to_owned(), None);
+                assert_eq!(health.absences(), told);
+                health.listed(kind);
+                health.heard(kind, 0);
+                assert!(health.is_live() && health.absences().is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_kind_that_was_heard_and_is_forbidden_later_is_stale() {
+        let services = Watched::All(Resource::Service);
+        let health = without(services);
+        health.listed(services);
+        health.heard(services, 0);
+        health.failed(services, "no".to_owned(), Some(Absence::Forbidden));
+        assert!(health.is_synced() && !health.is_live());
+        assert_eq!(
+            health.absences(),
+            ["services: what was known of them stays in force (no)"]
+        );
+    }
 
     #[test]
     fn a_cluster_is_live_when_every_watcher_has_listed_and_none_fails() {
@@ -195,8 +324,8 @@ mod tests {
         }
         assert!(health.is_live() && health.is_synced());
         assert_eq!(health.stale_since(), None);
-        health.failed(WATCHED[0], "connection refused".to_owned());
-        health.failed(WATCHED[1], "connection refused".to_owned());
+        health.failed(WATCHED[0], "connection refused".to_owned(), None);
+        health.failed(WATCHED[1], "connection refused".to_owned(), None);
         assert!(!health.is_live() && health.is_synced());
         assert!(health.stale_since().is_some());
         assert_eq!(health.errors(), ["connection refused"]);
@@ -215,7 +344,7 @@ mod tests {
         };
         let health = Health::new("http://hub", Some(&last));
         assert_eq!(health.stale_since(), Some(7));
-        health.failed(WATCHED[0], "no route".to_owned());
+        health.failed(WATCHED[0], "no route".to_owned(), None);
         assert_eq!(health.stale_since(), Some(7));
     }
 }

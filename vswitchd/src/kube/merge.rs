@@ -28,6 +28,8 @@ pub(super) struct Seen {
 pub(super) enum Told {
     /// Everything there is, at this version.
     Listed(Watched, u64, Vec<Seen>),
+    /// There is nothing that could be listed, and the node goes on without it.
+    Absent(Watched),
     /// An object is there, or changed.
     Present(Watched, Seen),
     /// An object is gone.
@@ -60,7 +62,8 @@ pub(super) struct Merge {
     node: String,
     entries: HashMap<Place, Entry>,
     tombstones: HashMap<Place, Tombstone>,
-    listed: HashSet<Watched>,
+    /// Watchers that told everything once, or that there is nothing to tell.
+    answered: HashSet<Watched>,
     /// Newest version that each watcher told.
     newest: HashMap<Watched, u64>,
 }
@@ -81,20 +84,24 @@ impl Merge {
             node: node.to_owned(),
             entries: known.iter().map(entry).collect(),
             tombstones: HashMap::new(),
-            listed: HashSet::new(),
+            answered: HashSet::new(),
             newest: HashMap::new(),
         }
     }
 
-    /// Returns whether every watcher has told everything once.
+    /// Returns whether every watcher has told everything once that it can.
     pub(super) fn is_synced(&self) -> bool {
-        self.listed.len() == WATCHED.len()
+        self.answered.len() == WATCHED.len()
     }
 
     /// Takes in what a watcher tells; returns what changes by it, in order.
     pub(super) fn take(&mut self, told: Told) -> Vec<Change> {
         match told {
             Told::Listed(by, version, objects) => self.listed(by, version, objects),
+            Told::Absent(by) => {
+                self.answered.insert(by);
+                Vec::new()
+            }
             Told::Present(by, seen) => {
                 self.note(by, seen.version);
                 self.present(by, seen)
@@ -120,7 +127,7 @@ impl Merge {
             // Versions have begun anew: what was told gone before says nothing about them.
             self.tombstones.clear();
         }
-        self.listed.insert(by);
+        self.answered.insert(by);
         let present: HashSet<&Place> = objects.iter().map(|seen| &seen.place).collect();
         let is_missing = |(place, entry): &(&Place, &Entry)| {
             let is_covered = by.covers(place.0) && (by != Watched::OwnPods || entry.is_own);

@@ -11,6 +11,7 @@ mod cluster;
 mod health;
 mod merge;
 mod node;
+mod source;
 mod watcher;
 
 pub use api_server::{ApiServer, KubeError};

@@ -14,9 +14,10 @@ use tokio::time::Instant;
 
 use super::api_server::{ApiServer, Event, Events, KubeError};
 use super::backoff::Backoff;
-use super::health::Health;
+use super::health::{Absence, Health};
 use super::merge::{Seen, Told};
-use crate::objects::{Resource, ResourceInfo, Scope, stripped};
+use super::source::{Conversion, Source, sources};
+use crate::objects::{Resource, Scope, stripped};
 
 /// What a watcher is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,6 +68,34 @@ impl Watched {
         self.resource() == resource
     }
 
+    /// Returns whether a node may go on without ever having heard of these objects. Without pods
+    /// and namespaces no policy can be judged. Policies that must not be read may be there; in a
+    /// cluster that does not serve them there is none.
+    pub(super) fn is_dispensable(self, absence: Absence) -> bool {
+        match self.resource() {
+            Resource::Service | Resource::EndpointSlice | Resource::Node => true,
+            Resource::NetworkPolicy => absence == Absence::NotServed,
+            Resource::Pod | Resource::Namespace => false,
+        }
+    }
+
+    /// Says what does not work while these objects cannot be read.
+    pub(super) fn consequence(self, absence: Absence) -> &'static str {
+        match self.resource() {
+            Resource::Service => "this node's switch serves no Services",
+            Resource::EndpointSlice => {
+                "Services have no endpoints, connections to them are refused"
+            }
+            Resource::Node => "pods of other nodes are not reached by vswitch's routes and tunnels",
+            Resource::NetworkPolicy if absence == Absence::NotServed => {
+                "there are no NetworkPolicies to enforce"
+            }
+            Resource::NetworkPolicy | Resource::Namespace | Resource::Pod => {
+                "policies cannot be judged, the node does not become ready"
+            }
+        }
+    }
+
     /// Returns the other watcher that tells of the pods of this node.
     pub(super) fn other_of(self, resource: Resource) -> Option<Self> {
         match self {
@@ -90,6 +119,8 @@ pub struct WatchSettings {
     pub most_pause: Duration,
     /// Objects of a page of a list.
     pub page: u32,
+    /// How often a better source of a kind is looked for while one of an older version is read.
+    pub look_again: Duration,
 }
 
 impl Default for WatchSettings {
@@ -102,6 +133,7 @@ impl Default for WatchSettings {
             least_pause: Duration::from_millis(500),
             most_pause: Duration::from_secs(20),
             page: 500,
+            look_again: Duration::from_secs(300),
         }
     }
 }
@@ -111,49 +143,116 @@ struct Unheard;
 
 /// A watcher.
 pub(super) struct Watcher {
-    pub(super) api: ApiServer,
-    pub(super) watched: Watched,
-    pub(super) selector: Option<String>,
-    pub(super) settings: WatchSettings,
-    pub(super) health: Arc<Health>,
-    pub(super) told: mpsc::Sender<Told>,
+    api: ApiServer,
+    watched: Watched,
+    selector: Option<String>,
+    settings: WatchSettings,
+    health: Arc<Health>,
+    told: mpsc::Sender<Told>,
+    /// Where the objects may be read from, the best first.
+    sources: Vec<Source>,
+    /// The one that they are read from.
+    source: Source,
+    conversion: Conversion,
 }
 
 impl Watcher {
+    /// Prepares a watcher; `selector` is a field selector.
+    pub(super) fn new(
+        api: ApiServer,
+        (watched, selector): (Watched, Option<String>),
+        settings: WatchSettings,
+        health: Arc<Health>,
+        told: mpsc::Sender<Told>,
+    ) -> Self {
+        let sources = sources(watched.resource());
+        Self {
+            source: sources[0],
+            sources,
+            api,
+            watched,
+            selector,
+            settings,
+            health,
+            told,
+            conversion: Conversion::default(),
+        }
+    }
+
     /// Watches until nobody listens any more.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let mut backoff = Backoff::new(self.settings.least_pause, self.settings.most_pause);
         loop {
-            match self.list().await {
-                Ok((version, objects)) => {
-                    let Ok(version) = self.tell_all(version, objects).await else {
-                        return;
-                    };
-                    if self.watch_on(version, &mut backoff).await.is_err() {
-                        return;
-                    }
-                }
-                Err(error) => self.fail(&error),
+            let ended = match self.list().await {
+                Ok((version, objects)) => match self.tell_all(version, objects).await {
+                    Ok(version) => self.watch_on(version, &mut backoff).await,
+                    Err(unheard) => Err(unheard),
+                },
+                Err(error) => self.fail(&error).await,
+            };
+            if ended.is_err() {
+                return;
             }
             tokio::time::sleep(backoff.pause()).await;
         }
     }
 
-    fn info(&self) -> &'static ResourceInfo {
-        self.watched.resource().info()
+    /// Lists everything, of the best source that there is.
+    async fn list(&mut self) -> Result<(String, Vec<Seen>), KubeError> {
+        match self.list_source().await {
+            Err(error) if error.is_not_found() => {
+                let Some(found) = self.find(&self.sources).await? else {
+                    let kinds: Vec<String> = self.sources.iter().map(Source::to_string).collect();
+                    let kinds = kinds.join(", ");
+                    return Err(KubeError::NotServed { kinds });
+                };
+                if found == self.source {
+                    return Err(error);
+                }
+                tracing::info!(kind = self.watched.name(), source = %found, "source found");
+                self.source = found;
+                self.list_source().await
+            }
+            listed => listed,
+        }
     }
 
-    /// Lists everything, page by page, all of one version.
-    async fn list(&self) -> Result<(String, Vec<Seen>), KubeError> {
+    /// Returns the first of some sources that the API server serves.
+    async fn find(&self, sources: &[Source]) -> Result<Option<Source>, KubeError> {
+        for source in sources {
+            if self.api.serves(source).await? {
+                return Ok(Some(*source));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns whether the API server now serves a better source, which is then the one to read.
+    async fn finds_better(&mut self) -> bool {
+        let better = self.sources.iter().take_while(|one| **one != self.source);
+        let better: Vec<Source> = better.copied().collect();
+        let Ok(Some(found)) = self.find(&better).await else {
+            return false;
+        };
+        tracing::info!(kind = self.watched.name(), source = %found, "better source found");
+        self.source = found;
+        true
+    }
+
+    /// Lists everything of the source, page by page, all of one version.
+    async fn list_source(&mut self) -> Result<(String, Vec<Seen>), KubeError> {
+        self.conversion.begin_anew();
         let mut objects = Vec::new();
         let mut next = None;
         loop {
             let selector = self.selector.as_deref();
             let list = self
                 .api
-                .list(self.info(), selector, self.settings.page, next);
+                .list(&self.source, selector, self.settings.page, next);
             let page = list.await?;
-            objects.extend(page.items.iter().filter_map(|object| self.seen(object)));
+            for object in page.items {
+                objects.extend(self.seen(object).0);
+            }
             if page.metadata.next.is_empty() {
                 return Ok((page.metadata.resource_version, objects));
             }
@@ -171,8 +270,19 @@ impl Watcher {
     }
 
     /// Watches from a version for as long as the API server knows it.
-    async fn watch_on(&self, mut version: String, backoff: &mut Backoff) -> Result<(), Unheard> {
+    async fn watch_on(
+        &mut self,
+        mut version: String,
+        backoff: &mut Backoff,
+    ) -> Result<(), Unheard> {
+        let mut looked = Instant::now();
         loop {
+            if self.source != self.sources[0] && looked.elapsed() >= self.settings.look_again {
+                looked = Instant::now();
+                if self.finds_better().await {
+                    return Ok(());
+                }
+            }
             let begin = Instant::now();
             match self.watch_once(&mut version).await? {
                 Ok(()) => {
@@ -193,8 +303,8 @@ impl Watcher {
                     return Ok(());
                 }
                 Err(error) => {
-                    self.fail(&error);
-                    if error.is_of_content() {
+                    self.fail(&error).await?;
+                    if error.is_of_content() || error.is_refused() {
                         return Ok(());
                     }
                     tokio::time::sleep(backoff.pause()).await;
@@ -204,9 +314,9 @@ impl Watcher {
     }
 
     /// Watches once, to the end of the watch.
-    async fn watch_once(&self, version: &mut String) -> Result<Result<(), KubeError>, Unheard> {
+    async fn watch_once(&mut self, version: &mut String) -> Result<Result<(), KubeError>, Unheard> {
         let (selector, lasts) = (self.selector.as_deref(), self.settings.watch_for);
-        let mut events = match self.api.watch(self.info(), selector, version, lasts).await {
+        let mut events = match self.api.watch(&self.source, selector, version, lasts).await {
             Ok(events) => events,
             Err(error) => return Ok(Err(error)),
         };
@@ -232,7 +342,7 @@ impl Watcher {
         }
     }
 
-    async fn take(&self, event: Event, version: &mut String) -> Result<(), Unheard> {
+    async fn take(&mut self, event: Event, version: &mut String) -> Result<(), Unheard> {
         let (object, is_gone) = match event {
             Event::Present(object) => (object, false),
             Event::Gone(object) => (object, true),
@@ -244,28 +354,61 @@ impl Watcher {
         };
         advance(version, &object);
         self.health.heard(self.watched, 1);
-        let Some(seen) = self.seen(&object) else {
-            return Ok(());
-        };
-        let told = if is_gone {
-            Told::Gone(self.watched, seen)
+        let (present, gone) = if is_gone {
+            (Vec::new(), self.seen_gone(&object))
         } else {
-            Told::Present(self.watched, seen)
+            self.seen(object)
         };
-        self.tell(told).await
+        for seen in present {
+            self.tell(Told::Present(self.watched, seen)).await?;
+        }
+        for seen in gone {
+            self.tell(Told::Gone(self.watched, seen)).await?;
+        }
+        Ok(())
     }
 
     async fn tell(&self, told: Told) -> Result<(), Unheard> {
         self.told.send(told).await.map_err(|_| Unheard)
     }
 
-    fn fail(&self, error: &KubeError) {
-        self.health.failed(self.watched, error.why());
+    async fn fail(&self, error: &KubeError) -> Result<(), Unheard> {
+        let absence = error.absence();
+        self.health.failed(self.watched, error.why(), absence);
+        if absence.is_some_and(|absence| self.watched.is_dispensable(absence)) {
+            self.tell(Told::Absent(self.watched)).await?;
+        }
+        Ok(())
     }
 
-    /// Strips an object; one without a name is logged and left out.
-    fn seen(&self, object: &Value) -> Option<Seen> {
-        let (info, metadata) = (self.info(), &object["metadata"]);
+    /// Returns what an object of the source means: what is there, and what is there no longer.
+    fn seen(&mut self, object: Value) -> (Vec<Seen>, Vec<Seen>) {
+        let Some(template) = self.place(&object) else {
+            return Default::default();
+        };
+        let converted = self.conversion.present(&self.source, object);
+        let present = converted.present.iter().map(|object| {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            let object = stripped(self.watched.resource(), object);
+            template.named(name, object)
+        });
+        let gone = converted.gone.iter();
+        let gone = gone.map(|name| template.named(name, Value::Null));
+        (present.collect(), gone.collect())
+    }
+
+    fn seen_gone(&mut self, object: &Value) -> Vec<Seen> {
+        let Some(template) = self.place(object) else {
+            return Vec::new();
+        };
+        let names = self.conversion.gone(&self.source, object);
+        let gone = names.iter();
+        gone.map(|name| template.named(name, Value::Null)).collect()
+    }
+
+    /// Finds the place of an object; one without a name is logged and left out.
+    fn place(&self, object: &Value) -> Option<Template> {
+        let (info, metadata) = (self.watched.resource().info(), &object["metadata"]);
         let text = |field: &str| metadata[field].as_str().unwrap_or_default();
         let (namespace, name) = (text("namespace"), text("name"));
         let needs_namespace = info.scope == Scope::Namespaced;
@@ -279,11 +422,28 @@ impl Watcher {
             );
             return None;
         }
-        Some(Seen {
-            place: (info.resource, namespace.to_owned(), name.to_owned()),
+        Some(Template {
+            resource: info.resource,
+            namespace: namespace.to_owned(),
             version: text("resourceVersion").parse().unwrap_or(0),
-            object: stripped(info.resource, object),
         })
+    }
+}
+
+/// What the objects that one object of a source means have in common.
+struct Template {
+    resource: Resource,
+    namespace: String,
+    version: u64,
+}
+
+impl Template {
+    fn named(&self, name: &str, object: Value) -> Seen {
+        Seen {
+            place: (self.resource, self.namespace.clone(), name.to_owned()),
+            version: self.version,
+            object,
+        }
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) fn settings() -> WatchSettings {
         least_pause: Duration::from_millis(20),
         most_pause: Duration::from_millis(300),
         page: 500,
+        look_again: Duration::from_secs(1),
     }
 }
 

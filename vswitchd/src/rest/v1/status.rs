@@ -101,7 +101,10 @@ fn cluster_status(health: &Health) -> ClusterStatus {
 
 /// What the own Node object says now, where the switch began with something else.
 fn node_problem(state: &RestState) -> Option<String> {
-    state.cluster.as_ref()?;
+    state
+        .cluster
+        .as_ref()
+        .filter(|health| !health.is_without_nodes())?;
     let node = state.registry.get(Resource::Node, "", &state.node);
     let problem = match node.map(|node| pod_cidrs(&node)) {
         Err(_) => "there is no such Node object".to_owned(),
@@ -135,6 +138,8 @@ fn problems(state: &RestState) -> Vec<String> {
     );
     problems.extend(state.node_network.borrow().problems.iter().cloned());
     problems.extend(node_problem(state));
+    let absences = state.cluster.iter().flat_map(|health| health.absences());
+    problems.extend(absences);
     for attachment in snapshot.attachments.values() {
         if !state.switch.is_forwarding(attachment.port_no) {
             problems.push(format!(
