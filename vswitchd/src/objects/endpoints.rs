@@ -20,6 +20,8 @@ use super::shelf::{Place, Shelf};
 
 /// Label of a slice that names its Service.
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Label of a Node that names its zone.
+pub(super) const ZONE: &str = "topology.kubernetes.io/zone";
 /// Label of a slice that names who writes it.
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Our name there.
@@ -49,6 +51,12 @@ pub(super) fn consequences(shelf: &Shelf, changes: &[Pending]) -> Vec<Change> {
     for (place, before, after) in changes {
         if is_gone(&place.1) {
             continue;
+        }
+        if place.0 == Resource::Node && zone_of(before.as_ref()) != zone_of(after.as_ref()) {
+            let services = shelf.objects(Resource::Service, None);
+            keys.extend(
+                services.map(|((_, namespace, name), _)| (namespace.clone(), name.clone())),
+            );
         }
         for object in [before, after].into_iter().flatten() {
             concerned(&view, place, object, &mut keys);
@@ -99,6 +107,12 @@ impl View<'_> {
         kept.chain(changed.filter_map(|(place, after)| Some((*place, (*after)?))))
     }
 
+    /// Returns the zone of a Node.
+    fn zone(&self, node: &str) -> Option<&str> {
+        let place = (Resource::Node, String::new(), node.to_owned());
+        zone_of(self.get(&place))
+    }
+
     /// Returns the slices of a Service, whoever wrote them.
     fn slices_of(&self, (namespace, service): &ServiceKey) -> BTreeMap<Place, Arc<Value>> {
         self.objects(Resource::EndpointSlice, namespace)
@@ -106,6 +120,10 @@ impl View<'_> {
             .map(|(place, slice)| (place.clone(), Arc::clone(slice)))
             .collect()
     }
+}
+
+fn zone_of(node: Option<&Arc<Value>>) -> Option<&str> {
+    label(node?, ZONE)
 }
 
 fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {

@@ -14,7 +14,7 @@ use vswitch_datapath::pipeline::Bandwidth;
 
 use super::Resource;
 use super::bandwidth::{EGRESS_BANDWIDTH, INGRESS_BANDWIDTH, bits_per_second};
-use super::endpoints::SERVICE_NAME;
+use super::endpoints::{SERVICE_NAME, ZONE};
 use super::shelf::Place;
 use super::validate::special;
 use crate::state::{
@@ -23,8 +23,12 @@ use crate::state::{
     ServicePort, ServiceRecord,
 };
 
-/// Label of a Node that names its zone.
-const ZONE: &str = "topology.kubernetes.io/zone";
+/// Labels of Services that another proxy serves, or that clients are to resolve to endpoints by
+/// themselves; of their EndpointSlices too. Their value does not matter.
+const NOT_PROXIED: [&str; 2] = [
+    "service.kubernetes.io/service-proxy-name",
+    "service.kubernetes.io/headless",
+];
 
 fn key((_, namespace, name): &Place) -> ObjectKey {
     ObjectKey {
@@ -107,10 +111,16 @@ fn parsed<T: std::str::FromStr>(texts: Vec<&str>, key: &impl Display, what: &str
     texts.into_iter().filter_map(parse).collect()
 }
 
+/// Returns whether labels say that proxies are to leave an object alone.
+fn is_not_proxied(object: &Value) -> bool {
+    let labels = object["metadata"]["labels"].as_object();
+    labels.is_some_and(|labels| NOT_PROXIED.iter().any(|label| labels.contains_key(*label)))
+}
+
 /// A headless Service has nothing to balance, an `ExternalName` is a matter of the DNS.
 fn service(key: ObjectKey, service: &Value) -> ClusterChange {
     let spec = &service["spec"];
-    if spec["type"] == "ExternalName" || spec["clusterIP"] == "None" {
+    if is_not_proxied(service) || spec["type"] == "ExternalName" || spec["clusterIP"] == "None" {
         return ClusterChange::ServiceGone(key);
     }
     let mut cluster_ips: Vec<&str> = items(&spec["clusterIPs"])
@@ -161,7 +171,8 @@ fn service_port(port: &Value) -> Option<ServicePort> {
 /// A slice without a Service, or of names instead of addresses, concerns nobody here.
 fn endpoint_slice(key: ObjectKey, slice: &Value) -> ClusterChange {
     let service = slice["metadata"]["labels"][SERVICE_NAME].as_str();
-    let Some(service) = service.filter(|_| slice["addressType"] != "FQDN") else {
+    let is_proxied = slice["addressType"] != "FQDN" && !is_not_proxied(slice);
+    let Some(service) = service.filter(|_| is_proxied) else {
         return ClusterChange::EndpointSliceGone(key);
     };
     let service = ObjectKey {
@@ -184,14 +195,18 @@ fn endpoint(endpoint: &Value, key: &ObjectKey) -> Option<EndpointRecord> {
     let first = endpoint["addresses"][0].as_str().into_iter().collect();
     let conditions = &endpoint["conditions"];
     let ready = conditions["ready"].as_bool().unwrap_or(true);
-    let zones = items(&endpoint["hints"]["forZones"]).filter_map(|zone| text(&zone["name"]));
+    let hints = |field: &str| -> Vec<String> {
+        let names = items(&endpoint["hints"][field]);
+        names.filter_map(|hint| text(&hint["name"])).collect()
+    };
     Some(EndpointRecord {
         ip: parsed::<IpAddr>(first, key, "endpoints[].addresses").pop()?,
         ready,
         serving: conditions["serving"].as_bool().unwrap_or(ready),
         terminating: conditions["terminating"].as_bool().unwrap_or(false),
         node_name: text(&endpoint["nodeName"]),
-        zones: zones.collect(),
+        zones: hints("forZones"),
+        nodes: hints("forNodes"),
     })
 }
 
@@ -376,6 +391,44 @@ mod tests {
             &json!({"spec": {"podCIDR": "10.244.8.0/24"}}),
         );
         assert_eq!(old.pod_cidrs, ["10.244.8.0/24".parse::<IpNet>().unwrap()]);
+    }
+
+    #[test]
+    fn services_of_other_proxies_are_left_to_them_whatever_the_label_s_value() {
+        for label in [
+            "service.kubernetes.io/service-proxy-name",
+            "service.kubernetes.io/headless",
+        ] {
+            for value in ["", "vswitch"] {
+                let mut labels = json!({SERVICE_NAME: "web", "app": "web"});
+                let object = |labels: &Value| {
+                    json!({"metadata": {"labels": labels}, "addressType": "IPv4",
+                        "spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]}})
+                };
+                let both = |labels: &Value| {
+                    let object = object(labels);
+                    (service(key(), &object), endpoint_slice(key(), &object))
+                };
+                let (served, slice) = both(&labels);
+                assert!(matches!(served, ClusterChange::Service(_)));
+                assert!(matches!(slice, ClusterChange::EndpointSlice(_)));
+                labels[label] = json!(value);
+                let gone = ClusterChange::ServiceGone(key());
+                assert_eq!(
+                    both(&labels),
+                    (gone, ClusterChange::EndpointSliceGone(key()))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn hints_name_zones_and_nodes() {
+        let object = json!({"addresses": ["10.0.0.1"], "hints": {
+            "forZones": [{"name": "a"}, {"name": "b"}], "forNodes": [{"name": "n"}]}});
+        let record = endpoint(&object, &key()).unwrap();
+        assert_eq!(record.zones, ["a", "b"]);
+        assert_eq!(record.nodes, ["n"]);
     }
 
     #[test]

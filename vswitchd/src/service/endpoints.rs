@@ -45,9 +45,10 @@ impl<'a> Endpoints<'a> {
 
     /// Returns where new connections of the whole cluster go.
     pub(super) fn cluster(&self, node: &ServiceNode) -> Vec<Endpoint> {
-        let usable = self.usable(|_| true);
-        let near = self.near(node, &usable);
-        near.unwrap_or(usable)
+        let near = self
+            .hinted(|record| &record.nodes, Some(&node.name))
+            .or_else(|| self.hinted(|record| &record.zones, node.zone.as_ref()));
+        near.unwrap_or_else(|| self.usable(|_| true))
     }
 
     /// Returns where new connections go that must not leave this node.
@@ -77,19 +78,21 @@ impl<'a> Endpoints<'a> {
         }
     }
 
-    /// Returns those that topology hints give to this node's zone; `None` if any endpoint has
-    /// no hint, or none has one for this zone: then hints must be ignored.
-    fn near(&self, node: &ServiceNode, usable: &[Endpoint]) -> Option<Vec<Endpoint>> {
-        let zone = node.zone.as_ref()?;
-        let records = usable.iter().map(|endpoint| self.all.get(endpoint));
-        if !records.flatten().all(|record| !record.zones.is_empty()) {
+    /// Returns the ready endpoints that hints give to a place, this node or its zone; `None` if
+    /// any ready endpoint has no such hint, or none has one for this place: then these hints must
+    /// be ignored. Endpoints that are not ready have no say.
+    fn hinted(
+        &self,
+        hints: impl Fn(&EndpointRecord) -> &Vec<String>,
+        place: Option<&String>,
+    ) -> Option<Vec<Endpoint>> {
+        let place = place?;
+        let ready = self.all.iter().filter(|(_, record)| record.ready);
+        if !ready.clone().all(|(_, record)| !hints(record).is_empty()) {
             return None;
         }
-        let is_near = |endpoint: &&Endpoint| {
-            let record = self.all.get(*endpoint);
-            record.is_some_and(|record| record.zones.contains(zone))
-        };
-        let near: Vec<Endpoint> = usable.iter().filter(is_near).copied().collect();
+        let near = ready.filter(|(_, record)| hints(record).contains(place));
+        let near: Vec<Endpoint> = near.map(|(endpoint, _)| *endpoint).collect();
         (!near.is_empty()).then_some(near)
     }
 

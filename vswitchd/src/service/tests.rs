@@ -84,6 +84,7 @@ fn endpoint(ip: &str, node: &str) -> EndpointRecord {
         terminating: false,
         node_name: Some(node.to_owned()),
         zones: Vec::new(),
+        nodes: Vec::new(),
     }
 }
 
@@ -335,6 +336,47 @@ fn topology_hints_count_if_all_endpoints_have_them_and_one_is_for_this_zone() {
     assert_eq!(groups(&delta)[0].endpoints.len(), 1);
     let without = vec![in_zone("10.0.0.1", "a"), endpoint("10.0.0.2", "there")];
     let delta = world.tell([slice("a", without)]);
+    assert_eq!(groups(&delta)[0].endpoints.len(), 2);
+}
+
+#[test]
+fn hints_for_this_node_go_before_those_for_its_zone() {
+    let hinted = |ip: &str, node: &str, zone: &str| EndpointRecord {
+        zones: vec![zone.to_owned()],
+        nodes: vec![node.to_owned()],
+        ..endpoint(ip, node)
+    };
+    let zone = ClusterChange::Node(NodeRecord {
+        name: "here".to_owned(),
+        zone: Some("a".to_owned()),
+        ..NodeRecord::default()
+    });
+    let mut world = World::new();
+    let all = vec![
+        hinted("10.0.0.1", "here", "a"),
+        hinted("10.0.0.2", "there", "a"),
+        hinted("10.0.0.3", "far", "b"),
+    ];
+    let delta = world.tell([
+        ClusterChange::Service(service()),
+        slice("a", all.clone()),
+        zone,
+    ]);
+    assert_eq!(ends(groups(&delta)[0]), ["10.0.0.1:8080"]);
+    // None here: those of the zone. None in the zone either: all.
+    let delta = world.tell([slice("a", all[1..].to_vec())]);
+    assert_eq!(ends(groups(&delta)[0]), ["10.0.0.2:8080"]);
+    let delta = world.tell([slice("a", vec![all[2].clone()])]);
+    assert_eq!(ends(groups(&delta)[0]), ["10.0.0.3:8080"]);
+    // What is not ready has no hint, and that is no reason to ignore those of others.
+    let unhinted = terminating("10.0.0.4", "far");
+    let delta = world.tell([slice("a", vec![all[0].clone(), all[1].clone(), unhinted])]);
+    assert_eq!(ends(groups(&delta)[0]), ["10.0.0.1:8080"]);
+    // One ready endpoint without: hints are ignored.
+    let delta = world.tell([slice(
+        "a",
+        vec![all[0].clone(), endpoint("10.0.0.5", "far")],
+    )]);
     assert_eq!(groups(&delta)[0].endpoints.len(), 2);
 }
 

@@ -153,6 +153,8 @@ pub struct EndpointRecord {
     pub node_name: Option<String>,
     /// hints.forZones\[\].name.
     pub zones: Vec<String>,
+    /// hints.forNodes\[\].name.
+    pub nodes: Vec<String>,
 }
 
 /// One of the ports of an EndpointSlice.

@@ -57,6 +57,25 @@ pub(super) fn of(pod: &Value, family: &str, publishes_all: bool) -> Option<Value
     Some(endpoint)
 }
 
+/// Says for whom an endpoint is near by spec.trafficDistribution: for those of its zone, and where
+/// the node is preferred for those of its node. Only ready endpoints have hints.
+pub(super) fn hints(spec: &Value, endpoint: &Value) -> Option<Value> {
+    let distribution = spec["trafficDistribution"].as_str()?;
+    if endpoint["conditions"]["ready"] != true {
+        return None;
+    }
+    let named = |field: &str| Some(json!([{"name": endpoint[field].as_str()?}]));
+    let mut hints = json!({});
+    if let Some(zones) = named("zone") {
+        hints["forZones"] = zones;
+    }
+    if let Some(nodes) = named("nodeName").filter(|_| distribution == "PreferSameNode") {
+        hints["forNodes"] = nodes;
+    }
+    hints.get("forZones").or(hints.get("forNodes"))?;
+    Some(hints)
+}
+
 /// What the Pod says of itself; one that nobody probes serves as long as it runs.
 fn is_serving(pod: &Value) -> bool {
     let mut conditions = pod["status"]["conditions"].as_array().into_iter().flatten();

@@ -29,7 +29,7 @@ pub(super) fn of(view: &View<'_>, key: &ServiceKey, service: &Value) -> BTreeMap
         .collect();
     let pods: Vec<&Arc<Value>> = pods.into_values().collect();
     for family in families(spec, &pods) {
-        for (ports, endpoints) in groups(spec, &pods, family) {
+        for (ports, endpoints) in groups(view, spec, &pods, family) {
             for (index, endpoints) in endpoints.chunks(MAX_ENDPOINTS).enumerate() {
                 add(
                     view,
@@ -66,11 +66,25 @@ fn families(spec: &Value, pods: &[&Arc<Value>]) -> BTreeSet<&'static str> {
 
 /// Endpoints by their ports, as JSON: Pods that have other numbers under the names asked for
 /// are in slices of their own. Without endpoints there is one group that is empty.
-fn groups(spec: &Value, pods: &[&Arc<Value>], family: &str) -> Vec<(Value, Vec<Value>)> {
+fn groups(
+    view: &View<'_>,
+    spec: &Value,
+    pods: &[&Arc<Value>],
+    family: &str,
+) -> Vec<(Value, Vec<Value>)> {
     let publishes_all = spec["publishNotReadyAddresses"] == true;
     let mut groups: BTreeMap<String, (Value, Vec<Value>)> = BTreeMap::new();
     for pod in pods {
-        if let Some(endpoint) = endpoint::of(pod, family, publishes_all) {
+        if let Some(mut endpoint) = endpoint::of(pod, family, publishes_all) {
+            if let Some(zone) = endpoint["nodeName"]
+                .as_str()
+                .and_then(|name| view.zone(name))
+            {
+                endpoint["zone"] = json!(zone);
+            }
+            if let Some(hints) = endpoint::hints(spec, &endpoint) {
+                endpoint["hints"] = hints;
+            }
             let ports = endpoint::ports(spec, Some(pod));
             let group = groups.entry(ports.to_string());
             let (_, endpoints) = group.or_insert_with(|| (ports, Vec::new()));

@@ -502,3 +502,45 @@ fn written_slices_are_completed_and_validated() {
         assert!(error.message.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn traffic_distribution_becomes_hints_that_follow_the_node_s_zone() {
+    let registry = registry(V4);
+    let options = WriteOptions::default();
+    let node = |zone: &str| json!({"metadata": {"name": "n", "labels": {super::ZONE: zone}}});
+    registry
+        .create(Resource::Node, "", node("a"), options)
+        .unwrap();
+    let pod = json!({"metadata": {"name": "p", "labels": {"app": "web"}},
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});
+    create(&registry, Resource::Pod, pod);
+    runs(&registry, "p", &["10.244.0.5"]);
+    web_service(&registry, json!({}));
+    let endpoint = || slice(&registry)["endpoints"][0].clone();
+    assert_eq!(endpoint()["zone"], "a");
+    assert!(endpoint().get("hints").is_none());
+    let prefer = |distribution: &str| {
+        let change = json!({"spec": {"trafficDistribution": distribution}});
+        try_patch(&registry, Resource::Service, "web", change, false)
+    };
+    let zones = |zone: &str| json!([{"name": zone}]);
+    for distribution in ["PreferClose", "PreferSameZone"] {
+        prefer(distribution).unwrap();
+        assert_eq!(endpoint()["hints"], json!({"forZones": zones("a")}));
+    }
+    prefer("PreferSameNode").unwrap();
+    let both = |zone: &str| json!({"forZones": zones(zone), "forNodes": [{"name": "n"}]});
+    assert_eq!(endpoint()["hints"], both("a"));
+    let patch = (crate::objects::PatchKind::Merge, node("b"));
+    registry
+        .patch(Resource::Node, "", "n", patch.0, &patch.1, options)
+        .unwrap();
+    assert_eq!(endpoint()["hints"], both("b"));
+    set_status(&registry, Resource::Pod, "p", json!({"phase": "Pending"}));
+    assert!(endpoint().get("hints").is_none(), "it is not ready");
+    let error = prefer("Near").unwrap_err();
+    assert!(
+        error.message.contains("spec.trafficDistribution"),
+        "{error}"
+    );
+}

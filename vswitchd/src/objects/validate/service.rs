@@ -249,6 +249,11 @@ fn traffic(spec: &Value, causes: &mut Causes) {
             one_of(&spec[field], &path, &["Cluster", "Local"], causes);
         }
     }
+    let distribution = &spec["trafficDistribution"];
+    if !distribution.is_null() {
+        let known = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+        one_of(distribution, "spec.trafficDistribution", &known, causes);
+    }
     let policy = &spec["externalTrafficPolicy"];
     if !policy.is_null() && !is_externally_reachable(spec) {
         let why = "may only be set for externally-accessible services";
