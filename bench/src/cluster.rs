@@ -188,6 +188,7 @@ pub fn endpoint(pod: usize) -> EndpointRecord {
         terminating: false,
         node_name: None,
         zones: Vec::new(),
+        nodes: Vec::new(),
     }
 }
 
