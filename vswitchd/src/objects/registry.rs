@@ -328,7 +328,8 @@ impl Registry {
             }
             Err(error) => return Err(error),
         };
-        let patched = super::patch::patched(kind, &old, patch)?;
+        let patched =
+            super::patch::patched(kind, super::schema::root(resource.info()), &old, patch)?;
         self.replace(resource, namespace, name, &old, patched, options)
     }
 

@@ -8,13 +8,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{FieldValidation, Resource, ResourceInfo, StatusError};
+use crate::objects::{FieldValidation, Resource, ResourceInfo, StatusError};
 
 /// Returns the object in the schema's form, and warnings about fields that it does not have.
 ///
 /// # Errors
 /// 400 for a value of the wrong type, and for an unknown field if `validation` is strict.
-pub(super) fn canonical(
+pub(in crate::objects) fn canonical(
     info: &ResourceInfo,
     mut object: Value,
     validation: FieldValidation,

@@ -1,0 +1,14 @@
+//! Kubernetes' description of the served kinds: which fields they have, how lists and maps are
+//! merged, and what a body looks like in the API's own form.
+//!
+//! `openapi.json` is Kubernetes' OpenAPI document reduced to what the served kinds reach;
+//! `distill.py` tells where it comes from and makes it anew. Everything that has to know fields
+//! (patches, server-side apply, the published OpenAPI) reads it here.
+
+mod canonical;
+mod types;
+
+pub(super) use canonical::canonical;
+#[cfg(test)]
+pub(super) use types::{DEFINITIONS, definition_of};
+pub(super) use types::{List, Map, Strategy, Type, root};
