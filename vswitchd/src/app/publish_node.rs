@@ -26,14 +26,14 @@ pub(super) enum NodePlace {
 
 /// Writes every change, until the daemon ends.
 pub(super) async fn follow(
-    place: NodePlace,
+    id: NodePlace,
     node: String,
     mut wanted: watch::Receiver<NodePublication>,
 ) {
     while wanted.changed().await.is_ok() {
         loop {
             let publication = wanted.borrow_and_update().clone();
-            let Err(error) = place.write(&node, publication).await else {
+            let Err(error) = id.write(&node, publication).await else {
                 break;
             };
             let error = format!("{error:#}");

@@ -16,7 +16,7 @@ use vswitch_datapath::kernel_path::Account;
 use vswitch_datapath::{KernelFlow, KernelUsage, Timestamp};
 
 use super::kernel::{FlowMaps, KernelError};
-use super::wire::{Flow, Key, Place, Total};
+use super::wire::{Flow, FlowSlot, Key, Total};
 use crate::port::PortCounters;
 
 /// A flow without packets for this long makes room; the engine offers it again.
@@ -100,7 +100,7 @@ impl Entries {
     pub(super) fn install(
         &mut self,
         new: NewEntry,
-        value: impl FnOnce(&NewEntry, Place) -> Flow,
+        value: impl FnOnce(&NewEntry, FlowSlot) -> Flow,
         account: Account<'_>,
     ) -> Result<(), KernelError> {
         let sides = self.by_conn.get(&address(&new.flow.conn));
@@ -132,14 +132,14 @@ impl Entries {
         &mut self,
         slot: u32,
         new: NewEntry,
-        value: impl FnOnce(&NewEntry, Place) -> Flow,
+        value: impl FnOnce(&NewEntry, FlowSlot) -> Flow,
     ) -> Result<(), KernelError> {
         let Some(room) = self.slots.get_mut(slot as usize) else {
             return Ok(());
         };
         room.flows = room.flows.wrapping_add(1).max(1);
         let id = room.flows;
-        let (key, flow) = (new.key, value(&new, Place { slot, id }));
+        let (key, flow) = (new.key, value(&new, FlowSlot { slot, id }));
         let conn = Arc::clone(&new.flow.conn);
         // Before the kernel has it: whoever sees a packet less must know why.
         conn.set_in_kernel(true);

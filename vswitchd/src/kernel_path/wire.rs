@@ -73,23 +73,23 @@ pub(super) fn key(flow: &KernelFlow, if_index: u32) -> Key {
 }
 
 /// Returns what is done with its packets.
-pub(super) fn flow(flow: &KernelFlow, generation: u64, place: Place, way: Way) -> Flow {
+pub(super) fn flow(flow: &KernelFlow, generation: u64, slot: FlowSlot, way: Way) -> Flow {
     let flags = if way.to_gateway { TO_GATEWAY } else { 0 };
     Fields::<40>::new()
         .put(&generation.to_ne_bytes())
-        .put(&place.slot.to_ne_bytes())
+        .put(&slot.slot.to_ne_bytes())
         .put(&way.if_index.to_ne_bytes())
         .put(&u32::from(flow.mtu).to_ne_bytes())
         .put(&flags.to_ne_bytes())
         .put(&flow.leaves_with)
         .put(&[0; 2])
-        .put(&place.id.to_ne_bytes())
+        .put(&slot.id.to_ne_bytes())
         .bytes
 }
 
 /// Where what goes by of a flow is counted.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct FlowSlot {
     pub(super) slot: u32,
     /// The flow's number among those that have had the slot; not 0.
     pub(super) id: u32,

@@ -11,12 +11,12 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 
 use super::watcher::{WATCHED, Watched};
-use crate::objects::{Objects, Place, Resource};
+use crate::objects::{ObjectId, Objects, Resource};
 
 /// An object as a watcher saw it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Seen {
-    pub(super) place: Place,
+    pub(super) id: ObjectId,
     /// resourceVersion as a number; 0 if it is none, which is neither before nor after others.
     pub(super) version: u64,
     /// In its stripped form.
@@ -37,7 +37,7 @@ pub(super) enum Told {
 }
 
 /// A change for the mirror; `None`: gone.
-pub(super) type Change = (Place, Option<Value>);
+pub(super) type Change = (ObjectId, Option<Value>);
 
 #[derive(Debug)]
 struct Entry {
@@ -60,8 +60,8 @@ struct Tombstone {
 #[derive(Debug)]
 pub(super) struct Merge {
     node: String,
-    entries: HashMap<Place, Entry>,
-    tombstones: HashMap<Place, Tombstone>,
+    entries: HashMap<ObjectId, Entry>,
+    tombstones: HashMap<ObjectId, Tombstone>,
     /// Watchers that told everything once, or that there is nothing to tell.
     answered: HashSet<Watched>,
     /// Newest version that each watcher told.
@@ -71,14 +71,14 @@ pub(super) struct Merge {
 impl Merge {
     /// Begins with what is known from the last run.
     pub(super) fn new(node: &str, known: &Objects) -> Self {
-        let entry = |(place, object): (&Place, &std::sync::Arc<Value>)| {
+        let entry = |(id, object): (&ObjectId, &std::sync::Arc<Value>)| {
             let entry = Entry {
                 uid: uid_of(object).to_owned(),
                 version: 0,
-                is_own: is_own(node, place, object),
+                is_own: is_own(node, id, object),
                 by: None,
             };
-            (place.clone(), entry)
+            (id.clone(), entry)
         };
         Self {
             node: node.to_owned(),
@@ -128,19 +128,19 @@ impl Merge {
             self.tombstones.clear();
         }
         self.answered.insert(by);
-        let present: HashSet<&Place> = objects.iter().map(|seen| &seen.place).collect();
-        let is_missing = |(place, entry): &(&Place, &Entry)| {
-            let is_covered = by.covers(place.0) && (by != Watched::OwnPods || entry.is_own);
+        let present: HashSet<&ObjectId> = objects.iter().map(|seen| &seen.id).collect();
+        let is_missing = |(id, entry): &(&ObjectId, &Entry)| {
+            let is_covered = by.covers(id.0) && (by != Watched::OwnPods || entry.is_own);
             // What another watcher told may be later than this list.
             let is_later = entry.by.is_some_and(|other| other != by) && entry.version > version;
-            is_covered && !present.contains(place) && !is_later
+            is_covered && !present.contains(id) && !is_later
         };
         let missing = self.entries.iter().filter(is_missing);
-        let missing: Vec<Place> = missing.map(|(place, _)| place.clone()).collect();
+        let missing: Vec<ObjectId> = missing.map(|(id, _)| id.clone()).collect();
         let mut changes: Vec<Change> = Vec::new();
-        for place in missing {
-            self.bury(by, &place, version);
-            changes.push((place, None));
+        for id in missing {
+            self.bury(by, &id, version);
+            changes.push((id, None));
         }
         for seen in objects {
             changes.extend(self.present(by, seen));
@@ -152,66 +152,66 @@ impl Merge {
 
     fn present(&mut self, by: Watched, seen: Seen) -> Vec<Change> {
         let Seen {
-            place,
+            id,
             version,
             object,
         } = seen;
         let is_told_gone = self
             .tombstones
-            .get(&place)
+            .get(&id)
             .is_some_and(|tomb| tomb.awaits == by && is_before(version, tomb.version + 1));
         if is_told_gone {
             return Vec::new();
         }
         let uid = uid_of(&object).to_owned();
         let mut changes = Vec::new();
-        if let Some(entry) = self.entries.get(&place) {
+        if let Some(entry) = self.entries.get(&id) {
             let by_other = entry.by.is_some_and(|other| other != by);
             if by_other && is_before(version, entry.version + 1) {
                 return changes;
             }
             if entry.uid != uid {
                 // Deleted and made anew under the same name: nothing of the old one stays.
-                changes.push((place.clone(), None));
+                changes.push((id.clone(), None));
             }
         }
         let entry = Entry {
             uid,
             version,
-            is_own: is_own(&self.node, &place, &object),
+            is_own: is_own(&self.node, &id, &object),
             by: Some(by),
         };
-        self.entries.insert(place.clone(), entry);
-        changes.push((place, Some(object)));
+        self.entries.insert(id.clone(), entry);
+        changes.push((id, Some(object)));
         changes
     }
 
     fn gone(&mut self, by: Watched, seen: Seen) -> Option<Change> {
-        let Seen { place, version, .. } = seen;
+        let Seen { id, version, .. } = seen;
         if self
             .tombstones
-            .get(&place)
+            .get(&id)
             .is_some_and(|tomb| tomb.awaits == by)
         {
-            self.tombstones.remove(&place);
+            self.tombstones.remove(&id);
         }
-        let entry = self.entries.get(&place)?;
+        let entry = self.entries.get(&id)?;
         let by_other = entry.by.is_some_and(|other| other != by);
         if by_other && is_before(version, entry.version) {
             return None;
         }
-        self.bury(by, &place, version);
-        Some((place, None))
+        self.bury(by, &id, version);
+        Some((id, None))
     }
 
     /// Forgets an object; the other watcher's older word about it will not count.
-    fn bury(&mut self, by: Watched, place: &Place, version: u64) {
-        let Some(entry) = self.entries.remove(place) else {
+    fn bury(&mut self, by: Watched, id: &ObjectId, version: u64) {
+        let Some(entry) = self.entries.remove(id) else {
             return;
         };
-        if let Some(awaits) = by.other_of(place.0).filter(|_| entry.is_own) {
+        if let Some(awaits) = by.other_of(id.0).filter(|_| entry.is_own) {
             let tombstone = Tombstone { version, awaits };
-            self.tombstones.insert(place.clone(), tombstone);
+            self.tombstones.insert(id.clone(), tombstone);
         }
     }
 }
@@ -225,8 +225,8 @@ fn uid_of(object: &Value) -> &str {
     object["metadata"]["uid"].as_str().unwrap_or_default()
 }
 
-fn is_own(node: &str, place: &Place, object: &Value) -> bool {
-    place.0 == Resource::Pod && object["spec"]["nodeName"] == node
+fn is_own(node: &str, id: &ObjectId, object: &Value) -> bool {
+    id.0 == Resource::Pod && object["spec"]["nodeName"] == node
 }
 
 #[cfg(test)]

@@ -7,13 +7,13 @@ const OWN: Watched = Watched::OwnPods;
 
 fn seen(name: &str, uid: &str, version: u64) -> Seen {
     Seen {
-        place: place(name),
+        id: id(name),
         version,
         object: pod(uid, version),
     }
 }
 
-fn place(name: &str) -> Place {
+fn id(name: &str) -> ObjectId {
     (Resource::Pod, "default".to_owned(), name.to_owned())
 }
 
@@ -28,11 +28,11 @@ fn merge() -> Merge {
 }
 
 fn shows(name: &str, uid: &str, version: u64) -> Change {
-    (place(name), Some(pod(uid, version)))
+    (id(name), Some(pod(uid, version)))
 }
 
 fn gone(name: &str) -> Change {
-    (place(name), None)
+    (id(name), None)
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn the_list_of_own_pods_says_nothing_about_others() {
 
 #[test]
 fn what_is_known_from_the_last_run_stays_until_the_list_of_its_kind() {
-    let known = [place("a"), place("b")].map(|place| (place, std::sync::Arc::new(pod("u1", 0))));
+    let known = [id("a"), id("b")].map(|id| (id, std::sync::Arc::new(pod("u1", 0))));
     let mut merge = Merge::new("node-a", &known.into());
     let namespaces = Watched::All(Resource::Namespace);
     assert_eq!(merge.take(Told::Listed(namespaces, 9, Vec::new())), []);

@@ -383,7 +383,7 @@ impl Watcher {
 
     /// Returns what an object of the source means: what is there, and what is there no longer.
     fn seen(&mut self, object: Value) -> (Vec<Seen>, Vec<Seen>) {
-        let Some(template) = self.place(&object) else {
+        let Some(template) = self.id(&object) else {
             return Default::default();
         };
         let converted = self.conversion.present(&self.source, object);
@@ -398,7 +398,7 @@ impl Watcher {
     }
 
     fn seen_gone(&mut self, object: &Value) -> Vec<Seen> {
-        let Some(template) = self.place(object) else {
+        let Some(template) = self.id(object) else {
             return Vec::new();
         };
         let names = self.conversion.gone(&self.source, object);
@@ -407,7 +407,7 @@ impl Watcher {
     }
 
     /// Finds the place of an object; one without a name is logged and left out.
-    fn place(&self, object: &Value) -> Option<Template> {
+    fn id(&self, object: &Value) -> Option<Template> {
         let (info, metadata) = (self.watched.resource().info(), &object["metadata"]);
         let text = |field: &str| metadata[field].as_str().unwrap_or_default();
         let (namespace, name) = (text("namespace"), text("name"));
@@ -418,7 +418,7 @@ impl Watcher {
                 kind,
                 namespace,
                 name,
-                "an object without a place is left out"
+                "object without a name or namespace left out"
             );
             return None;
         }
@@ -440,7 +440,7 @@ struct Template {
 impl Template {
     fn named(&self, name: &str, object: Value) -> Seen {
         Seen {
-            place: (self.resource, self.namespace.clone(), name.to_owned()),
+            id: (self.resource, self.namespace.clone(), name.to_owned()),
             version: self.version,
             object,
         }

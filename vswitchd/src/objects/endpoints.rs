@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::Resource;
 use super::registry::Pending;
 use super::services::selector;
-use super::shelf::{Place, Shelf};
+use super::shelf::{ObjectId, Shelf};
 
 /// Label of a slice that names its Service.
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -28,38 +28,36 @@ const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const OURSELVES: &str = "endpointslice-controller.vswitch";
 
 /// An object's change: what was there, what will be.
-pub(super) type Change = (Place, Option<Arc<Value>>, Option<Value>);
+pub(super) type Change = (ObjectId, Option<Arc<Value>>, Option<Value>);
 
 /// Namespace and name of a Service.
 type ServiceKey = (String, String);
 
 /// Returns the changes of slices that these changes of other objects bring about.
 pub(super) fn consequences(shelf: &Shelf, changes: &[Pending]) -> Vec<Change> {
-    let after = changes
-        .iter()
-        .map(|(place, _, after)| (place, after.as_ref()));
+    let after = changes.iter().map(|(id, _, after)| (id, after.as_ref()));
     let view = View {
         shelf,
         changed: after.collect(),
     };
     // All that is in a namespace goes with it in these changes, slices included.
     let is_gone = |namespace: &str| {
-        let place = (Resource::Namespace, String::new(), namespace.to_owned());
-        view.changed.get(&place).is_some_and(Option::is_none)
+        let id = (Resource::Namespace, String::new(), namespace.to_owned());
+        view.changed.get(&id).is_some_and(Option::is_none)
     };
     let mut keys = BTreeSet::new();
-    for (place, before, after) in changes {
-        if is_gone(&place.1) {
+    for (id, before, after) in changes {
+        if is_gone(&id.1) {
             continue;
         }
-        if place.0 == Resource::Node && zone_of(before.as_ref()) != zone_of(after.as_ref()) {
+        if id.0 == Resource::Node && zone_of(before.as_ref()) != zone_of(after.as_ref()) {
             let services = shelf.objects(Resource::Service, None);
             keys.extend(
                 services.map(|((_, namespace, name), _)| (namespace.clone(), name.clone())),
             );
         }
         for object in [before, after].into_iter().flatten() {
-            concerned(&view, place, object, &mut keys);
+            concerned(&view, id, object, &mut keys);
         }
     }
     keys.iter().flat_map(|key| renewed(&view, key)).collect()
@@ -73,8 +71,8 @@ pub(super) fn all(shelf: &Shelf) -> Vec<Change> {
     };
     let mut keys = BTreeSet::new();
     for resource in [Resource::Service, Resource::EndpointSlice] {
-        for (place, object) in shelf.objects(resource, None) {
-            concerned(&view, place, object, &mut keys);
+        for (id, object) in shelf.objects(resource, None) {
+            concerned(&view, id, object, &mut keys);
         }
     }
     keys.iter().flat_map(|key| renewed(&view, key)).collect()
@@ -83,14 +81,14 @@ pub(super) fn all(shelf: &Shelf) -> Vec<Change> {
 /// The objects as they will be when the changes are made.
 struct View<'a> {
     shelf: &'a Shelf,
-    changed: BTreeMap<&'a Place, Option<&'a Arc<Value>>>,
+    changed: BTreeMap<&'a ObjectId, Option<&'a Arc<Value>>>,
 }
 
 impl View<'_> {
-    fn get(&self, place: &Place) -> Option<&Arc<Value>> {
-        match self.changed.get(place) {
+    fn get(&self, id: &ObjectId) -> Option<&Arc<Value>> {
+        match self.changed.get(id) {
             Some(after) => *after,
-            None => self.shelf.get(place),
+            None => self.shelf.get(id),
         }
     }
 
@@ -99,25 +97,25 @@ impl View<'_> {
         &'a self,
         resource: Resource,
         namespace: &'a str,
-    ) -> impl Iterator<Item = (&'a Place, &'a Arc<Value>)> {
+    ) -> impl Iterator<Item = (&'a ObjectId, &'a Arc<Value>)> {
         let kept = self.shelf.objects(resource, Some(namespace));
-        let kept = kept.filter(|(place, _)| !self.changed.contains_key(place));
-        let is_of = move |(r, ns, _): &Place| *r == resource && ns == namespace;
-        let changed = self.changed.iter().filter(move |(place, _)| is_of(place));
-        kept.chain(changed.filter_map(|(place, after)| Some((*place, (*after)?))))
+        let kept = kept.filter(|(id, _)| !self.changed.contains_key(id));
+        let is_of = move |(r, ns, _): &ObjectId| *r == resource && ns == namespace;
+        let changed = self.changed.iter().filter(move |(id, _)| is_of(id));
+        kept.chain(changed.filter_map(|(id, after)| Some((*id, (*after)?))))
     }
 
     /// Returns the zone of a Node.
     fn zone(&self, node: &str) -> Option<&str> {
-        let place = (Resource::Node, String::new(), node.to_owned());
-        zone_of(self.get(&place))
+        let id = (Resource::Node, String::new(), node.to_owned());
+        zone_of(self.get(&id))
     }
 
     /// Returns the slices of a Service, whoever wrote them.
-    fn slices_of(&self, (namespace, service): &ServiceKey) -> BTreeMap<Place, Arc<Value>> {
+    fn slices_of(&self, (namespace, service): &ServiceKey) -> BTreeMap<ObjectId, Arc<Value>> {
         self.objects(Resource::EndpointSlice, namespace)
             .filter(|(_, slice)| label(slice, SERVICE_NAME) == Some(service))
-            .map(|(place, slice)| (place.clone(), Arc::clone(slice)))
+            .map(|(id, slice)| (id.clone(), Arc::clone(slice)))
             .collect()
     }
 }
@@ -137,8 +135,8 @@ fn selects(spec: &Value, pod: &Value) -> bool {
 }
 
 /// Adds the Services whose slices an object has a say in.
-fn concerned(view: &View<'_>, place: &Place, object: &Value, keys: &mut BTreeSet<ServiceKey>) {
-    let (resource, namespace, name) = place;
+fn concerned(view: &View<'_>, id: &ObjectId, object: &Value, keys: &mut BTreeSet<ServiceKey>) {
+    let (resource, namespace, name) = id;
     let mut add = |name: &str| keys.insert((namespace.clone(), name.to_owned()));
     match resource {
         Resource::Service => {
@@ -163,26 +161,26 @@ fn renewed(view: &View<'_>, key: &ServiceKey) -> Vec<Change> {
     let existing = view.slices_of(key);
     let is_ours = |slice: &Value| label(slice, MANAGED_BY) == Some(OURSELVES);
     let is_left_to_others = existing.values().any(|slice| !is_ours(slice));
-    let place = (Resource::Service, key.0.clone(), key.1.clone());
-    let service = view.get(&place).filter(|_| !is_left_to_others);
+    let id = (Resource::Service, key.0.clone(), key.1.clone());
+    let service = view.get(&id).filter(|_| !is_left_to_others);
     let wanted = service.map_or_else(BTreeMap::new, |service| slices::of(view, key, service));
     let mut changes: Vec<Change> = Vec::new();
-    for (place, slice) in &existing {
-        if is_ours(slice) && !wanted.contains_key(place) {
-            changes.push((place.clone(), Some(Arc::clone(slice)), None));
+    for (id, slice) in &existing {
+        if is_ours(slice) && !wanted.contains_key(id) {
+            changes.push((id.clone(), Some(Arc::clone(slice)), None));
         }
     }
-    for (place, slice) in wanted {
-        let before = existing.get(&place);
-        let slice = before.map_or_else(|| created(&place, &slice), |old| updated(old, &slice));
+    for (id, slice) in wanted {
+        let before = existing.get(&id);
+        let slice = before.map_or_else(|| created(&id, &slice), |old| updated(old, &slice));
         if before.is_none_or(|before| **before != slice) {
-            changes.push((place, before.cloned(), Some(slice)));
+            changes.push((id, before.cloned(), Some(slice)));
         }
     }
     changes
 }
 
-fn created((_, namespace, name): &Place, slice: &Value) -> Value {
+fn created((_, namespace, name): &ObjectId, slice: &Value) -> Value {
     let mut slice = slice.clone();
     let metadata = &mut slice["metadata"];
     metadata["name"] = json!(name);

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::reduce::{gone, present};
 use super::registry::Shared;
-use super::shelf::{Place, Shelf};
+use super::shelf::{ObjectId, Shelf};
 use super::{Registry, Resource};
 use crate::state::ClusterChange;
 
@@ -21,7 +21,7 @@ pub struct Feed {
     wakeups: watch::Receiver<u64>,
     seen: u64,
     /// What was told so far, to find what vanished while the feed was behind.
-    told: BTreeMap<Place, Arc<Value>>,
+    told: BTreeMap<ObjectId, Arc<Value>>,
 }
 
 /// Begins a feed.
@@ -69,8 +69,8 @@ impl Feed {
             return Some(self.compare(&shelf));
         };
         let mut told = Vec::new();
-        for change in changes.filter(|change| KINDS.contains(&change.place.0)) {
-            told.extend(self.tell(&change.place, change.after.as_ref()));
+        for change in changes.filter(|change| KINDS.contains(&change.id.0)) {
+            told.extend(self.tell(&change.id, change.after.as_ref()));
         }
         self.seen = shelf.version();
         Some(told)
@@ -79,33 +79,33 @@ impl Feed {
     /// Compares all objects with what was told.
     fn compare(&mut self, shelf: &Shelf) -> Vec<ClusterChange> {
         let mut changes = Vec::new();
-        let gone: Vec<Place> = self
+        let gone: Vec<ObjectId> = self
             .told
             .keys()
-            .filter(|place| shelf.get(place).is_none())
+            .filter(|id| shelf.get(id).is_none())
             .cloned()
             .collect();
-        for place in gone {
-            changes.extend(self.tell(&place, None));
+        for id in gone {
+            changes.extend(self.tell(&id, None));
         }
         for kind in KINDS {
-            for (place, object) in shelf.objects(kind, None) {
-                changes.extend(self.tell(place, Some(object)));
+            for (id, object) in shelf.objects(kind, None) {
+                changes.extend(self.tell(id, Some(object)));
             }
         }
         self.seen = shelf.version();
         changes
     }
 
-    fn tell(&mut self, place: &Place, object: Option<&Arc<Value>>) -> Option<ClusterChange> {
+    fn tell(&mut self, id: &ObjectId, object: Option<&Arc<Value>>) -> Option<ClusterChange> {
         let Some(object) = object else {
-            self.told.remove(place);
-            return gone(place);
+            self.told.remove(id);
+            return gone(id);
         };
-        let old = self.told.insert(place.clone(), Arc::clone(object));
+        let old = self.told.insert(id.clone(), Arc::clone(object));
         if old.is_some_and(|old| old == *object) {
             return None;
         }
-        present(place, object)
+        present(id, object)
     }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::mirror::Objects;
-use super::shelf::Place;
+use super::shelf::ObjectId;
 use super::{Registry, persist};
 use crate::clock;
 use crate::store::{Bucket, SharedStore, StoreError, Write};
@@ -163,17 +163,17 @@ impl Follower {
         let shelf = self.registry.shared().shelf();
         let version = shelf.version();
         if let Some(changes) = self.stored.and_then(|stored| shelf.changes_since(stored)) {
-            let latest: BTreeMap<&Place, Option<&Arc<Value>>> = changes
-                .map(|change| (&change.place, change.after.as_ref()))
+            let latest: BTreeMap<&ObjectId, Option<&Arc<Value>>> = changes
+                .map(|change| (&change.id, change.after.as_ref()))
                 .collect();
-            let write = |(place, object): (&&Place, &Option<&Arc<Value>>)| {
-                persist::write(Bucket::Cluster, place, object.map(Arc::as_ref))
+            let write = |(id, object): (&&ObjectId, &Option<&Arc<Value>>)| {
+                persist::write(Bucket::Cluster, id, object.map(Arc::as_ref))
             };
             return Ok((version, latest.iter().map(write).collect()));
         }
         let present: Objects = shelf
             .all()
-            .map(|(place, object)| (place.clone(), Arc::clone(object)))
+            .map(|(id, object)| (id.clone(), Arc::clone(object)))
             .collect();
         drop(shelf);
         let stored = self.store.scan(Bucket::Cluster, b"")?;
@@ -182,8 +182,8 @@ impl Follower {
             present.keys().map(persist::key_of).collect();
         let gone = stored.into_iter().filter(|(key, _)| !keys.contains(key));
         writes.extend(gone.map(|(key, _)| Write::Delete(Bucket::Cluster, key)));
-        let put = |(place, object): (&Place, &Arc<Value>)| {
-            persist::write(Bucket::Cluster, place, Some(object))
+        let put = |(id, object): (&ObjectId, &Arc<Value>)| {
+            persist::write(Bucket::Cluster, id, Some(object))
         };
         writes.extend(present.iter().map(put));
         Ok((version, writes))

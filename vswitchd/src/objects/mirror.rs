@@ -10,12 +10,12 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use serde_json::Value;
 
 use super::registry::Shared;
-use super::shelf::{Change, Place, Shelf};
+use super::shelf::{Change, ObjectId, Shelf};
 use super::{Registry, RegistryConfig, StatusError};
 use crate::store::MemoryStore;
 
-/// Objects by their places.
-pub type Objects = BTreeMap<Place, Arc<Value>>;
+/// Objects by their ids.
+pub type Objects = BTreeMap<ObjectId, Arc<Value>>;
 
 impl Registry {
     /// Returns a mirror of the API server at `origin` that begins with these objects.
@@ -29,18 +29,18 @@ impl Registry {
 
     /// Shows what the API server tells, in this order; an object that is told again as it is
     /// changes nothing. Returns the version at which all of it is visible.
-    pub fn mirror(&self, told: Vec<(Place, Option<Value>)>) -> u64 {
+    pub fn mirror(&self, told: Vec<(ObjectId, Option<Value>)>) -> u64 {
         let _writer = self.hold_writer();
         let mut shelf = self.shared().shelf_mut();
         let before = shelf.version();
-        for (place, object) in told {
-            let old = shelf.get(&place).cloned();
+        for (id, object) in told {
+            let old = shelf.get(&id).cloned();
             if old.as_deref() == object.as_ref() {
                 continue;
             }
             let change = Change {
                 version: shelf.version() + 1,
-                place,
+                id,
                 before: old,
                 after: object.map(Arc::new),
             };

@@ -43,7 +43,7 @@ pub use options::{
 pub use prepare::now;
 pub use registry::Registry;
 pub use resource::{RESOURCES, Resource, ResourceInfo, Scope};
-pub use shelf::Place;
+pub use shelf::ObjectId;
 pub use status::{StatusCause, StatusError};
 pub use strip::stripped;
 pub use watch::{Watch, WatchEvent};

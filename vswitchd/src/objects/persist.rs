@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::shelf::{Change, Place};
+use super::shelf::{Change, ObjectId};
 use super::{RESOURCES, Resource};
 use crate::store::{Bucket, Store, StoreError, Write};
 
@@ -15,13 +15,13 @@ const VERSION_KEY: &[u8] = b"objects/resource_version";
 pub(super) fn load(
     store: &dyn Store,
     bucket: Bucket,
-) -> Result<BTreeMap<Place, Arc<Value>>, StoreError> {
+) -> Result<BTreeMap<ObjectId, Arc<Value>>, StoreError> {
     let mut objects = BTreeMap::new();
     for (key, value) in store.scan(bucket, b"")? {
         let object = serde_json::from_slice::<Value>(&value).ok();
-        match place_of(&key).zip(object) {
-            Some((place, object)) => {
-                objects.insert(place, Arc::new(object));
+        match id_of(&key).zip(object) {
+            Some((id, object)) => {
+                objects.insert(id, Arc::new(object));
             }
             None => {
                 let key = String::from_utf8_lossy(&key).into_owned();
@@ -35,7 +35,7 @@ pub(super) fn load(
 /// Returns the version of the newest change.
 pub(super) fn newest_version(
     store: &dyn Store,
-    objects: &BTreeMap<Place, Arc<Value>>,
+    objects: &BTreeMap<ObjectId, Arc<Value>>,
 ) -> Result<u64, StoreError> {
     let version = |object: &Arc<Value>| -> Option<u64> {
         object["metadata"]["resourceVersion"].as_str()?.parse().ok()
@@ -46,9 +46,9 @@ pub(super) fn newest_version(
     Ok(newest.max(stored.unwrap_or(0)))
 }
 
-/// Returns the write that makes the state of a place durable.
-pub(super) fn write(bucket: Bucket, place: &Place, object: Option<&Value>) -> Write {
-    let key = key_of(place);
+/// Returns the write that makes the state of an object durable.
+pub(super) fn write(bucket: Bucket, id: &ObjectId, object: Option<&Value>) -> Write {
+    let key = key_of(id);
     match object {
         Some(object) => Write::Put(bucket, key, object.to_string().into_bytes()),
         None => Write::Delete(bucket, key),
@@ -59,7 +59,7 @@ pub(super) fn write(bucket: Bucket, place: &Place, object: Option<&Value>) -> Wr
 pub(super) fn writes(changes: &[Change]) -> Vec<Write> {
     let mut batch: Vec<Write> = changes
         .iter()
-        .map(|change| write(Bucket::Objects, &change.place, change.after.as_deref()))
+        .map(|change| write(Bucket::Objects, &change.id, change.after.as_deref()))
         .collect();
     if let Some(last) = changes.last() {
         let version = last.version.to_string().into_bytes();
@@ -68,11 +68,11 @@ pub(super) fn writes(changes: &[Change]) -> Vec<Write> {
     batch
 }
 
-pub(super) fn key_of((resource, namespace, name): &Place) -> Vec<u8> {
+pub(super) fn key_of((resource, namespace, name): &ObjectId) -> Vec<u8> {
     format!("{}/{namespace}/{name}", resource.info().plural).into_bytes()
 }
 
-fn place_of(key: &[u8]) -> Option<Place> {
+fn id_of(key: &[u8]) -> Option<ObjectId> {
     let mut parts = std::str::from_utf8(key).ok()?.splitn(3, '/');
     let plural = parts.next()?;
     let resource: Resource = RESOURCES

@@ -15,7 +15,7 @@ use vswitch_datapath::pipeline::Bandwidth;
 use super::Resource;
 use super::bandwidth::{EGRESS_BANDWIDTH, INGRESS_BANDWIDTH, bits_per_second};
 use super::endpoints::{SERVICE_NAME, ZONE};
-use super::shelf::Place;
+use super::shelf::ObjectId;
 use super::validate::special;
 use crate::state::{
     ClusterChange, EndpointPort, EndpointRecord, EndpointSliceRecord, NETWORK_ANNOTATION,
@@ -30,7 +30,7 @@ const NOT_PROXIED: [&str; 2] = [
     "service.kubernetes.io/headless",
 ];
 
-fn key((_, namespace, name): &Place) -> ObjectKey {
+fn key((_, namespace, name): &ObjectId) -> ObjectKey {
     ObjectKey {
         namespace: namespace.clone(),
         name: name.clone(),
@@ -38,32 +38,32 @@ fn key((_, namespace, name): &Place) -> ObjectKey {
 }
 
 /// Returns what the end of an object tells.
-pub(super) fn gone(place: &Place) -> Option<ClusterChange> {
-    match place.0 {
-        Resource::Namespace => Some(ClusterChange::NamespaceGone(place.2.clone())),
-        Resource::Pod => Some(ClusterChange::PodGone(key(place))),
-        Resource::NetworkPolicy => Some(ClusterChange::PolicyGone(key(place))),
-        Resource::Service => Some(ClusterChange::ServiceGone(key(place))),
-        Resource::EndpointSlice => Some(ClusterChange::EndpointSliceGone(key(place))),
-        Resource::Node => Some(ClusterChange::NodeGone(place.2.clone())),
+pub(super) fn gone(id: &ObjectId) -> Option<ClusterChange> {
+    match id.0 {
+        Resource::Namespace => Some(ClusterChange::NamespaceGone(id.2.clone())),
+        Resource::Pod => Some(ClusterChange::PodGone(key(id))),
+        Resource::NetworkPolicy => Some(ClusterChange::PolicyGone(key(id))),
+        Resource::Service => Some(ClusterChange::ServiceGone(key(id))),
+        Resource::EndpointSlice => Some(ClusterChange::EndpointSliceGone(key(id))),
+        Resource::Node => Some(ClusterChange::NodeGone(id.2.clone())),
     }
 }
 
 /// Returns what an object tells.
-pub(super) fn present(place: &Place, object: &Value) -> Option<ClusterChange> {
-    match place.0 {
+pub(super) fn present(id: &ObjectId, object: &Value) -> Option<ClusterChange> {
+    match id.0 {
         Resource::Namespace => {
             let labels = labels(object);
             Some(ClusterChange::Namespace(NamespaceRecord {
-                name: place.2.clone(),
+                name: id.2.clone(),
                 labels,
             }))
         }
-        Resource::Pod => Some(ClusterChange::Pod(pod_record(key(place), object))),
-        Resource::NetworkPolicy => policy_record(key(place), object).map(ClusterChange::Policy),
-        Resource::Service => Some(service(key(place), object)),
-        Resource::EndpointSlice => Some(endpoint_slice(key(place), object)),
-        Resource::Node => Some(ClusterChange::Node(node(place.2.clone(), object))),
+        Resource::Pod => Some(ClusterChange::Pod(pod_record(key(id), object))),
+        Resource::NetworkPolicy => policy_record(key(id), object).map(ClusterChange::Policy),
+        Resource::Service => Some(service(key(id), object)),
+        Resource::EndpointSlice => Some(endpoint_slice(key(id), object)),
+        Resource::Node => Some(ClusterChange::Node(node(id.2.clone(), object))),
     }
 }
 

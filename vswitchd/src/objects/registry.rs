@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::selectors::Selector;
-use super::shelf::{Change, Place, Shelf};
+use super::shelf::{Change, ObjectId, Shelf};
 use super::watch::{Scope as WatchScope, Watch, WatchEvent, bookmark};
 use super::{
     DeleteOptions, ObjectList, PatchKind, RegistryConfig, Resource, ResourceInfo, Scope, Selection,
@@ -171,7 +171,7 @@ impl Registry {
         name: &str,
     ) -> Result<Arc<Value>, StatusError> {
         let shelf = self.shared.shelf();
-        let found = shelf.get(&place(resource, namespace, name)).cloned();
+        let found = shelf.get(&id(resource, namespace, name)).cloned();
         found.ok_or_else(|| StatusError::not_found(resource.info(), name))
     }
 
@@ -276,12 +276,12 @@ impl Registry {
         if info.scope == Scope::Namespaced {
             self.get(Resource::Namespace, "", namespace)?;
         }
-        let place = place(resource, namespace, &name);
-        if self.shared.shelf().get(&place).is_some() {
+        let id = id(resource, namespace, &name);
+        if self.shared.shelf().get(&id).is_some() {
             return Err(StatusError::already_exists(info, &name));
         }
         self.allocate(resource, None, &mut object)?;
-        let object = self.commit_one(place, None, object, options.dry_run)?;
+        let object = self.commit_one(id, None, object, options.dry_run)?;
         Ok(Written {
             object,
             warnings,
@@ -363,8 +363,8 @@ impl Registry {
                 created: false,
             });
         }
-        let place = place(resource, namespace, name);
-        let object = self.commit_one(place, Some(Arc::clone(old)), object, options.dry_run)?;
+        let id = id(resource, namespace, name);
+        let object = self.commit_one(id, Some(Arc::clone(old)), object, options.dry_run)?;
         Ok(Written {
             object,
             warnings,
@@ -413,8 +413,8 @@ impl Registry {
                 marked["metadata"]["deletionTimestamp"] = json!(prepare::now());
                 marked["metadata"]["deletionGracePeriodSeconds"] = json!(0);
             }
-            let place = place(resource, namespace, name);
-            return self.commit_one(place, Some(old), marked, options.dry_run);
+            let id = id(resource, namespace, name);
+            return self.commit_one(id, Some(old), marked, options.dry_run);
         }
         self.remove(resource, namespace, name, &old, options.dry_run)
     }
@@ -431,20 +431,20 @@ impl Registry {
         if dry_run {
             return Ok(Arc::clone(old));
         }
-        let mut doomed: Vec<(Place, Arc<Value>)> = Vec::new();
+        let mut doomed: Vec<(ObjectId, Arc<Value>)> = Vec::new();
         if resource == Resource::Namespace {
             let shelf = self.shared.shelf();
             for info in &super::RESOURCES {
                 if info.scope == Scope::Namespaced {
                     let inside = shelf.objects(info.resource, Some(name));
-                    doomed.extend(inside.map(|(place, object)| (place.clone(), object.clone())));
+                    doomed.extend(inside.map(|(id, object)| (id.clone(), object.clone())));
                 }
             }
         }
-        doomed.push((place(resource, namespace, name), Arc::clone(old)));
+        doomed.push((id(resource, namespace, name), Arc::clone(old)));
         let gone = doomed
             .into_iter()
-            .map(|(place, old)| (place, Some(old), None))
+            .map(|(id, old)| (id, Some(old), None))
             .collect();
         self.commit(gone)?;
         Ok(Arc::clone(old))
@@ -523,7 +523,7 @@ impl Registry {
 
     fn commit_one(
         &self,
-        place: Place,
+        id: ObjectId,
         before: Option<Arc<Value>>,
         mut object: Value,
         dry_run: bool,
@@ -532,7 +532,7 @@ impl Registry {
         object["metadata"]["resourceVersion"] = json!(version.to_string());
         let object = Arc::new(object);
         if !dry_run {
-            self.commit(vec![(place, before, Some(Arc::clone(&object)))])?;
+            self.commit(vec![(id, before, Some(Arc::clone(&object)))])?;
         }
         Ok(object)
     }
@@ -548,22 +548,22 @@ impl Registry {
     fn versioned(&self, changes: Vec<Pending>, more: Vec<endpoints::Change>) -> Vec<Change> {
         let mut versions = self.current_version() + 1..;
         let mut versioned = Vec::new();
-        for ((place, before, after), version) in changes.into_iter().zip(versions.by_ref()) {
+        for ((id, before, after), version) in changes.into_iter().zip(versions.by_ref()) {
             versioned.push(Change {
                 version,
-                place,
+                id,
                 before,
                 after,
             });
         }
-        for ((place, before, after), version) in more.into_iter().zip(versions) {
+        for ((id, before, after), version) in more.into_iter().zip(versions) {
             let after = after.map(|mut object| {
                 object["metadata"]["resourceVersion"] = json!(version.to_string());
                 Arc::new(object)
             });
             versioned.push(Change {
                 version,
-                place,
+                id,
                 before,
                 after,
             });
@@ -590,9 +590,9 @@ impl Registry {
 }
 
 /// A change without its version.
-pub(super) type Pending = (Place, Option<Arc<Value>>, Option<Arc<Value>>);
+pub(super) type Pending = (ObjectId, Option<Arc<Value>>, Option<Arc<Value>>);
 
-fn place(resource: Resource, namespace: &str, name: &str) -> Place {
+fn id(resource: Resource, namespace: &str, name: &str) -> ObjectId {
     (resource, namespace.to_owned(), name.to_owned())
 }
 

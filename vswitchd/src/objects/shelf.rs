@@ -15,14 +15,14 @@ const WINDOW: usize = 8192;
 /// of its whole slice, which may have a thousand.
 const ENDPOINTS_WINDOW: usize = 32_768;
 
-/// Where an object is: its resource, namespace (empty for none) and name.
-pub type Place = (Resource, String, String);
+/// What names an object: its resource, namespace (empty for none) and name.
+pub type ObjectId = (Resource, String, String);
 
 /// One change: the object before and after it.
 #[derive(Debug, Clone)]
 pub(super) struct Change {
     pub(super) version: u64,
-    pub(super) place: Place,
+    pub(super) id: ObjectId,
     pub(super) before: Option<Arc<Value>>,
     pub(super) after: Option<Arc<Value>>,
 }
@@ -30,7 +30,7 @@ pub(super) struct Change {
 /// The objects and their recent history.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
-    objects: BTreeMap<Place, Arc<Value>>,
+    objects: BTreeMap<ObjectId, Arc<Value>>,
     history: VecDeque<Change>,
     /// Endpoints in the slices of the history.
     endpoints: usize,
@@ -42,7 +42,7 @@ pub(super) struct Shelf {
 
 impl Shelf {
     /// Returns a shelf with these objects and no history.
-    pub(super) fn new(objects: BTreeMap<Place, Arc<Value>>, version: u64) -> Self {
+    pub(super) fn new(objects: BTreeMap<ObjectId, Arc<Value>>, version: u64) -> Self {
         Self {
             objects,
             history: VecDeque::new(),
@@ -56,12 +56,12 @@ impl Shelf {
         self.version
     }
 
-    pub(super) fn get(&self, place: &Place) -> Option<&Arc<Value>> {
-        self.objects.get(place)
+    pub(super) fn get(&self, id: &ObjectId) -> Option<&Arc<Value>> {
+        self.objects.get(id)
     }
 
     /// Returns all objects.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&Place, &Arc<Value>)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (&ObjectId, &Arc<Value>)> {
         self.objects.iter()
     }
 
@@ -70,7 +70,7 @@ impl Shelf {
         &'a self,
         resource: Resource,
         namespace: Option<&'b str>,
-    ) -> impl Iterator<Item = (&'a Place, &'a Arc<Value>)> + use<'a, 'b> {
+    ) -> impl Iterator<Item = (&'a ObjectId, &'a Arc<Value>)> + use<'a, 'b> {
         let from = (
             resource,
             namespace.unwrap_or_default().to_owned(),
@@ -87,10 +87,8 @@ impl Shelf {
     pub(super) fn apply(&mut self, change: Change) {
         self.version = change.version;
         match &change.after {
-            Some(object) => self
-                .objects
-                .insert(change.place.clone(), Arc::clone(object)),
-            None => self.objects.remove(&change.place),
+            Some(object) => self.objects.insert(change.id.clone(), Arc::clone(object)),
+            None => self.objects.remove(&change.id),
         };
         self.endpoints += endpoints_of(&change);
         self.history.push_back(change);

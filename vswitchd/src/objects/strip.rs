@@ -114,8 +114,8 @@ mod tests {
             kept["metadata"]["annotations"],
             json!({"kubernetes.io/ingress-bandwidth": "1M"})
         );
-        let place = (Resource::Pod, "shop".to_owned(), "web".to_owned());
-        assert_eq!(present(&place, &kept), present(&place, &pod));
+        let id = (Resource::Pod, "shop".to_owned(), "web".to_owned());
+        assert_eq!(present(&id, &kept), present(&id, &pod));
     }
 
     #[test]

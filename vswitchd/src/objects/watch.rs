@@ -112,7 +112,7 @@ impl Scope {
 
     /// A change that moves an object into or out of the selection is an addition or deletion.
     fn event(&self, change: &Change) -> Option<WatchEvent> {
-        let (resource, namespace, _) = &change.place;
+        let (resource, namespace, _) = &change.id;
         if *resource != self.resource {
             return None;
         }

@@ -26,9 +26,9 @@ const GATEWAY_ADDRESSES: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
 ];
 
-/// A pod's place at the switch.
+/// A pod that is attached to the switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
+struct AttachedPod {
     port: PortNo,
     ips: Vec<IpAddr>,
 }
@@ -39,7 +39,7 @@ pub(super) struct Switch {
     model: Model,
     datapath: Arc<Datapath>,
     engine: Engine,
-    places: BTreeMap<ObjectKey, Place>,
+    attached: BTreeMap<ObjectKey, AttachedPod>,
     who: Who,
     next_port: u32,
 }
@@ -77,7 +77,7 @@ impl Switch {
             model,
             engine: datapath.engine(),
             datapath,
-            places: BTreeMap::new(),
+            attached: BTreeMap::new(),
             who,
             next_port: 2,
         };
@@ -105,15 +105,13 @@ impl Switch {
             .filter(is_here)
             .map(|pod| (pod.key, pod.ips))
             .collect();
-        let is_kept = |key: &ObjectKey, place: &Place| wanted.get(key) == Some(&place.ips);
-        let gone = self
-            .places
-            .extract_if(.., |key, place| !is_kept(key, place));
-        for (_, place) in gone {
-            self.model.take(Told::Detach(place.port));
+        let is_kept = |key: &ObjectKey, pod: &AttachedPod| wanted.get(key) == Some(&pod.ips);
+        let gone = self.attached.extract_if(.., |key, pod| !is_kept(key, pod));
+        for (_, pod) in gone {
+            self.model.take(Told::Detach(pod.port));
         }
         for (key, ips) in wanted {
-            if self.places.contains_key(&key) {
+            if self.attached.contains_key(&key) {
                 continue;
             }
             let port = PortNo(self.next_port);
@@ -123,19 +121,18 @@ impl Switch {
                 Box::new(attachment),
                 PortAttachMode::default(),
             ));
-            self.places.insert(key, Place { port, ips });
+            self.attached.insert(key, AttachedPod { port, ips });
         }
     }
 
     /// Sends a packet and says what became of it.
     pub(super) fn judge(&mut self, packet: &Packet) -> Judgement {
         let sender = self
-            .places
+            .attached
             .values()
-            .find(|place| place.ips.contains(&packet.src));
-        let (in_port, mac) = sender.map_or((GATEWAY, GATEWAY_MAC), |place| {
-            (place.port, mac_of(place.port))
-        });
+            .find(|pod| pod.ips.contains(&packet.src));
+        let (in_port, mac) =
+            sender.map_or((GATEWAY, GATEWAY_MAC), |pod| (pod.port, mac_of(pod.port)));
         let mut frame = first_frame(packet, mac, GATEWAY_MAC);
         let now = Timestamp::default();
         let input = TraceInput {

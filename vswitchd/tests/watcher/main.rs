@@ -212,10 +212,7 @@ async fn five_thousand_pods_are_heard_and_stored_in_few_commits() {
     let commits = counting.commits.load(Ordering::Relaxed);
     assert!(commits < 20, "{commits} commits");
     let known = LastKnown::load(&store, api.url()).unwrap().unwrap();
-    let pods = known
-        .objects
-        .keys()
-        .filter(|place| place.0 == Resource::Pod);
+    let pods = known.objects.keys().filter(|id| id.0 == Resource::Pod);
     assert_eq!(pods.count(), 5000);
 }
 

@@ -6,19 +6,19 @@ use serde_json::{Value, json};
 use vswitch_datapath::pipeline::TableId;
 use vswitch_datapath::{Datapath, DatapathConfig};
 use vswitchd::config::Deny;
-use vswitchd::objects::{Objects, Place, Registry, Resource, feed};
+use vswitchd::objects::{ObjectId, Objects, Registry, Resource, feed};
 use vswitchd::reconcile::{GatewaySpec, PortAttachMode, ReconcileConfig, Reconciler};
 use vswitchd::state::Attachment;
 
 use crate::kit::registry_config;
 
-type Told = (Place, Option<Value>);
+type Told = (ObjectId, Option<Value>);
 
 fn object(resource: Resource, namespace: &str, name: &str, mut object: Value) -> Told {
     object["metadata"]["name"] = json!(name);
     object["metadata"]["namespace"] = json!(namespace);
-    let place = (resource, namespace.to_owned(), name.to_owned());
-    (place, Some(object))
+    let id = (resource, namespace.to_owned(), name.to_owned());
+    (id, Some(object))
 }
 
 fn pod(namespace: &str, name: &str, node: &str, ip: &str, label: (&str, &str)) -> Told {

@@ -169,13 +169,13 @@ fn cut(
         scratch.clear();
         scratch.extend_from_slice(headers);
         scratch.extend_from_slice(payload.get(from..to).unwrap_or_default());
-        let place = Place {
+        let position = SegmentPosition {
             index,
             from,
             is_last: index + 1 == segments,
         };
         // The headers were parsed, so every field is there.
-        let _whole = patch(scratch, packet, place, has_checksum);
+        let _whole = patch(scratch, packet, position, has_checksum);
         sink(scratch);
     }
     Ok(segments)
@@ -183,7 +183,7 @@ fn cut(
 
 /// Where a segment stands in its super-frame.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct SegmentPosition {
     index: usize,
     from: usize,
     is_last: bool,
@@ -192,15 +192,15 @@ struct Place {
 fn patch(
     segment: &mut [u8],
     packet: &ParsedPacket,
-    place: Place,
+    position: SegmentPosition,
     has_checksum: bool,
 ) -> Option<()> {
     match packet.key.eth_type {
-        ether_type::IPV4 => patch_ipv4(segment, packet, place)?,
+        ether_type::IPV4 => patch_ipv4(segment, packet, position)?,
         _ => patch_ipv6(segment, packet)?,
     }
     let field = if packet.key.ip_proto == ip_proto::TCP {
-        patch_tcp(segment, packet, place)?;
+        patch_tcp(segment, packet, position)?;
         tcp::field::CHECKSUM
     } else {
         let len = wire_len(segment.len() - packet.l4_offset);
@@ -213,11 +213,11 @@ fn patch(
     Some(())
 }
 
-fn patch_ipv4(segment: &mut [u8], packet: &ParsedPacket, place: Place) -> Option<()> {
+fn patch_ipv4(segment: &mut [u8], packet: &ParsedPacket, position: SegmentPosition) -> Option<()> {
     let ip = packet.l3_offset;
     let id = u16_at(segment, ip + ipv4::field::IDENTIFICATION)?;
     // At most MAX_SEGMENTS, and identifications wrap.
-    let index = u16::try_from(place.index).unwrap_or_default();
+    let index = u16::try_from(position.index).unwrap_or_default();
     put_u16(
         segment,
         ip + ipv4::field::IDENTIFICATION,
@@ -240,20 +240,20 @@ fn patch_ipv6(segment: &mut [u8], packet: &ParsedPacket) -> Option<()> {
 }
 
 /// As Linux does it: FIN and PSH belong to the end of the data, CWR to its start.
-fn patch_tcp(segment: &mut [u8], packet: &ParsedPacket, place: Place) -> Option<()> {
+fn patch_tcp(segment: &mut [u8], packet: &ParsedPacket, position: SegmentPosition) -> Option<()> {
     let at = packet.l4_offset;
     let seq = u32_at(segment, at + tcp::field::SEQ)?;
-    let from = u32::try_from(place.from).ok()?;
+    let from = u32::try_from(position.from).ok()?;
     put(
         segment,
         at + tcp::field::SEQ,
         seq.wrapping_add(from).to_be_bytes(),
     )?;
     let mut flags = u8_at(segment, at + tcp::field::FLAGS)?;
-    if !place.is_last {
+    if !position.is_last {
         flags &= !(tcp_flags::FIN | tcp_flags::PSH);
     }
-    if place.index != 0 {
+    if position.index != 0 {
         flags &= !CWR;
     }
     put(segment, at + tcp::field::FLAGS, [flags])

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::Resource;
 use super::super::services::{family_of, selector};
-use super::super::shelf::Place;
+use super::super::shelf::ObjectId;
 use super::{MANAGED_BY, OURSELVES, SERVICE_NAME, ServiceKey, View, endpoint, label, selects};
 
 /// Most endpoints of a slice that the API takes.
@@ -17,13 +17,13 @@ const MAX_ENDPOINTS: usize = 1000;
 const MAX_NAME: usize = 253;
 
 /// Returns the slices of a Service by their places, without the metadata that each keeps.
-pub(super) fn of(view: &View<'_>, key: &ServiceKey, service: &Value) -> BTreeMap<Place, Value> {
+pub(super) fn of(view: &View<'_>, key: &ServiceKey, service: &Value) -> BTreeMap<ObjectId, Value> {
     let spec = &service["spec"];
     let mut slices = BTreeMap::new();
     if spec["type"] == "ExternalName" || selector(spec).is_none() {
         return slices;
     }
-    let pods: BTreeMap<&Place, &Arc<Value>> = view
+    let pods: BTreeMap<&ObjectId, &Arc<Value>> = view
         .objects(Resource::Pod, &key.0)
         .filter(|(_, pod)| selects(spec, pod) && !endpoint::is_finished(pod))
         .collect();
@@ -107,9 +107,9 @@ fn add(
     service: &Value,
     identity: Identity<'_>,
     endpoints: &[Value],
-    slices: &mut BTreeMap<Place, Value>,
+    slices: &mut BTreeMap<ObjectId, Value>,
 ) {
-    let place = free_place(view, key, identity, slices);
+    let id = free_place(view, key, identity, slices);
     let (family, ports, _) = identity;
     let metadata = &service["metadata"];
     let slice = json!({
@@ -130,25 +130,25 @@ fn add(
         "endpoints": endpoints,
         "ports": ports,
     });
-    slices.insert(place, slice);
+    slices.insert(id, slice);
 }
 
-/// The place that an identity always has, unless an object that is not of this Service is
+/// The name that an identity always has, unless an object that is not of this Service is
 /// there.
 fn free_place(
     view: &View<'_>,
     (namespace, service): &ServiceKey,
     identity: Identity<'_>,
-    slices: &BTreeMap<Place, Value>,
-) -> Place {
+    slices: &BTreeMap<ObjectId, Value>,
+) -> ObjectId {
     let mut attempt = 0;
     loop {
         let name = name(service, identity, attempt);
-        let place = (Resource::EndpointSlice, namespace.clone(), name);
+        let id = (Resource::EndpointSlice, namespace.clone(), name);
         let is_ours = |slice: &Arc<Value>| label(slice, SERVICE_NAME) == Some(service);
-        let is_free = view.get(&place).is_none_or(is_ours) && !slices.contains_key(&place);
+        let is_free = view.get(&id).is_none_or(is_ours) && !slices.contains_key(&id);
         if is_free {
-            return place;
+            return id;
         }
         attempt += 1;
     }
