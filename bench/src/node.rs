@@ -10,7 +10,7 @@ use vswitch_datapath::packet::Frame;
 use vswitch_datapath::{Datapath, DatapathConfig, Outputs, Timestamp, Verdict};
 use vswitchd::config::Deny;
 use vswitchd::reconcile::{
-    GatewaySpec, PortAttachMode, ReconcileConfig, ReconcileHandle, Reconciler,
+    GatewayPort, PortAttachMode, ReconcileConfig, ReconcileHandle, Reconciler,
 };
 use vswitchd::simulate::{Packet, Protocol, first_frame};
 use vswitchd::state::{ClusterChange, EndpointSliceRecord, PolicyRecord};
@@ -49,7 +49,7 @@ impl Node {
             conntrack: ConntrackConfig::default(),
             flow_cache_entries,
         });
-        let gateway = GatewaySpec {
+        let gateway = GatewayPort {
             port_no: GATEWAY,
             name: "vsw0".to_owned(),
             mac: GATEWAY_MAC,

@@ -9,12 +9,12 @@ use vswitch_datapath::packet::Frame;
 use vswitch_datapath::{DropReason, Outputs, Timestamp, Verdict};
 use vswitchd::clock::MonotonicClock;
 use vswitchd::port::open_veth;
-use vswitchd::worker::{FrameProcessor, Switch, WorkerConfig, WorkerPool};
+use vswitchd::worker::{FrameProcessor, WorkerConfig, WorkerDatapath, WorkerPool};
 
 #[derive(Debug)]
 struct Cable;
 
-impl Switch for Cable {
+impl WorkerDatapath for Cable {
     type Processor = Self;
 
     fn processor(self: &Arc<Self>) -> Self {

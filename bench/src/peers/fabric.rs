@@ -10,7 +10,7 @@ use serde_json::Value;
 use vswitch_tests::{Namespace, Pod, run, run_in};
 
 use crate::ovs::OpenVSwitch;
-use crate::switch::Switch;
+use crate::switch::LoadedNode;
 use crate::{kernel, ovs, switch};
 
 /// Prefix length of the pod network.
@@ -70,7 +70,7 @@ pub(crate) enum Fabric {
         _plane: OpenVSwitch,
     },
     /// Pods attached by CNI.
-    Switch(Box<Switch>),
+    Switch(Box<LoadedNode>),
 }
 
 impl Fabric {

@@ -25,13 +25,13 @@ const OWN_POLICIES: usize = 2;
 
 /// The daemon and its pods. Fields are dropped in order: pods while the daemon still answers.
 #[derive(Debug)]
-pub(crate) struct Switch {
+pub(crate) struct LoadedNode {
     pods: Vec<Pod>,
     _bystanders: Vec<Pod>,
     _daemon: Daemon,
 }
 
-impl Switch {
+impl LoadedNode {
     pub(crate) fn pods(&self) -> &[Pod] {
         &self.pods
     }
@@ -41,7 +41,7 @@ impl Switch {
 ///
 /// # Errors
 /// Fails if a step does, and if the tables hold fewer policies than asked for.
-pub(crate) fn build(pods: usize, policies: usize) -> Result<Switch> {
+pub(crate) fn build(pods: usize, policies: usize) -> Result<LoadedNode> {
     ensure!(
         policies >= OWN_POLICIES,
         "at least {OWN_POLICIES} policies select the pods under load"
@@ -71,7 +71,7 @@ pub(crate) fn build(pods: usize, policies: usize) -> Result<Switch> {
         );
         Ok(())
     });
-    Ok(Switch {
+    Ok(LoadedNode {
         pods,
         _bystanders: bystanders,
         _daemon: daemon,

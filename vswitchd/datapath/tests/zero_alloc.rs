@@ -22,7 +22,7 @@ mod switch;
 
 use allocator::{Counting, allocations};
 use packets::{ACK, SYN, Segment, tcp, udp};
-use switch::Switch;
+use switch::TestSwitch;
 use vswitch_datapath::Verdict;
 use vswitch_datapath::packet::Frame;
 use vswitch_datapath::pipeline::TableId;
@@ -37,7 +37,7 @@ fn the_counter_sees_allocations() {
 
 #[test]
 fn a_cache_hit_allocates_nothing() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     switch.ingress_policy("web", 80);
     switch.set("web/pods", &[b]);

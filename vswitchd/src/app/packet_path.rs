@@ -10,7 +10,7 @@ use vswitch_datapath::{Datapath, DatapathConfig};
 use super::host_watch::HostTables;
 use crate::clock::MonotonicClock;
 use crate::config::{Config, FastPathSetting};
-use crate::host::{self, GatewaySpec, SysctlLedger, Underlay};
+use crate::host::{self, GatewayDeviceSpec, SysctlLedger, Underlay};
 use crate::kernel_path::{FastPath, PortKind};
 use crate::port::{Port, PortNotice, TapConfig, open_tap};
 use crate::reconcile::{self, ReconcileConfig, Reconciler};
@@ -46,7 +46,7 @@ fn start_blocking(
         .context("start workers")?;
     let reconcile_config = ReconcileConfig {
         node_name: config.node_name.clone(),
-        gateway: reconcile::GatewaySpec {
+        gateway: reconcile::GatewayPort {
             port_no: GATEWAY_PORT,
             name: gateway.ifname.to_string(),
             mac: gateway.mac,
@@ -125,7 +125,7 @@ fn open_gateway(config: &Config) -> Result<(Gateway, Port)> {
     };
     let tap = open_tap(GATEWAY_PORT, &tap, None).context("open the gateway")?;
     tracing::info!(ifname = %ifname, offloads = ?tap.offloads, reattached = tap.reattached, "gateway");
-    let spec = GatewaySpec {
+    let spec = GatewayDeviceSpec {
         ifname: ifname.clone(),
         mac,
         mtu,

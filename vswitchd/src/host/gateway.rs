@@ -15,7 +15,7 @@ use super::{NetlinkError, SysctlError, SysctlLedger, sysctl};
 
 /// The gateway as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GatewaySpec {
+pub struct GatewayDeviceSpec {
     /// Name of the TAP.
     pub ifname: IfName,
     /// Its MAC, the one that the switch answers ARP and ND for the gateway with.
@@ -87,7 +87,7 @@ fn gateway_address(cidr: IpNet) -> Result<IpNet, GatewayError> {
 /// # Errors
 /// [`GatewayError`].
 pub fn configure_gateway(
-    spec: &GatewaySpec,
+    spec: &GatewayDeviceSpec,
     ledger: &mut SysctlLedger,
 ) -> Result<(), GatewayError> {
     let addresses = gateway_addresses(&spec.pod_cidrs)?;
@@ -115,7 +115,7 @@ pub fn configure_gateway(
 async fn configure_link(
     host: &Session,
     link: &Link,
-    spec: &GatewaySpec,
+    spec: &GatewayDeviceSpec,
 ) -> Result<(), NetlinkError> {
     let message = LinkUnspec::new_with_index(link.index)
         .address(spec.mac.0.to_vec())
@@ -187,8 +187,8 @@ mod tests {
     use super::super::testing::{in_new_netns, run};
     use super::*;
 
-    fn spec(pod_cidrs: &[&str]) -> GatewaySpec {
-        GatewaySpec {
+    fn spec(pod_cidrs: &[&str]) -> GatewayDeviceSpec {
+        GatewayDeviceSpec {
             ifname: "vsw0".parse().unwrap(),
             mac: "02:76:73:77:00:01".parse().unwrap(),
             mtu: 1400,

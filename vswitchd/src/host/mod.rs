@@ -29,7 +29,7 @@ mod veth_check;
 mod watch;
 
 pub use cleanup::{CleanupProblem, Leftovers, cleanup};
-pub use gateway::{GatewayError, GatewaySpec, configure_gateway, gateway_addresses};
+pub use gateway::{GatewayDeviceSpec, GatewayError, configure_gateway, gateway_addresses};
 pub use kube_proxy::{KubeProxy, kube_proxy};
 pub use masquerade::{Masquerade, MasqueradeSpec};
 pub use names::{HOST_VETH_PREFIX, NftTable, NftTableError, container_mac, host_ifname};

@@ -113,11 +113,11 @@ pub(super) struct Chain {
 
 #[derive(Deserialize)]
 struct Listing {
-    nftables: Vec<Entry>,
+    nftables: Vec<ListedObject>,
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct ListedObject {
     #[serde(default)]
     chain: Option<Chain>,
     #[serde(default)]

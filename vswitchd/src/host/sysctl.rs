@@ -87,7 +87,7 @@ pub(super) fn write_if_present(key: &str, value: &str) -> Result<(), SysctlError
 
 /// One changed sysctl.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
+struct ChangedSysctl {
     key: String,
     before: String,
     set: String,
@@ -97,7 +97,7 @@ struct Entry {
 #[derive(Debug)]
 pub struct SysctlLedger {
     path: PathBuf,
-    entries: Vec<Entry>,
+    entries: Vec<ChangedSysctl>,
 }
 
 impl SysctlLedger {
@@ -129,7 +129,7 @@ impl SysctlLedger {
         }
         if !self.entries.iter().any(|entry| entry.key == key) {
             let (key, set) = (key.to_owned(), value.to_owned());
-            self.entries.push(Entry { key, before, set });
+            self.entries.push(ChangedSysctl { key, before, set });
             self.save()?;
         }
         write(key, value)

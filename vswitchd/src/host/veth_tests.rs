@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use super::super::testing::{Pod, in_new_netns, run};
 use super::super::{
-    CleanupProblem, GatewaySpec, Leftovers, Masquerade, MasqueradeSpec, NftTable, SysctlLedger,
-    VethMismatch, check_veth, cleanup, configure_gateway, container_mac, host_ifname,
+    CleanupProblem, GatewayDeviceSpec, Leftovers, Masquerade, MasqueradeSpec, NftTable,
+    SysctlLedger, VethMismatch, check_veth, cleanup, configure_gateway, container_mac, host_ifname,
 };
 use super::*;
 
@@ -421,7 +421,7 @@ fn cleanup_leaves_the_host_as_it_was_and_may_be_repeated() {
         ];
         run("ip tuntap add vsw0 mode tap").unwrap();
         let gateway_ifname = leftovers.gateway_ifname.clone();
-        let gateway = GatewaySpec {
+        let gateway = GatewayDeviceSpec {
             ifname: gateway_ifname.clone(),
             mac: "02:76:73:77:00:01".parse().unwrap(),
             mtu: 1500,

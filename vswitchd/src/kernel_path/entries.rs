@@ -33,7 +33,7 @@ pub(super) struct NewEntry {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct FlowEntry {
     new: NewEntry,
     /// Its number among the flows that have had its slot.
     id: u32,
@@ -46,7 +46,7 @@ struct Entry {
 /// A place to count in, for one flow after the other.
 #[derive(Debug, Default)]
 struct Slot {
-    entry: Option<Entry>,
+    entry: Option<FlowEntry>,
     /// What was read last; all of it is told.
     told: Total,
     /// Flows that have had it.
@@ -145,7 +145,7 @@ impl Entries {
         conn.set_in_kernel(true);
         self.by_conn.entry(address(&conn)).or_default()[side(new.flow.direction)] = Some(slot);
         self.by_key.insert(key, slot);
-        room.entry = Some(Entry {
+        room.entry = Some(FlowEntry {
             new,
             id,
             is_installed: true,
@@ -170,11 +170,11 @@ impl Entries {
         })
     }
 
-    fn entry(&self, slot: u32) -> Option<&Entry> {
+    fn entry(&self, slot: u32) -> Option<&FlowEntry> {
         self.slots.get(slot as usize)?.entry.as_ref()
     }
 
-    fn entry_mut(&mut self, slot: u32) -> Option<&mut Entry> {
+    fn entry_mut(&mut self, slot: u32) -> Option<&mut FlowEntry> {
         self.slots.get_mut(slot as usize)?.entry.as_mut()
     }
 
@@ -319,7 +319,7 @@ impl Entries {
     /// Takes out every flow that uses a port; for a port that goes.
     pub(super) fn forget_port(&mut self, port: vswitch_api::PortNo) -> Result<(), KernelError> {
         let uses =
-            |entry: &Entry| [entry.new.flow.in_port, entry.new.flow.out_port].contains(&port);
+            |entry: &FlowEntry| [entry.new.flow.in_port, entry.new.flow.out_port].contains(&port);
         for slot in 0..self.slots.len() {
             let Ok(slot) = u32::try_from(slot) else { break };
             if self.entry(slot).is_some_and(uses) {

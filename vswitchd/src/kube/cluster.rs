@@ -7,7 +7,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::api_server::ApiServer;
 use super::health::Health;
-use super::merge::{Merge, Told};
+use super::merge::{Merge, WatchReport};
 use super::watcher::{WATCHED, WatchSettings, Watched, Watcher};
 use crate::objects::{LastKnown, Registry, RegistryConfig, follow};
 use crate::store::SharedStore;
@@ -97,7 +97,7 @@ pub fn watch(
 async fn take_in(
     registry: Arc<Registry>,
     mut merge: Merge,
-    mut inbox: mpsc::Receiver<Told>,
+    mut inbox: mpsc::Receiver<WatchReport>,
     synced: channel::Sender<Option<u64>>,
 ) {
     while let Some(told) = inbox.recv().await {

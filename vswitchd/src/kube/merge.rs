@@ -25,7 +25,7 @@ pub(super) struct Seen {
 
 /// What a watcher tells.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Told {
+pub(super) enum WatchReport {
     /// Everything there is, at this version.
     Listed(Watched, u64, Vec<Seen>),
     /// There is nothing that could be listed, and the node goes on without it.
@@ -37,10 +37,10 @@ pub(super) enum Told {
 }
 
 /// A change for the mirror; `None`: gone.
-pub(super) type Change = (ObjectId, Option<Value>);
+pub(super) type MirrorChange = (ObjectId, Option<Value>);
 
 #[derive(Debug)]
-struct Entry {
+struct KnownObject {
     uid: String,
     version: u64,
     /// Whether it is a pod of this node.
@@ -60,7 +60,7 @@ struct Tombstone {
 #[derive(Debug)]
 pub(super) struct Merge {
     node: String,
-    entries: HashMap<ObjectId, Entry>,
+    entries: HashMap<ObjectId, KnownObject>,
     tombstones: HashMap<ObjectId, Tombstone>,
     /// Watchers that told everything once, or that there is nothing to tell.
     answered: HashSet<Watched>,
@@ -72,7 +72,7 @@ impl Merge {
     /// Begins with what is known from the last run.
     pub(super) fn new(node: &str, known: &Objects) -> Self {
         let entry = |(id, object): (&ObjectId, &std::sync::Arc<Value>)| {
-            let entry = Entry {
+            let entry = KnownObject {
                 uid: uid_of(object).to_owned(),
                 version: 0,
                 is_own: is_own(node, id, object),
@@ -95,18 +95,18 @@ impl Merge {
     }
 
     /// Takes in what a watcher tells; returns what changes by it, in order.
-    pub(super) fn take(&mut self, told: Told) -> Vec<Change> {
+    pub(super) fn take(&mut self, told: WatchReport) -> Vec<MirrorChange> {
         match told {
-            Told::Listed(by, version, objects) => self.listed(by, version, objects),
-            Told::Absent(by) => {
+            WatchReport::Listed(by, version, objects) => self.listed(by, version, objects),
+            WatchReport::Absent(by) => {
                 self.answered.insert(by);
                 Vec::new()
             }
-            Told::Present(by, seen) => {
+            WatchReport::Present(by, seen) => {
                 self.note(by, seen.version);
                 self.present(by, seen)
             }
-            Told::Gone(by, seen) => {
+            WatchReport::Gone(by, seen) => {
                 self.note(by, seen.version);
                 self.gone(by, seen).into_iter().collect()
             }
@@ -118,7 +118,7 @@ impl Merge {
         *newest = version.max(*newest);
     }
 
-    fn listed(&mut self, by: Watched, version: u64, objects: Vec<Seen>) -> Vec<Change> {
+    fn listed(&mut self, by: Watched, version: u64, objects: Vec<Seen>) -> Vec<MirrorChange> {
         if self
             .newest
             .insert(by, version)
@@ -129,7 +129,7 @@ impl Merge {
         }
         self.answered.insert(by);
         let present: HashSet<&ObjectId> = objects.iter().map(|seen| &seen.id).collect();
-        let is_missing = |(id, entry): &(&ObjectId, &Entry)| {
+        let is_missing = |(id, entry): &(&ObjectId, &KnownObject)| {
             let is_covered = by.covers(id.0) && (by != Watched::OwnPods || entry.is_own);
             // What another watcher told may be later than this list.
             let is_later = entry.by.is_some_and(|other| other != by) && entry.version > version;
@@ -137,7 +137,7 @@ impl Merge {
         };
         let missing = self.entries.iter().filter(is_missing);
         let missing: Vec<ObjectId> = missing.map(|(id, _)| id.clone()).collect();
-        let mut changes: Vec<Change> = Vec::new();
+        let mut changes: Vec<MirrorChange> = Vec::new();
         for id in missing {
             self.bury(by, &id, version);
             changes.push((id, None));
@@ -150,7 +150,7 @@ impl Merge {
         changes
     }
 
-    fn present(&mut self, by: Watched, seen: Seen) -> Vec<Change> {
+    fn present(&mut self, by: Watched, seen: Seen) -> Vec<MirrorChange> {
         let Seen {
             id,
             version,
@@ -175,7 +175,7 @@ impl Merge {
                 changes.push((id.clone(), None));
             }
         }
-        let entry = Entry {
+        let entry = KnownObject {
             uid,
             version,
             is_own: is_own(&self.node, &id, &object),
@@ -186,7 +186,7 @@ impl Merge {
         changes
     }
 
-    fn gone(&mut self, by: Watched, seen: Seen) -> Option<Change> {
+    fn gone(&mut self, by: Watched, seen: Seen) -> Option<MirrorChange> {
         let Seen { id, version, .. } = seen;
         if self
             .tombstones

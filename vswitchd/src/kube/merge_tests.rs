@@ -27,29 +27,29 @@ fn merge() -> Merge {
     Merge::new("node-a", &Objects::new())
 }
 
-fn shows(name: &str, uid: &str, version: u64) -> Change {
+fn shows(name: &str, uid: &str, version: u64) -> MirrorChange {
     (id(name), Some(pod(uid, version)))
 }
 
-fn gone(name: &str) -> Change {
+fn gone(name: &str) -> MirrorChange {
     (id(name), None)
 }
 
 #[test]
 fn an_object_that_both_watchers_tell_is_told_once() {
     let mut merge = merge();
-    let first = merge.take(Told::Present(OWN, seen("a", "u1", 5)));
+    let first = merge.take(WatchReport::Present(OWN, seen("a", "u1", 5)));
     assert_eq!(first, [shows("a", "u1", 5)]);
     assert!(
         merge
-            .take(Told::Present(ALL, seen("a", "u1", 5)))
+            .take(WatchReport::Present(ALL, seen("a", "u1", 5)))
             .is_empty()
     );
-    let second = merge.take(Told::Present(ALL, seen("a", "u1", 6)));
+    let second = merge.take(WatchReport::Present(ALL, seen("a", "u1", 6)));
     assert_eq!(second, [shows("a", "u1", 6)]);
     assert!(
         merge
-            .take(Told::Present(OWN, seen("a", "u1", 6)))
+            .take(WatchReport::Present(OWN, seen("a", "u1", 6)))
             .is_empty()
     );
 }
@@ -57,12 +57,12 @@ fn an_object_that_both_watchers_tell_is_told_once() {
 #[test]
 fn a_watcher_that_is_behind_takes_nothing_back() {
     let mut merge = merge();
-    merge.take(Told::Present(OWN, seen("a", "u1", 9)));
+    merge.take(WatchReport::Present(OWN, seen("a", "u1", 9)));
     for behind in [
-        Told::Present(ALL, seen("a", "u1", 7)),
-        Told::Gone(ALL, seen("a", "u0", 6)),
+        WatchReport::Present(ALL, seen("a", "u1", 7)),
+        WatchReport::Gone(ALL, seen("a", "u0", 6)),
         // Its list is of a time before the pod.
-        Told::Listed(ALL, 4, Vec::new()),
+        WatchReport::Listed(ALL, 4, Vec::new()),
     ] {
         assert_eq!(merge.take(behind.clone()), [], "{behind:?}");
     }
@@ -71,41 +71,50 @@ fn a_watcher_that_is_behind_takes_nothing_back() {
 #[test]
 fn a_pod_that_one_watcher_told_gone_does_not_come_back_through_the_other() {
     let mut merge = merge();
-    merge.take(Told::Present(OWN, seen("a", "u1", 5)));
-    assert_eq!(merge.take(Told::Gone(OWN, seen("a", "u1", 8))), [gone("a")]);
-    assert_eq!(merge.take(Told::Present(ALL, seen("a", "u1", 5))), []);
-    assert_eq!(merge.take(Told::Present(ALL, seen("a", "u1", 6))), []);
-    assert_eq!(merge.take(Told::Gone(ALL, seen("a", "u1", 8))), []);
+    merge.take(WatchReport::Present(OWN, seen("a", "u1", 5)));
+    assert_eq!(
+        merge.take(WatchReport::Gone(OWN, seen("a", "u1", 8))),
+        [gone("a")]
+    );
+    assert_eq!(
+        merge.take(WatchReport::Present(ALL, seen("a", "u1", 5))),
+        []
+    );
+    assert_eq!(
+        merge.take(WatchReport::Present(ALL, seen("a", "u1", 6))),
+        []
+    );
+    assert_eq!(merge.take(WatchReport::Gone(ALL, seen("a", "u1", 8))), []);
     // The same name again is another pod, from whichever watcher it comes first.
-    let again = merge.take(Told::Present(ALL, seen("a", "u2", 9)));
+    let again = merge.take(WatchReport::Present(ALL, seen("a", "u2", 9)));
     assert_eq!(again, [shows("a", "u2", 9)]);
 }
 
 #[test]
 fn a_list_of_a_time_before_the_deletion_does_not_bring_the_pod_back() {
     let mut merge = merge();
-    merge.take(Told::Present(OWN, seen("a", "u1", 5)));
-    merge.take(Told::Gone(OWN, seen("a", "u1", 8)));
+    merge.take(WatchReport::Present(OWN, seen("a", "u1", 5)));
+    merge.take(WatchReport::Gone(OWN, seen("a", "u1", 8)));
     let list = vec![seen("a", "u1", 5), seen("b", "u9", 6)];
-    let changes = merge.take(Told::Listed(ALL, 7, list));
+    let changes = merge.take(WatchReport::Listed(ALL, 7, list));
     assert_eq!(changes, [shows("b", "u9", 6)]);
-    assert_eq!(merge.take(Told::Gone(ALL, seen("a", "u1", 8))), []);
+    assert_eq!(merge.take(WatchReport::Gone(ALL, seen("a", "u1", 8))), []);
 }
 
 #[test]
 fn what_vanished_while_disconnected_is_told_gone() {
     let mut merge = merge();
     let list = vec![seen("a", "u1", 3), seen("b", "u2", 4)];
-    merge.take(Told::Listed(ALL, 5, list));
-    let changes = merge.take(Told::Listed(ALL, 20, vec![seen("b", "u2", 4)]));
+    merge.take(WatchReport::Listed(ALL, 5, list));
+    let changes = merge.take(WatchReport::Listed(ALL, 20, vec![seen("b", "u2", 4)]));
     assert_eq!(changes, [gone("a"), shows("b", "u2", 4)]);
 }
 
 #[test]
 fn a_pod_made_anew_under_its_name_while_disconnected_is_another_one() {
     let mut merge = merge();
-    merge.take(Told::Listed(ALL, 5, vec![seen("a", "u1", 3)]));
-    let changes = merge.take(Told::Listed(ALL, 20, vec![seen("a", "u2", 15)]));
+    merge.take(WatchReport::Listed(ALL, 5, vec![seen("a", "u1", 3)]));
+    let changes = merge.take(WatchReport::Listed(ALL, 20, vec![seen("a", "u2", 15)]));
     assert_eq!(changes, [gone("a"), shows("a", "u2", 15)]);
 }
 
@@ -114,8 +123,8 @@ fn the_list_of_own_pods_says_nothing_about_others() {
     let mut merge = merge();
     let mut other = seen("far", "u3", 4);
     other.object["spec"]["nodeName"] = json!("node-b");
-    merge.take(Told::Listed(ALL, 5, vec![seen("a", "u1", 3), other]));
-    let changes = merge.take(Told::Listed(OWN, 9, Vec::new()));
+    merge.take(WatchReport::Listed(ALL, 5, vec![seen("a", "u1", 3), other]));
+    let changes = merge.take(WatchReport::Listed(OWN, 9, Vec::new()));
     assert_eq!(changes, [gone("a")]);
 }
 
@@ -124,22 +133,25 @@ fn what_is_known_from_the_last_run_stays_until_the_list_of_its_kind() {
     let known = [id("a"), id("b")].map(|id| (id, std::sync::Arc::new(pod("u1", 0))));
     let mut merge = Merge::new("node-a", &known.into());
     let namespaces = Watched::All(Resource::Namespace);
-    assert_eq!(merge.take(Told::Listed(namespaces, 9, Vec::new())), []);
-    let changes = merge.take(Told::Listed(ALL, 9, vec![seen("b", "u1", 8)]));
+    assert_eq!(
+        merge.take(WatchReport::Listed(namespaces, 9, Vec::new())),
+        []
+    );
+    let changes = merge.take(WatchReport::Listed(ALL, 9, vec![seen("b", "u1", 8)]));
     assert_eq!(changes, [gone("a"), shows("b", "u1", 8)]);
 }
 
 #[test]
 fn versions_that_begin_anew_are_believed() {
     let mut merge = merge();
-    merge.take(Told::Listed(OWN, 900, vec![seen("a", "u1", 890)]));
-    merge.take(Told::Listed(ALL, 900, vec![seen("a", "u1", 890)]));
-    merge.take(Told::Gone(OWN, seen("b", "u7", 901)));
+    merge.take(WatchReport::Listed(OWN, 900, vec![seen("a", "u1", 890)]));
+    merge.take(WatchReport::Listed(ALL, 900, vec![seen("a", "u1", 890)]));
+    merge.take(WatchReport::Gone(OWN, seen("b", "u7", 901)));
     // The store behind the API server was restored.
-    merge.take(Told::Listed(ALL, 12, vec![seen("a", "u1", 10)]));
-    let changes = merge.take(Told::Listed(OWN, 12, vec![seen("a", "u1", 10)]));
+    merge.take(WatchReport::Listed(ALL, 12, vec![seen("a", "u1", 10)]));
+    let changes = merge.take(WatchReport::Listed(OWN, 12, vec![seen("a", "u1", 10)]));
     assert_eq!(changes, [shows("a", "u1", 10)]);
-    let changes = merge.take(Told::Present(ALL, seen("a", "u1", 13)));
+    let changes = merge.take(WatchReport::Present(ALL, seen("a", "u1", 13)));
     assert_eq!(changes, [shows("a", "u1", 13)]);
 }
 
@@ -148,7 +160,7 @@ fn everything_is_told_when_every_watcher_has_listed() {
     let mut merge = merge();
     for watched in WATCHED {
         assert!(!merge.is_synced());
-        merge.take(Told::Listed(watched, 1, Vec::new()));
+        merge.take(WatchReport::Listed(watched, 1, Vec::new()));
     }
     assert!(merge.is_synced());
 }

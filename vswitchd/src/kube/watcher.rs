@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::api_server::{ApiServer, Event, Events, KubeError};
 use super::backoff::Backoff;
 use super::health::{Absence, Health};
-use super::merge::{Seen, Told};
+use super::merge::{Seen, WatchReport};
 use super::source::{Conversion, Source, sources};
 use crate::objects::{Resource, Scope, stripped};
 
@@ -148,7 +148,7 @@ pub(super) struct Watcher {
     selector: Option<String>,
     settings: WatchSettings,
     health: Arc<Health>,
-    told: mpsc::Sender<Told>,
+    told: mpsc::Sender<WatchReport>,
     /// Where the objects may be read from, the best first.
     sources: Vec<Source>,
     /// The one that they are read from.
@@ -163,7 +163,7 @@ impl Watcher {
         (watched, selector): (Watched, Option<String>),
         settings: WatchSettings,
         health: Arc<Health>,
-        told: mpsc::Sender<Told>,
+        told: mpsc::Sender<WatchReport>,
     ) -> Self {
         let sources = sources(watched.resource());
         Self {
@@ -262,7 +262,7 @@ impl Watcher {
 
     async fn tell_all(&self, version: String, objects: Vec<Seen>) -> Result<String, Unheard> {
         let number = version.parse().unwrap_or(0);
-        self.tell(Told::Listed(self.watched, number, objects))
+        self.tell(WatchReport::Listed(self.watched, number, objects))
             .await?;
         self.health.listed(self.watched);
         self.health.heard(self.watched, 0);
@@ -360,15 +360,15 @@ impl Watcher {
             self.seen(object)
         };
         for seen in present {
-            self.tell(Told::Present(self.watched, seen)).await?;
+            self.tell(WatchReport::Present(self.watched, seen)).await?;
         }
         for seen in gone {
-            self.tell(Told::Gone(self.watched, seen)).await?;
+            self.tell(WatchReport::Gone(self.watched, seen)).await?;
         }
         Ok(())
     }
 
-    async fn tell(&self, told: Told) -> Result<(), Unheard> {
+    async fn tell(&self, told: WatchReport) -> Result<(), Unheard> {
         self.told.send(told).await.map_err(|_| Unheard)
     }
 
@@ -376,7 +376,7 @@ impl Watcher {
         let absence = error.absence();
         self.health.failed(self.watched, error.why(), absence);
         if absence.is_some_and(|absence| self.watched.is_dispensable(absence)) {
-            self.tell(Told::Absent(self.watched)).await?;
+            self.tell(WatchReport::Absent(self.watched)).await?;
         }
         Ok(())
     }

@@ -28,13 +28,13 @@ const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const OURSELVES: &str = "endpointslice-controller.vswitch";
 
 /// An object's change: what was there, what will be.
-pub(super) type Change = (ObjectId, Option<Arc<Value>>, Option<Value>);
+pub(super) type SliceChange = (ObjectId, Option<Arc<Value>>, Option<Value>);
 
 /// Namespace and name of a Service.
 type ServiceKey = (String, String);
 
 /// Returns the changes of slices that these changes of other objects bring about.
-pub(super) fn consequences(shelf: &Shelf, changes: &[Pending]) -> Vec<Change> {
+pub(super) fn consequences(shelf: &Shelf, changes: &[Pending]) -> Vec<SliceChange> {
     let after = changes.iter().map(|(id, _, after)| (id, after.as_ref()));
     let view = View {
         shelf,
@@ -64,7 +64,7 @@ pub(super) fn consequences(shelf: &Shelf, changes: &[Pending]) -> Vec<Change> {
 }
 
 /// Returns what there is to change in the slices of all Services.
-pub(super) fn all(shelf: &Shelf) -> Vec<Change> {
+pub(super) fn all(shelf: &Shelf) -> Vec<SliceChange> {
     let view = View {
         shelf,
         changed: BTreeMap::new(),
@@ -157,14 +157,14 @@ fn concerned(view: &View<'_>, id: &ObjectId, object: &Value, keys: &mut BTreeSet
 }
 
 /// Returns what there is to change in the slices of one Service.
-fn renewed(view: &View<'_>, key: &ServiceKey) -> Vec<Change> {
+fn renewed(view: &View<'_>, key: &ServiceKey) -> Vec<SliceChange> {
     let existing = view.slices_of(key);
     let is_ours = |slice: &Value| label(slice, MANAGED_BY) == Some(OURSELVES);
     let is_left_to_others = existing.values().any(|slice| !is_ours(slice));
     let id = (Resource::Service, key.0.clone(), key.1.clone());
     let service = view.get(&id).filter(|_| !is_left_to_others);
     let wanted = service.map_or_else(BTreeMap::new, |service| slices::of(view, key, service));
-    let mut changes: Vec<Change> = Vec::new();
+    let mut changes: Vec<SliceChange> = Vec::new();
     for (id, slice) in &existing {
         if is_ours(slice) && !wanted.contains_key(id) {
             changes.push((id.clone(), Some(Arc::clone(slice)), None));

@@ -10,7 +10,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use serde_json::Value;
 
 use super::registry::Shared;
-use super::shelf::{Change, ObjectId, Shelf};
+use super::shelf::{ObjectChange, ObjectId, Shelf};
 use super::{Registry, RegistryConfig, StatusError};
 use crate::store::MemoryStore;
 
@@ -38,7 +38,7 @@ impl Registry {
             if old.as_deref() == object.as_ref() {
                 continue;
             }
-            let change = Change {
+            let change = ObjectChange {
                 version: shelf.version() + 1,
                 id,
                 before: old,

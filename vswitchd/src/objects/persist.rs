@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::shelf::{Change, ObjectId};
+use super::shelf::{ObjectChange, ObjectId};
 use super::{RESOURCES, Resource};
 use crate::store::{Bucket, Store, StoreError, Write};
 
@@ -56,7 +56,7 @@ pub(super) fn write(bucket: Bucket, id: &ObjectId, object: Option<&Value>) -> Wr
 }
 
 /// Returns the batch that makes the changes durable.
-pub(super) fn writes(changes: &[Change]) -> Vec<Write> {
+pub(super) fn writes(changes: &[ObjectChange]) -> Vec<Write> {
     let mut batch: Vec<Write> = changes
         .iter()
         .map(|change| write(Bucket::Objects, &change.id, change.after.as_deref()))

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::selectors::Selector;
-use super::shelf::{Change, ObjectId, Shelf};
+use super::shelf::{ObjectChange, ObjectId, Shelf};
 use super::watch::{Scope as WatchScope, Watch, WatchEvent, bookmark};
 use super::{
     DeleteOptions, ObjectList, PatchKind, RegistryConfig, Resource, ResourceInfo, Scope, Selection,
@@ -545,11 +545,15 @@ impl Registry {
     }
 
     /// Returns changes with their versions; objects of `more` do not have theirs yet.
-    fn versioned(&self, changes: Vec<Pending>, more: Vec<endpoints::Change>) -> Vec<Change> {
+    fn versioned(
+        &self,
+        changes: Vec<Pending>,
+        more: Vec<endpoints::SliceChange>,
+    ) -> Vec<ObjectChange> {
         let mut versions = self.current_version() + 1..;
         let mut versioned = Vec::new();
         for ((id, before, after), version) in changes.into_iter().zip(versions.by_ref()) {
-            versioned.push(Change {
+            versioned.push(ObjectChange {
                 version,
                 id,
                 before,
@@ -561,7 +565,7 @@ impl Registry {
                 object["metadata"]["resourceVersion"] = json!(version.to_string());
                 Arc::new(object)
             });
-            versioned.push(Change {
+            versioned.push(ObjectChange {
                 version,
                 id,
                 before,
@@ -571,7 +575,7 @@ impl Registry {
         versioned
     }
 
-    fn commit_all(&self, changes: Vec<Change>) -> Result<(), StatusError> {
+    fn commit_all(&self, changes: Vec<ObjectChange>) -> Result<(), StatusError> {
         if changes.is_empty() {
             return Ok(());
         }

@@ -20,7 +20,7 @@ pub type ObjectId = (Resource, String, String);
 
 /// One change: the object before and after it.
 #[derive(Debug, Clone)]
-pub(super) struct Change {
+pub(super) struct ObjectChange {
     pub(super) version: u64,
     pub(super) id: ObjectId,
     pub(super) before: Option<Arc<Value>>,
@@ -31,7 +31,7 @@ pub(super) struct Change {
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     objects: BTreeMap<ObjectId, Arc<Value>>,
-    history: VecDeque<Change>,
+    history: VecDeque<ObjectChange>,
     /// Endpoints in the slices of the history.
     endpoints: usize,
     /// Version of the newest change.
@@ -84,7 +84,7 @@ impl Shelf {
     }
 
     /// Applies a change whose version is the next one.
-    pub(super) fn apply(&mut self, change: Change) {
+    pub(super) fn apply(&mut self, change: ObjectChange) {
         self.version = change.version;
         match &change.after {
             Some(object) => self.objects.insert(change.id.clone(), Arc::clone(object)),
@@ -102,7 +102,10 @@ impl Shelf {
     }
 
     /// Returns the changes behind a version; `None` if some of them are forgotten.
-    pub(super) fn changes_since(&self, version: u64) -> Option<impl Iterator<Item = &Change>> {
+    pub(super) fn changes_since(
+        &self,
+        version: u64,
+    ) -> Option<impl Iterator<Item = &ObjectChange>> {
         if version < self.forgotten {
             return None;
         }
@@ -113,7 +116,7 @@ impl Shelf {
     }
 }
 
-fn endpoints_of(change: &Change) -> usize {
+fn endpoints_of(change: &ObjectChange) -> usize {
     let object = change.after.as_ref().or(change.before.as_ref());
     let endpoints = object.and_then(|object| object["endpoints"].as_array());
     endpoints.map_or(0, Vec::len)

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::registry::Shared;
 use super::selectors::Selector;
-use super::shelf::{Change, Shelf};
+use super::shelf::{ObjectChange, Shelf};
 use super::{Resource, StatusError};
 
 /// A change as a watch reports it.
@@ -111,7 +111,7 @@ impl Scope {
     }
 
     /// A change that moves an object into or out of the selection is an addition or deletion.
-    fn event(&self, change: &Change) -> Option<WatchEvent> {
+    fn event(&self, change: &ObjectChange) -> Option<WatchEvent> {
         let (resource, namespace, _) = &change.id;
         if *resource != self.resource {
             return None;

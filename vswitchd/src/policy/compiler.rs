@@ -9,13 +9,13 @@ use slab::Slab;
 use vswitch_api::PortNo;
 use vswitch_datapath::pipeline::Rule;
 
+use super::compiled::{self, CompiledPolicy, Subject};
 use super::endpoints;
 use super::groups::{Facts, Groups};
 use super::namespaces::Namespaces;
 use super::pods::{Locals, Pod, PodId, Pods, is_addressable};
 use super::program::{NodeFacts, PolicyProblem, node_set};
 use super::roster::RosterId;
-use super::unit::{self, Subject, Unit};
 use crate::config::Deny;
 use crate::rules::{Ledger, RuleDelta};
 use crate::state::{ClusterChange, ClusterState, LocalEndpoint, ObjectKey, PolicyRecord};
@@ -31,7 +31,7 @@ struct Policy {
     subject: Subject,
     selection: RosterId,
     /// What it came to, if it selects a pod of this node.
-    unit: Option<Unit>,
+    compiled: Option<CompiledPolicy>,
 }
 
 /// What has to be looked at again.
@@ -237,7 +237,7 @@ impl Compiler {
         let is_off = |id: &PolicyId| {
             self.policies.get(id.0).is_some_and(|policy| {
                 let roster = self.groups.roster(policy.selection);
-                policy.unit.is_some() == roster.is_none_or(super::roster::Roster::is_empty)
+                policy.compiled.is_some() == roster.is_none_or(super::roster::Roster::is_empty)
             })
         };
         outdated.extend(selections.into_iter().filter(is_off));
@@ -326,7 +326,7 @@ impl Compiler {
         {
             policy.record = record;
             policy.subject = subject;
-            if policy.unit.is_some() {
+            if policy.compiled.is_some() {
                 outdated.insert(id);
             }
             return;
@@ -341,7 +341,7 @@ impl Compiler {
         };
         let selection = self.groups.select(
             id,
-            unit::selection_name(&record),
+            compiled::selection_name(&record),
             (&key.namespace, &subject.selector),
             &mut facts,
         );
@@ -349,7 +349,7 @@ impl Compiler {
             record,
             subject,
             selection,
-            unit: None,
+            compiled: None,
         });
         self.policy_ids.insert(key.clone(), id);
         if self.groups.roster(selection).is_some_and(|r| !r.is_empty()) {
@@ -373,10 +373,10 @@ impl Compiler {
             ledger: &mut self.ledger,
             outdated: &mut nothing,
         };
-        let unit = policy.unit.unwrap_or_default();
-        withdraw(id, &unit, &mut self.groups, &mut facts);
-        replace_networks(&unit, &Unit::default(), facts.ledger);
-        for group in unit.groups {
+        let compiled = policy.compiled.unwrap_or_default();
+        withdraw(id, &compiled, &mut self.groups, &mut facts);
+        replace_networks(&compiled, &CompiledPolicy::default(), facts.ledger);
+        for group in compiled.groups {
             self.groups.release(group, &mut facts);
         }
         self.groups.unselect(policy.selection, &mut facts);
@@ -394,18 +394,18 @@ impl Compiler {
             ledger: &mut self.ledger,
             outdated,
         };
-        let before = policy.unit.take().unwrap_or_default();
+        let before = policy.compiled.take().unwrap_or_default();
         withdraw(id, &before, &mut self.groups, &mut facts);
         let mut is_active = false;
         if let Some(roster) = self.groups.roster_mut(policy.selection) {
             is_active = !roster.is_empty();
             roster.publish(is_active, facts.pods, facts.ledger);
         }
-        let mut after = Unit::default();
+        let mut after = CompiledPolicy::default();
         if is_active {
             let subject = (&policy.subject, policy.selection);
             let groups = &mut self.groups;
-            after = unit::compile(id, &policy.record, subject, self.deny, groups, &mut facts);
+            after = compiled::compile(id, &policy.record, subject, self.deny, groups, &mut facts);
         }
         for rule in &mut after.rules {
             facts.ledger.add_rule(rule);
@@ -420,7 +420,7 @@ impl Compiler {
         } else {
             self.problems.insert(key.clone(), after.problems.clone());
         }
-        policy.unit = is_active.then_some(after);
+        policy.compiled = is_active.then_some(after);
     }
 
     fn refresh_endpoint(&mut self, port: PortNo) {
@@ -440,18 +440,18 @@ impl Compiler {
 }
 
 /// Takes back rules and the named ports that were followed.
-fn withdraw(id: PolicyId, unit: &Unit, groups: &mut Groups, facts: &mut Facts<'_>) {
-    for rule in &unit.rules {
+fn withdraw(id: PolicyId, compiled: &CompiledPolicy, groups: &mut Groups, facts: &mut Facts<'_>) {
+    for rule in &compiled.rules {
         facts.ledger.remove_rule(rule);
     }
-    for (roster, port) in &unit.watches {
+    for (roster, port) in &compiled.watches {
         if let Some(roster) = groups.roster_mut(*roster) {
             roster.unwatch(port, id, facts.ledger);
         }
     }
 }
 
-fn replace_networks(before: &Unit, after: &Unit, ledger: &mut Ledger) {
+fn replace_networks(before: &CompiledPolicy, after: &CompiledPolicy, ledger: &mut Ledger) {
     for (name, members) in &before.networks {
         if after.networks.get(name) != Some(members) {
             ledger.drop_set(name);

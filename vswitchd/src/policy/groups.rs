@@ -31,12 +31,12 @@ enum Owner {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct OwnedRoster {
     roster: Roster,
     owner: Owner,
 }
 
-impl Entry {
+impl OwnedRoster {
     fn selector(&self) -> &Selector {
         match &self.owner {
             Owner::Group { peer, .. } => &peer.selector,
@@ -55,7 +55,7 @@ struct Class {
 /// The rosters, and the ways to find those of a pod.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
-    slab: Slab<Entry>,
+    slab: Slab<OwnedRoster>,
     by_name: HashMap<SetName, RosterId>,
     everywhere: SelectorIndex<RosterId>,
     by_namespace: HashMap<String, SelectorIndex<RosterId>>,
@@ -210,7 +210,7 @@ impl Groups {
     }
 
     fn insert(&mut self, roster: Roster, owner: Owner) -> RosterId {
-        RosterId(self.slab.insert(Entry { roster, owner }))
+        RosterId(self.slab.insert(OwnedRoster { roster, owner }))
     }
 
     fn fill(&mut self, id: RosterId, members: Vec<PodId>, facts: &mut Facts<'_>) {
@@ -225,7 +225,7 @@ impl Groups {
         }
     }
 
-    fn remove(&mut self, id: RosterId, facts: &mut Facts<'_>) -> Option<Entry> {
+    fn remove(&mut self, id: RosterId, facts: &mut Facts<'_>) -> Option<OwnedRoster> {
         let mut entry = self.slab.try_remove(id.0)?;
         entry.roster.publish(false, facts.pods, facts.ledger);
         for member in entry.roster.pods() {

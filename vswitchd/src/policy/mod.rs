@@ -17,6 +17,7 @@
 //! No match in any of them lets the packet on: a pod that no policy selects is open.
 
 mod cidr;
+mod compiled;
 mod compiler;
 mod direction;
 mod endpoints;
@@ -29,7 +30,6 @@ mod ports;
 mod program;
 mod roster;
 mod selector_index;
-mod unit;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -13,7 +13,7 @@ use vswitch_datapath::Datapath;
 use vswitch_datapath::pipeline::Transaction;
 
 use super::intent::{AdminFlow, PortAttachMode, ReconcileConfig};
-use super::model::{Model, Told};
+use super::model::{Model, ModelInput};
 use crate::policy::PolicyProblem;
 use crate::service::Surface;
 use crate::state::{Attachment, ClusterChange, ClusterState, ObjectKey};
@@ -32,7 +32,7 @@ impl Publish for Datapath {
 
 /// What is in force, for those who explain it.
 #[derive(Debug, Clone, Default)]
-pub struct Snapshot {
+pub struct ReconciledState {
     /// Objects of the cluster.
     pub cluster: ClusterState,
     /// Attachments of this node.
@@ -62,7 +62,7 @@ struct Progress {
 /// What was told and not yet taken in, and how much ever was.
 #[derive(Debug, Default)]
 struct Inbox {
-    told: Vec<Told>,
+    told: Vec<ModelInput>,
     generation: u64,
     is_stopped: bool,
 }
@@ -72,7 +72,7 @@ struct Shared {
     /// A plain mutex: held for one push, never across a compilation or an await.
     inbox: Mutex<Inbox>,
     told: Condvar,
-    snapshot: ArcSwap<Snapshot>,
+    snapshot: ArcSwap<ReconciledState>,
 }
 
 impl Shared {
@@ -90,7 +90,7 @@ pub struct ReconcileHandle {
 }
 
 impl ReconcileHandle {
-    fn tell(&self, told: Told) {
+    fn tell(&self, told: ModelInput) {
         let mut inbox = self.shared.lock();
         inbox.told.push(told);
         inbox.generation += 1;
@@ -99,42 +99,42 @@ impl ReconcileHandle {
 
     /// Takes in changes of the cluster's objects, in order.
     pub fn cluster(&self, changes: Vec<ClusterChange>) {
-        self.tell(Told::Cluster(changes));
+        self.tell(ModelInput::Cluster(changes));
     }
 
     /// States that everything of the cluster has been told once.
     pub fn cluster_synced(&self) {
-        self.tell(Told::Synced);
+        self.tell(ModelInput::Synced);
     }
 
     /// Attaches a port, or replaces what is known of it.
     pub fn attach(&self, attachment: Attachment, mode: PortAttachMode) {
-        self.tell(Told::Attach(Box::new(attachment), mode));
+        self.tell(ModelInput::Attach(Box::new(attachment), mode));
     }
 
     /// Takes a port away; an unknown one is no error.
     pub fn detach(&self, port: PortNo) {
-        self.tell(Told::Detach(port));
+        self.tell(ModelInput::Detach(port));
     }
 
     /// Sets whether a port accepts TCP connections in the middle of their stream.
     pub fn set_midstream(&self, port: PortNo, midstream: bool) {
-        self.tell(Told::Midstream(port, midstream));
+        self.tell(ModelInput::Midstream(port, midstream));
     }
 
     /// Sets a port's MTU, in place of the attachment's or the gateway's.
     pub fn set_port_mtu(&self, port: PortNo, mtu: u16) {
-        self.tell(Told::Mtu(port, mtu));
+        self.tell(ModelInput::Mtu(port, mtu));
     }
 
     /// Sets all flows of operators and orchestrators.
     pub fn set_admin_flows(&self, flows: Vec<AdminFlow>) {
-        self.tell(Told::AdminFlows(flows));
+        self.tell(ModelInput::AdminFlows(flows));
     }
 
     /// Sets the node's own addresses; the gateway's need not be among them.
     pub fn set_node_addresses(&self, addresses: Vec<IpAddr>) {
-        self.tell(Told::NodeAddresses(addresses.into_iter().collect()));
+        self.tell(ModelInput::NodeAddresses(addresses.into_iter().collect()));
     }
 
     /// Waits until everything told before is in force.
@@ -154,7 +154,7 @@ impl ReconcileHandle {
 
     /// Returns what is in force.
     #[must_use]
-    pub fn snapshot(&self) -> Arc<Snapshot> {
+    pub fn snapshot(&self) -> Arc<ReconciledState> {
         self.shared.snapshot.load_full()
     }
 
@@ -184,7 +184,7 @@ pub struct Changes {
 impl Changes {
     /// Waits for the next change and returns what is in force then; several that came
     /// meanwhile are one. `None` when the reconciler has ended. Cancel safe.
-    pub async fn next(&mut self) -> Option<Arc<Snapshot>> {
+    pub async fn next(&mut self) -> Option<Arc<ReconciledState>> {
         self.progress.changed().await.ok()?;
         Some(self.shared.snapshot.load_full())
     }
@@ -226,7 +226,7 @@ impl<P: Publish> Reconciler<P> {
 
     fn run(mut self) {
         let mut done = Progress::default();
-        let mut snapshot = Snapshot::default();
+        let mut snapshot = ReconciledState::default();
         while let Some((told, generation)) = self.next(done.generation) {
             told.into_iter().for_each(|told| self.model.take(told));
             let changes = self.model.flush();
@@ -242,7 +242,7 @@ impl<P: Publish> Reconciler<P> {
     }
 
     /// Waits for something that is not yet in force; `None` when stopped and nothing is left.
-    fn next(&self, done: u64) -> Option<(Vec<Told>, u64)> {
+    fn next(&self, done: u64) -> Option<(Vec<ModelInput>, u64)> {
         let inbox = self.shared.lock();
         let waiting = |inbox: &mut Inbox| inbox.generation == done && !inbox.is_stopped;
         let mut inbox = self
@@ -255,10 +255,10 @@ impl<P: Publish> Reconciler<P> {
     }
 
     /// Returns what is in force now; what did not change is shared with the one before.
-    fn look(&self, before: &Snapshot, epoch: Epoch) -> Snapshot {
+    fn look(&self, before: &ReconciledState, epoch: Epoch) -> ReconciledState {
         let problems = self.model.problems();
         warn_of_new(&problems, &before.problems);
-        Snapshot {
+        ReconciledState {
             cluster: self.model.cluster_state().clone(),
             attachments: shared(&before.attachments, self.model.attachments()),
             surfaces: self.model.surfaces().clone(),

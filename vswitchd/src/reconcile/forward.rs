@@ -9,7 +9,7 @@ use vswitch_datapath::pipeline::{Origin, TableId};
 use vswitch_datapath::{Action, DropReason};
 
 use super::gateway::ether_type_of;
-use super::intent::{GatewaySpec, ReconcileConfig};
+use super::intent::{GatewayPort, ReconcileConfig};
 use super::spoof_guard::link_local;
 use crate::rules::RuleSet;
 use crate::state::LocalEndpoint;
@@ -123,7 +123,7 @@ pub(super) fn add_gateway(rules: &mut RuleSet, config: &ReconcileConfig) {
 }
 
 /// Policies of the receiving pod do not concern the gateway.
-fn leave_through(gateway: &GatewaySpec) -> Vec<Action> {
+fn leave_through(gateway: &GatewayPort) -> Vec<Action> {
     vec![
         Action::SetEthDst(gateway.mac),
         Action::SetOutPort(gateway.port_no),

@@ -8,7 +8,7 @@ use vswitch_datapath::flow::{AddressMatch, Match, PortClass, SetName, ether_type
 use vswitch_datapath::pipeline::{Origin, TableId};
 use vswitch_datapath::{Action, DropReason};
 
-use super::intent::GatewaySpec;
+use super::intent::GatewayPort;
 use crate::rules::RuleSet;
 use crate::rules::virtual_addresses;
 
@@ -54,7 +54,7 @@ pub(super) fn ether_type_of(net: IpNet) -> u16 {
 
 /// Adds the gateway port. What comes out of the node's stack may have any source but a local
 /// pod's, which send through their own ports, and the switch's own, which never come in.
-pub(super) fn add_gateway(rules: &mut RuleSet, gateway: &GatewaySpec) {
+pub(super) fn add_gateway(rules: &mut RuleSet, gateway: &GatewayPort) {
     let origin = Arc::new(Origin {
         kind: "Gateway",
         name: gateway.name.clone(),

@@ -15,7 +15,7 @@ use crate::state::{Attachment, LocalEndpoint, names_a_pod};
 
 /// The port into the node's own stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GatewaySpec {
+pub struct GatewayPort {
     /// Its number.
     pub port_no: PortNo,
     /// Name of its interface, for people.
@@ -34,7 +34,7 @@ pub struct ReconcileConfig {
     /// Name of this node's Node object.
     pub node_name: String,
     /// The gateway port.
-    pub gateway: GatewaySpec,
+    pub gateway: GatewayPort,
     /// Networks that this node's pods have their addresses from: a destination in them that
     /// no local pod has does not exist.
     pub pod_cidrs: Vec<IpNet>,

@@ -21,6 +21,6 @@ mod spoof_guard;
 #[cfg(test)]
 mod tests;
 
-pub use actor::{Changes, Publish, ReconcileHandle, ReconcileStopped, Reconciler, Snapshot};
-pub use intent::{AdminFlow, GatewaySpec, PortAttachMode, ReconcileConfig};
-pub use model::{Model, Told};
+pub use actor::{Changes, Publish, ReconcileHandle, ReconcileStopped, ReconciledState, Reconciler};
+pub use intent::{AdminFlow, GatewayPort, PortAttachMode, ReconcileConfig};
+pub use model::{Model, ModelInput};

@@ -18,7 +18,7 @@ use crate::state::{Attachment, ClusterChange, ClusterState, ObjectKey, PodRecord
 
 /// One thing that the reconciler is told.
 #[derive(Debug, Clone)]
-pub enum Told {
+pub enum ModelInput {
     /// Objects of the cluster changed, in order.
     Cluster(Vec<ClusterChange>),
     /// Everything of the cluster has been told once.
@@ -66,27 +66,27 @@ impl Model {
     }
 
     /// Takes in one thing.
-    pub fn take(&mut self, told: Told) {
+    pub fn take(&mut self, told: ModelInput) {
         let intent = &mut self.intent;
         let is_changed = match told {
-            Told::Cluster(changes) => {
+            ModelInput::Cluster(changes) => {
                 changes.into_iter().for_each(|change| self.cluster(change));
                 return;
             }
-            Told::Synced => !std::mem::replace(&mut intent.is_synced, true),
-            Told::Attach(attachment, mode) => {
+            ModelInput::Synced => !std::mem::replace(&mut intent.is_synced, true),
+            ModelInput::Attach(attachment, mode) => {
                 intent.attach(*attachment, mode);
                 true
             }
-            Told::Detach(port) => intent.detach(port),
-            Told::Midstream(port, midstream) => intent.set_midstream(port, midstream),
-            Told::Mtu(port, mtu) => intent.mtus.insert(port, mtu) != Some(mtu),
-            Told::AdminFlows(flows) => {
+            ModelInput::Detach(port) => intent.detach(port),
+            ModelInput::Midstream(port, midstream) => intent.set_midstream(port, midstream),
+            ModelInput::Mtu(port, mtu) => intent.mtus.insert(port, mtu) != Some(mtu),
+            ModelInput::AdminFlows(flows) => {
                 let is_changed = intent.admin_flows != flows;
                 intent.admin_flows = flows;
                 is_changed
             }
-            Told::NodeAddresses(addresses) => {
+            ModelInput::NodeAddresses(addresses) => {
                 let is_changed = intent.node_addresses != addresses;
                 intent.node_addresses = addresses;
                 is_changed

@@ -14,8 +14,8 @@ use ipnet::IpNet;
 use vswitch_api::{MacAddr, PortNo};
 use vswitch_datapath::pipeline::{PortSpec, PortUpdate, SetUpdate, Transaction};
 
-use super::intent::{GatewaySpec, PortAttachMode, ReconcileConfig};
-use super::model::{Model, Told};
+use super::intent::{GatewayPort, PortAttachMode, ReconcileConfig};
+use super::model::{Model, ModelInput};
 use crate::config::Deny;
 use crate::policy::tests::program::Program;
 use crate::rules::RuleDelta;
@@ -33,7 +33,7 @@ fn config() -> ReconcileConfig {
         .map(|ip| ip.parse().unwrap())
         .to_vec();
     let name = "vsw0".to_owned();
-    let gateway = GatewaySpec {
+    let gateway = GatewayPort {
         port_no: GATEWAY,
         name,
         mac: GATEWAY_MAC,
@@ -101,13 +101,13 @@ fn deny_all() -> ClusterChange {
 
 /// A model with what it gave out so far.
 #[derive(Debug)]
-struct Switch {
+struct RecordedModel {
     model: Model,
     policies: Program,
     ports: BTreeMap<PortNo, PortSpec>,
 }
 
-impl Switch {
+impl RecordedModel {
     fn new() -> Self {
         let mut switch = Self {
             model: Model::new(config()),
@@ -118,17 +118,17 @@ impl Switch {
         switch
     }
 
-    fn take(&mut self, told: Told) -> &mut Self {
+    fn take(&mut self, told: ModelInput) -> &mut Self {
         self.model.take(told);
         self
     }
 
     fn tell(&mut self, changes: Vec<ClusterChange>) -> &mut Self {
-        self.take(Told::Cluster(changes))
+        self.take(ModelInput::Cluster(changes))
     }
 
     fn attach(&mut self, attachment: Attachment, mode: PortAttachMode) -> &mut Self {
-        self.take(Told::Attach(Box::new(attachment), mode))
+        self.take(ModelInput::Attach(Box::new(attachment), mode))
     }
 
     /// Brings what was told into force.
@@ -171,9 +171,9 @@ impl Switch {
 }
 
 /// The pods a (port 10) and b (port 11) of this node, known and attached.
-fn two_pods() -> Switch {
-    let mut switch = Switch::new();
-    switch.take(Told::Synced);
+fn two_pods() -> RecordedModel {
+    let mut switch = RecordedModel::new();
+    switch.take(ModelInput::Synced);
     switch.tell(vec![pod("a", &[]), pod("b", &[])]);
     for (port, name) in [(10, "a"), (11, "b")] {
         let addresses = [format!("10.0.0.{port}/24"), format!("fd00::{port}/64")];

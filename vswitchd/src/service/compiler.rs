@@ -26,7 +26,7 @@ pub struct ServiceDelta {
 
 /// A Service with what it came to.
 #[derive(Debug, Default)]
-struct Unit {
+struct CompiledService {
     program: Program,
     numbers: BTreeMap<GroupKey, GroupId>,
 }
@@ -35,7 +35,7 @@ struct Unit {
 #[derive(Debug)]
 pub struct ServiceCompiler {
     node: ServiceNode,
-    units: HashMap<ObjectKey, Unit>,
+    compiled: HashMap<ObjectKey, CompiledService>,
     surfaces: OrdMap<ObjectKey, Surface>,
     ledger: Ledger,
     next_group: u32,
@@ -56,7 +56,7 @@ impl ServiceCompiler {
                 name: node_name,
                 ..ServiceNode::default()
             },
-            units: HashMap::new(),
+            compiled: HashMap::new(),
             surfaces: OrdMap::new(),
             ledger,
             next_group: 1,
@@ -115,7 +115,7 @@ impl ServiceCompiler {
         if std::mem::take(&mut self.is_node_dirty) {
             let node = state.node(&self.node.name);
             self.node.zone = node.and_then(|node| node.zone.clone());
-            dirty.extend(self.units.keys().cloned());
+            dirty.extend(self.compiled.keys().cloned());
         }
         let mut delta = ServiceDelta::default();
         for key in dirty {
@@ -126,10 +126,10 @@ impl ServiceCompiler {
     }
 
     fn refresh(&mut self, key: &ObjectKey, state: &ClusterState, delta: &mut ServiceDelta) {
-        let Unit {
+        let CompiledService {
             program: mut before,
             mut numbers,
-        } = self.units.remove(key).unwrap_or_default();
+        } = self.compiled.remove(key).unwrap_or_default();
         let service = state.service(key);
         let mut after = service.map_or_else(Program::default, |service| {
             let slices: Vec<_> = state.slices_of(key).cloned().collect();
@@ -157,7 +157,8 @@ impl ServiceCompiler {
             if self.surfaces.get(key) != Some(&program.surface) {
                 self.surfaces.insert(key.clone(), program.surface.clone());
             }
-            self.units.insert(key.clone(), Unit { program, numbers });
+            self.compiled
+                .insert(key.clone(), CompiledService { program, numbers });
         } else {
             self.surfaces.remove(key);
         }

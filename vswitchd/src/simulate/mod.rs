@@ -27,14 +27,14 @@ pub use frames::{Packet, first_frame};
 pub use probe::{Answer, End, PortName, Probe, ProbeError, Protocol};
 pub use world::{World, WorldError};
 
-use switch::{Switch, Who};
+use switch::{SimulatedSwitch, Who};
 
 /// Judges connections in a cluster.
 #[derive(Debug)]
 pub struct Simulator {
     cluster: Cluster,
     /// Every pod at one switch.
-    all: Switch,
+    all: SimulatedSwitch,
     /// Source ports are used once, so that no probe meets the connection of another.
     next_port: u16,
 }
@@ -57,7 +57,7 @@ impl Simulator {
     /// Attaches the pods of a cluster.
     #[must_use]
     pub fn new(cluster: Cluster) -> Self {
-        let all = Switch::of(&cluster, Who::Everyone);
+        let all = SimulatedSwitch::of(&cluster, Who::Everyone);
         Self {
             cluster,
             all,
@@ -127,7 +127,7 @@ impl Simulator {
         let mut policies = egress.policies;
         let mut is_let_in = true;
         if let Some(receiver) = &ends.to {
-            let mut node = Switch::of(&self.cluster, Who::Only(receiver.clone()));
+            let mut node = SimulatedSwitch::of(&self.cluster, Who::Only(receiver.clone()));
             packet.src_port = self.take_port();
             let ingress = node.judge(packet);
             is_let_in = ingress.reason.is_none();

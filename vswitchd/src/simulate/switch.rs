@@ -13,7 +13,7 @@ use super::Judgement;
 use super::cluster::{Cluster, ClusterPod};
 use super::frames::{Packet, first_frame};
 use crate::config::Deny;
-use crate::reconcile::{GatewaySpec, Model, PortAttachMode, ReconcileConfig, Told};
+use crate::reconcile::{GatewayPort, Model, ModelInput, PortAttachMode, ReconcileConfig};
 use crate::state::{Attachment, ClusterChange, ObjectKey};
 
 const GATEWAY: PortNo = PortNo(1);
@@ -35,7 +35,7 @@ struct AttachedPod {
 
 /// One node with some of the cluster's pods.
 #[derive(Debug)]
-pub(super) struct Switch {
+pub(super) struct SimulatedSwitch {
     model: Model,
     datapath: Arc<Datapath>,
     engine: Engine,
@@ -51,10 +51,10 @@ pub(super) enum Who {
     Only(ObjectKey),
 }
 
-impl Switch {
+impl SimulatedSwitch {
     /// Returns the switch of a node that has these pods of the cluster.
     pub(super) fn of(cluster: &Cluster, who: Who) -> Self {
-        let gateway = GatewaySpec {
+        let gateway = GatewayPort {
             port_no: GATEWAY,
             name: "gateway".to_owned(),
             mac: GATEWAY_MAC,
@@ -68,7 +68,7 @@ impl Switch {
             pod_cidrs: Vec::new(),
             deny: Deny::Drop,
         });
-        model.take(Told::Synced);
+        model.take(ModelInput::Synced);
         let datapath = Datapath::new(DatapathConfig {
             flow_cache_entries: 1024,
             ..DatapathConfig::default()
@@ -87,9 +87,9 @@ impl Switch {
 
     /// Takes in changes that the cluster has taken in.
     pub(super) fn apply(&mut self, cluster: &Cluster, changes: Vec<ClusterChange>) {
-        self.model.take(Told::Cluster(changes));
+        self.model.take(ModelInput::Cluster(changes));
         let node = cluster.node_addresses();
-        self.model.take(Told::NodeAddresses(node));
+        self.model.take(ModelInput::NodeAddresses(node));
         self.attach(cluster.pods());
         self.datapath.apply(self.model.flush());
     }
@@ -108,7 +108,7 @@ impl Switch {
         let is_kept = |key: &ObjectKey, pod: &AttachedPod| wanted.get(key) == Some(&pod.ips);
         let gone = self.attached.extract_if(.., |key, pod| !is_kept(key, pod));
         for (_, pod) in gone {
-            self.model.take(Told::Detach(pod.port));
+            self.model.take(ModelInput::Detach(pod.port));
         }
         for (key, ips) in wanted {
             if self.attached.contains_key(&key) {
@@ -117,7 +117,7 @@ impl Switch {
             let port = PortNo(self.next_port);
             self.next_port += 1;
             let attachment = attachment(port, &key, &ips);
-            self.model.take(Told::Attach(
+            self.model.take(ModelInput::Attach(
                 Box::new(attachment),
                 PortAttachMode::default(),
             ));

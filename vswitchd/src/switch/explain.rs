@@ -7,7 +7,7 @@ use vswitch_datapath::flow::{FlowKey, ether_type, ip_proto};
 use vswitch_datapath::pipeline::{Trace, TraceInput, TracePacket};
 
 use super::{GATEWAY_PORT, Switch};
-use crate::reconcile::Snapshot;
+use crate::reconcile::ReconciledState;
 use crate::state::{Attachment, ObjectKey};
 
 /// A description that names nothing.
@@ -69,7 +69,11 @@ impl Switch {
         Ok((key, self.datapath.trace(&input, self.clock.now())))
     }
 
-    fn addresses_of(&self, snapshot: &Snapshot, end: &str) -> Result<Vec<IpAddr>, ExplainError> {
+    fn addresses_of(
+        &self,
+        snapshot: &ReconciledState,
+        end: &str,
+    ) -> Result<Vec<IpAddr>, ExplainError> {
         if let Ok(address) = end.parse() {
             return Ok(vec![address]);
         }
@@ -109,7 +113,7 @@ impl Switch {
 
     fn key_of(
         &self,
-        snapshot: &Snapshot,
+        snapshot: &ReconciledState,
         request: &v1::TraceRequest,
         src: IpAddr,
         dst: IpAddr,
@@ -144,7 +148,10 @@ impl Switch {
     }
 }
 
-fn addresses_of_service(snapshot: &Snapshot, name: &str) -> Result<Vec<IpAddr>, ExplainError> {
+fn addresses_of_service(
+    snapshot: &ReconciledState,
+    name: &str,
+) -> Result<Vec<IpAddr>, ExplainError> {
     let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
     let key = key(namespace, name);
     let service = snapshot.cluster.service(&key);
@@ -163,7 +170,7 @@ fn key(namespace: &str, name: &str) -> ObjectKey {
     }
 }
 
-fn attachment_with(snapshot: &Snapshot, address: IpAddr) -> Option<&Attachment> {
+fn attachment_with(snapshot: &ReconciledState, address: IpAddr) -> Option<&Attachment> {
     let mut attachments = snapshot.attachments.values();
     let found = attachments.find(|a| a.addresses.iter().any(|net| net.addr() == address));
     found.map(AsRef::as_ref)

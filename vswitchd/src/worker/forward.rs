@@ -8,7 +8,7 @@ use vswitch_api::PortNo;
 use vswitch_datapath::DropReason;
 use vswitch_datapath::packet::Frame;
 
-use super::switch::FrameProcessor;
+use super::processor::FrameProcessor;
 use super::table::SharedPort;
 use crate::port::{MAX_BATCH, PortNotice};
 

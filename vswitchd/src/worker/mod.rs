@@ -18,11 +18,11 @@
 mod datapath_tests;
 mod forward;
 mod pool;
-mod switch;
+mod processor;
 mod table;
 #[cfg(test)]
 mod tests;
 mod thread;
 
 pub use pool::{WorkerConfig, WorkerError, WorkerPool};
-pub use switch::{FrameProcessor, Switch};
+pub use processor::{FrameProcessor, WorkerDatapath};

@@ -15,7 +15,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::Sender;
 use vswitch_api::PortNo;
 
-use super::switch::Switch;
+use super::processor::WorkerDatapath;
 use super::table::{PortTable, SharedPort};
 use super::thread::{Command, WAKE, Worker};
 use crate::clock::MonotonicClock;
@@ -140,7 +140,7 @@ impl WorkerPool {
     /// # Errors
     ///
     /// [`WorkerError::Start`] if a thread or descriptor cannot be had; nothing runs then.
-    pub fn start<S: Switch>(
+    pub fn start<S: WorkerDatapath>(
         switch: &Arc<S>,
         config: WorkerConfig,
         events: Sender<PortNotice>,
@@ -298,7 +298,7 @@ impl Drop for WorkerPool {
     }
 }
 
-fn start_worker<S: Switch>(
+fn start_worker<S: WorkerDatapath>(
     index: usize,
     switch: &Arc<S>,
     config: &WorkerConfig,
@@ -331,7 +331,7 @@ fn start_worker<S: Switch>(
     })
 }
 
-fn start_expiry<S: Switch>(
+fn start_expiry<S: WorkerDatapath>(
     switch: &Arc<S>,
     config: &WorkerConfig,
 ) -> io::Result<(SyncSender<()>, JoinHandle<()>)> {

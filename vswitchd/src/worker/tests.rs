@@ -32,7 +32,7 @@ struct Cables {
 #[derive(Debug)]
 struct CableEnd(Arc<Cables>);
 
-impl Switch for Cables {
+impl WorkerDatapath for Cables {
     type Processor = CableEnd;
 
     fn processor(self: &Arc<Self>) -> CableEnd {

@@ -15,7 +15,7 @@ use vswitch_datapath::{Outputs, Timestamp, Verdict};
 
 use super::forward::Forwarder;
 use super::pool::WorkerConfig;
-use super::switch::FrameProcessor;
+use super::processor::FrameProcessor;
 use super::table::{PortTable, SharedPort};
 use crate::clock::MonotonicClock;
 use crate::port::{PortFault, PortNotice, PortRx};

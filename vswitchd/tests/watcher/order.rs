@@ -7,21 +7,21 @@ use vswitch_datapath::pipeline::TableId;
 use vswitch_datapath::{Datapath, DatapathConfig};
 use vswitchd::config::Deny;
 use vswitchd::objects::{ObjectId, Objects, Registry, Resource, feed};
-use vswitchd::reconcile::{GatewaySpec, PortAttachMode, ReconcileConfig, Reconciler};
+use vswitchd::reconcile::{GatewayPort, PortAttachMode, ReconcileConfig, Reconciler};
 use vswitchd::state::Attachment;
 
 use crate::kit::registry_config;
 
-type Told = (ObjectId, Option<Value>);
+type MirrorUpdate = (ObjectId, Option<Value>);
 
-fn object(resource: Resource, namespace: &str, name: &str, mut object: Value) -> Told {
+fn object(resource: Resource, namespace: &str, name: &str, mut object: Value) -> MirrorUpdate {
     object["metadata"]["name"] = json!(name);
     object["metadata"]["namespace"] = json!(namespace);
     let id = (resource, namespace.to_owned(), name.to_owned());
     (id, Some(object))
 }
 
-fn pod(namespace: &str, name: &str, node: &str, ip: &str, label: (&str, &str)) -> Told {
+fn pod(namespace: &str, name: &str, node: &str, ip: &str, label: (&str, &str)) -> MirrorUpdate {
     let (key, value) = label;
     let pod = json!({"metadata": {"uid": name, "labels": {key: value}}, "spec": {"nodeName": node},
         "status": {"phase": "Running", "podIPs": [{"ip": ip}]}});
@@ -29,7 +29,7 @@ fn pod(namespace: &str, name: &str, node: &str, ip: &str, label: (&str, &str)) -
 }
 
 /// A policy with its pods and their namespaces, and a Service with its endpoint.
-fn cluster() -> Vec<Told> {
+fn cluster() -> Vec<MirrorUpdate> {
     let peer = json!({"namespaceSelector": {"matchLabels": {"team": "a"}},
         "podSelector": {"matchLabels": {"role": "client"}}});
     let policy = json!({"spec": {"podSelector": {"matchLabels": {"app": "web"}},
@@ -62,10 +62,10 @@ fn attachment() -> Attachment {
 }
 
 /// Returns what is in force after each object was told by itself, in this order.
-async fn in_force_after(told: Vec<Told>) -> Vec<String> {
+async fn in_force_after(told: Vec<MirrorUpdate>) -> Vec<String> {
     let registry = Registry::mirror_of("http://hub", Objects::new(), registry_config("node-a"));
     let datapath = Datapath::new(DatapathConfig::default());
-    let gateway = GatewaySpec {
+    let gateway = GatewayPort {
         port_no: vswitch_api::PortNo(1),
         name: "vsw0".to_owned(),
         mac: vswitch_api::MacAddr([2, 0, 0, 0, 0, 1]),

@@ -25,7 +25,7 @@ const fn after(a: u32, b: u32) -> bool {
 
 /// What is known of one end from what it sent and what the other one answered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Endpoint {
+pub(super) struct TcpEnd {
     /// Sequence number of its SYN.
     isn: u32,
     /// End of the highest segment it sent.
@@ -71,16 +71,16 @@ pub(super) struct Span {
 /// Both ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Windows {
-    original: Endpoint,
-    reply: Endpoint,
+    original: TcpEnd,
+    reply: TcpEnd,
 }
 
 impl Windows {
     /// Returns the windows of a connection whose SYNs were not seen.
     pub(super) fn midstream() -> Self {
-        let end = Endpoint {
+        let end = TcpEnd {
             scale: MAX_SCALE,
-            ..Endpoint::default()
+            ..TcpEnd::default()
         };
         Self {
             original: end,
@@ -88,7 +88,7 @@ impl Windows {
         }
     }
 
-    pub(super) const fn endpoint(&self, direction: Direction) -> &Endpoint {
+    pub(super) const fn endpoint(&self, direction: Direction) -> &TcpEnd {
         match direction {
             Direction::Original => &self.original,
             Direction::Reply => &self.reply,
@@ -96,10 +96,7 @@ impl Windows {
     }
 
     /// Returns the sender and the receiver of packets in this direction.
-    pub(super) const fn ends_mut(
-        &mut self,
-        direction: Direction,
-    ) -> (&mut Endpoint, &mut Endpoint) {
+    pub(super) const fn ends_mut(&mut self, direction: Direction) -> (&mut TcpEnd, &mut TcpEnd) {
         match direction {
             Direction::Original => (&mut self.original, &mut self.reply),
             Direction::Reply => (&mut self.reply, &mut self.original),
@@ -114,14 +111,14 @@ impl Windows {
             .wrapping_add(segment.payload_len)
             .wrapping_add(1);
         let win = u32::from(segment.window);
-        *sender = Endpoint {
+        *sender = TcpEnd {
             isn: segment.seq,
             end,
             max_end: end,
             max_win: win.max(1),
             scale: segment.window_scale.unwrap_or(0).min(MAX_SCALE),
             flags: flag::KNOWN | flag::UNACKNOWLEDGED,
-            ..Endpoint::default()
+            ..TcpEnd::default()
         };
         if segment.window_scale.is_some() {
             sender.set(flag::OFFERS_SCALE);
@@ -323,7 +320,7 @@ pub(super) enum ResetPlace {
     Outside,
 }
 
-impl Endpoint {
+impl TcpEnd {
     /// Returns whether the [`flag`] is set.
     pub(super) const fn is(&self, flag: u8) -> bool {
         self.flags & flag != 0

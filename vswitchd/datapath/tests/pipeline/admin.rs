@@ -8,12 +8,12 @@ use vswitch_datapath::pipeline::{RuleId, TableId, Transaction};
 use vswitch_datapath::{DropReason, Verdict};
 
 use crate::packets::{ethernet, udp};
-use crate::switch::{GATEWAY_MAC, Pod, Switch, rule};
+use crate::switch::{GATEWAY_MAC, Pod, TestSwitch, rule};
 
 const MONITOR: PortNo = PortNo(50);
 
-fn two_pods() -> (Switch, Pod, Pod) {
-    let mut switch = Switch::new();
+fn two_pods() -> (TestSwitch, Pod, Pod) {
+    let mut switch = TestSwitch::new();
     switch.add_port(MONITOR, PortClass::Mirror, GATEWAY_MAC, 1_500);
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     (switch, a, b)
@@ -79,7 +79,7 @@ fn a_rate_limit_holds_on_the_cached_path_too() {
         "udp",
         "rate_limit(pps=10,burst=3),goto_table:40",
     )]);
-    let passed = |switch: &mut Switch| {
+    let passed = |switch: &mut TestSwitch| {
         (0..10)
             .filter(|_| switch.send(a.port, &query(a, b)) == Verdict::Forward(b.port))
             .count()

@@ -8,14 +8,14 @@ use vswitch_datapath::pipeline::{Bandwidth, PortUpdate, Transaction};
 use vswitch_datapath::{DropReason, Verdict};
 
 use crate::packets::udp;
-use crate::switch::{Pod, Switch};
+use crate::switch::{Pod, TestSwitch};
 
 /// One megabit per second: 125,000 bytes, and 131,072 at once.
 const RATE: Option<u64> = Some(1_000_000);
 /// Payload of 958 bytes: a frame of 1,000.
 const PAYLOAD: [u8; 958] = [0; 958];
 
-fn limit(switch: &Switch, port: PortNo, bandwidth: Bandwidth) {
+fn limit(switch: &TestSwitch, port: PortNo, bandwidth: Bandwidth) {
     switch.dp.apply(Transaction {
         ports: vec![PortUpdate::Limit(port, bandwidth)],
         ..Transaction::default()
@@ -23,7 +23,7 @@ fn limit(switch: &Switch, port: PortNo, bandwidth: Bandwidth) {
 }
 
 /// Sends 300 frames and returns how many passed.
-fn passing(switch: &mut Switch, from: Pod, to: Pod) -> usize {
+fn passing(switch: &mut TestSwitch, from: Pod, to: Pod) -> usize {
     let frame = udp(from.host, to.host, (5000, 53), &PAYLOAD);
     let sent = (0..300).map(|_| switch.send(from.port, &frame));
     let verdicts: Vec<Verdict> = sent.collect();
@@ -35,7 +35,7 @@ fn passing(switch: &mut Switch, from: Pod, to: Pod) -> usize {
     passed
 }
 
-fn drops_at(switch: &Switch, pod: Pod) -> u64 {
+fn drops_at(switch: &TestSwitch, pod: Pod) -> u64 {
     let drops = switch.dp.port_drops(pod.port);
     let of_limits = |(reason, _): &&(DropReason, u64)| *reason == DropReason::BandwidthExceeded;
     drops.iter().find(of_limits).unwrap().1
@@ -55,7 +55,7 @@ fn a_pod_sends_and_receives_no_faster_than_its_limits_and_drops_count_at_the_lim
         },
     );
     for (limited, bandwidth) in [(0, egress), (1, ingress)] {
-        let mut switch = Switch::new();
+        let mut switch = TestSwitch::new();
         let pods = [switch.add_pod(1), switch.add_pod(2)];
         let [a, b] = pods;
         limit(&switch, pods[limited].port, bandwidth);
@@ -71,7 +71,7 @@ fn a_pod_sends_and_receives_no_faster_than_its_limits_and_drops_count_at_the_lim
 
 #[test]
 fn a_limit_that_is_changed_or_taken_away_counts_at_once_and_one_that_stays_keeps_its_bucket() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     let limited = Bandwidth {
         egress_bps: RATE,
@@ -106,7 +106,7 @@ fn a_limit_that_is_changed_or_taken_away_counts_at_once_and_one_that_stays_keeps
 
 #[test]
 fn a_limit_goes_with_its_port() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     let bandwidth = Bandwidth {
         egress_bps: RATE,

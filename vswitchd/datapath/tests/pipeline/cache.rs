@@ -7,7 +7,7 @@ use vswitch_datapath::Verdict;
 use vswitch_datapath::pipeline::{RuleId, TableId};
 
 use crate::packets::{ACK, RST, SYN, Segment, ping, tcp, udp};
-use crate::switch::{Pod, Switch};
+use crate::switch::{Pod, TestSwitch};
 
 /// What may happen to a switch.
 #[derive(Debug, Clone)]
@@ -57,14 +57,14 @@ fn any_event() -> impl Strategy<Value = Event> {
 type Outcome = (Verdict, Vec<u8>, usize);
 
 struct World {
-    switch: Switch,
+    switch: TestSwitch,
     pods: [Pod; 3],
     admin: Vec<RuleId>,
 }
 
 impl World {
     fn new(cache: usize) -> Self {
-        let mut switch = Switch::with_cache(cache);
+        let mut switch = TestSwitch::with_cache(cache);
         let pods = [1, 2, 3].map(|n| switch.add_pod(n));
         switch.ingress_policy("web", 80);
         switch.egress_policy("out");

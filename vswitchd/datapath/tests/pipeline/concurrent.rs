@@ -6,11 +6,11 @@ use vswitch_datapath::packet::Frame;
 use vswitch_datapath::{DropReason, Outputs, Verdict};
 
 use crate::packets::udp;
-use crate::switch::Switch;
+use crate::switch::TestSwitch;
 
 #[test]
 fn a_published_change_holds_for_the_next_packet_of_every_engine_while_others_work() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     switch.ingress_policy("web", 80);
     switch.set("web/pods", &[b]);

@@ -9,7 +9,7 @@ use vswitch_datapath::pipeline::{RuleId, TableId, Transaction, builtin_rules};
 use vswitch_datapath::{DropReason, Verdict};
 
 use crate::packets::{Host, arp, ethernet, ping, udp};
-use crate::switch::{GATEWAY, GATEWAY_MAC, Switch, rule};
+use crate::switch::{GATEWAY, GATEWAY_MAC, TestSwitch, rule};
 
 fn drop(reason: DropReason) -> Verdict {
     Verdict::Drop(reason)
@@ -17,7 +17,7 @@ fn drop(reason: DropReason) -> Verdict {
 
 #[test]
 fn an_empty_datapath_drops_everything_and_knows_why() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (a, b) = (Host::v4(1, [10, 0, 0, 1]), Host::v4(2, [10, 0, 0, 2]));
     let verdict = switch.send(PortNo(7), &udp(a, b, (1, 2), b""));
     assert_eq!(verdict, drop(DropReason::UnknownPort));
@@ -29,7 +29,7 @@ fn an_empty_datapath_drops_everything_and_knows_why() {
 
 #[test]
 fn a_pod_may_use_no_address_but_its_own() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     let stolen_ip = Host {
         ip: IpAddr::from([10, 0, 0, 9]),
@@ -50,7 +50,7 @@ fn a_pod_may_use_no_address_but_its_own() {
 
 #[test]
 fn the_switch_answers_arp_for_what_it_knows_and_drops_the_rest() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     let request = arp(a.host, 1, Ipv4Addr::new(10, 0, 0, 2));
     assert_eq!(switch.send(a.port, &request), Verdict::Answered);
@@ -73,7 +73,7 @@ fn the_switch_answers_arp_for_what_it_knows_and_drops_the_rest() {
 
 #[test]
 fn the_answers_to_a_batch_are_collected() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     for (pod, target) in [(a, 2), (b, 1)] {
         let request = arp(pod.host, 1, Ipv4Addr::new(10, 0, 0, target));
@@ -87,7 +87,7 @@ fn the_answers_to_a_batch_are_collected() {
 
 #[test]
 fn a_frame_that_is_not_ip_goes_nowhere() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     switch.add_port(PortNo(5), PortClass::Vm, MacAddr([2, 0, 0, 0, 0, 5]), 1_500);
     switch.rules(&[
         (
@@ -123,7 +123,7 @@ fn a_frame_that_is_not_ip_goes_nowhere() {
 
 #[test]
 fn multicast_and_broadcast_are_not_forwarded() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let a = switch.add_pod(1);
     for address in [[224, 0, 0, 251], [255, 255, 255, 255]] {
         let group = Host {
@@ -137,7 +137,7 @@ fn multicast_and_broadcast_are_not_forwarded() {
 
 #[test]
 fn what_has_no_route_or_would_go_back_is_dropped() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let a = switch.add_pod(1);
     let far = Host::v4(9, [192, 0, 2, 1]);
     assert_eq!(
@@ -167,7 +167,7 @@ fn what_has_no_route_or_would_go_back_is_dropped() {
 
 #[test]
 fn a_neighbour_solicitation_is_answered_for_known_targets_only() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let a = switch.add_pod_at(1, "fd00::1".parse().unwrap());
     switch.add_pod_at(2, "fd00::2".parse().unwrap());
     for (target, verdict) in [
@@ -215,7 +215,7 @@ fn a_rule_that_decides_nothing_drops_with_its_tables_reason() {
         (TableId::Output, DropReason::NoRoute),
     ];
     for (table, reason) in cases {
-        let mut switch = Switch::new();
+        let mut switch = TestSwitch::new();
         let (a, b) = (switch.add_pod(1), switch.add_pod(2));
         switch.rules(&[(table, 65_535, "", "output:2")]);
         assert_eq!(
@@ -228,7 +228,7 @@ fn a_rule_that_decides_nothing_drops_with_its_tables_reason() {
 
 #[test]
 fn tables_only_go_up() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     switch.rules(&[(TableId::Admin, 1, "", "goto_table:30")]);
     let verdict = switch.send(a.port, &udp(a.host, b.host, (1, 2), b""));
@@ -237,7 +237,7 @@ fn tables_only_go_up() {
 
 #[test]
 fn builtin_rules_can_be_neither_removed_nor_replaced() {
-    let switch = Switch::new();
+    let switch = TestSwitch::new();
     let before = switch.dp.rules();
     let builtin = builtin_rules();
     let id = builtin[0].id;
@@ -253,7 +253,7 @@ fn builtin_rules_can_be_neither_removed_nor_replaced() {
 
 #[test]
 fn drops_are_counted_by_port_and_outlive_their_engine() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     let liar = Host {
         mac: b.host.mac,

@@ -5,10 +5,10 @@ use vswitch_datapath::Verdict;
 use vswitch_datapath::packet::{Frame, VnetHeader};
 
 use crate::packets::{ACK, Segment, arp, ping, tcp, udp};
-use crate::switch::Switch;
+use crate::switch::TestSwitch;
 
 /// Frames that get far into the pipeline unless they are damaged.
-fn seeds(switch: &mut Switch) -> Vec<Vec<u8>> {
+fn seeds(switch: &mut TestSwitch) -> Vec<Vec<u8>> {
     let (a, b) = (switch.add_pod(1).host, switch.add_pod(2).host);
     let segment = Segment {
         ports: (5000, 80),
@@ -35,7 +35,7 @@ proptest! {
         vnet in any::<[u8; 10]>(),
         has_vnet in any::<bool>(),
     ) {
-        let mut switch = Switch::new();
+        let mut switch = TestSwitch::new();
         let mut bytes = seeds(&mut switch).swap_remove(seed);
         for (at, byte) in damage {
             if let Some(there) = bytes.get_mut(at) {

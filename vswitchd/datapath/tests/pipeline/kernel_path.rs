@@ -13,7 +13,7 @@ use vswitch_datapath::{
 };
 
 use crate::packets::{ACK, SYN, ping, segment, tcp, tcp_with, udp};
-use crate::switch::{GATEWAY_MAC, Pod, Switch};
+use crate::switch::{GATEWAY_MAC, Pod, TestSwitch};
 
 const FIN: u8 = 0x01;
 /// More than any flow needs to be offered.
@@ -87,7 +87,7 @@ impl KernelPath for Below {
 
 /// A switch with a path below it and two pods; `web` isolates the second but for the first.
 struct World {
-    switch: Switch,
+    switch: TestSwitch,
     below: Arc<Below>,
     client: Pod,
     server: Pod,
@@ -96,7 +96,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let below = Arc::new(Below::default());
-        let mut switch = Switch::with_kernel_path(Arc::clone(&below) as Arc<dyn KernelPath>);
+        let mut switch = TestSwitch::with_kernel_path(Arc::clone(&below) as Arc<dyn KernelPath>);
         let (client, server) = (switch.add_pod(1), switch.add_pod(2));
         switch.ingress_policy("web", 80);
         switch.set("web/pods", &[server]);

@@ -7,7 +7,7 @@ use vswitch_datapath::pipeline::{PortUpdate, TableId, Transaction};
 use vswitch_datapath::{DropReason, Verdict};
 
 use crate::packets::{ACK, Host, SYN, Segment, tcp, udp};
-use crate::switch::{GATEWAY, GATEWAY_MAC, Pod, Switch};
+use crate::switch::{GATEWAY, GATEWAY_MAC, Pod, TestSwitch};
 
 const EGRESS: Verdict = Verdict::Drop(DropReason::PolicyEgress);
 const INGRESS: Verdict = Verdict::Drop(DropReason::PolicyIngress);
@@ -16,13 +16,13 @@ fn to(pod: Pod) -> Verdict {
     Verdict::Forward(pod.port)
 }
 
-fn send(switch: &mut Switch, from: Pod, dst: Pod, ports: (u16, u16)) -> Verdict {
+fn send(switch: &mut TestSwitch, from: Pod, dst: Pod, ports: (u16, u16)) -> Verdict {
     switch.send(from.port, &udp(from.host, dst.host, ports, b"x"))
 }
 
 /// A client and a server, which only members of `web/from` may reach, on port 80.
-fn isolated_server() -> (Switch, Pod, Pod) {
-    let mut switch = Switch::new();
+fn isolated_server() -> (TestSwitch, Pod, Pod) {
+    let mut switch = TestSwitch::new();
     let (client, server) = (switch.add_pod(1), switch.add_pod(2));
     switch.ingress_policy("web", 80);
     switch.set("web/pods", &[server]);
@@ -31,7 +31,7 @@ fn isolated_server() -> (Switch, Pod, Pod) {
 
 #[test]
 fn without_policies_everybody_reaches_everybody() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     assert_eq!(send(&mut switch, a, b, (5000, 80)), to(b));
     assert_eq!(&switch.frame.bytes()[..6], b.host.mac.0);
@@ -72,7 +72,7 @@ fn policies_add_up() {
 
 #[test]
 fn a_reply_is_allowed_although_its_receiver_is_isolated() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (client, server) = (switch.add_pod(1), switch.add_pod(2));
     switch.ingress_policy("closed", 1);
     switch.set("closed/pods", &[client]);
@@ -142,7 +142,7 @@ fn a_deleted_set_matches_nobody() {
 
 #[test]
 fn a_removed_port_takes_its_connections_with_it() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     send(&mut switch, a, b, (5000, 80));
     let ports = vec![PortUpdate::Remove(b.port)];
@@ -159,7 +159,7 @@ fn a_removed_port_takes_its_connections_with_it() {
 
 #[test]
 fn an_address_that_changed_hands_takes_no_connection_along() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (a, b, c) = (switch.add_pod(1), switch.add_pod(2), switch.add_pod(3));
     send(&mut switch, a, b, (5000, 80));
     send(&mut switch, a, c, (5000, 80));
@@ -180,7 +180,7 @@ fn an_address_that_changed_hands_takes_no_connection_along() {
 
 #[test]
 fn the_rules_on_a_packets_way_count_it() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     let ids = switch.ingress_policy("web", 80);
     switch.set("web/pods", &[b]);
@@ -211,7 +211,7 @@ fn middle(from: Pod, to: Pod, ports: (u16, u16)) -> Vec<u8> {
     tcp(from.host, to.host, segment)
 }
 
-fn settle_ports(switch: &mut Switch, port: PortNo, midstream_pickup: bool) {
+fn settle_ports(switch: &mut TestSwitch, port: PortNo, midstream_pickup: bool) {
     let spec = switch
         .dp
         .ports()
@@ -231,7 +231,7 @@ fn settle_ports(switch: &mut Switch, port: PortNo, midstream_pickup: bool) {
 
 #[test]
 fn the_middle_of_an_unknown_stream_is_invalid() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     let verdict = switch.send(a.port, &middle(a, b, (5000, 80)));
     assert_eq!(verdict, Verdict::Drop(DropReason::CtInvalid));
@@ -295,7 +295,7 @@ fn a_connection_that_is_cut_is_not_picked_up_as_a_reply() {
 #[test]
 fn where_both_directions_are_allowed_the_lower_port_is_the_servers() {
     for (ports, original_is_sender) in [((5000, 80), true), ((80, 5000), false)] {
-        let mut switch = Switch::new();
+        let mut switch = TestSwitch::new();
         let (a, b) = (switch.add_pod(1), switch.add_pod(2));
         settle_ports(&mut switch, a.port, true);
         assert_eq!(switch.send(a.port, &middle(a, b, ports)), to(b));
@@ -308,7 +308,7 @@ fn where_both_directions_are_allowed_the_lower_port_is_the_servers() {
 fn a_tcp_connection_lives_from_handshake_to_cut() {
     let (mut switch, client, server) = isolated_server();
     switch.set("web/from", &[client]);
-    let segment = |switch: &mut Switch, from: Pod, dst: Pod, ports, flags, seq, ack| {
+    let segment = |switch: &mut TestSwitch, from: Pod, dst: Pod, ports, flags, seq, ack| {
         switch.send(
             from.port,
             &tcp(
@@ -372,7 +372,7 @@ fn the_nodes_probes_of_an_isolated_pod_stay_allowed_when_rules_change() {
 
 #[test]
 fn a_pod_that_is_not_known_yet_gets_nothing_and_keeps_its_connections() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (client, server) = (switch.add_pod(1), switch.add_pod(2));
     assert_eq!(send(&mut switch, client, server, (5000, 80)), to(server));
     let unknown = "drop(pod_unknown)";

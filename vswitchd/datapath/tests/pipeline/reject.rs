@@ -11,7 +11,7 @@ use vswitch_datapath::pipeline::{TableId, TraceInput, TracePacket, TraceVerdict}
 use vswitch_datapath::{DropReason, Verdict};
 
 use crate::packets::{ACK, Host, RST, SYN, arp, ip, ping, segment, tcp, tcp_with, udp};
-use crate::switch::{Pod, Switch};
+use crate::switch::{Pod, TestSwitch};
 use crate::transport::{fragment, unreachable};
 
 const INGRESS: Verdict = Verdict::Drop(DropReason::PolicyIngress);
@@ -21,15 +21,15 @@ const THERE: (u16, u16) = (5000, 80);
 const BACK: (u16, u16) = (80, 5000);
 
 /// A client and a server, which only members of `web/from` may reach; the rest is rejected.
-fn rejecting() -> (Switch, Pod, Pod) {
-    let mut switch = Switch::new();
+fn rejecting() -> (TestSwitch, Pod, Pod) {
+    let mut switch = TestSwitch::new();
     let (client, server) = (switch.add_pod(1), switch.add_pod(2));
     isolate(&mut switch, "reject(policy_ingress)");
     switch.set("web/pods", &[server]);
     (switch, client, server)
 }
 
-fn isolate(switch: &mut Switch, deny: &str) {
+fn isolate(switch: &mut TestSwitch, deny: &str) {
     switch.rules(&[
         (
             TableId::IngressRule,
@@ -42,8 +42,8 @@ fn isolate(switch: &mut Switch, deny: &str) {
 }
 
 /// A switch whose operator rejects all that comes from the client, before tracking.
-fn admin_rejecting() -> (Switch, Pod, Pod) {
-    let mut switch = Switch::new();
+fn admin_rejecting() -> (TestSwitch, Pod, Pod) {
+    let mut switch = TestSwitch::new();
     let (client, server) = (switch.add_pod(1), switch.add_pod(2));
     switch.rules(&[(TableId::Admin, 5, "in_port=1", "reject(policy_ingress)")]);
     (switch, client, server)
@@ -51,7 +51,7 @@ fn admin_rejecting() -> (Switch, Pod, Pod) {
 
 /// Sends what must be rejected and returns the answer, whole and taken apart.
 #[track_caller]
-fn answer_to(switch: &mut Switch, from: Pod, to: Pod, bytes: &[u8]) -> (Vec<u8>, ParsedPacket) {
+fn answer_to(switch: &mut TestSwitch, from: Pod, to: Pod, bytes: &[u8]) -> (Vec<u8>, ParsedPacket) {
     assert_eq!(switch.send(from.port, bytes), INGRESS);
     let [(port, answer)] = &switch.out.replies[..] else {
         panic!("one answer, not {}", switch.out.replies.len())
@@ -71,7 +71,7 @@ fn answer_to(switch: &mut Switch, from: Pod, to: Pod, bytes: &[u8]) -> (Vec<u8>,
 }
 
 #[track_caller]
-fn reset_to(switch: &mut Switch, from: Pod, to: Pod, bytes: &[u8]) -> TcpSegment {
+fn reset_to(switch: &mut TestSwitch, from: Pod, to: Pod, bytes: &[u8]) -> TcpSegment {
     let (_, answer) = answer_to(switch, from, to, bytes);
     let asked = parse(&Frame::from_bytes(bytes), from.port).unwrap().key;
     let ports = (answer.key.tp_src, answer.key.tp_dst);
@@ -86,7 +86,7 @@ fn fields(tcp: TcpSegment) -> (u8, u32, u32) {
 }
 
 /// Opens a TCP connection: the client is at 11, the server at 51.
-fn handshake(switch: &mut Switch, client: Pod, server: Pod) {
+fn handshake(switch: &mut TestSwitch, client: Pod, server: Pod) {
     for (from, to, segment) in [
         (client, server, segment(THERE, SYN, 10, 0)),
         (server, client, segment(BACK, SYN | ACK, 50, 11)),
@@ -217,7 +217,7 @@ fn a_cut_exchange_of_datagrams_is_answered_at_both_ends() {
 #[test]
 fn datagrams_are_answered_with_themselves_quoted() {
     for family_is_v6 in [false, true] {
-        let mut switch = Switch::new();
+        let mut switch = TestSwitch::new();
         let at = |n: u8| match family_is_v6 {
             true => IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n.into())),
             false => IpAddr::from([10, 0, 0, n]),
@@ -292,7 +292,7 @@ fn damaged(mut bytes: Vec<u8>) -> Vec<u8> {
 
 #[test]
 fn groups_and_addresses_that_are_no_host_get_no_answer() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     switch.add_pod(1);
     let anything = [(TableId::Classify, 20, "", "reject(policy_ingress)")];
     switch.rules(&anything);
@@ -350,7 +350,7 @@ fn an_answer_keeps_the_vlan_tag() {
 }
 
 /// Returns how many of the packets were answered.
-fn answered(switch: &mut Switch, from: Pod, bytes: &[u8], packets: usize) -> usize {
+fn answered(switch: &mut TestSwitch, from: Pod, bytes: &[u8], packets: usize) -> usize {
     (0..packets)
         .map(|_| {
             assert_eq!(switch.send(from.port, bytes), INGRESS);
@@ -378,7 +378,7 @@ fn answers_are_limited_for_each_engine_and_the_limit_refills() {
 #[test]
 fn what_is_rejected_counts_as_what_is_dropped() {
     let figures = |deny: &str| {
-        let mut switch = Switch::new();
+        let mut switch = TestSwitch::new();
         let (client, server) = (switch.add_pod(1), switch.add_pod(2));
         isolate(&mut switch, deny);
         // A second policy that isolates the same pod: a trace names both.

@@ -11,7 +11,7 @@ use vswitch_datapath::pipeline::{TableId, TraceInput, TracePacket, TraceVerdict,
 use vswitch_datapath::{DropReason, Verdict};
 
 use crate::packets::{ACK, Host, RST, SYN, ip, ping, segment, tcp, tcp_with, udp};
-use crate::switch::{GATEWAY, GATEWAY_MAC, Pod, Switch};
+use crate::switch::{GATEWAY, GATEWAY_MAC, Pod, TestSwitch};
 use crate::transport::{fragment, unreachable};
 
 const VIP: [u8; 4] = [10, 96, 0, 10];
@@ -52,14 +52,14 @@ fn group(endpoints: &[Endpoint]) -> Group {
     }
 }
 
-fn set(switch: &Switch, group: Group) {
+fn set(switch: &TestSwitch, group: Group) {
     switch.dp.apply(Transaction {
         groups: vec![GroupUpdate::Set(group)],
         ..Transaction::default()
     });
 }
 
-fn forget(switch: &Switch, proto: u8, endpoint: Endpoint) {
+fn forget(switch: &TestSwitch, proto: u8, endpoint: Endpoint) {
     let service = Endpoint {
         ip: VIP.into(),
         port: 80,
@@ -76,8 +76,8 @@ fn forget(switch: &Switch, proto: u8, endpoint: Endpoint) {
 }
 
 /// A client (1) and servers (2, 3, …) behind TCP and UDP port 80 of the Service.
-fn switch_with(servers: u8) -> (Switch, Pod, Vec<Pod>) {
-    let mut switch = Switch::new();
+fn switch_with(servers: u8) -> (TestSwitch, Pod, Vec<Pod>) {
+    let mut switch = TestSwitch::new();
     let client = switch.add_pod(1);
     let servers: Vec<Pod> = (2..2 + servers).map(|n| switch.add_pod(n)).collect();
     for l4 in ["tcp", "udp", "sctp"] {
@@ -91,7 +91,7 @@ fn switch_with(servers: u8) -> (Switch, Pod, Vec<Pod>) {
 
 /// Sends what must be forwarded; returns the port it left through and what it looked like.
 #[track_caller]
-fn forwarded(switch: &mut Switch, port: PortNo, bytes: &[u8]) -> (PortNo, FlowKey) {
+fn forwarded(switch: &mut TestSwitch, port: PortNo, bytes: &[u8]) -> (PortNo, FlowKey) {
     let Verdict::Forward(out) = switch.send(port, bytes) else {
         panic!("dropped: {:?}", switch.drops());
     };
@@ -368,7 +368,7 @@ fn a_client_with_affinity_stays_until_its_time_is_over_or_its_endpoint_gone() {
     };
     set(&switch, sticky(&endpoints));
     let mut source = 5000;
-    let mut connect = |switch: &mut Switch| {
+    let mut connect = |switch: &mut TestSwitch| {
         source += 1;
         let first = udp(client.host, vip(), (source, 80), b"x");
         forwarded(switch, client.port, &first).0
@@ -485,7 +485,7 @@ fn sctp_associations_are_translated_with_a_right_checksum() {
 
 #[test]
 fn ipv6_connections_are_translated_alike() {
-    let mut switch = Switch::new();
+    let mut switch = TestSwitch::new();
     let (client, server) = (
         switch.add_pod_at(1, "fd00::1".parse().unwrap()),
         switch.add_pod_at(2, "fd00::2".parse().unwrap()),

@@ -31,7 +31,7 @@ pub(crate) const GATEWAY_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 0xfe]);
 pub(crate) const GATEWAY: PortNo = PortNo(100);
 
 /// The switch under test.
-pub(crate) struct Switch {
+pub(crate) struct TestSwitch {
     pub(crate) dp: Arc<Datapath>,
     pub(crate) engine: Engine,
     pub(crate) out: Outputs,
@@ -64,7 +64,7 @@ pub(crate) fn rule(
     }
 }
 
-impl Switch {
+impl TestSwitch {
     /// Returns a switch with a gateway port and nothing else.
     pub(crate) fn new() -> Self {
         Self::with_cache(1_024)

@@ -7,9 +7,9 @@ use vswitch_datapath::pipeline::{TableId, Trace, TraceInput, TracePacket, TraceV
 use vswitch_datapath::{DropReason, Verdict};
 
 use crate::packets::{Host, arp, udp};
-use crate::switch::{GATEWAY, GATEWAY_MAC, Pod, Switch};
+use crate::switch::{GATEWAY, GATEWAY_MAC, Pod, TestSwitch};
 
-fn trace(switch: &Switch, port: PortNo, bytes: &[u8]) -> Trace {
+fn trace(switch: &TestSwitch, port: PortNo, bytes: &[u8]) -> Trace {
     let packet = TracePacket::Frame(Frame::from_bytes(bytes));
     switch.dp.trace(
         &TraceInput {
@@ -32,8 +32,8 @@ fn tables(trace: &Trace) -> Vec<u8> {
     trace.steps.iter().map(|step| step.table.number()).collect()
 }
 
-fn two_pods() -> (Switch, Pod, Pod) {
-    let mut switch = Switch::new();
+fn two_pods() -> (TestSwitch, Pod, Pod) {
+    let mut switch = TestSwitch::new();
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     (switch, a, b)
 }

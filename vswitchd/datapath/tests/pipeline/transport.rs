@@ -9,15 +9,15 @@ use vswitch_datapath::pipeline::TableId;
 use vswitch_datapath::{DropReason, Verdict};
 
 use crate::packets::{Host, ip, ping, udp};
-use crate::switch::{Pod, Switch};
+use crate::switch::{Pod, TestSwitch};
 
-fn two_pods() -> (Switch, Pod, Pod) {
-    let mut switch = Switch::new();
+fn two_pods() -> (TestSwitch, Pod, Pod) {
+    let mut switch = TestSwitch::new();
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     (switch, a, b)
 }
 
-fn small_mtu(switch: &mut Switch, pod: Pod) {
+fn small_mtu(switch: &mut TestSwitch, pod: Pod) {
     switch.add_port(pod.port, PortClass::Pod, pod.host.mac, 1_000);
 }
 

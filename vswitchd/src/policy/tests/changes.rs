@@ -14,13 +14,13 @@ use crate::rules::RuleDelta;
 use crate::state::PodPhase;
 
 /// A compiler that has followed a world's history so far.
-struct Switch {
+struct IncrementalCompiler {
     compiler: Compiler,
     program: Program,
     world: World,
 }
 
-impl Switch {
+impl IncrementalCompiler {
     fn new(world: World) -> Self {
         let mut switch = Self {
             compiler: Compiler::new(Deny::default()),
@@ -72,7 +72,7 @@ fn world() -> World {
 
 #[test]
 fn a_relabelled_namespace_takes_its_pods_along() {
-    let mut switch = Switch::new(world());
+    let mut switch = IncrementalCompiler::new(world());
     assert!(switch.tcp("y/b", "x/a", 80));
     let delta = switch.become_(world().namespace("y", "team=red"));
     assert!(!switch.tcp("y/b", "x/a", 80));
@@ -86,7 +86,7 @@ fn a_relabelled_namespace_takes_its_pods_along() {
 
 #[test]
 fn a_relabelled_pod_enters_and_leaves_what_policies_select() {
-    let mut switch = Switch::new(world());
+    let mut switch = IncrementalCompiler::new(world());
     assert!(switch.tcp("y/b", "x/a", 80) && !switch.tcp("y/b", "x/a", 81));
     let mut other = world();
     other.pods[0].labels = labels("app=z");
@@ -106,7 +106,7 @@ fn a_relabelled_pod_enters_and_leaves_what_policies_select() {
 #[test]
 fn a_deleted_namespace_takes_policies_and_pods_along_in_any_order() {
     for keep_pods in [true, false] {
-        let mut switch = Switch::new(world());
+        let mut switch = IncrementalCompiler::new(world());
         let mut going = world();
         going.namespaces.remove("y");
         if !keep_pods {
@@ -133,7 +133,7 @@ fn a_deleted_namespace_takes_policies_and_pods_along_in_any_order() {
 #[test]
 fn an_address_that_another_pod_takes_at_once_has_the_new_pods_identity() {
     let old = world().remote("y/old", "", &["10.0.1.9"]);
-    let mut switch = Switch::new(old);
+    let mut switch = IncrementalCompiler::new(old);
     assert!(switch.tcp("y/old", "x/a", 80));
     let new = world()
         .namespace("z", "")
@@ -147,7 +147,7 @@ fn a_pending_pod_counts_from_the_moment_it_has_an_address() {
     let pending = world()
         .remote("y/late", "", &[])
         .last_pod(|pod| pod.phase = PodPhase::Pending);
-    let mut switch = Switch::new(pending);
+    let mut switch = IncrementalCompiler::new(pending);
     assert!(!switch.tcp("10.0.1.7", "x/a", 80));
     let delta = switch.become_(world().remote("y/late", "", &["10.0.1.7"]));
     assert!(switch.tcp("y/late", "x/a", 80));
@@ -162,7 +162,7 @@ fn a_pending_pod_counts_from_the_moment_it_has_an_address() {
 #[test]
 fn a_finished_pod_loses_what_its_address_was_allowed() {
     let running = world().remote("y/job", "", &["10.0.1.8"]);
-    let mut switch = Switch::new(running);
+    let mut switch = IncrementalCompiler::new(running);
     assert!(switch.tcp("y/job", "x/a", 80));
     let done = world()
         .remote("y/job", "", &["10.0.1.8"])
@@ -173,7 +173,7 @@ fn a_finished_pod_loses_what_its_address_was_allowed() {
 
 #[test]
 fn a_named_port_follows_the_number_that_the_pod_gives_it() {
-    let mut switch = Switch::new(world());
+    let mut switch = IncrementalCompiler::new(world());
     let mut moved = world();
     moved.pods[0].ports = vec![("web".to_owned(), 8080, TCP)];
     switch.become_(moved);
@@ -190,14 +190,14 @@ fn sctp_is_a_protocol_of_its_own() {
         "x/q",
         json!({ "podSelector": {}, "ingress": [{ "ports": [{ "protocol": "SCTP", "port": 81 }] }] }),
     );
-    let switch = Switch::new(sctp);
+    let switch = IncrementalCompiler::new(sctp);
     assert!(switch.allows("y/b", "x/a", SCTP, 81));
     assert!(!switch.tcp("y/b", "x/a", 81));
 }
 
 #[test]
 fn a_change_that_concerns_no_local_pod_changes_nothing() {
-    let mut switch = Switch::new(world());
+    let mut switch = IncrementalCompiler::new(world());
     let elsewhere = world().remote("y/r", "app=r", &["10.0.1.1"]).policy(
         "y/other",
         json!({ "podSelector": { "matchLabels": { "app": "r" } } }),

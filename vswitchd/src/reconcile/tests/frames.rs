@@ -31,7 +31,7 @@ fn datagram(src_mac: MacAddr, from: (&str, u16), to: (&str, u16)) -> Frame {
     Frame::from_bytes(&bytes)
 }
 
-struct Switch {
+struct RunningReconciler {
     handle: ReconcileHandle,
     engine: Engine,
     runtime: tokio::runtime::Runtime,
@@ -40,7 +40,7 @@ struct Switch {
 const A: &str = "10.0.0.10";
 const B: &str = "10.0.0.11";
 
-impl Switch {
+impl RunningReconciler {
     /// The pods a (port 10) and b (port 11), known and attached.
     fn start() -> Self {
         let datapath = Datapath::new(DatapathConfig::default());
@@ -90,7 +90,7 @@ impl Switch {
     }
 }
 
-impl Drop for Switch {
+impl Drop for RunningReconciler {
     fn drop(&mut self) {
         self.handle.stop();
     }
@@ -114,7 +114,7 @@ fn only_questions() -> ClusterChange {
 
 #[test]
 fn the_answer_to_an_allowed_question_passes_between_isolated_pods() {
-    let mut switch = Switch::start();
+    let mut switch = RunningReconciler::start();
     switch.tell(vec![only_questions()]);
     assert_eq!(
         switch.answer(),
@@ -128,7 +128,7 @@ fn the_answer_to_an_allowed_question_passes_between_isolated_pods() {
 #[test]
 fn a_policy_cuts_an_established_connection_in_both_directions_at_once() {
     for asker_first in [true, false] {
-        let mut switch = Switch::start();
+        let mut switch = RunningReconciler::start();
         assert_eq!((switch.ask(), switch.answer()), (TO_B, TO_A));
         switch.tell(vec![deny_all()]);
         let verdicts = if asker_first {
@@ -145,7 +145,7 @@ fn a_policy_cuts_an_established_connection_in_both_directions_at_once() {
 
 #[test]
 fn a_reused_address_inherits_no_connection() {
-    let mut switch = Switch::start();
+    let mut switch = RunningReconciler::start();
     assert_eq!((switch.ask(), switch.answer()), (TO_B, TO_A));
     switch.handle.detach(PortNo(10));
     let mut isolated = pod("new", &[]);

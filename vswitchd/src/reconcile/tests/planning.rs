@@ -5,9 +5,9 @@ use vswitch_api::PortNo;
 use vswitch_datapath::flow::SetName;
 use vswitch_datapath::pipeline::{Bandwidth, PortUpdate, SetUpdate, TableId, Transaction};
 
-use super::{Switch, attachment, deny_all, pod, two_pods};
+use super::{RecordedModel, attachment, deny_all, pod, two_pods};
 use crate::reconcile::PortAttachMode;
-use crate::reconcile::model::Told;
+use crate::reconcile::model::ModelInput;
 use crate::state::ClusterChange;
 
 fn net(text: &str) -> IpNet {
@@ -16,7 +16,7 @@ fn net(text: &str) -> IpNet {
 
 #[test]
 fn the_first_plan_brings_everything_and_a_second_nothing() {
-    let mut switch = Switch::new();
+    let mut switch = RecordedModel::new();
     switch.tell(vec![pod("a", &[])]);
     switch.attach(
         attachment(10, "a", &["10.0.0.10/24"]),
@@ -62,7 +62,7 @@ fn a_new_port_comes_with_its_rules() {
 #[test]
 fn a_detached_port_goes_with_its_rules_and_its_addresses_are_forgotten() {
     let mut switch = two_pods();
-    switch.take(Told::Detach(PortNo(11)));
+    switch.take(ModelInput::Detach(PortNo(11)));
     let changes = switch.flush();
     assert_eq!(changes.ports, [PortUpdate::Remove(PortNo(11))]);
     assert!(changes.add_rules.is_empty() && !changes.remove_rules.is_empty());
@@ -156,7 +156,7 @@ fn a_deleted_policy_takes_its_rules_and_sets_along() {
 #[test]
 fn a_new_mtu_changes_the_port_alone() {
     let mut switch = two_pods();
-    switch.take(Told::Mtu(PortNo(10), 1300));
+    switch.take(ModelInput::Mtu(PortNo(10), 1300));
     let changes = switch.flush();
     assert!(matches!(changes.ports.as_slice(), [PortUpdate::Upsert(spec)] if spec.mtu == 1300));
     assert_eq!(
@@ -178,7 +178,7 @@ fn the_bandwidth_of_a_pod_limits_its_port_as_it_changes() {
         record.bandwidth.ingress_bps = ingress_bps;
         ClusterChange::Pod(record)
     };
-    let limits = |switch: &mut Switch| -> Vec<(PortNo, Bandwidth)> {
+    let limits = |switch: &mut RecordedModel| -> Vec<(PortNo, Bandwidth)> {
         let changes = switch.flush();
         let limits = changes.ports.into_iter().filter_map(|update| match update {
             PortUpdate::Limit(port, bandwidth) => Some((port, bandwidth)),

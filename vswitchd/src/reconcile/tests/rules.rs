@@ -6,12 +6,12 @@ use vswitch_datapath::pipeline::{TraceInput, TracePacket, TraceVerdict};
 use vswitch_datapath::{Action, Datapath, DatapathConfig, DropReason, Timestamp};
 
 use super::walker::{Outcome, walk};
-use super::{GATEWAY, GATEWAY_MAC, Switch, attachment, deny_all, mac, pod, two_pods};
-use crate::reconcile::model::Told;
+use super::{GATEWAY, GATEWAY_MAC, RecordedModel, attachment, deny_all, mac, pod, two_pods};
+use crate::reconcile::model::ModelInput;
 use crate::reconcile::{AdminFlow, PortAttachMode};
 
 /// Walks the key, and has the datapath trace it too, where it is the first of its connection.
-fn outcome(switch: &Switch, key: FlowKey) -> Outcome {
+fn outcome(switch: &RecordedModel, key: FlowKey) -> Outcome {
     let walked = walk(&switch.policies, key);
     if key.ct_state == CtState::default() {
         assert_eq!(traced(switch, key), walked, "{key:?}");
@@ -19,7 +19,7 @@ fn outcome(switch: &Switch, key: FlowKey) -> Outcome {
     walked
 }
 
-fn traced(switch: &Switch, key: FlowKey) -> Outcome {
+fn traced(switch: &RecordedModel, key: FlowKey) -> Outcome {
     let datapath = Datapath::new(DatapathConfig::default());
     datapath.apply(switch.everything());
     let input = TraceInput {
@@ -314,7 +314,7 @@ fn the_node_reaches_an_isolated_pod_and_a_stranger_through_it_does_not() {
     let mut w = two_pods();
     w.tell(vec![deny_all()]).flush();
     let node = ["192.168.0.1".parse().unwrap()].into();
-    w.take(Told::NodeAddresses(node)).flush();
+    w.take(ModelInput::NodeAddresses(node)).flush();
     assert_eq!(outcome(&w, from_gateway("10.0.0.1", "10.0.0.11")), TO_B);
     assert_eq!(outcome(&w, from_gateway("192.168.0.1", "10.0.0.11")), TO_B);
     let stranger = from_gateway("192.168.0.2", "10.0.0.11");
@@ -338,7 +338,7 @@ fn an_address_belongs_to_the_port_that_was_attached_last() {
         TO_B,
         "the other it keeps"
     );
-    w.take(Told::Detach(PortNo(10))).flush();
+    w.take(ModelInput::Detach(PortNo(10))).flush();
     assert_eq!(outcome(&w, tcp(11, "10.0.0.11", "10.0.0.10")), to_new);
 }
 
@@ -369,10 +369,10 @@ fn an_admin_flow_that_decides_nothing_lets_the_packet_go_on() {
         cookie: Cookie(7),
     };
     let mirror = vec![flow(vec![Action::Mirror(PortNo(9))])];
-    w.take(Told::AdminFlows(mirror)).flush();
+    w.take(ModelInput::AdminFlows(mirror)).flush();
     assert_eq!(outcome(&w, tcp(10, "10.0.0.10", "10.0.0.11")), TO_B);
     let drop = vec![flow(vec![Action::Drop(DropReason::AdminDrop)])];
-    w.take(Told::AdminFlows(drop)).flush();
+    w.take(ModelInput::AdminFlows(drop)).flush();
     let admin_drop = dropped(DropReason::AdminDrop);
     assert_eq!(outcome(&w, tcp(10, "10.0.0.10", "10.0.0.11")), admin_drop);
     let rules = w.policies.rules.values();

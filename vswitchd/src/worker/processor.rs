@@ -22,7 +22,7 @@ pub trait FrameProcessor: Send + 'static {
 }
 
 /// What all workers share.
-pub trait Switch: Send + Sync + 'static {
+pub trait WorkerDatapath: Send + Sync + 'static {
     /// What one worker works with.
     type Processor: FrameProcessor;
 
@@ -49,7 +49,7 @@ impl FrameProcessor for Engine {
     }
 }
 
-impl Switch for Datapath {
+impl WorkerDatapath for Datapath {
     type Processor = Engine;
 
     fn processor(self: &Arc<Self>) -> Engine {

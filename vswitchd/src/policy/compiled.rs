@@ -53,7 +53,7 @@ fn problem(policy: &PolicyRecord, part: String, problem: impl ToString) -> Polic
 
 /// What one policy came to, and what it holds of others.
 #[derive(Debug, Default)]
-pub(super) struct Unit {
+pub(super) struct CompiledPolicy {
     pub(super) rules: Vec<Rule>,
     /// Groups it uses, each as often as it does.
     pub(super) groups: Vec<RosterId>,
@@ -72,11 +72,11 @@ pub(super) fn compile(
     deny: Deny,
     groups: &mut Groups,
     facts: &mut Facts<'_>,
-) -> Unit {
-    let mut unit = Unit::default();
-    unit.problems.extend(subject.problem.clone());
+) -> CompiledPolicy {
+    let mut compiled = CompiledPolicy::default();
+    compiled.problems.extend(subject.problem.clone());
     let mut rules = RuleSet::of(RuleOwner::Policies);
-    for direction in isolated_directions(policy, &mut unit) {
+    for direction in isolated_directions(policy, &mut compiled) {
         let mut side = Side {
             id,
             policy,
@@ -87,15 +87,15 @@ pub(super) fn compile(
             groups,
             facts,
             rules: &mut rules,
-            unit: &mut unit,
+            compiled: &mut compiled,
         };
         side.isolate();
         if subject.problem.is_none() {
             side.allow_rules();
         }
     }
-    unit.rules = rules.into_list();
-    unit
+    compiled.rules = rules.into_list();
+    compiled
 }
 
 /// Returns the name of the set of the pods that a policy selects.
@@ -104,7 +104,7 @@ pub(super) fn selection_name(policy: &PolicyRecord) -> SetName {
 }
 
 /// Returns the directions in which the policy isolates. An unknown type isolates both.
-fn isolated_directions(policy: &PolicyRecord, unit: &mut Unit) -> Vec<Direction> {
+fn isolated_directions(policy: &PolicyRecord, compiled: &mut CompiledPolicy) -> Vec<Direction> {
     let types = policy.spec.policy_types.as_deref().unwrap_or_default();
     if types.is_empty() {
         return default_directions(&policy.spec);
@@ -112,7 +112,8 @@ fn isolated_directions(policy: &PolicyRecord, unit: &mut Unit) -> Vec<Direction>
     let is_known = |name: &String| Direction::BOTH.iter().any(|d| d.policy_type() == name);
     if let Some(unknown) = types.iter().find(|name| !is_known(name)) {
         let text = format!("policy type {unknown:?} is neither Ingress nor Egress");
-        unit.problems
+        compiled
+            .problems
             .push(problem(policy, "policyTypes".to_owned(), text));
         return Direction::BOTH.to_vec();
     }
@@ -155,7 +156,7 @@ struct Side<'a, 'f> {
     groups: &'a mut Groups,
     facts: &'a mut Facts<'f>,
     rules: &'a mut RuleSet,
-    unit: &'a mut Unit,
+    compiled: &'a mut CompiledPolicy,
 }
 
 impl<'a> Side<'a, '_> {
@@ -168,7 +169,9 @@ impl<'a> Side<'a, '_> {
     }
 
     fn problem(&mut self, part: String, error: impl ToString) {
-        self.unit.problems.push(problem(self.policy, part, error));
+        self.compiled
+            .problems
+            .push(problem(self.policy, part, error));
     }
 
     fn isolate(&mut self) {
@@ -261,7 +264,9 @@ impl<'a> Side<'a, '_> {
             let rest = format!("{}/{rule_index}/{field}", self.direction.name());
             let name = SetName(format!("{}/{rest}", self.policy.key).into());
             let networks = blocks.into_iter().flat_map(|(_, networks)| networks);
-            self.unit.networks.insert(name.clone(), networks.collect());
+            self.compiled
+                .networks
+                .insert(name.clone(), networks.collect());
             peers.push((part, PeerSet::Networks(name)));
         }
         peers
@@ -298,7 +303,7 @@ impl<'a> Side<'a, '_> {
 
     fn group(&mut self, peer: &PodPeer) -> RosterId {
         let id = self.groups.acquire(peer, self.facts);
-        self.unit.groups.push(id);
+        self.compiled.groups.push(id);
         id
     }
 
@@ -346,7 +351,7 @@ impl<'a> Side<'a, '_> {
     }
 
     fn watch(&mut self, roster: RosterId, port: &NamedPortKey) -> Vec<(u16, SetName)> {
-        self.unit.watches.push((roster, port.clone()));
+        self.compiled.watches.push((roster, port.clone()));
         let Some(roster) = self.groups.roster_mut(roster) else {
             return Vec::new();
         };
