@@ -71,20 +71,20 @@ impl Node {
             handle,
             runtime,
         };
-        node.settle()?;
+        node.wait_until_in_force()?;
         Ok(node)
     }
 
-    pub fn settle(&self) -> Result<()> {
-        self.runtime.block_on(self.handle.settled())?;
+    pub fn wait_until_in_force(&self) -> Result<()> {
+        self.runtime.block_on(self.handle.wait_until_in_force())?;
         Ok(())
     }
 
-    /// Tells something; returns the time until it is in force.
-    pub fn timed(&self, tell: impl FnOnce(&ReconcileHandle)) -> Result<Duration> {
+    /// Makes a change; returns the time until it is in force.
+    pub fn timed(&self, change: impl FnOnce(&ReconcileHandle)) -> Result<Duration> {
         let start = Instant::now();
-        tell(&self.handle);
-        self.settle()?;
+        change(&self.handle);
+        self.wait_until_in_force()?;
         Ok(start.elapsed())
     }
 

@@ -11,17 +11,17 @@ use crate::{HOST_GW, VXLAN, cluster, hangs, reaches};
 const SECURE_POD: &str = include_str!("../../config/samples/secure-pod.yaml");
 const PODS: &str = include_str!("../../config/samples/client-and-server.yaml");
 
-fn tells_of_itself(cluster: &Cluster, number: usize, backend: &str) {
+fn publishes_its_network(cluster: &Cluster, number: usize, backend: &str) {
     let path = format!("/api/v1/nodes/node-{number}");
-    eventually("a node tells of itself", || {
+    eventually("a node publishes its network", || {
         let node = cluster.api().get(&path)?;
-        let told = |key: &str| {
+        let annotation = |key: &str| {
             let key = format!("flannel.alpha.coreos.com/{key}");
             node["metadata"]["annotations"][key].clone()
         };
         let address = format!("192.0.2.{}", number + 1);
-        anyhow::ensure!(told("public-ip") == *address, "{node}");
-        anyhow::ensure!(told("backend-type") == *backend, "{node}");
+        anyhow::ensure!(annotation("public-ip") == *address, "{node}");
+        anyhow::ensure!(annotation("backend-type") == *backend, "{node}");
         let conditions = node["status"]["conditions"].as_array();
         let is_available = conditions.into_iter().flatten().any(|condition| {
             condition["type"] == "NetworkUnavailable" && condition["status"] == "False"
@@ -31,10 +31,10 @@ fn tells_of_itself(cluster: &Cluster, number: usize, backend: &str) {
     });
 }
 
-fn told(backend: &'static str) {
+fn publish_by(backend: &'static str) {
     let cluster = cluster(backend);
     for number in 0..3 {
-        tells_of_itself(&cluster, number, backend);
+        publishes_its_network(&cluster, number, backend);
         let status = cluster.node(number).vsctl_json(&["status"]).unwrap();
         let of_the_node = format!("10.244.{number}.0/24");
         assert_eq!(status["pod_cidrs"][0], *of_the_node, "{status}");
@@ -43,12 +43,12 @@ fn told(backend: &'static str) {
 
 #[test]
 fn every_node_takes_its_networks_from_the_hub_and_tells_it_the_rest_by_vxlan() {
-    told(VXLAN);
+    publish_by(VXLAN);
 }
 
 #[test]
 fn every_node_takes_its_networks_from_the_hub_and_tells_it_the_rest_by_host_gw() {
-    told(HOST_GW);
+    publish_by(HOST_GW);
 }
 
 #[test]

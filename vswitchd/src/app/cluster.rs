@@ -156,7 +156,7 @@ impl ClusterNode {
     }
 
     /// Returns what tells the reconciler when everything has been told once.
-    pub(super) fn tell_synced(
+    pub(super) fn report_synced(
         &self,
         in_force: InForce,
         reconcile: ReconcileHandle,

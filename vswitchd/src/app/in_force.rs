@@ -25,7 +25,7 @@ impl InForce {
             .is_ok();
         if arrived {
             // An error means that the reconciler has ended: nothing to wait for.
-            let _ = self.reconcile.settled().await;
+            let _ = self.reconcile.wait_until_in_force().await;
         }
     }
 }

@@ -128,7 +128,7 @@ impl App {
         match &node {
             Some(node) => {
                 let reconcile = switch.reconcile().clone();
-                tasks.spawn(node.tell_synced(in_force.clone(), reconcile));
+                tasks.spawn(node.report_synced(in_force.clone(), reconcile));
             }
             None => switch.reconcile().cluster_synced(),
         }

@@ -82,7 +82,7 @@ impl Nodes {
         let own = match own_underlay(self.iface.as_ref(), own_node) {
             Ok(own) => own,
             Err(error) => {
-                self.tell(
+                self.publish_status(
                     &NodePlan::default(),
                     vec![format!("{:#}", anyhow::Error::from(error))],
                 );
@@ -102,11 +102,11 @@ impl Nodes {
         let failed = self.network.apply(&plan).into_iter();
         let failed = failed.map(|error| format!("{:#}", anyhow::Error::from(error)));
         let planned = plan.problems.iter().map(ToString::to_string);
-        self.tell(&plan, planned.chain(failed).collect());
+        self.publish_status(&plan, planned.chain(failed).collect());
         self.network.sees_all(&plan)
     }
 
-    fn tell(&self, plan: &NodePlan, problems: Vec<String>) {
+    fn publish_status(&self, plan: &NodePlan, problems: Vec<String>) {
         let known = self.status.borrow().clone();
         for problem in problems.iter().filter(|one| !known.problems.contains(one)) {
             tracing::warn!(problem, "way to other nodes");

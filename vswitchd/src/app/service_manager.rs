@@ -7,7 +7,7 @@ use sd_notify::NotifyState;
 
 use crate::switch::Switch;
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "notify the service manager");
     }
@@ -15,13 +15,13 @@ fn tell(state: &[NotifyState<'_>]) {
 
 /// Says that the switch is ready.
 pub(super) fn ready() {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
 }
 
 /// Asks for time to become ready, for longer than [`EXTEND_EVERY`].
 pub(super) fn extend_start() {
     let microseconds = u32::try_from(EXTEND_EVERY.as_micros() * 3).unwrap_or(u32::MAX);
-    tell(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
+    notify(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
 }
 
 /// How often to ask for time.
@@ -29,7 +29,7 @@ pub(super) const EXTEND_EVERY: Duration = Duration::from_secs(10);
 
 /// Says that the switch is stopping.
 pub(super) fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
 /// Feeds the watchdog as long as every worker's heartbeat grows; a stuck worker gets the daemon
@@ -45,7 +45,7 @@ pub(super) async fn watch_workers(switch: Arc<Switch>) {
         tokio::time::sleep(period).await;
         let now = switch.workers().heartbeats();
         if now.iter().zip(&last).all(|(now, last)| now > last) {
-            tell(&[NotifyState::Watchdog]);
+            notify(&[NotifyState::Watchdog]);
         } else {
             tracing::error!("a worker is stuck");
         }

@@ -111,7 +111,7 @@ impl Entries {
                 return Ok(());
             }
             self.take_out(slot)?;
-            self.tell(slot, account)?;
+            self.account(slot, account)?;
             self.release(slot);
         }
         if let Some(other) = self.by_key.get(&new.key).copied() {
@@ -196,7 +196,7 @@ impl Entries {
     }
 
     /// Tells what went by of a flow since it was last told; returns whether anything did.
-    fn tell(&mut self, slot: u32, account: Account<'_>) -> Result<bool, KernelError> {
+    fn account(&mut self, slot: u32, account: Account<'_>) -> Result<bool, KernelError> {
         let total = self.maps.total(slot)?;
         let Some(room) = self.slots.get_mut(slot as usize) else {
             return Ok(false);
@@ -257,7 +257,7 @@ impl Entries {
         account: Account<'_>,
     ) -> Result<(), KernelError> {
         for slot in self.slots_of(conn) {
-            self.tell(slot, account)?;
+            self.account(slot, account)?;
         }
         Ok(())
     }
@@ -288,7 +288,7 @@ impl Entries {
                 continue;
             };
             let was_installed = entry.is_installed;
-            let is_active = self.tell(slot, account)?;
+            let is_active = self.account(slot, account)?;
             if !was_installed {
                 self.release(slot);
                 continue;

@@ -184,7 +184,7 @@ impl Watcher {
         let mut backoff = Backoff::new(self.settings.least_pause, self.settings.most_pause);
         loop {
             let ended = match self.list().await {
-                Ok((version, objects)) => match self.tell_all(version, objects).await {
+                Ok((version, objects)) => match self.send_list(version, objects).await {
                     Ok(version) => self.watch_on(version, &mut backoff).await,
                     Err(unheard) => Err(unheard),
                 },
@@ -260,9 +260,9 @@ impl Watcher {
         }
     }
 
-    async fn tell_all(&self, version: String, objects: Vec<Seen>) -> Result<String, Unheard> {
+    async fn send_list(&self, version: String, objects: Vec<Seen>) -> Result<String, Unheard> {
         let number = version.parse().unwrap_or(0);
-        self.tell(WatchReport::Listed(self.watched, number, objects))
+        self.send(WatchReport::Listed(self.watched, number, objects))
             .await?;
         self.health.listed(self.watched);
         self.health.heard(self.watched, 0);
@@ -360,15 +360,15 @@ impl Watcher {
             self.seen(object)
         };
         for seen in present {
-            self.tell(WatchReport::Present(self.watched, seen)).await?;
+            self.send(WatchReport::Present(self.watched, seen)).await?;
         }
         for seen in gone {
-            self.tell(WatchReport::Gone(self.watched, seen)).await?;
+            self.send(WatchReport::Gone(self.watched, seen)).await?;
         }
         Ok(())
     }
 
-    async fn tell(&self, told: WatchReport) -> Result<(), Unheard> {
+    async fn send(&self, told: WatchReport) -> Result<(), Unheard> {
         self.told.send(told).await.map_err(|_| Unheard)
     }
 
@@ -376,7 +376,7 @@ impl Watcher {
         let absence = error.absence();
         self.health.failed(self.watched, error.why(), absence);
         if absence.is_some_and(|absence| self.watched.is_dispensable(absence)) {
-            self.tell(WatchReport::Absent(self.watched)).await?;
+            self.send(WatchReport::Absent(self.watched)).await?;
         }
         Ok(())
     }

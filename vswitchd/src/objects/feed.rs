@@ -70,7 +70,7 @@ impl Feed {
         };
         let mut told = Vec::new();
         for change in changes.filter(|change| KINDS.contains(&change.id.0)) {
-            told.extend(self.tell(&change.id, change.after.as_ref()));
+            told.extend(self.difference(&change.id, change.after.as_ref()));
         }
         self.seen = shelf.version();
         Some(told)
@@ -86,18 +86,18 @@ impl Feed {
             .cloned()
             .collect();
         for id in gone {
-            changes.extend(self.tell(&id, None));
+            changes.extend(self.difference(&id, None));
         }
         for kind in KINDS {
             for (id, object) in shelf.objects(kind, None) {
-                changes.extend(self.tell(id, Some(object)));
+                changes.extend(self.difference(id, Some(object)));
             }
         }
         self.seen = shelf.version();
         changes
     }
 
-    fn tell(&mut self, id: &ObjectId, object: Option<&Arc<Value>>) -> Option<ClusterChange> {
+    fn difference(&mut self, id: &ObjectId, object: Option<&Arc<Value>>) -> Option<ClusterChange> {
         let Some(object) = object else {
             self.told.remove(id);
             return gone(id);

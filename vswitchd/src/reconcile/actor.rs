@@ -82,7 +82,7 @@ impl Shared {
     }
 }
 
-/// Tells the reconciler what changed. Calls return at once; see [`ReconcileHandle::settled`].
+/// Tells the reconciler what changed. Calls return at once; see [`ReconcileHandle::wait_until_in_force`].
 #[derive(Debug, Clone)]
 pub struct ReconcileHandle {
     shared: Arc<Shared>,
@@ -90,7 +90,7 @@ pub struct ReconcileHandle {
 }
 
 impl ReconcileHandle {
-    fn tell(&self, told: ModelInput) {
+    fn send(&self, told: ModelInput) {
         let mut inbox = self.shared.lock();
         inbox.told.push(told);
         inbox.generation += 1;
@@ -99,49 +99,49 @@ impl ReconcileHandle {
 
     /// Takes in changes of the cluster's objects, in order.
     pub fn cluster(&self, changes: Vec<ClusterChange>) {
-        self.tell(ModelInput::Cluster(changes));
+        self.send(ModelInput::Cluster(changes));
     }
 
     /// States that everything of the cluster has been told once.
     pub fn cluster_synced(&self) {
-        self.tell(ModelInput::Synced);
+        self.send(ModelInput::Synced);
     }
 
     /// Attaches a port, or replaces what is known of it.
     pub fn attach(&self, attachment: Attachment, mode: PortAttachMode) {
-        self.tell(ModelInput::Attach(Box::new(attachment), mode));
+        self.send(ModelInput::Attach(Box::new(attachment), mode));
     }
 
     /// Takes a port away; an unknown one is no error.
     pub fn detach(&self, port: PortNo) {
-        self.tell(ModelInput::Detach(port));
+        self.send(ModelInput::Detach(port));
     }
 
     /// Sets whether a port accepts TCP connections in the middle of their stream.
     pub fn set_midstream(&self, port: PortNo, midstream: bool) {
-        self.tell(ModelInput::Midstream(port, midstream));
+        self.send(ModelInput::Midstream(port, midstream));
     }
 
     /// Sets a port's MTU, in place of the attachment's or the gateway's.
     pub fn set_port_mtu(&self, port: PortNo, mtu: u16) {
-        self.tell(ModelInput::Mtu(port, mtu));
+        self.send(ModelInput::Mtu(port, mtu));
     }
 
     /// Sets all flows of operators and orchestrators.
     pub fn set_admin_flows(&self, flows: Vec<AdminFlow>) {
-        self.tell(ModelInput::AdminFlows(flows));
+        self.send(ModelInput::AdminFlows(flows));
     }
 
     /// Sets the node's own addresses; the gateway's need not be among them.
     pub fn set_node_addresses(&self, addresses: Vec<IpAddr>) {
-        self.tell(ModelInput::NodeAddresses(addresses.into_iter().collect()));
+        self.send(ModelInput::NodeAddresses(addresses.into_iter().collect()));
     }
 
     /// Waits until everything told before is in force.
     ///
     /// # Errors
     /// The reconciler ended before that.
-    pub async fn settled(&self) -> Result<Epoch, ReconcileStopped> {
+    pub async fn wait_until_in_force(&self) -> Result<Epoch, ReconcileStopped> {
         let wanted = self.shared.lock().generation;
         let mut progress = self.progress.clone();
         let reached = progress

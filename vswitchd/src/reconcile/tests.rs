@@ -123,7 +123,7 @@ impl RecordedModel {
         self
     }
 
-    fn tell(&mut self, changes: Vec<ClusterChange>) -> &mut Self {
+    fn apply(&mut self, changes: Vec<ClusterChange>) -> &mut Self {
         self.take(ModelInput::Cluster(changes))
     }
 
@@ -174,7 +174,7 @@ impl RecordedModel {
 fn two_pods() -> RecordedModel {
     let mut switch = RecordedModel::new();
     switch.take(ModelInput::Synced);
-    switch.tell(vec![pod("a", &[]), pod("b", &[])]);
+    switch.apply(vec![pod("a", &[]), pod("b", &[])]);
     for (port, name) in [(10, "a"), (11, "b")] {
         let addresses = [format!("10.0.0.{port}/24"), format!("fd00::{port}/64")];
         let addresses = [addresses[0].as_str(), addresses[1].as_str()];

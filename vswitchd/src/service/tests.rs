@@ -36,7 +36,7 @@ impl World {
         world
     }
 
-    fn tell(&mut self, changes: impl IntoIterator<Item = ClusterChange>) -> ServiceDelta {
+    fn apply(&mut self, changes: impl IntoIterator<Item = ClusterChange>) -> ServiceDelta {
         for change in changes {
             self.compiler.touch(&change, &self.state);
             self.state.apply(change);
@@ -144,8 +144,8 @@ fn rules(delta: &ServiceDelta) -> Vec<String> {
     lines
 }
 
-fn told(service: ServiceRecord, endpoints: Vec<EndpointRecord>) -> ServiceDelta {
-    World::new().tell([ClusterChange::Service(service), slice("a", endpoints)])
+fn compiled(service: ServiceRecord, endpoints: Vec<EndpointRecord>) -> ServiceDelta {
+    World::new().apply([ClusterChange::Service(service), slice("a", endpoints)])
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_cluster_ip_leads_to_the_ready_endpoints_at_their_own_port() {
         endpoint("10.0.0.2", "there"),
         unready,
     ];
-    let delta = told(service(), both);
+    let delta = compiled(service(), both);
     assert_eq!(ends(groups(&delta)[0]), ["10.0.0.1:8080", "10.0.0.2:8080"]);
     assert_eq!(&*groups(&delta)[0].name, "ns/web:80/TCP");
     let expected = "100 tcp,nw_dst=10.96.0.1,tp_dst=80 -> group:1,goto_table:60";
@@ -170,13 +170,13 @@ fn a_cluster_ip_leads_to_the_ready_endpoints_at_their_own_port() {
 #[test]
 fn endpoints_that_terminate_serve_only_while_no_other_is_ready() {
     let old = terminating("10.0.0.1", "here");
-    let delta = told(service(), vec![old.clone(), endpoint("10.0.0.2", "here")]);
+    let delta = compiled(service(), vec![old.clone(), endpoint("10.0.0.2", "here")]);
     assert_eq!(ends(groups(&delta)[0]), ["10.0.0.2:8080"]);
     let gone = EndpointRecord {
         serving: false,
         ..terminating("10.0.0.3", "here")
     };
-    let delta = told(service(), vec![old, gone]);
+    let delta = compiled(service(), vec![old, gone]);
     assert_eq!(ends(groups(&delta)[0]), ["10.0.0.1:8080"]);
 }
 
@@ -187,16 +187,16 @@ fn an_internal_policy_of_local_keeps_to_this_node_and_drops_where_it_has_none() 
         ..service()
     };
     let both = vec![endpoint("10.0.0.1", "here"), endpoint("10.0.0.2", "there")];
-    let delta = told(local.clone(), both);
+    let delta = compiled(local.clone(), both);
     let group = groups(&delta)
         .into_iter()
         .find(|group| group.name.ends_with("local"));
     assert_eq!(ends(group.unwrap()), ["10.0.0.1:8080"]);
-    let delta = told(local.clone(), vec![endpoint("10.0.0.2", "there")]);
+    let delta = compiled(local.clone(), vec![endpoint("10.0.0.2", "there")]);
     let expected = "100 tcp,nw_dst=10.96.0.1,tp_dst=80 -> drop(service_no_endpoints)";
     assert_eq!(rules(&delta), [expected]);
     // Where nobody serves at all, clients are told.
-    let delta = told(local, Vec::new());
+    let delta = compiled(local, Vec::new());
     assert!(rules(&delta)[0].contains("group:"), "{:?}", rules(&delta));
 }
 
@@ -210,7 +210,7 @@ fn an_external_policy_of_local_holds_for_what_comes_from_outside_only() {
     };
     let mut world = World::new();
     let both = vec![endpoint("10.0.0.1", "here"), endpoint("10.0.0.2", "there")];
-    let delta = world.tell([ClusterChange::Service(outside), slice("a", both)]);
+    let delta = world.apply([ClusterChange::Service(outside), slice("a", both)]);
     let to_external = |line: &&String| line.contains("198.51.100.1");
     let lines = rules(&delta);
     let lines: Vec<&String> = lines.iter().filter(to_external).collect();
@@ -244,7 +244,7 @@ fn a_node_port_is_open_at_the_node_s_addresses() {
     record.ports[0].node_port = Some(30_080);
     let mut world = World::new();
     let here = vec![endpoint("10.0.0.1", "here")];
-    let delta = world.tell([ClusterChange::Service(record), slice("a", here)]);
+    let delta = world.apply([ClusterChange::Service(record), slice("a", here)]);
     let expected = "100 tcp,ip_dst=@node-ports,tp_dst=30080 -> group:1,goto_table:60";
     assert!(
         rules(&delta).contains(&expected.to_owned()),
@@ -262,7 +262,7 @@ fn a_load_balancer_address_admits_its_source_ranges_only() {
         source_ranges: vec!["198.51.100.0/24".parse().unwrap()],
         ..service()
     };
-    let delta = told(record, vec![endpoint("10.0.0.1", "here")]);
+    let delta = compiled(record, vec![endpoint("10.0.0.1", "here")]);
     let lines = rules(&delta);
     let denied = "90 tcp,nw_dst=203.0.113.1,tp_dst=80 -> drop(service_source_denied)";
     assert!(lines.contains(&denied.to_owned()), "{lines:#?}");
@@ -284,7 +284,7 @@ fn named_ports_lead_to_the_slices_that_have_them() {
     };
     let old = vec![numbered("http", TCP, 8080), numbered("dns", UDP, 5353)];
     let new = vec![numbered("http", TCP, 9090)];
-    let delta = World::new().tell([
+    let delta = World::new().apply([
         ClusterChange::Service(record),
         slice_with("old", vec![endpoint("10.0.0.1", "here")], old),
         slice_with("new", vec![endpoint("10.0.0.2", "here")], new),
@@ -299,7 +299,7 @@ fn a_dual_stack_service_has_a_group_of_each_family() {
     let mut record = service();
     record.cluster_ips.push("fd96::1".parse().unwrap());
     let both = vec![endpoint("10.0.0.1", "here"), endpoint("fd00::1", "here")];
-    let delta = told(record, both);
+    let delta = compiled(record, both);
     let groups = groups(&delta);
     assert_eq!(ends(groups[0]), ["10.0.0.1:8080"]);
     assert_eq!(ends(groups[1]), ["[fd00::1]:8080"]);
@@ -322,20 +322,20 @@ fn topology_hints_count_if_all_endpoints_have_them_and_one_is_for_this_zone() {
     };
     let mut world = World::new();
     let both = vec![in_zone("10.0.0.1", "a"), in_zone("10.0.0.2", "b")];
-    let delta = world.tell([
+    let delta = world.apply([
         ClusterChange::Service(service()),
         slice("a", both),
         zone("a"),
     ]);
     assert_eq!(ends(groups(&delta)[0]), ["10.0.0.1:8080"]);
-    let delta = world.tell([zone("b")]);
+    let delta = world.apply([zone("b")]);
     assert_eq!(ends(groups(&delta)[0]), ["10.0.0.2:8080"]);
-    let delta = world.tell([zone("c")]);
+    let delta = world.apply([zone("c")]);
     assert_eq!(groups(&delta)[0].endpoints.len(), 2);
-    let delta = world.tell([zone("a")]);
+    let delta = world.apply([zone("a")]);
     assert_eq!(groups(&delta)[0].endpoints.len(), 1);
     let without = vec![in_zone("10.0.0.1", "a"), endpoint("10.0.0.2", "there")];
-    let delta = world.tell([slice("a", without)]);
+    let delta = world.apply([slice("a", without)]);
     assert_eq!(groups(&delta)[0].endpoints.len(), 2);
 }
 
@@ -357,23 +357,23 @@ fn hints_for_this_node_go_before_those_for_its_zone() {
         hinted("10.0.0.2", "there", "a"),
         hinted("10.0.0.3", "far", "b"),
     ];
-    let delta = world.tell([
+    let delta = world.apply([
         ClusterChange::Service(service()),
         slice("a", all.clone()),
         zone,
     ]);
     assert_eq!(ends(groups(&delta)[0]), ["10.0.0.1:8080"]);
     // None here: those of the zone. None in the zone either: all.
-    let delta = world.tell([slice("a", all[1..].to_vec())]);
+    let delta = world.apply([slice("a", all[1..].to_vec())]);
     assert_eq!(ends(groups(&delta)[0]), ["10.0.0.2:8080"]);
-    let delta = world.tell([slice("a", vec![all[2].clone()])]);
+    let delta = world.apply([slice("a", vec![all[2].clone()])]);
     assert_eq!(ends(groups(&delta)[0]), ["10.0.0.3:8080"]);
     // What is not ready has no hint, and that is no reason to ignore those of others.
     let unhinted = terminating("10.0.0.4", "far");
-    let delta = world.tell([slice("a", vec![all[0].clone(), all[1].clone(), unhinted])]);
+    let delta = world.apply([slice("a", vec![all[0].clone(), all[1].clone(), unhinted])]);
     assert_eq!(ends(groups(&delta)[0]), ["10.0.0.1:8080"]);
     // One ready endpoint without: hints are ignored.
-    let delta = world.tell([slice(
+    let delta = world.apply([slice(
         "a",
         vec![all[0].clone(), endpoint("10.0.0.5", "far")],
     )]);
@@ -386,7 +386,7 @@ fn affinity_stands_in_the_group() {
         affinity: Some(Duration::from_secs(30)),
         ..service()
     };
-    let delta = told(sticky, vec![endpoint("10.0.0.1", "here")]);
+    let delta = compiled(sticky, vec![endpoint("10.0.0.1", "here")]);
     assert_eq!(groups(&delta)[0].affinity, Some(Duration::from_secs(30)));
 }
 
@@ -410,7 +410,7 @@ fn a_lost_endpoint_is_told_once_for_each_address_of_its_service() {
     let mut world = World::new();
     let first = endpoint("10.0.0.1", "here");
     let both = vec![first.clone(), endpoint("10.0.0.2", "here")];
-    let delta = world.tell([
+    let delta = world.apply([
         ClusterChange::Service(record),
         slice_with("a", both, ports.clone()),
     ]);
@@ -423,7 +423,7 @@ fn a_lost_endpoint_is_told_once_for_each_address_of_its_service() {
     };
     // Terminating, it keeps what it has; when it no longer serves, UDP moves on.
     let slow = terminating("10.0.0.2", "here");
-    let delta = world.tell([slice_with(
+    let delta = world.apply([slice_with(
         "a",
         vec![first.clone(), slow.clone()],
         ports.clone(),
@@ -433,19 +433,19 @@ fn a_lost_endpoint_is_told_once_for_each_address_of_its_service() {
         serving: false,
         ..slow
     };
-    let delta = world.tell([slice_with("a", vec![first.clone(), deaf], ports.clone())]);
+    let delta = world.apply([slice_with("a", vec![first.clone(), deaf], ports.clone())]);
     let udp = [
         "17 10.96.0.1:53 10.0.0.2:53",
         "17 198.51.100.1:53 10.0.0.2:53",
     ];
     assert_eq!(lost(&delta), udp);
-    let delta = world.tell([slice_with("a", vec![first], ports)]);
+    let delta = world.apply([slice_with("a", vec![first], ports)]);
     let tcp = [
         "6 10.96.0.1:80 10.0.0.2:8080",
         "6 198.51.100.1:80 10.0.0.2:8080",
     ];
     assert_eq!(lost(&delta), tcp);
-    let delta = world.tell([ClusterChange::ServiceGone(key("web"))]);
+    let delta = world.apply([ClusterChange::ServiceGone(key("web"))]);
     assert_eq!(delta.lost.len(), 4);
 }
 
@@ -456,17 +456,17 @@ fn a_change_of_one_service_changes_no_other_and_a_removed_one_leaves_nothing() {
     other.key = key("other");
     other.cluster_ips = vec!["10.96.0.2".parse().unwrap()];
     let here = |ip| slice("a", vec![endpoint(ip, "here")]);
-    world.tell([
+    world.apply([
         ClusterChange::Service(service()),
         ClusterChange::Service(other),
         here("10.0.0.1"),
     ]);
-    let delta = world.tell([here("10.0.0.2")]);
+    let delta = world.apply([here("10.0.0.2")]);
     assert_eq!(delta.rules.add_rules, []);
     assert_eq!(groups(&delta).len(), 1);
-    let delta = world.tell([here("10.0.0.2")]);
+    let delta = world.apply([here("10.0.0.2")]);
     assert_eq!(delta, ServiceDelta::default());
-    let delta = world.tell([
+    let delta = world.apply([
         ClusterChange::ServiceGone(key("web")),
         ClusterChange::ServiceGone(key("other")),
         ClusterChange::EndpointSliceGone(key("a")),
@@ -480,14 +480,14 @@ fn a_change_of_one_service_changes_no_other_and_a_removed_one_leaves_nothing() {
 fn slices_may_come_before_their_service_and_move_to_another() {
     let mut world = World::new();
     let here = vec![endpoint("10.0.0.1", "here")];
-    world.tell([slice("a", here.clone())]);
-    let delta = world.tell([ClusterChange::Service(service())]);
+    world.apply([slice("a", here.clone())]);
+    let delta = world.apply([ClusterChange::Service(service())]);
     assert_eq!(groups(&delta)[0].endpoints.len(), 1);
     let ClusterChange::EndpointSlice(mut moved) = slice("a", here) else {
         unreachable!()
     };
     moved.service = key("other");
-    let delta = world.tell([ClusterChange::EndpointSlice(moved)]);
+    let delta = world.apply([ClusterChange::EndpointSlice(moved)]);
     assert_eq!(groups(&delta)[0].endpoints.len(), 0);
     assert_eq!(delta.lost.len(), 1);
 }

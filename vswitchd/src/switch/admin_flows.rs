@@ -149,7 +149,7 @@ impl Switch {
     async fn publish(&self, admin: &AdminFlows) -> Result<(), AdminFlowError> {
         self.reconcile.set_admin_flows(admin.compiled());
         self.reconcile
-            .settled()
+            .wait_until_in_force()
             .await
             .map(drop)
             .map_err(|_| AdminFlowError::Stopping)

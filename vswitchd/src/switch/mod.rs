@@ -151,7 +151,7 @@ impl Switch {
     }
 
     /// Has counters, connections and rules know what the kernel forwarded until now.
-    pub fn settle_counters(&self) {
+    pub fn sync_kernel_counters(&self) {
         self.datapath.sync_kernel_path(self.clock.now());
     }
 
@@ -203,7 +203,7 @@ impl Switch {
             fast_path.detach(no);
         }
         self.reconcile.detach(no);
-        self.settled(no).await
+        self.wait_until_in_force(no).await
     }
 
     /// Returns whether a port is attached and its device can move frames.
@@ -243,7 +243,7 @@ impl Switch {
     ) -> Result<(), SwitchError> {
         let no = attachment.port_no;
         self.reconcile.attach(attachment.clone(), mode);
-        let attached = match self.settled(no).await {
+        let attached = match self.wait_until_in_force(no).await {
             Ok(()) => self.hand_over(no, open).await,
             Err(error) => Err(error),
         };
@@ -270,9 +270,9 @@ impl Switch {
         handed.await.map_err(|_| SwitchError::Stopping)?
     }
 
-    async fn settled(&self, port: PortNo) -> Result<(), SwitchError> {
-        let settled = self.reconcile.settled().await;
-        settled
+    async fn wait_until_in_force(&self, port: PortNo) -> Result<(), SwitchError> {
+        let epoch = self.reconcile.wait_until_in_force().await;
+        epoch
             .map(drop)
             .map_err(|source| SwitchError::Reconcile { port, source })
     }

@@ -84,10 +84,10 @@ async fn in_force_after(told: Vec<MirrorUpdate>) -> Vec<String> {
     for change in told {
         registry.mirror(vec![change]);
         reconcile.cluster(feed.next().await.unwrap());
-        reconcile.settled().await.unwrap();
+        reconcile.wait_until_in_force().await.unwrap();
     }
     reconcile.cluster_synced();
-    reconcile.settled().await.unwrap();
+    reconcile.wait_until_in_force().await.unwrap();
     reconcile.stop();
     thread.join().unwrap();
 

@@ -206,7 +206,7 @@ impl TcpTrack {
         };
         let span = self.windows.span(&segment, step.direction);
         self.windows.update(&span, step.direction);
-        self.windows.settle();
+        self.windows.mark_acknowledged();
         self.note_repeats(&span, step.direction);
         Progress::keep(self.timeout(step), false)
     }

@@ -240,10 +240,10 @@ impl Windows {
 
     /// Has both ends know what was acknowledged, in whatever order they were
     /// [updated](Self::update) with what went by unseen.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn mark_acknowledged(&mut self) {
         let (original, reply) = (self.original, self.reply);
-        self.original.settle(&reply);
-        self.reply.settle(&original);
+        self.original.mark_acknowledged(&reply);
+        self.reply.mark_acknowledged(&original);
     }
 
     /// Takes in a segment without SYN and FIN that goes on where the sender was, if both ends
@@ -352,7 +352,7 @@ impl TcpEnd {
         };
     }
 
-    fn settle(&mut self, other: &Self) {
+    fn mark_acknowledged(&mut self, other: &Self) {
         if other.is(flag::ACKED) && !after(self.end, other.max_ack) {
             self.clear(flag::UNACKNOWLEDGED);
         }

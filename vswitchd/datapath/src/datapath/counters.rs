@@ -45,9 +45,9 @@ impl AllCounters {
     pub(super) fn retire(&self, gone: &Arc<EngineCounters>) {
         let mut engines = self.lock();
         engines.retain(|counters| !Arc::ptr_eq(counters, gone));
-        gone.paths.settle();
+        gone.paths.flush();
         self.retired.rules.add_all(&gone.rules);
-        self.retired.rules.add_all(gone.paths.settled());
+        self.retired.rules.add_all(gone.paths.flushed());
         gone.drops
             .read()
             .into_iter()
@@ -60,12 +60,12 @@ impl AllCounters {
 
     /// Returns what tells what was counted in a slot.
     pub(super) fn of_rules(&self) -> impl Fn(CounterSlot) -> Counts {
-        let settled = OnceCell::new();
+        let flushed = OnceCell::new();
         move |slot| {
-            settled.get_or_init(|| self.each(|counters| counters.paths.settle()));
+            flushed.get_or_init(|| self.each(|counters| counters.paths.flush()));
             let mut sum = Counts::default();
             self.each(|counters| {
-                let cached = counters.paths.settled().read(slot);
+                let cached = counters.paths.flushed().read(slot);
                 sum = sum.plus(counters.rules.read(slot)).plus(cached);
             });
             sum

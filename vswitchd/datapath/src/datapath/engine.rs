@@ -21,7 +21,7 @@ use crate::flow::{CtState, FlowKey, ip_proto};
 use crate::kernel_path::OFFER_AFTER;
 use crate::packet::{Frame, PlainPacket, parse, rewrite};
 use crate::pipeline::{
-    Counts, End, Meter, Port, RuleCounters, RulePaths, Settlement, Snapshot, Step, TableId,
+    ConnUpdate, Counts, End, Meter, Port, RuleCounters, RulePaths, Snapshot, Step, TableId,
     Translation, WalkScratch, add_alone, translate,
 };
 use crate::time::Timestamp;
@@ -303,7 +303,7 @@ impl Core {
         match translation.end {
             End::Forward { port, mtu } => {
                 packet.fit(mtu)?;
-                let conn = self.settle(snapshot, translation, packet)?;
+                let conn = self.update_connection(snapshot, translation, packet)?;
                 if let Some(key) = key
                     && is_cacheable(snapshot, translation)
                 {
@@ -315,11 +315,11 @@ impl Core {
             End::ArpReply(mac) => packet.answer_arp(mac),
             End::NdAdvertise(mac) => packet.answer_nd(mac),
             End::Drop(reason) => {
-                self.cut(&translation.settlement, packet.now);
+                self.cut(&translation.conn_update, packet.now);
                 Err(reason)
             }
             End::Reject(reason) => {
-                self.cut(&translation.settlement, packet.now);
+                self.cut(&translation.conn_update, packet.now);
                 packet.reject(reason, &self.reject_limit);
                 Err(reason)
             }
@@ -327,18 +327,18 @@ impl Core {
     }
 
     /// Does to a connection what its denial asks for.
-    fn cut(&self, settlement: &Settlement, now: Timestamp) {
-        match settlement {
-            Settlement::Remove(conn) => {
+    fn cut(&self, conn_update: &ConnUpdate, now: Timestamp) {
+        match conn_update {
+            ConnUpdate::Remove(conn) => {
                 self.datapath.conns.remove(conn);
             }
-            Settlement::Linger(conn) => conn.linger(now),
-            Settlement::Nothing | Settlement::Track(..) | Settlement::Commit(_) => {}
+            ConnUpdate::Linger(conn) => conn.linger(now),
+            ConnUpdate::Nothing | ConnUpdate::Track(..) | ConnUpdate::Commit(_) => {}
         }
     }
 
     /// Advances or makes the connection of a packet that is forwarded.
-    fn settle(
+    fn update_connection(
         &self,
         snapshot: &Snapshot,
         translation: &Translation<'_>,
@@ -348,14 +348,14 @@ impl Core {
         if let Some((conn, direction)) = &translation.related {
             packet.readdress_error(conn, *direction);
         }
-        let side = match &translation.settlement {
-            Settlement::Nothing | Settlement::Remove(_) | Settlement::Linger(_) => return Ok(None),
-            Settlement::Track(conn, direction) => {
+        let side = match &translation.conn_update {
+            ConnUpdate::Nothing | ConnUpdate::Remove(_) | ConnUpdate::Linger(_) => return Ok(None),
+            ConnUpdate::Track(conn, direction) => {
                 self.take_back(conn, packet);
                 conn.track(parsed, *direction, now, conns.config())?;
                 (Arc::clone(conn), *direction)
             }
-            Settlement::Commit(options) => {
+            ConnUpdate::Commit(options) => {
                 let conn = conns.commit(parsed, &translation.key, now, *options)?;
                 // What was forgotten since this packet began had its connections removed
                 // already: this one came too late for that.
@@ -456,12 +456,12 @@ fn within_limits(
 
 /// Returns whether the next packet of the flow will fare as this one.
 fn is_cacheable(snapshot: &Snapshot, translation: &Translation<'_>) -> bool {
-    match translation.settlement {
-        Settlement::Track(..) => true,
-        Settlement::Commit(_) => !snapshot.is_state_dependent,
+    match translation.conn_update {
+        ConnUpdate::Track(..) => true,
+        ConnUpdate::Commit(_) => !snapshot.is_state_dependent,
         // Left before connection tracking: nothing but the rules decided.
-        Settlement::Nothing => translation.key.ct_state == CtState::default(),
-        Settlement::Remove(_) | Settlement::Linger(_) => false,
+        ConnUpdate::Nothing => translation.key.ct_state == CtState::default(),
+        ConnUpdate::Remove(_) | ConnUpdate::Linger(_) => false,
     }
 }
 

@@ -136,7 +136,7 @@ impl Datapath {
         writer.change(changes, &self.counters);
         next.tables = writer.rules.tables();
         next.addresses = writer.sets.index();
-        next.settle();
+        next.derive();
         next.epoch = Epoch(next.epoch.0 + 1);
         if !forgotten.is_empty() {
             next.forgot_at = next.epoch;

@@ -118,7 +118,7 @@ pub struct PortSpec {
     /// Largest IP packet it takes, bytes; GSO super-frames are judged by their segments.
     pub mtu: u16,
     /// Accepts TCP segments of unknown connections in the middle of their stream: set for
-    /// ports that were attached again after a restart, until they are known to be settled.
+    /// ports that were attached again after a restart, until they are known to be established.
     pub midstream_pickup: bool,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A flow goes through a dozen rules, thousands of flows through the same ones. A [`RulePath`]
 //! is such a list of rules with one pair of counters: a packet of a cached flow adds to that,
-//! and whoever wants to know what rules have counted [settles](PathCounters::settle) first,
+//! and whoever wants to know what rules have counted [flushes](PathCounters::flush) first,
 //! which adds to each rule what its paths have counted since the last time.
 //!
 //! An engine keeps its paths to itself ([`RulePaths`]) and shares only the list of them.
@@ -77,7 +77,7 @@ impl RulePaths {
 
     /// Forgets the paths that no flow has any more.
     fn prune(&mut self, shared: &PathCounters) {
-        shared.settle();
+        shared.flush();
         let mut all = shared.lock();
         // One reference is this table's, one the list's.
         let is_used = |path: &Arc<RulePath>| Arc::strong_count(path) > 2;
@@ -102,43 +102,43 @@ fn hash(rules: &[CounterSlot]) -> u64 {
 #[derive(Debug)]
 struct Listed {
     path: Arc<RulePath>,
-    settled: Counts,
+    flushed: Counts,
 }
 
 /// What the packets of an engine's cached flows counted.
 #[derive(Debug, Default)]
 pub(crate) struct PathCounters {
     /// Written under the lock only.
-    settled: RuleCounters,
-    /// Guards the list, and who settles. Workers take it for a path that is new to them.
+    flushed: RuleCounters,
+    /// Guards the list, and who flushes. Workers take it for a path that is new to them.
     paths: Mutex<Vec<Listed>>,
 }
 
 impl PathCounters {
     fn add(&self, path: Arc<RulePath>) {
-        let settled = Counts::default();
-        self.lock().push(Listed { path, settled });
+        let flushed = Counts::default();
+        self.lock().push(Listed { path, flushed });
     }
 
-    /// Brings what paths have counted into [`PathCounters::settled`].
-    pub(crate) fn settle(&self) {
+    /// Brings what paths have counted into [`PathCounters::flushed`].
+    pub(crate) fn flush(&self) {
         for listed in self.lock().iter_mut() {
             let counts = listed.path.counts();
-            let more = counts.minus(listed.settled);
-            listed.settled = counts;
+            let more = counts.minus(listed.flushed);
+            listed.flushed = counts;
             if more != Counts::default() {
                 listed
                     .path
                     .rules
                     .iter()
-                    .for_each(|slot| self.settled.add(*slot, more));
+                    .for_each(|slot| self.flushed.add(*slot, more));
             }
         }
     }
 
-    /// Returns what rules had counted when last settled.
-    pub(crate) const fn settled(&self) -> &RuleCounters {
-        &self.settled
+    /// Returns what rules had counted when last flushed.
+    pub(crate) const fn flushed(&self) -> &RuleCounters {
+        &self.flushed
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Listed>> {
@@ -163,16 +163,16 @@ mod tests {
     }
 
     #[test]
-    fn what_a_path_counts_is_in_each_of_its_rules_once_settled_and_only_once() {
+    fn what_a_path_counts_is_in_each_of_its_rules_once_flushed_and_only_once() {
         let (slots, shared) = (slots(3), PathCounters::default());
         let mut paths = RulePaths::default();
         let both = paths.get(&slots[..2], &shared);
         paths.get(&slots[1..], &shared).count(ONE);
         both.count(ONE);
-        assert_eq!(shared.settled().read(slots[0]), Counts::default());
+        assert_eq!(shared.flushed().read(slots[0]), Counts::default());
         for _ in 0..2 {
-            shared.settle();
-            let counts: Vec<_> = slots.iter().map(|s| shared.settled().read(*s)).collect();
+            shared.flush();
+            let counts: Vec<_> = slots.iter().map(|s| shared.flushed().read(*s)).collect();
             assert_eq!(counts, [ONE, ONE.plus(ONE), ONE]);
         }
     }
@@ -196,7 +196,7 @@ mod tests {
             .for_each(|slot| paths.get(std::slice::from_ref(slot), &shared).count(ONE));
         assert!(paths.known.len() <= FIRST_PRUNING && shared.lock().len() <= FIRST_PRUNING);
         assert!(Arc::ptr_eq(&kept, &paths.get(&slots[..1], &shared)));
-        shared.settle();
-        assert!(slots.iter().all(|slot| shared.settled().read(*slot) == ONE));
+        shared.flush();
+        assert!(slots.iter().all(|slot| shared.flushed().read(*slot) == ONE));
     }
 }

@@ -105,7 +105,7 @@ impl Snapshot {
     }
 
     /// Computes what follows from tables and ports, after they changed.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn derive(&mut self) {
         self.is_state_dependent = self
             .tables
             .iter()

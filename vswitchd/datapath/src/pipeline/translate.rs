@@ -1,7 +1,7 @@
 //! A packet through the tables together with its connection.
 //!
 //! Translation changes nothing: what is to become of the connection comes back as a
-//! [`Settlement`] for the caller to carry out. Packets of the original direction are judged by
+//! [`ConnUpdate`] for the caller to carry out. Packets of the original direction are judged by
 //! the policy tables on their way. Replies and related errors go past those tables; for them
 //! the *connection* is judged, by its original tuple, once for each generation of the rules.
 
@@ -29,7 +29,7 @@ pub(crate) struct Packet<'a> {
 
 /// What is to become of the packet's connection.
 #[derive(Debug, Clone)]
-pub(crate) enum Settlement {
+pub(crate) enum ConnUpdate {
     /// Nothing: it has none, is only related to one, or is dropped.
     Nothing,
     /// Take the packet in.
@@ -53,7 +53,7 @@ pub(crate) struct Translation<'s> {
     pub(crate) balanced: Option<Balanced<'s>>,
     /// The connection that an ICMP error is about, and the error's way in it.
     pub(crate) related: Option<(Arc<Connection>, Direction)>,
-    pub(crate) settlement: Settlement,
+    pub(crate) conn_update: ConnUpdate,
     /// The connection that the current rules allow.
     pub(crate) allowed: Option<Arc<Connection>>,
     /// What the connection was judged as, where that is not the packet itself.
@@ -305,31 +305,31 @@ impl<'s> Tracking<'_, 's> {
             key,
             balanced,
             related,
-            settlement: self.settlement(end, key, commits),
+            conn_update: self.conn_update(end, key, commits),
             allowed: conn.filter(|_| was_judged),
             judged_as: self.judge.last,
         }
     }
 
-    fn settlement(&self, end: End, key: FlowKey, commits: bool) -> Settlement {
+    fn conn_update(&self, end: End, key: FlowKey, commits: bool) -> ConnUpdate {
         let Some(found) = &self.found else {
-            return Settlement::Nothing;
+            return ConnUpdate::Nothing;
         };
         match (end, &found.conn) {
-            (End::Forward { .. }, _) if found.state.contains(CtState::REL) => Settlement::Nothing,
+            (End::Forward { .. }, _) if found.state.contains(CtState::REL) => ConnUpdate::Nothing,
             (End::Forward { .. }, Some(conn)) => {
-                Settlement::Track(Arc::clone(conn), found.direction)
+                ConnUpdate::Track(Arc::clone(conn), found.direction)
             }
             (End::Forward { port, .. }, None) if commits => {
-                Settlement::Commit(self.options(key, port))
+                ConnUpdate::Commit(self.options(key, port))
             }
             (_, Some(conn)) if self.is_denied(end, found) => match end {
-                End::Reject(_) => Settlement::Linger(Arc::clone(conn)),
+                End::Reject(_) => ConnUpdate::Linger(Arc::clone(conn)),
                 // Forgotten, it would be unknown, and its next packet could be taken up as a reply.
-                _ if self.could_be_taken_up(conn) => Settlement::Linger(Arc::clone(conn)),
-                _ => Settlement::Remove(Arc::clone(conn)),
+                _ if self.could_be_taken_up(conn) => ConnUpdate::Linger(Arc::clone(conn)),
+                _ => ConnUpdate::Remove(Arc::clone(conn)),
             },
-            _ => Settlement::Nothing,
+            _ => ConnUpdate::Nothing,
         }
     }
 

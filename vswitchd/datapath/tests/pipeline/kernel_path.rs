@@ -29,7 +29,7 @@ struct Below {
 }
 
 impl Below {
-    fn tell(&self, is_of: impl Fn(&KernelFlow) -> bool, account: Account<'_>) {
+    fn report(&self, is_of: impl Fn(&KernelFlow) -> bool, account: Account<'_>) {
         let flows = self.flows.lock().unwrap();
         for (direction, usage) in self.untold.lock().unwrap().drain(..) {
             let is_it = |flow: &KernelFlow| is_of(flow) && flow.direction == direction;
@@ -62,7 +62,7 @@ impl KernelPath for Below {
     }
 
     fn catch_up(&self, conn: &Arc<Connection>, account: Account<'_>) {
-        self.tell(|flow| Arc::ptr_eq(&flow.conn, conn), account);
+        self.report(|flow| Arc::ptr_eq(&flow.conn, conn), account);
     }
 
     fn reclaim(&self, conn: &Arc<Connection>, account: Account<'_>) {
@@ -77,7 +77,7 @@ impl KernelPath for Below {
     }
 
     fn sync(&self, _now: Timestamp, account: Account<'_>) {
-        self.tell(|_| true, account);
+        self.report(|_| true, account);
     }
 
     fn flows(&self) -> usize {

@@ -211,7 +211,7 @@ fn middle(from: Pod, to: Pod, ports: (u16, u16)) -> Vec<u8> {
     tcp(from.host, to.host, segment)
 }
 
-fn settle_ports(switch: &mut TestSwitch, port: PortNo, midstream_pickup: bool) {
+fn set_midstream_pickup(switch: &mut TestSwitch, port: PortNo, midstream_pickup: bool) {
     let spec = switch
         .dp
         .ports()
@@ -244,7 +244,7 @@ fn streams_of_ports_attached_again_are_picked_up_in_the_allowed_direction() {
     // The client's own isolation forbids the server's packets but as replies.
     switch.ingress_policy("closed", 1);
     switch.set("closed/pods", &[client]);
-    settle_ports(&mut switch, client.port, true);
+    set_midstream_pickup(&mut switch, client.port, true);
     assert_eq!(
         switch.send(server.port, &middle(server, client, (80, 5000))),
         to(client)
@@ -267,7 +267,7 @@ fn pickup_gives_nobody_a_connection_that_policies_deny() {
     let (mut switch, client, server) = isolated_server();
     switch.egress_policy("locked");
     switch.set("locked/pods", &[server]);
-    settle_ports(&mut switch, client.port, true);
+    set_midstream_pickup(&mut switch, client.port, true);
     assert_eq!(
         switch.send(client.port, &middle(client, server, (5000, 80))),
         INGRESS
@@ -283,7 +283,7 @@ fn pickup_gives_nobody_a_connection_that_policies_deny() {
 fn a_connection_that_is_cut_is_not_picked_up_as_a_reply() {
     let (mut switch, client, server) = isolated_server();
     switch.set("web/from", &[client]);
-    settle_ports(&mut switch, client.port, true);
+    set_midstream_pickup(&mut switch, client.port, true);
     let segment = middle(client, server, (5000, 80));
     assert_eq!(switch.send(client.port, &segment), to(server));
     switch.set("web/from", &[]);
@@ -297,7 +297,7 @@ fn where_both_directions_are_allowed_the_lower_port_is_the_servers() {
     for (ports, original_is_sender) in [((5000, 80), true), ((80, 5000), false)] {
         let mut switch = TestSwitch::new();
         let (a, b) = (switch.add_pod(1), switch.add_pod(2));
-        settle_ports(&mut switch, a.port, true);
+        set_midstream_pickup(&mut switch, a.port, true);
         assert_eq!(switch.send(a.port, &middle(a, b, ports)), to(b));
         let original = switch.dp.connections(switch.now)[0].original;
         assert_eq!(original.src == a.host.ip, original_is_sender);

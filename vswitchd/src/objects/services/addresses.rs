@@ -21,7 +21,7 @@ pub(super) fn allocate(
     service: &mut Value,
     causes: &mut Causes,
 ) -> Result<(), StatusError> {
-    if old.is_some_and(|old| is_settled(&old["spec"], &service["spec"])) {
+    if old.is_some_and(|old| addresses_stay(&old["spec"], &service["spec"])) {
         return Ok(());
     }
     let families = families(config, &service["spec"], causes);
@@ -45,7 +45,7 @@ pub(super) fn allocate(
 
 /// A Service that has its addresses and asks for no others keeps them: one that prefers two
 /// does not get the second because the configuration has it now.
-fn is_settled(old: &Value, spec: &Value) -> bool {
+fn addresses_stay(old: &Value, spec: &Value) -> bool {
     let fields = ["ipFamilyPolicy", "ipFamilies", "clusterIPs", "clusterIP"];
     old["clusterIPs"].is_array() && fields.iter().all(|field| old[field] == spec[field])
 }

@@ -62,17 +62,19 @@ impl RunningReconciler {
             engine: datapath.engine(),
             runtime,
         };
-        switch.settle();
+        switch.wait_until_in_force();
         switch
     }
 
-    fn settle(&self) {
-        self.runtime.block_on(self.handle.settled()).unwrap();
+    fn wait_until_in_force(&self) {
+        self.runtime
+            .block_on(self.handle.wait_until_in_force())
+            .unwrap();
     }
 
-    fn tell(&self, changes: Vec<ClusterChange>) {
+    fn apply(&self, changes: Vec<ClusterChange>) {
         self.handle.cluster(changes);
-        self.settle();
+        self.wait_until_in_force();
     }
 
     fn send(&mut self, port: u32, from: (&str, u16), to: (&str, u16)) -> Verdict {
@@ -115,7 +117,7 @@ fn only_questions() -> ClusterChange {
 #[test]
 fn the_answer_to_an_allowed_question_passes_between_isolated_pods() {
     let mut switch = RunningReconciler::start();
-    switch.tell(vec![only_questions()]);
+    switch.apply(vec![only_questions()]);
     assert_eq!(
         switch.answer(),
         Verdict::Drop(DropReason::PolicyEgress),
@@ -130,7 +132,7 @@ fn a_policy_cuts_an_established_connection_in_both_directions_at_once() {
     for asker_first in [true, false] {
         let mut switch = RunningReconciler::start();
         assert_eq!((switch.ask(), switch.answer()), (TO_B, TO_A));
-        switch.tell(vec![deny_all()]);
+        switch.apply(vec![deny_all()]);
         let verdicts = if asker_first {
             [switch.ask(), switch.answer()]
         } else {
@@ -138,7 +140,7 @@ fn a_policy_cuts_an_established_connection_in_both_directions_at_once() {
         };
         let cut = Verdict::Drop(DropReason::PolicyEgress);
         assert_eq!(verdicts, [cut, cut], "asker first: {asker_first}");
-        switch.tell(vec![ClusterChange::PolicyGone(key("deny"))]);
+        switch.apply(vec![ClusterChange::PolicyGone(key("deny"))]);
         assert_eq!(switch.ask(), TO_B, "open at once");
     }
 }
@@ -161,6 +163,6 @@ fn a_reused_address_inherits_no_connection() {
     let addresses = format!("{A}/24");
     let taken_over = attachment(12, "new", &[&addresses]);
     switch.handle.attach(taken_over, PortAttachMode::default());
-    switch.tell(vec![policy, isolated]);
+    switch.apply(vec![policy, isolated]);
     assert_eq!(switch.answer(), Verdict::Drop(DropReason::PolicyIngress));
 }

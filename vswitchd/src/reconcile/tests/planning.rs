@@ -17,7 +17,7 @@ fn net(text: &str) -> IpNet {
 #[test]
 fn the_first_plan_brings_everything_and_a_second_nothing() {
     let mut switch = RecordedModel::new();
-    switch.tell(vec![pod("a", &[])]);
+    switch.apply(vec![pod("a", &[])]);
     switch.attach(
         attachment(10, "a", &["10.0.0.10/24"]),
         PortAttachMode::default(),
@@ -31,7 +31,7 @@ fn the_first_plan_brings_everything_and_a_second_nothing() {
 #[test]
 fn a_new_port_comes_with_its_rules() {
     let mut switch = two_pods();
-    switch.tell(vec![pod("n", &[])]);
+    switch.apply(vec![pod("n", &[])]);
     switch.attach(
         attachment(12, "n", &["10.0.0.12/24"]),
         PortAttachMode { midstream: true },
@@ -84,10 +84,10 @@ fn an_address_that_changes_hands_is_forgotten() {
 #[test]
 fn a_remote_address_that_another_pod_takes_is_forgotten() {
     let mut switch = two_pods();
-    let first = switch.tell(vec![pod("old", &["10.0.1.5"])]).flush();
+    let first = switch.apply(vec![pod("old", &["10.0.1.5"])]).flush();
     assert!(first.forget_addresses.is_empty(), "nobody had it before");
     let gone = ClusterChange::PodGone(super::key("old"));
-    let changes = switch.tell(vec![pod("new", &["10.0.1.5"]), gone]).flush();
+    let changes = switch.apply(vec![pod("new", &["10.0.1.5"]), gone]).flush();
     let moved: std::net::IpAddr = "10.0.1.5".parse().unwrap();
     assert_eq!(changes.forget_addresses, [moved]);
 }
@@ -123,8 +123,8 @@ fn a_pod_that_matches_a_selector_moves_members_and_no_rule() {
         key: super::key("p"),
         spec,
     };
-    switch.tell(vec![ClusterChange::Policy(policy)]).flush();
-    switch.tell(vec![pod("remote", &["10.0.1.5"])]);
+    switch.apply(vec![ClusterChange::Policy(policy)]).flush();
+    switch.apply(vec![pod("remote", &["10.0.1.5"])]);
     let changes = switch.flush();
     assert!(changes.add_rules.is_empty() && changes.remove_rules.is_empty());
     let name = SetName("pods:ns/ns:*".into());
@@ -133,7 +133,7 @@ fn a_pod_that_matches_a_selector_moves_members_and_no_rule() {
         [(name.clone(), SetUpdate::Add(vec![net("10.0.1.5/32")]))]
     );
     let gone = ClusterChange::PodGone(super::key("remote"));
-    let back = switch.tell(vec![gone]).flush();
+    let back = switch.apply(vec![gone]).flush();
     assert_eq!(
         back.sets,
         [(name, SetUpdate::Remove(vec![net("10.0.1.5/32")]))]
@@ -143,8 +143,8 @@ fn a_pod_that_matches_a_selector_moves_members_and_no_rule() {
 #[test]
 fn a_deleted_policy_takes_its_rules_and_sets_along() {
     let mut switch = two_pods();
-    switch.tell(vec![deny_all()]).flush();
-    switch.tell(vec![ClusterChange::PolicyGone(super::key("deny"))]);
+    switch.apply(vec![deny_all()]).flush();
+    switch.apply(vec![ClusterChange::PolicyGone(super::key("deny"))]);
     let changes = switch.flush();
     assert_eq!(changes.remove_rules.len(), 2);
     assert_eq!(
@@ -190,17 +190,17 @@ fn the_bandwidth_of_a_pod_limits_its_port_as_it_changes() {
         ingress_bps,
         egress_bps: None,
     };
-    switch.tell(vec![limited(Some(5_000))]);
+    switch.apply(vec![limited(Some(5_000))]);
     assert_eq!(limits(&mut switch), [(PortNo(10), of(Some(5_000)))]);
-    switch.tell(vec![limited(Some(5_000))]);
+    switch.apply(vec![limited(Some(5_000))]);
     assert_eq!(switch.flush(), Transaction::default());
-    switch.tell(vec![limited(None)]);
+    switch.apply(vec![limited(None)]);
     assert_eq!(limits(&mut switch), [(PortNo(10), of(None))]);
-    switch.tell(vec![limited(Some(7_000))]);
+    switch.apply(vec![limited(Some(7_000))]);
     switch.flush();
-    switch.tell(vec![ClusterChange::PodGone(super::key("a"))]);
+    switch.apply(vec![ClusterChange::PodGone(super::key("a"))]);
     assert_eq!(limits(&mut switch), [(PortNo(10), of(None))]);
-    switch.tell(vec![limited(Some(7_000))]);
+    switch.apply(vec![limited(Some(7_000))]);
     switch.attach(
         attachment(12, "a", &["10.0.0.12/24"]),
         PortAttachMode::default(),

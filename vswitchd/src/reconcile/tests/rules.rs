@@ -287,7 +287,7 @@ fn a_pod_forges_no_neighbour_discovery() {
 #[test]
 fn replies_and_related_errors_pass_isolation_and_invalid_packets_pass_nothing() {
     let mut w = two_pods();
-    w.tell(vec![deny_all()]).flush();
+    w.apply(vec![deny_all()]).flush();
     let with = |state| FlowKey {
         ct_state: state,
         ..tcp(10, "10.0.0.10", "10.0.0.11")
@@ -312,7 +312,7 @@ fn replies_and_related_errors_pass_isolation_and_invalid_packets_pass_nothing() 
 #[test]
 fn the_node_reaches_an_isolated_pod_and_a_stranger_through_it_does_not() {
     let mut w = two_pods();
-    w.tell(vec![deny_all()]).flush();
+    w.apply(vec![deny_all()]).flush();
     let node = ["192.168.0.1".parse().unwrap()].into();
     w.take(ModelInput::NodeAddresses(node)).flush();
     assert_eq!(outcome(&w, from_gateway("10.0.0.1", "10.0.0.11")), TO_B);
@@ -324,7 +324,7 @@ fn the_node_reaches_an_isolated_pod_and_a_stranger_through_it_does_not() {
 #[test]
 fn an_address_belongs_to_the_port_that_was_attached_last() {
     let mut w = two_pods();
-    w.tell(vec![pod("n", &[])]);
+    w.apply(vec![pod("n", &[])]);
     w.attach(
         attachment(12, "n", &["10.0.0.10/24"]),
         PortAttachMode::default(),

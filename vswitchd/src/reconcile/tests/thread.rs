@@ -40,11 +40,11 @@ impl Publish for Journal {
     }
 }
 
-fn settled(handle: &ReconcileHandle) -> Result<Epoch, ReconcileStopped> {
+fn wait_until_in_force(handle: &ReconcileHandle) -> Result<Epoch, ReconcileStopped> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    runtime.block_on(handle.settled())
+    runtime.block_on(handle.wait_until_in_force())
 }
 
 fn start() -> (Arc<Journal>, ReconcileHandle, std::thread::JoinHandle<()>) {
@@ -56,7 +56,7 @@ fn start() -> (Arc<Journal>, ReconcileHandle, std::thread::JoinHandle<()>) {
 #[test]
 fn the_base_rules_and_the_gateway_are_there_at_once() {
     let (journal, handle, _thread) = start();
-    assert_eq!(settled(&handle), Ok(Epoch(1)));
+    assert_eq!(wait_until_in_force(&handle), Ok(Epoch(1)));
     let first = &journal.published()[0];
     assert!(matches!(first.ports.as_slice(), [PortUpdate::Upsert(spec)] if spec.no == GATEWAY));
     assert!(
@@ -69,14 +69,14 @@ fn the_base_rules_and_the_gateway_are_there_at_once() {
 }
 
 #[test]
-fn what_was_told_is_in_force_when_settled_and_isolated_until_synced() {
+fn what_was_sent_is_in_force_when_the_wait_ends_and_isolated_until_synced() {
     let (journal, handle, _thread) = start();
     handle.cluster(vec![pod("a", &[])]);
     handle.attach(
         attachment(10, "a", &["10.0.0.10/24"]),
         PortAttachMode::default(),
     );
-    settled(&handle).unwrap();
+    wait_until_in_force(&handle).unwrap();
     let isolating = || {
         let mut installed = Program::default();
         for changes in journal.published() {
@@ -97,7 +97,7 @@ fn what_was_told_is_in_force_when_settled_and_isolated_until_synced() {
     tables.sort_unstable();
     assert_eq!(tables, [TableId::EgressDefault, TableId::IngressDefault]);
     handle.cluster_synced();
-    let epoch = settled(&handle).unwrap();
+    let epoch = wait_until_in_force(&handle).unwrap();
     let snapshot = handle.snapshot();
     assert!(isolating().is_empty());
     assert_eq!(snapshot.epoch, epoch);
@@ -114,7 +114,7 @@ fn what_was_told_is_in_force_when_settled_and_isolated_until_synced() {
 #[test]
 fn a_burst_is_taken_together() {
     let (journal, handle, _thread) = start();
-    settled(&handle).unwrap();
+    wait_until_in_force(&handle).unwrap();
     journal.shut(true);
     for port in 10..60 {
         let address = format!("10.0.0.{port}/24");
@@ -124,7 +124,7 @@ fn a_burst_is_taken_together() {
         );
     }
     journal.shut(false);
-    settled(&handle).unwrap();
+    wait_until_in_force(&handle).unwrap();
     // The first, whatever was under way when publication was held up, and the rest.
     assert!(
         journal.published().len() <= 3,
@@ -140,13 +140,13 @@ fn telling_what_is_known_publishes_nothing() {
     let (journal, handle, _thread) = start();
     handle.cluster(vec![pod("a", &["10.0.1.1"])]);
     handle.set_node_addresses(vec!["192.168.0.1".parse().unwrap()]);
-    settled(&handle).unwrap();
+    wait_until_in_force(&handle).unwrap();
     let published = journal.published().len();
     handle.cluster(vec![pod("a", &["10.0.1.1"])]);
     handle.set_node_addresses(vec!["192.168.0.1".parse().unwrap()]);
     handle.detach(PortNo(77));
     handle.set_admin_flows(Vec::new());
-    settled(&handle).unwrap();
+    wait_until_in_force(&handle).unwrap();
     assert_eq!(journal.published().len(), published);
     handle.stop();
 }
@@ -154,10 +154,10 @@ fn telling_what_is_known_publishes_nothing() {
 #[test]
 fn a_stopped_reconciler_ends_its_thread_and_says_so() {
     let (_journal, handle, thread) = start();
-    settled(&handle).unwrap();
+    wait_until_in_force(&handle).unwrap();
     handle.stop();
     thread.join().unwrap();
     handle.detach(PortNo(1));
     handle.cluster_synced();
-    assert_eq!(settled(&handle), Err(ReconcileStopped));
+    assert_eq!(wait_until_in_force(&handle), Err(ReconcileStopped));
 }

@@ -27,7 +27,7 @@ pub(super) async fn list(
     State(state): State<RestState>,
     Query(query): Query<ConnectionQuery>,
 ) -> Json<Vec<Connection>> {
-    state.switch.settle_counters();
+    state.switch.sync_kernel_counters();
     let connections = state
         .switch
         .datapath()

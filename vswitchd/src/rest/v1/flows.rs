@@ -30,7 +30,7 @@ pub(super) async fn list(
     Query(query): Query<FlowQuery>,
 ) -> Result<Json<Vec<Flow>>, ApiError> {
     let table = query.table.as_deref().map(table_named).transpose()?;
-    state.switch.settle_counters();
+    state.switch.sync_kernel_counters();
     let rules = state.switch.datapath().rules().into_iter();
     let rules = rules.filter(|stats| table.is_none_or(|table| stats.rule.table == table));
     let mut flows: Vec<Flow> = rules.map(|stats| with_counters(&stats)).collect();

@@ -21,7 +21,7 @@ use crate::switch::{ExtraPort, ExtraPortError, GATEWAY_PORT, VmPortError, VmSpec
 /// `GET /v1/ports`.
 #[utoipa::path(get, path = "/v1/ports", responses((status = 200, body = Vec<Port>)))]
 pub(super) async fn list(State(state): State<RestState>) -> Json<Vec<Port>> {
-    state.switch.settle_counters();
+    state.switch.sync_kernel_counters();
     let extra = state.switch.extra_ports().await;
     let ports = state.switch.workers().port_stats();
     Json(

@@ -19,7 +19,7 @@ use crate::switch::GATEWAY_PORT;
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
 pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
     let switch = &state.switch;
-    switch.settle_counters();
+    switch.sync_kernel_counters();
     let snapshot = switch.reconcile().snapshot();
     let datapath = switch.datapath();
     let conntrack = datapath.conntrack_stats();
@@ -177,7 +177,7 @@ pub(in crate::rest) async fn metrics(State(state): State<RestState>) -> Response
 }
 
 fn figures(state: &RestState) -> Figures {
-    state.switch.settle_counters();
+    state.switch.sync_kernel_counters();
     let datapath = state.switch.datapath();
     let conntrack = datapath.conntrack_stats();
     let cache = datapath.cache_stats();
