@@ -222,5 +222,6 @@ pub fn attachment(local: usize, pod: usize) -> Attachment {
         mtu: 1450,
         pod: self::pod(pod, 0).key,
         delegated_ipam: None,
+        host_ports: Vec::new(),
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 use tempfile::TempDir;
-use vswitch_tests::{Daemon, DaemonOptions, binary, run};
+use vswitch_tests::{Daemon, DaemonOptions, binary, eventually, fetch, run};
 
 use crate::podman::files::write_executable;
 
@@ -44,7 +44,8 @@ impl Podman {
         std::fs::create_dir_all(self.path("plugins"))?;
         write_executable(&binary("vswitch-cni"), &self.path("plugins/vswitch-cni"))?;
         let list = json!({"cniVersion": "1.0.0", "name": "vswitch-test", "plugins": [
-            {"type": "vswitch-cni", "socket": daemon.socket()}]});
+            {"type": "vswitch-cni", "socket": daemon.socket(),
+             "capabilities": {"portMappings": true}}]});
         std::fs::write(self.path("net.d/10-vswitch.conflist"), list.to_string())?;
         Ok(())
     }
@@ -84,7 +85,7 @@ impl Podman {
     }
 
     /// Starts a container that lives until it is removed.
-    fn start(&self, name: &str, program: &[&str]) -> Result<String> {
+    fn start(&self, name: &str, options: &[&str], program: &[&str]) -> Result<String> {
         let root = self.path("rootfs");
         let root = root.to_string_lossy();
         let mut arguments = vec![
@@ -98,9 +99,9 @@ impl Podman {
             "nproc=1024:1024",
             "--network",
             "vswitch-test",
-            "--rootfs",
-            &root,
         ];
+        arguments.extend(options);
+        arguments.extend(["--rootfs", &root]);
         arguments.extend(program);
         self.podman(&arguments)
     }
@@ -137,9 +138,13 @@ fn two_podman_containers_talk_stand_under_policy_and_leave_nothing_behind() {
     let daemon = Daemon::start(&DaemonOptions::default()).unwrap();
     let podman = Podman::new(&daemon).unwrap();
     podman
-        .start("server", &["/bin/httpd", "-f", "-p", "80", "-h", "/www"])
+        .start(
+            "server",
+            &[],
+            &["/bin/httpd", "-f", "-p", "80", "-h", "/www"],
+        )
         .unwrap();
-    podman.start("client", &["/bin/sleep", "600"]).unwrap();
+    podman.start("client", &[], &["/bin/sleep", "600"]).unwrap();
 
     let pods = daemon.vsctl_json(&["get", "pods"]).unwrap();
     let names: Vec<_> = pods["items"]
@@ -198,4 +203,21 @@ fn two_podman_containers_talk_stand_under_policy_and_leave_nothing_behind() {
         1,
         "only the gateway port is left: {ports}"
     );
+}
+
+#[test]
+fn a_published_port_answers_on_the_nodes_addresses_until_the_container_is_gone() {
+    let daemon = Daemon::start(&DaemonOptions::default()).unwrap();
+    let podman = Podman::new(&daemon).unwrap();
+    let web = ["/bin/httpd", "-f", "-p", "80", "-h", "/www"];
+    podman.start("web", &["-p", "18080:80"], &web).unwrap();
+    let fetch = |address: &str| fetch(daemon.node(), address.parse().unwrap(), 18080);
+    for address in ["127.0.0.1", "10.244.0.1"] {
+        let page = eventually("the published port answers", || fetch(address));
+        assert_eq!(page, "from podman");
+    }
+    podman.podman(&["rm", "-f", "-t", "0", "web"]).unwrap();
+    eventually("the published port is closed", || {
+        fetch("127.0.0.1").map_or(Ok(()), Err)
+    });
 }

@@ -7,6 +7,7 @@ mod dualstack;
 mod fast_path;
 mod frames;
 mod gateway;
+mod host_ports;
 mod host_stack;
 mod policy;
 mod ports;

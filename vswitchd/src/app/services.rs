@@ -1,7 +1,7 @@
-//! Leads what is addressed to Services into the switch, as long as the daemon runs: the node's
+//! Leads what is addressed to Services and host ports into the switch, as long as the daemon runs: the node's
 //! routes and NodePorts, and the answers that load balancers ask of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::host::{self, KubeProxy, ServiceSteering, Steered};
 use crate::reconcile::ReconcileHandle;
 use crate::rest::HealthChecks;
-use crate::service::{HealthCheck, Surface};
+use crate::service::{HealthCheck, HostPortForward, Surface};
 use crate::state::ObjectKey;
 
 /// How often it is looked at whether routes and rules are still there.
@@ -36,6 +36,7 @@ pub(super) async fn follow(services: Services, reconcile: ReconcileHandle) {
     let mut tick = tokio::time::interval(CHECK_EVERY);
     let mut health = HealthChecks::default();
     let mut surfaces = Surfaces::new();
+    let mut host_ports = Arc::default();
     let mut applied: Option<Steered> = None;
     loop {
         let snapshot = tokio::select! {
@@ -51,12 +52,15 @@ pub(super) async fn follow(services: Services, reconcile: ReconcileHandle) {
                 reconcile.snapshot()
             }
         };
-        if applied.is_some() && snapshot.surfaces.ptr_eq(&surfaces) {
+        let is_same =
+            snapshot.surfaces.ptr_eq(&surfaces) && Arc::ptr_eq(&snapshot.host_ports, &host_ports);
+        if applied.is_some() && is_same {
             continue;
         }
         surfaces = snapshot.surfaces.clone();
+        host_ports = Arc::clone(&snapshot.host_ports);
         health.serve(health_checks(&surfaces));
-        let wanted = services.steered(&surfaces);
+        let wanted = services.steered(&surfaces, &host_ports);
         if applied.as_ref() != Some(&wanted) && apply(&services, wanted.clone()).await {
             applied = Some(wanted);
         }
@@ -82,9 +86,10 @@ impl Services {
         }
     }
 
-    fn steered(&self, surfaces: &Surfaces) -> Steered {
+    fn steered(&self, surfaces: &Surfaces, host_ports: &BTreeSet<HostPortForward>) -> Steered {
         let mut steered = Steered {
             routes: self.cidrs.iter().copied().collect(),
+            host_ports: host_ports.clone(),
             ..Steered::default()
         };
         for surface in surfaces.values() {

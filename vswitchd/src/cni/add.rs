@@ -162,8 +162,11 @@ impl<H: AttachHost, P: SwitchPorts, D: PodDirectory> Locked<H, P, D> {
             leased.map_err(|error| failure::of_ipam(&error))
         });
         let gateways = self.inner.deps.ipam.gateways();
+        // The address alone, without its subnet: pods reach each other through the switch, and
+        // a chained plugin must not take the neighbours for this container (portmap with `snat`
+        // masquerades connections from all of the subnet it sees here).
         let ips = addresses.await?.into_iter().map(|address| PlannedIp {
-            address,
+            address: IpNet::from(address.addr()),
             gateway: gateway_for(&gateways, address.addr().is_ipv4()),
         });
         let plan = AddressPlan {
@@ -207,6 +210,7 @@ impl<H: AttachHost, P: SwitchPorts, D: PodDirectory> Locked<H, P, D> {
             mtu,
             pod: plan.identity.key.clone(),
             delegated_ipam: plan.conf.delegated_ipam.clone(),
+            host_ports: plan.conf.host_ports.clone(),
         };
         let delegated = plan.delegated.clone();
         let record = AttachmentRecord {

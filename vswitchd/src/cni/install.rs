@@ -218,8 +218,8 @@ mod tests {
         };
         assert_eq!(types(), [PLUGIN]);
         fs::create_dir(folder.path().join("bin")).unwrap();
-        fs::write(folder.path().join("bin/portmap"), "").unwrap();
-        assert_eq!(types(), [PLUGIN, "portmap"]);
+        fs::write(folder.path().join("bin/bandwidth"), "").unwrap();
+        assert_eq!(types(), [PLUGIN, "bandwidth"]);
     }
 
     #[test]

@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::Deserialize;
 use serde_json::Value;
 use vswitch_api::MacAddr;
 use vswitch_api::cni::{CniCode, CniFailure};
+use vswitch_datapath::flow::ip_proto;
 
 use super::identity::bad_args;
 use crate::ipam::Route;
+use crate::state::HostPort;
 
 /// `ipam.type` of the built-in address management; absent or empty means the same.
 const BUILT_IN: &str = "vswitch";
@@ -28,6 +31,8 @@ pub(super) struct NetConf {
     pub(super) default_namespace: Option<String>,
     pub(super) requested_ips: Vec<IpAddr>,
     pub(super) requested_mac: Option<MacAddr>,
+    /// Capability `portMappings`.
+    pub(super) host_ports: Vec<HostPort>,
     pub(super) dns: Option<Value>,
     pub(super) prev_result: Option<Value>,
 }
@@ -53,6 +58,7 @@ impl NetConf {
             default_namespace: text("/defaultNamespace")?,
             requested_ips: requested_ips(config, args)?,
             requested_mac: requested_mac(config, args)?,
+            host_ports: host_ports(config)?,
             dns: config.get("dns").filter(|dns| dns.is_object()).cloned(),
             prev_result: config
                 .get("prevResult")
@@ -154,4 +160,76 @@ fn requested_mac(
         return Err(fail(&format!("MAC {parsed} cannot be an interface's")));
     }
     Ok(Some(parsed))
+}
+
+/// One entry of `runtimeConfig.portMappings` as runtimes write it (CNI conventions).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PortMapping {
+    host_port: u16,
+    container_port: u16,
+    #[serde(default)]
+    protocol: String,
+    /// Newer runtimes write `hostIP`, with both letters large.
+    #[serde(default, rename = "hostIP", alias = "hostIp")]
+    host_ip: String,
+}
+
+/// Capability `portMappings`. As for the reference plugin, a mapping without a host port
+/// asks for nothing.
+fn host_ports(config: &Value) -> Result<Vec<HostPort>, CniFailure> {
+    const KEY: &str = "runtimeConfig.portMappings";
+    let listed = match config.pointer("/runtimeConfig/portMappings") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(Value::Array(listed)) => listed,
+        Some(other) => return Err(invalid(KEY, &format!("{other} is not a list"))),
+    };
+    let mut host_ports: Vec<HostPort> = Vec::new();
+    for (index, entry) in listed.iter().enumerate() {
+        let key = format!("{KEY}[{index}]");
+        let mapping: PortMapping = serde_json::from_value(entry.clone())
+            .map_err(|error| invalid(&key, &error.to_string()))?;
+        if mapping.host_port == 0 {
+            continue;
+        }
+        if mapping.container_port == 0 {
+            return Err(invalid(&key, "containerPort is not between 1 and 65535"));
+        }
+        let host_port = HostPort {
+            proto: protocol(&mapping.protocol).ok_or_else(|| {
+                let problem = format!("protocol {:?} is none of tcp, udp, sctp", mapping.protocol);
+                invalid(&key, &problem)
+            })?,
+            port: mapping.host_port,
+            ip: match mapping.host_ip.as_str() {
+                "" => None,
+                text => {
+                    Some(text.parse().map_err(|_| {
+                        invalid(&key, &format!("hostIP {text:?} is not an address"))
+                    })?)
+                }
+            },
+            container_port: mapping.container_port,
+        };
+        let is_same = |other: &&HostPort| other.key() == host_port.key();
+        match host_ports.iter().find(is_same) {
+            None => host_ports.push(host_port),
+            Some(other) if *other == host_port => {}
+            Some(other) => {
+                let (port, to) = (other.port, other.container_port);
+                let problem = format!("hostPort {port} leads to containerPort {to} already");
+                return Err(invalid(&key, &problem));
+            }
+        }
+    }
+    Ok(host_ports)
+}
+
+fn protocol(name: &str) -> Option<u8> {
+    match name.to_ascii_lowercase().as_str() {
+        "" | "tcp" => Some(ip_proto::TCP),
+        "udp" => Some(ip_proto::UDP),
+        "sctp" => Some(ip_proto::SCTP),
+        _ => None,
+    }
 }

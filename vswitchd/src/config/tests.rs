@@ -366,7 +366,7 @@ fn what_leads_to_other_nodes_is_checked() {
 }
 
 #[test]
-fn shipped_network_list_chains_the_switch_with_portmap_and_bandwidth() {
+fn shipped_network_list_gives_the_switch_host_ports_and_chains_bandwidth() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/10-vswitch.conflist");
     let list: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
     assert_eq!(
@@ -379,7 +379,9 @@ fn shipped_network_list_chains_the_switch_with_portmap_and_bandwidth() {
         .iter()
         .map(|p| &p["type"])
         .collect();
-    assert_eq!(types, ["vswitch-cni", "portmap", "bandwidth"]);
+    assert_eq!(types, ["vswitch-cni", "bandwidth"]);
+    let capabilities = &list["plugins"][0]["capabilities"];
+    assert_eq!(capabilities["portMappings"], true);
 }
 
 #[test]

@@ -1,8 +1,15 @@
-//! Leads what is addressed to Services from the node's own stack into the switch.
+//! Leads what is addressed to Services and host ports from the node's own stack into the switch.
 //!
-//! Routes for addresses, translation for NodePorts, which have addresses of the node itself:
-//! both end at the gateway TAP, behind which the switch chooses an endpoint. The hooks come
-//! after those of kube-proxy: where that serves NodePorts too, it goes on doing so. Blocks.
+//! Routes for addresses; translation for NodePorts and host ports, which have addresses of the
+//! node itself. All end at the gateway TAP: behind it the switch chooses an endpoint of a
+//! Service, a host port is translated into its pod's address here. The hooks come after those
+//! of kube-proxy and of the CNI plugin portmap: what they translate stays theirs. Blocks.
+//!
+//! Two guards go with it, since a detour through the node's stack would cost a pod's packet
+//! its identity. What came out of the switch never goes back into it: whoever translated it
+//! on the way (portmap with `snat`, say) may have given it the node's address, which every pod
+//! admits. And nothing from behind the gateway has a loopback address as its destination, which
+//! `route_localnet` would let in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -14,7 +21,9 @@ use vswitch_api::IfName;
 use super::NftTable;
 use super::netlink::{self, NetlinkError, Route, Session};
 use super::nft::{self, NftError};
+use super::sysctl::{self, SysctlError};
 use crate::rules::{VirtualAddresses, virtual_addresses};
+use crate::service::HostPortForward;
 
 /// IP protocols that have ports, with their names in rules.
 const PROTOCOLS: [(u8, &str); 3] = [(6, "tcp"), (17, "udp"), (132, "sctp")];
@@ -29,6 +38,8 @@ pub struct Steered {
     pub routes: BTreeSet<IpNet>,
     /// NodePorts, by IP protocol and number.
     pub node_ports: BTreeSet<(u8, u16)>,
+    /// Host ports of containers.
+    pub host_ports: BTreeSet<HostPortForward>,
 }
 
 /// Steering that failed.
@@ -42,11 +53,18 @@ pub enum SteeringError {
         source: NetlinkError,
     },
     /// A rule.
-    #[error("rules for NodePorts")]
+    #[error("rules for NodePorts and host ports")]
     Rules {
         /// Cause.
         #[from]
         source: NftError,
+    },
+    /// The way of the node's own connections to a host port on 127.0.0.1.
+    #[error("let connections to host ports on loopback addresses through the gateway")]
+    Loopback {
+        /// Cause.
+        #[from]
+        source: SysctlError,
     },
     /// The gateway is not there.
     #[error("there is no interface {ifname}")]
@@ -83,7 +101,12 @@ impl ServiceSteering {
     /// [`SteeringError`]; a repetition goes on where this ended.
     pub fn apply(&self, wanted: &Steered) -> Result<(), SteeringError> {
         self.set_routes(wanted)?;
-        nft::apply("lead NodePorts into the switch", &self.ruleset(wanted)?)?;
+        let ruleset = self.ruleset(wanted)?;
+        nft::apply("lead NodePorts and host ports into the switch", &ruleset)?;
+        // Behind the rules, one of which keeps others' packets to loopback addresses out.
+        let has_host_port = wanted.host_ports.iter().any(|port| port.to.is_ipv4());
+        let key = format!("net/ipv4/conf/{}/route_localnet", self.gateway_ifname);
+        sysctl::write(&key, if has_host_port { "1" } else { "0" })?;
         Ok(())
     }
 
@@ -178,49 +201,89 @@ impl ServiceSteering {
 
     fn ruleset(&self, wanted: &Steered) -> Result<String, NftError> {
         let gateway = nft::quoted(&self.gateway_ifname)?;
-        let (mut arriving, mut own, mut leaving) = (String::new(), String::new(), String::new());
+        let (mut arriving, mut own, mut masqueraded) =
+            (String::new(), String::new(), String::new());
         for family in &self.families {
-            let (l3, loopback) = match family.hairpin {
-                IpAddr::V4(_) => ("ip", "127.0.0.0/8"),
-                IpAddr::V6(_) => ("ip6", "::1"),
-            };
-            for (number, name) in PROTOCOLS {
-                let of_protocol = wanted
-                    .node_ports
-                    .iter()
-                    .filter(|(proto, _)| *proto == number);
-                let ports: Vec<String> = of_protocol.map(|(_, port)| port.to_string()).collect();
-                if ports.is_empty() {
-                    continue;
-                }
-                let steer = format!(
-                    "{l3} daddr != {loopback} fib daddr type local {name} dport {{ {} }} \
-                     counter dnat {l3} to {}\n",
-                    ports.join(", "),
-                    family.node_port
-                );
-                arriving += &steer;
-                own += &steer;
+            let node_ports = node_port_rules(family, &wanted.node_ports);
+            arriving += &node_ports;
+            own += &node_ports;
+            let is_ipv4 = family.hairpin.is_ipv4();
+            let of_family = |port: &&HostPortForward| port.to.is_ipv4() == is_ipv4;
+            for port in wanted.host_ports.iter().filter(of_family) {
+                arriving += &host_port_rule(port, false);
+                own += &host_port_rule(port, true);
             }
-            let masquerade = format!("{l3} saddr {} counter masquerade\n", family.hairpin);
-            leaving += &masquerade;
+            let l3 = l3_name(is_ipv4);
+            masqueraded += &format!("{l3} saddr {} counter masquerade\n", family.hairpin);
         }
         let mut text = removal(&self.table);
         let _never_fails = write!(
             text,
             "table inet {table} {{\n\
+             chain guard {{\n\
+             type filter hook prerouting priority raw; policy accept;\n\
+             iifname {gateway} ip daddr 127.0.0.0/8 counter drop\n}}\n\
              chain prerouting {{\n\
              type nat hook prerouting priority {AFTER_KUBE_PROXY}; policy accept;\n\
              iifname {gateway} return\n{arriving}}}\n\
              chain output {{\n\
              type nat hook output priority {AFTER_KUBE_PROXY}; policy accept;\n{own}}}\n\
+             chain forward {{\n\
+             type filter hook forward priority filter; policy accept;\n\
+             iifname {gateway} oifname {gateway} counter drop\n}}\n\
              chain postrouting {{\n\
              type nat hook postrouting priority srcnat; policy accept;\n\
-             oifname {gateway} return\n{leaving}}}\n}}\n",
+             oifname {gateway} ip saddr 127.0.0.0/8 counter masquerade\n\
+             oifname {gateway} return\n{masqueraded}}}\n}}\n",
             table = self.table,
         );
         Ok(text)
     }
+}
+
+const fn l3_name(is_ipv4: bool) -> &'static str {
+    if is_ipv4 { "ip" } else { "ip6" }
+}
+
+/// Sends what is addressed to NodePorts to the switch, port unchanged.
+fn node_port_rules(family: &VirtualAddresses, node_ports: &BTreeSet<(u8, u16)>) -> String {
+    let (l3, loopback) = match family.hairpin {
+        IpAddr::V4(_) => ("ip", "127.0.0.0/8"),
+        IpAddr::V6(_) => ("ip6", "::1"),
+    };
+    let mut rules = String::new();
+    for (number, name) in PROTOCOLS {
+        let of_protocol = node_ports.iter().filter(|(proto, _)| *proto == number);
+        let ports: Vec<String> = of_protocol.map(|(_, port)| port.to_string()).collect();
+        if !ports.is_empty() {
+            rules += &format!(
+                "{l3} daddr != {loopback} fib daddr type local {name} dport {{ {} }} \
+                 counter dnat {l3} to {}\n",
+                ports.join(", "),
+                family.node_port
+            );
+        }
+    }
+    rules
+}
+
+/// Translates a host port into its pod's address and port. On loopback addresses only the
+/// node's own connections can be led on, and of IPv4 only: the kernel routes `::1` nowhere.
+fn host_port_rule(port: &HostPortForward, is_own: bool) -> String {
+    let l3 = l3_name(port.to.is_ipv4());
+    let protocol = PROTOCOLS.iter().find(|(number, _)| *number == port.proto);
+    let destination = match (port.ip, port.to.is_ipv4()) {
+        (Some(ip), _) => format!("{l3} daddr {ip} "),
+        (None, true) if is_own => String::new(),
+        (None, true) => "ip daddr != 127.0.0.0/8 ".to_owned(),
+        (None, false) => "ip6 daddr != ::1 ".to_owned(),
+    };
+    protocol.map_or_else(String::new, |(_, name)| {
+        format!(
+            "{destination}fib daddr type local {name} dport {} counter dnat {l3} to {}\n",
+            port.port, port.to
+        )
+    })
 }
 
 fn table_name(table: &NftTable) -> String {
@@ -240,6 +303,16 @@ mod tests {
         Steered {
             routes: routes.iter().map(|text| text.parse().unwrap()).collect(),
             node_ports: node_ports.iter().copied().collect(),
+            host_ports: BTreeSet::new(),
+        }
+    }
+
+    fn host_port(ip: Option<&str>, port: u16, to: &str) -> HostPortForward {
+        HostPortForward {
+            proto: 6,
+            ip: ip.map(|ip| ip.parse().unwrap()),
+            port,
+            to: to.parse().unwrap(),
         }
     }
 
@@ -296,6 +369,52 @@ mod tests {
                 !rules.contains("vswitch") && rules.contains("table ip nat"),
                 "{rules}"
             );
+        });
+    }
+
+    #[test]
+    fn host_ports_are_translated_and_nothing_comes_back_by_the_gateway() {
+        in_new_netns(|| {
+            run(
+                "ip tuntap add vsw0 mode tap; ip addr add 10.244.0.1/24 dev vsw0
+                 ip -6 addr add fd00::1/64 dev vsw0 nodad; ip link set vsw0 up",
+            )
+            .unwrap();
+            let gateway = ["10.244.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+            let ifname = "vsw0".parse().unwrap();
+            let steering = ServiceSteering::new(&NftTable::default(), ifname, &gateway);
+            let lets_loopback_through = || run("cat /proc/sys/net/ipv4/conf/vsw0/route_localnet");
+            let mut wanted = Steered {
+                host_ports: BTreeSet::from([
+                    host_port(None, 8080, "10.244.0.2:80"),
+                    host_port(None, 8080, "[fd00::2]:80"),
+                    host_port(Some("127.0.0.1"), 8081, "10.244.0.3:81"),
+                ]),
+                ..Steered::default()
+            };
+            steering.apply(&wanted).unwrap();
+            let rules = run("nft list table inet vswitch_services").unwrap();
+            let rules = rules.replace("counter packets 0 bytes 0 ", "");
+            for (rule, times) in [
+                ("tcp dport 8080 dnat ip to 10.244.0.2:80", 2),
+                (
+                    "ip daddr != 127.0.0.0/8 fib daddr type local tcp dport 8080 dnat ip to",
+                    1,
+                ),
+                ("tcp dport 8080 dnat ip6 to [fd00::2]:80", 2),
+                (
+                    "ip daddr 127.0.0.1 fib daddr type local tcp dport 8081 dnat ip to 10.244.0.3:81",
+                    2,
+                ),
+                ("iifname \"vsw0\" ip daddr 127.0.0.0/8 drop", 1),
+                ("iifname \"vsw0\" oifname \"vsw0\" drop", 1),
+            ] {
+                assert_eq!(rules.matches(rule).count(), times, "{rule}: {rules}");
+            }
+            assert_eq!(lets_loopback_through().unwrap().trim(), "1");
+            wanted.host_ports.clear();
+            steering.apply(&wanted).unwrap();
+            assert_eq!(lets_loopback_through().unwrap().trim(), "0");
         });
     }
 

@@ -1,6 +1,6 @@
 //! The reconciler's thread and the handle that others tell it things through.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -15,7 +15,7 @@ use vswitch_datapath::pipeline::Transaction;
 use super::intent::{AdminFlow, PortAttachMode, ReconcileConfig};
 use super::model::{Model, ModelInput};
 use crate::policy::PolicyProblem;
-use crate::service::Surface;
+use crate::service::{HostPortForward, Surface};
 use crate::state::{Attachment, ClusterChange, ClusterState, ObjectKey};
 
 /// Whatever takes transactions: the datapath, or a test.
@@ -39,6 +39,8 @@ pub struct ReconciledState {
     pub attachments: Arc<BTreeMap<PortNo, Arc<Attachment>>>,
     /// What outside the switch has to lead to Services.
     pub surfaces: OrdMap<ObjectKey, Surface>,
+    /// Host ports that the node's kernel has to translate.
+    pub host_ports: Arc<BTreeSet<HostPortForward>>,
     /// What was not understood of policies.
     pub problems: Arc<Vec<PolicyProblem>>,
     /// The publication that brought it into force.
@@ -262,6 +264,7 @@ impl<P: Publish> Reconciler<P> {
             cluster: self.model.cluster_state().clone(),
             attachments: shared(&before.attachments, self.model.attachments()),
             surfaces: self.model.surfaces().clone(),
+            host_ports: shared(&before.host_ports, self.model.host_port_forwards()),
             problems: shared(&before.problems, problems),
             epoch,
             is_synced: self.model.is_synced(),

@@ -11,6 +11,7 @@ use vswitch_datapath::flow::Match;
 
 use crate::config::Deny;
 use crate::policy::NodeFacts;
+use crate::service::HostPortMapping;
 use crate::state::{Attachment, LocalEndpoint, names_a_pod};
 
 /// The port into the node's own stack.
@@ -152,5 +153,29 @@ impl Intent {
             endpoints.insert(endpoint.port_no, endpoint);
         }
         endpoints
+    }
+
+    /// Returns the host ports of the local pods, those of the pod attached last first: a pod
+    /// that was started anew has its host port while the old container is still being removed.
+    pub(super) fn host_ports(
+        &self,
+        endpoints: &BTreeMap<PortNo, LocalEndpoint>,
+    ) -> Vec<HostPortMapping> {
+        let mut latest_first: Vec<&Attached> = self.attached.values().collect();
+        latest_first.sort_by_key(|attached| std::cmp::Reverse(attached.order));
+        let mappings = latest_first.into_iter().flat_map(|attached| {
+            let attachment = &attached.attachment;
+            let endpoint = endpoints.get(&attachment.port_no);
+            let addresses = endpoint.map(|endpoint| &endpoint.addresses);
+            attachment
+                .host_ports
+                .iter()
+                .map(move |port| HostPortMapping {
+                    port: *port,
+                    pod: attachment.pod.clone(),
+                    addresses: addresses.cloned().unwrap_or_default(),
+                })
+        });
+        mappings.collect()
     }
 }

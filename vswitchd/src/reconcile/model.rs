@@ -13,7 +13,7 @@ use super::intent::{AdminFlow, Intent, PortAttachMode, ReconcileConfig};
 use super::owners::Owners;
 use crate::policy::{Compiler, PolicyProblem};
 use crate::rules::RuleDelta;
-use crate::service::{ServiceCompiler, ServiceDelta, Surface};
+use crate::service::{HostPortForward, ServiceCompiler, ServiceDelta, Surface};
 use crate::state::{Attachment, ClusterChange, ClusterState, ObjectKey, PodRecord};
 
 /// One thing that the reconciler is told.
@@ -132,6 +132,8 @@ impl Model {
             add(&mut changes, delta);
             changes.ports = ports;
             self.services.set_node_addresses(&node.addresses);
+            self.services
+                .set_host_ports(self.intent.host_ports(&endpoints));
             self.compiler.set_node(endpoints, node);
         }
         let delta = self.compiler.flush();
@@ -160,6 +162,12 @@ impl Model {
     #[must_use]
     pub const fn surfaces(&self) -> &OrdMap<ObjectKey, Surface> {
         self.services.surfaces()
+    }
+
+    /// Returns the host ports that the node's kernel has to translate.
+    #[must_use]
+    pub fn host_port_forwards(&self) -> BTreeSet<HostPortForward> {
+        self.services.host_port_forwards()
     }
 
     /// Returns what was not understood of policies.

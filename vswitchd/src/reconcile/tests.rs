@@ -72,6 +72,7 @@ fn attachment(port: u32, name: &str, addresses: &[&str]) -> Attachment {
         mtu: 1450,
         pod: key(name),
         delegated_ipam: None,
+        host_ports: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 use vswitch_datapath::group::{GroupId, GroupUpdate, LostEndpoint};
 
+use super::host_ports::{HostPortForward, HostPortMapping, HostPorts, Output};
 use super::program::{
     self, GroupKey, Numbers, Program, ServiceNode, Surface, cluster_ip_set, node_port_set,
 };
@@ -37,6 +38,7 @@ pub struct ServiceCompiler {
     node: ServiceNode,
     compiled: HashMap<ObjectKey, CompiledService>,
     surfaces: OrdMap<ObjectKey, Surface>,
+    host_ports: HostPorts,
     ledger: Ledger,
     next_group: u32,
     dirty: BTreeSet<ObjectKey>,
@@ -58,6 +60,7 @@ impl ServiceCompiler {
             },
             compiled: HashMap::new(),
             surfaces: OrdMap::new(),
+            host_ports: HostPorts::default(),
             ledger,
             next_group: 1,
             dirty: BTreeSet::new(),
@@ -108,11 +111,18 @@ impl ServiceCompiler {
         self.is_node_dirty = true;
     }
 
+    /// Sets the host ports of this node's containers; of two that exclude each other, the
+    /// first counts.
+    pub fn set_host_ports(&mut self, mappings: Vec<HostPortMapping>) {
+        self.host_ports.set(mappings);
+    }
+
     /// Works out what the changes since the last call come to.
     #[must_use]
     pub fn flush(&mut self, state: &ClusterState) -> ServiceDelta {
         let mut dirty = std::mem::take(&mut self.dirty);
-        if std::mem::take(&mut self.is_node_dirty) {
+        let is_node_dirty = std::mem::take(&mut self.is_node_dirty);
+        if is_node_dirty {
             let node = state.node(&self.node.name);
             self.node.zone = node.and_then(|node| node.zone.clone());
             dirty.extend(self.compiled.keys().cloned());
@@ -121,6 +131,13 @@ impl ServiceCompiler {
         for key in dirty {
             self.refresh(&key, state, &mut delta);
         }
+        let mut out = Output {
+            ledger: &mut self.ledger,
+            next_group: &mut self.next_group,
+            groups: &mut delta.groups,
+            lost: &mut delta.lost,
+        };
+        self.host_ports.flush(&self.node, is_node_dirty, &mut out);
         delta.rules = self.ledger.take();
         delta
     }
@@ -197,6 +214,12 @@ impl ServiceCompiler {
     #[must_use]
     pub const fn surfaces(&self) -> &OrdMap<ObjectKey, Surface> {
         &self.surfaces
+    }
+
+    /// Returns the host ports that the node's kernel has to translate.
+    #[must_use]
+    pub fn host_port_forwards(&self) -> BTreeSet<HostPortForward> {
+        self.host_ports.forwards()
     }
 }
 

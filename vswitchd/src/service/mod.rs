@@ -9,6 +9,7 @@
 //! 40 Conntrack  ct_state=+trk+inv,tcp,ip_dst=@cluster-ips → reject(ct_invalid)
 //! 50 ServiceLb  proto, ip_dst=VIP, tp_dst=port → group:N, EgressRule       (one per address and port)
 //!               proto, ip_dst=@node-ports, tp_dst=nodePort → group:N, EgressRule
+//!               proto, ip_dst=@node-ports, tp_dst=hostPort → group:N, EgressRule (a container's host port)
 //!               ip_dst=@cluster-ips → reject(service_no_endpoints)
 //! ```
 //!
@@ -17,9 +18,11 @@
 
 mod compiler;
 mod endpoints;
+mod host_ports;
 mod program;
 #[cfg(test)]
 mod tests;
 
 pub use compiler::{ServiceCompiler, ServiceDelta};
+pub use host_ports::{HostPortForward, HostPortMapping};
 pub use program::{HealthCheck, ServiceNode, Surface, protocol_name};

@@ -1,17 +1,17 @@
 //! What Services come to, in groups and rules.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use vswitch_datapath::ActionList;
 use vswitch_datapath::group::{Endpoint, Group, GroupUpdate};
 use vswitch_datapath::pipeline::TableId;
+use vswitch_datapath::{Action, ActionList};
 
-use super::{ServiceCompiler, ServiceDelta};
+use super::{HostPortMapping, ServiceCompiler, ServiceDelta};
 use crate::state::{
-    ClusterChange, ClusterState, EndpointPort, EndpointRecord, EndpointSliceRecord, NodeRecord,
-    ObjectKey, ServicePort, ServiceRecord,
+    ClusterChange, ClusterState, EndpointPort, EndpointRecord, EndpointSliceRecord, HostPort,
+    NodeRecord, ObjectKey, ServicePort, ServiceRecord,
 };
 
 const TCP: u8 = 6;
@@ -490,4 +490,123 @@ fn slices_may_come_before_their_service_and_move_to_another() {
     let delta = world.apply([ClusterChange::EndpointSlice(moved)]);
     assert_eq!(groups(&delta)[0].endpoints.len(), 0);
     assert_eq!(delta.lost.len(), 1);
+}
+
+fn host_port(port: u16, only_on: Option<&str>, pod: &str, addresses: &[&str]) -> HostPortMapping {
+    HostPortMapping {
+        port: HostPort {
+            proto: TCP,
+            port,
+            ip: only_on.map(|ip| ip.parse().unwrap()),
+            container_port: 80,
+        },
+        pod: key(pod),
+        addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+    }
+}
+
+/// What a host port's rules match, and where their groups lead.
+fn led(delta: &ServiceDelta) -> BTreeSet<(String, String)> {
+    let targets = delta.groups.iter().filter_map(|update| match update {
+        GroupUpdate::Set(group) => Some((group.id, group.endpoints.first()?.to_string())),
+        GroupUpdate::Remove(_) => None,
+    });
+    let targets: BTreeMap<_, _> = targets.collect();
+    let rules = delta.rules.add_rules.iter().map(|rule| {
+        let id = rule.actions.iter().find_map(|action| match action {
+            Action::Group(id) => Some(*id),
+            _ => None,
+        });
+        (
+            rule.matches.to_string(),
+            targets[&id.expect("a rule of a host port names a group")].clone(),
+        )
+    });
+    rules.collect()
+}
+
+#[test]
+fn a_host_port_leads_to_its_pod_in_each_family() {
+    let mut world = World::new();
+    let pod = ["10.244.0.2", "fd00::2"];
+    world
+        .compiler
+        .set_host_ports(vec![host_port(8126, None, "web", &pod)]);
+    let delta = world.apply([]);
+    let wanted = [
+        ("tcp,ip_dst=@node-ports,tp_dst=8126", "10.244.0.2:80"),
+        ("tcp6,ip_dst=@node-ports,tp_dst=8126", "[fd00::2]:80"),
+    ];
+    let wanted = wanted.map(|(matches, to)| (matches.to_owned(), to.to_owned()));
+    assert_eq!(led(&delta), BTreeSet::from(wanted));
+    let forwards = world.compiler.host_port_forwards();
+    let to: Vec<String> = forwards
+        .iter()
+        .map(|forward| forward.to.to_string())
+        .collect();
+    assert_eq!(to, ["10.244.0.2:80", "[fd00::2]:80"]);
+
+    // What is told again changes nothing; what goes takes its connections along.
+    world
+        .compiler
+        .set_host_ports(vec![host_port(8126, None, "web", &pod)]);
+    assert_eq!(world.apply([]), ServiceDelta::default());
+    world.compiler.set_host_ports(Vec::new());
+    let delta = world.apply([]);
+    assert_eq!(delta.rules.remove_rules.len(), 2);
+    assert_eq!(delta.groups.len(), 2);
+    let lost = delta.lost.iter().find(|lost| {
+        lost.service.to_string() == "192.0.2.1:8126" && lost.endpoint.to_string() == "10.244.0.2:80"
+    });
+    assert!(lost.is_some(), "{:?}", delta.lost);
+    assert!(world.compiler.host_port_forwards().is_empty());
+}
+
+#[test]
+fn the_first_of_two_pods_with_a_host_port_has_it_and_the_other_inherits_it() {
+    let mut world = World::new();
+    let new = host_port(8126, None, "web", &["10.244.0.3"]);
+    let old = host_port(8126, None, "web", &["10.244.0.2"]);
+    let to = |world: &World| -> Vec<String> {
+        let forwards = world.compiler.host_port_forwards();
+        forwards
+            .iter()
+            .map(|forward| forward.to.to_string())
+            .collect()
+    };
+    world.compiler.set_host_ports(vec![old.clone()]);
+    let _first = world.apply([]);
+    world.compiler.set_host_ports(vec![new, old.clone()]);
+    let delta = world.apply([]);
+    assert_eq!(to(&world), ["10.244.0.3:80"]);
+    assert_eq!(
+        delta.groups.len(),
+        1,
+        "the rule stays, its group leads elsewhere"
+    );
+    assert_eq!(delta.rules, crate::rules::RuleDelta::default());
+    world.compiler.set_host_ports(vec![old]);
+    let _third = world.apply([]);
+    assert_eq!(to(&world), ["10.244.0.2:80"]);
+}
+
+#[test]
+fn a_host_port_of_one_address_is_there_while_the_node_has_the_address() {
+    let mut world = World::new();
+    let mapping = host_port(8126, Some("192.0.2.9"), "web", &["10.244.0.2", "fd00::2"]);
+    world.compiler.set_host_ports(vec![mapping]);
+    assert!(
+        led(&world.apply([])).is_empty(),
+        "the node has no such address"
+    );
+    let both = ["192.0.2.1", "192.0.2.9"].map(|ip| ip.parse().unwrap());
+    world.compiler.set_node_addresses(&BTreeSet::from(both));
+    let wanted = ("tcp,nw_dst=192.0.2.9,tp_dst=8126", "10.244.0.2:80");
+    let wanted = (wanted.0.to_owned(), wanted.1.to_owned());
+    assert_eq!(led(&world.apply([])), BTreeSet::from([wanted]));
+    world
+        .compiler
+        .set_node_addresses(&BTreeSet::from(["192.0.2.1".parse().unwrap()]));
+    let delta = world.apply([]);
+    assert_eq!(delta.rules.remove_rules.len(), 1);
 }

@@ -174,5 +174,6 @@ fn attachment(port_no: PortNo, pod: &ObjectKey, ips: &[IpAddr]) -> Attachment {
         mtu: MTU,
         pod: pod.clone(),
         delegated_ipam: None,
+        host_ports: Vec::new(),
     }
 }

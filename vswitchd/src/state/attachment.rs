@@ -34,6 +34,45 @@ pub struct Attachment {
     pub pod: ObjectKey,
     /// `ipam.type` of a delegated IPAM plugin; `None` means built in.
     pub delegated_ipam: Option<String>,
+    /// Ports of the node that lead to the container: `runtimeConfig.portMappings`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<HostPort>,
+}
+
+/// A port of the node that leads to a port of one container (CNI conventions, capability
+/// `portMappings`; Kubernetes `containers[].ports[].hostPort`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HostPort {
+    /// IP protocol: TCP, UDP or SCTP.
+    pub proto: u8,
+    /// Port of the node.
+    pub port: u16,
+    /// The one address of the node that has the port. An unspecified address stands for all
+    /// of its family, `None` for all of both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpAddr>,
+    /// Port of the container.
+    pub container_port: u16,
+}
+
+impl HostPort {
+    /// Returns the one address that has the port; `None` if all of a family do.
+    #[must_use]
+    pub fn only_ip(&self) -> Option<IpAddr> {
+        self.ip.filter(|ip| !ip.is_unspecified())
+    }
+
+    /// Returns whether connections to addresses of this family are led on.
+    #[must_use]
+    pub fn is_of_family(&self, is_ipv6: bool) -> bool {
+        self.ip.is_none_or(|ip| ip.is_ipv6() == is_ipv6)
+    }
+
+    /// Returns what only one container of a node can have: protocol, port and address.
+    #[must_use]
+    pub const fn key(&self) -> (u8, u16, Option<IpAddr>) {
+        (self.proto, self.port, self.ip)
+    }
 }
 
 /// A pod's port on this node, reduced to what rules are made of.

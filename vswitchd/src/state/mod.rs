@@ -12,7 +12,7 @@ mod cluster;
 mod records;
 mod selector;
 
-pub use attachment::{Attachment, LocalEndpoint};
+pub use attachment::{Attachment, HostPort, LocalEndpoint};
 pub use cluster::ClusterState;
 pub(crate) use cluster::names_a_pod;
 pub use records::{

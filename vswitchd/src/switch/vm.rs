@@ -201,5 +201,6 @@ fn attachment(
         mtu,
         pod: spec.pod.clone(),
         delegated_ipam: None,
+        host_ports: Vec::new(),
     }
 }

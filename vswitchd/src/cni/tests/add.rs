@@ -1,8 +1,9 @@
 use std::collections::BTreeSet;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::world::{V4, World, add, call, call_with, code};
+use crate::state::HostPort;
 use crate::store::Bucket;
 
 #[tokio::test]
@@ -41,8 +42,8 @@ async fn result_has_the_form_of_each_version() {
                 {"name": "eth0", "mac": "02:00:00:00:00:09", "sandbox": "/run/netns/a"},
             ],
             "ips": [
-                {"interface": 1, "address": "10.1.0.2/24", "gateway": "10.1.0.1"},
-                {"interface": 1, "address": "fd00::2/64", "gateway": "fd00::1"},
+                {"interface": 1, "address": "10.1.0.2/32", "gateway": "10.1.0.1"},
+                {"interface": 1, "address": "fd00::2/128", "gateway": "fd00::1"},
             ],
             "routes": [
                 {"dst": "0.0.0.0/0", "gw": "10.1.0.1"},
@@ -246,17 +247,42 @@ async fn requested_address_and_mac_are_honoured() {
         .await
         .unwrap();
     let result = result.unwrap();
-    assert_eq!(result["ips"][0]["address"], "10.1.0.77/24");
+    assert_eq!(result["ips"][0]["address"], "10.1.0.77/32");
     assert_eq!(result["interfaces"][1]["mac"], "02:00:00:00:00:07");
     let mut by_args = call("ADD", "b");
     by_args.args = Some("IgnoreUnknown=1;IP=10.1.0.78".to_owned());
     let result = service.handle(by_args).await.unwrap().unwrap();
-    assert_eq!(result["ips"][0]["address"], "10.1.0.78/24");
+    assert_eq!(result["ips"][0]["address"], "10.1.0.78/32");
     let taken = json!({"ips": ["10.1.0.77"]});
     assert_eq!(
         code(&service, call_with("ADD", "c", "runtimeConfig", taken)).await,
         101
     );
+}
+
+fn mapping(entry: Value) -> Value {
+    json!({"portMappings": [entry]})
+}
+
+#[tokio::test]
+async fn port_mappings_are_kept_with_the_attachment() {
+    let service = World::default().service(V4);
+    let mappings = json!({"portMappings": [
+        {"hostPort": 8080, "containerPort": 80, "protocol": "TCP", "hostIP": "0.0.0.0"},
+        {"hostPort": 8080, "containerPort": 80, "protocol": "TCP", "hostIP": "0.0.0.0"},
+        {"hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": ""},
+        {"hostPort": 0, "containerPort": 9090},
+    ]});
+    let call = call_with("ADD", "a", "runtimeConfig", mappings);
+    service.handle(call).await.unwrap();
+    let attachments = service.attachments().unwrap();
+    let kept: Vec<_> = attachments[0]
+        .host_ports
+        .iter()
+        .map(HostPort::key)
+        .collect();
+    let any: std::net::IpAddr = [0, 0, 0, 0].into();
+    assert_eq!(kept, [(6, 8080, Some(any)), (17, 53, None)]);
 }
 
 #[tokio::test]
@@ -270,6 +296,29 @@ async fn configuration_that_makes_no_sense_is_code_7() {
         ("runtimeConfig", json!({"ips": "10.1.0.5"})),
         ("runtimeConfig", json!({"ips": ["10.1.0"]})),
         ("runtimeConfig", json!({"mac": "ff:ff:ff:ff:ff:ff"})),
+        ("runtimeConfig", json!({"portMappings": {"hostPort": 80}})),
+        ("runtimeConfig", mapping(json!({"hostPort": 80}))),
+        (
+            "runtimeConfig",
+            mapping(json!({"hostPort": 70_000, "containerPort": 80})),
+        ),
+        (
+            "runtimeConfig",
+            mapping(json!({"hostPort": 80, "containerPort": 0})),
+        ),
+        (
+            "runtimeConfig",
+            mapping(json!({"hostPort": 80, "containerPort": 80, "protocol": "icmp"})),
+        ),
+        (
+            "runtimeConfig",
+            mapping(json!({"hostPort": 80, "containerPort": 80, "hostIP": "node"})),
+        ),
+        (
+            "runtimeConfig",
+            json!({"portMappings": [
+                {"hostPort": 80, "containerPort": 80}, {"hostPort": 80, "containerPort": 81}]}),
+        ),
         ("args", json!({"cni": {"labels": {"a": "b"}}})),
     ] {
         let failed = code(&service, call_with("ADD", "a", key, value.clone())).await;

@@ -436,6 +436,7 @@ mod tests {
             mtu: 1500,
             pod: key("a"),
             delegated_ipam: None,
+            host_ports: Vec::new(),
         };
         [(PortNo(2), Arc::new(attachment))].into()
     }
