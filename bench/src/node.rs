@@ -14,6 +14,7 @@ use vswitchd::reconcile::{
 };
 use vswitchd::simulate::{Packet, Protocol, first_frame};
 use vswitchd::state::{ClusterChange, EndpointSliceRecord, PolicyRecord};
+use vswitchd::supervise::Supervisor;
 
 use crate::cluster::{self, LOCAL_PODS, NAMESPACES, PODS};
 use crate::times::Times;
@@ -64,7 +65,8 @@ impl Node {
                 pod_cidrs: vec!["10.0.0.0/24".parse()?],
                 deny: Deny::Drop,
             },
-        );
+            &Supervisor::default(),
+        )?;
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let node = Self {
             datapath,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, u8)] = &[
     ("clock", 0),
     ("telemetry", 0),
+    ("supervise", 0),
     ("config", 1),
     ("metrics", 0),
     ("netns", 20),

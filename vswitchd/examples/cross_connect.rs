@@ -9,6 +9,7 @@ use vswitch_datapath::packet::Frame;
 use vswitch_datapath::{DropReason, Outputs, Timestamp, Verdict};
 use vswitchd::clock::MonotonicClock;
 use vswitchd::port::open_veth;
+use vswitchd::supervise::Supervisor;
 use vswitchd::worker::{FrameProcessor, WorkerConfig, WorkerDatapath, WorkerPool};
 
 #[derive(Debug)]
@@ -48,7 +49,7 @@ fn main() -> anyhow::Result<()> {
     config.spin_polls = text(4).unwrap_or("16").parse().context("spin_polls")?;
     config.batch = text(5).unwrap_or("32").parse().context("batch")?;
     let (events, _notices) = tokio::sync::mpsc::channel(16);
-    let pool = WorkerPool::start(&Arc::new(Cable), config, events)?;
+    let pool = WorkerPool::start(&Arc::new(Cable), config, events, &Supervisor::default())?;
     for no in [1_u32, 2] {
         let ifname = text(no as usize).context("two interface names")?.parse()?;
         pool.attach(open_veth(PortNo(no), &ifname, None)?)?;

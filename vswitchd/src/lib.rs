@@ -12,7 +12,7 @@
 //! L3 objects (standalone object registry) · policy · service (compilers)
 //!    ipam · rules · state (ClusterState)
 //! L2 port · kernel_path (the fast path) · netns · store
-//!    leaf helpers, usable from any layer: clock, config, metrics, telemetry
+//!    leaf helpers, usable from any layer: clock, config, metrics, supervise, telemetry
 //! ```
 
 pub mod app;
@@ -35,6 +35,7 @@ pub mod service;
 pub mod simulate;
 pub mod state;
 pub mod store;
+pub mod supervise;
 pub mod switch;
 pub mod telemetry;
 pub mod worker;

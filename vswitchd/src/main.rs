@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use vswitchd::config::{Config, Machine, Overrides};
+use vswitchd::supervise::Faults;
 use vswitchd::{app, telemetry};
 
 /// Virtual switch for container nodes.
@@ -97,5 +98,5 @@ fn run(config: Config) -> anyhow::Result<()> {
         .thread_name("vswitch-control")
         .enable_all()
         .build()?;
-    runtime.block_on(app::run(config))
+    runtime.block_on(app::run(config, Faults::none()))
 }

@@ -15,6 +15,8 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{FsType, fstatfs};
 
+use crate::supervise::panic_message;
+
 /// `linux/magic.h`; libc types it differently from one target to the next.
 const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 
@@ -201,14 +203,6 @@ where
             })
         })
     })
-}
-
-/// Returns the text of a panic.
-#[must_use]
-pub fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").to_owned()
 }
 
 fn is_on_nsfs(fd: &OwnedFd) -> bool {

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::ipam::{Delegate, Ipam};
 use crate::reconcile::PortAttachMode;
 use crate::store::SharedStore;
+use crate::supervise::{Beats, Ended};
 use crate::switch::{GATEWAY_PORT, POD_PORTS, Switch};
 
 /// How long ports that were attached again take TCP connections in mid-stream: longer than a
@@ -84,10 +85,11 @@ pub(super) async fn recover(cni: &Cni, switch: &Arc<Switch>, ipam: &Arc<Ipam>) -
 }
 
 /// Ends the time in which ports take connections in mid-stream.
-pub(super) async fn end_midstream(switch: Arc<Switch>) {
-    tokio::time::sleep(MIDSTREAM_FOR).await;
+pub(super) async fn end_midstream(switch: Arc<Switch>, beat: Beats) -> Ended {
+    beat.wait(tokio::time::sleep(MIDSTREAM_FOR)).await;
     switch.reconcile().set_midstream(GATEWAY_PORT, false);
     for port in switch.reconcile().snapshot().attachments.keys() {
         switch.reconcile().set_midstream(*port, false);
     }
+    Ended::AsTold
 }

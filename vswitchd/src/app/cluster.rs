@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use ipnet::IpNet;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -20,6 +22,7 @@ use crate::kube::{self, ApiServer, Cluster, WatchSettings};
 use crate::objects::{LastKnown, Registry, RegistryConfig, Resource, now};
 use crate::reconcile::ReconcileHandle;
 use crate::store::SharedStore;
+use crate::supervise::{Beats, Ended, Supervisor};
 
 /// How long the API server may take to say more than is known from the last run.
 const PREFER_FRESH_FOR: Duration = Duration::from_secs(5);
@@ -44,6 +47,7 @@ impl ClusterNode {
         settings: &ClusterConfig,
         store: &SharedStore,
         stop: watch::Receiver<bool>,
+        supervisor: &Supervisor,
     ) -> Result<(Self, Config)> {
         let files = cni_files(config, settings);
         let withdrawn = files.clone();
@@ -57,7 +61,15 @@ impl ClusterNode {
             node_ports: config.service.node_ports.clone(),
         };
         let watch = WatchSettings::default();
-        let cluster = kube::watch(&api, registry, Arc::clone(store), last_known, &watch, stop);
+        let cluster = kube::watch(
+            &api,
+            registry,
+            Arc::clone(store),
+            last_known,
+            &watch,
+            stop,
+            supervisor,
+        );
         let node = Self {
             cluster,
             settings: settings.clone(),
@@ -160,7 +172,7 @@ impl ClusterNode {
         &self,
         in_force: InForce,
         reconcile: ReconcileHandle,
-    ) -> impl Future<Output = ()> + Send + use<> {
+    ) -> impl FnOnce(Beats) -> BoxFuture<'static, Ended> + Send + use<> {
         let (mut synced, health) = (
             self.cluster.synced.clone(),
             Arc::clone(&self.cluster.health),
@@ -176,40 +188,43 @@ impl ClusterNode {
                 );
             }
         }
-        async move {
+        let run = move |beat: Beats| async move {
             // An error means that the daemon is stopping.
-            let version = synced
-                .wait_for(Option::is_some)
-                .await
-                .map(|version| *version);
-            if let Ok(Some(version)) = version {
-                in_force.reached(version).await;
+            let heard = async {
+                let version = synced.wait_for(Option::is_some).await;
+                version.ok().and_then(|version| *version)
+            };
+            if let Some(version) = beat.wait(heard).await {
+                beat.wait(in_force.reached(version)).await;
                 reconcile.cluster_synced();
             }
-        }
+            Ended::AsTold
+        };
+        move |beat| run(beat).boxed()
     }
 
     /// Waits until the rules are complete, and then tells the runtime and the cluster so.
     pub(super) fn announce(
         &self,
         reconcile: &ReconcileHandle,
-    ) -> impl Future<Output = ()> + Send + use<> {
+    ) -> impl FnOnce(Beats) -> BoxFuture<'static, Ended> + Send + use<> {
         let (mut changes, reconcile) = (reconcile.changes(), reconcile.clone());
         let (api, name, files) = (self.api.clone(), self.name.clone(), self.files.clone());
         let registry = Arc::clone(&self.cluster.registry);
-        async move {
+        let run = move |beat: Beats| async move {
             while !reconcile.snapshot().is_synced {
                 service_manager::extend_start();
                 let next = tokio::time::timeout(service_manager::EXTEND_EVERY, changes.next());
-                if let Ok(None) = next.await {
-                    return;
+                if let Ok(None) = beat.wait(next).await {
+                    return Ended::Early("the reconciler has ended");
                 }
             }
             service_manager::ready();
             tracing::info!(node = name, "ready");
             install(files).await;
-            clear_network_unavailable(&api, &registry, &name).await;
-        }
+            clear_network_unavailable(&api, &registry, &name, &beat).await
+        };
+        move |beat| run(beat).boxed()
     }
 }
 
@@ -269,7 +284,12 @@ async fn install(files: CniFiles) {
 
 /// Clears the condition with which clouds keep pods away, of this Node and of every later one
 /// of its name.
-async fn clear_network_unavailable(api: &ApiServer, registry: &Registry, name: &str) {
+async fn clear_network_unavailable(
+    api: &ApiServer,
+    registry: &Registry,
+    name: &str,
+    beat: &Beats,
+) -> Ended {
     let mut done = String::new();
     let mut is_failing = false;
     loop {
@@ -278,8 +298,9 @@ async fn clear_network_unavailable(api: &ApiServer, registry: &Registry, name: &
             let uid = node["metadata"]["uid"].as_str().unwrap_or_default();
             (uid != done).then(|| uid.to_owned())
         });
-        let uid = uid.await;
-        match api.set_network_available(name, &now()).await {
+        let uid = beat.wait(uid).await;
+        let now = now();
+        match beat.wait(api.set_network_available(name, &now)).await {
             Ok(()) => {
                 tracing::info!(node = name, "condition NetworkUnavailable is False");
                 (done, is_failing) = (uid, false);
@@ -290,7 +311,7 @@ async fn clear_network_unavailable(api: &ApiServer, registry: &Registry, name: &
                     tracing::warn!(node = name, error, "condition NetworkUnavailable stays");
                 }
                 is_failing = true;
-                tokio::time::sleep(PATCH_AGAIN_AFTER).await;
+                beat.wait(tokio::time::sleep(PATCH_AGAIN_AFTER)).await;
             }
         }
     }

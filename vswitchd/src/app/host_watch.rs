@@ -10,6 +10,7 @@ use vswitch_api::IfName;
 use crate::host::{
     HostEvent, HostWatcher, LinkEvent, Masquerade, MasqueradeSpec, NftError, NftTable, Shield,
 };
+use crate::supervise::{self, Beats, Ended};
 use crate::switch::{GATEWAY_PORT, Switch};
 
 /// How often the nftables tables are looked at: a `flush ruleset` of somebody else removes them.
@@ -83,16 +84,23 @@ impl KeptMasquerade {
 }
 
 /// Tells the reconciler what changes in the host, until the daemon ends.
-pub(crate) async fn follow_host(switch: Arc<Switch>, mut watcher: HostWatcher) {
+pub(crate) async fn follow_host(
+    switch: Arc<Switch>,
+    mut watcher: HostWatcher,
+    beat: Beats,
+) -> Ended {
     loop {
-        match watcher.next().await {
+        match beat.wait(watcher.next()).await {
             Ok(HostEvent::Addresses(addresses)) => {
                 switch.reconcile().set_node_addresses(addresses);
             }
             Ok(HostEvent::Link(link)) => note_link(&switch, &link),
             Err(error) => {
-                tracing::warn!(error = %error, "read host events");
+                tracing::warn!(error = %error, "reading host events failed; subscribing anew");
                 tokio::time::sleep(RETRY).await;
+                if let Err(error) = watcher.reopen() {
+                    tracing::warn!(error = %error, "subscribing to host events failed");
+                }
             }
         }
     }
@@ -112,13 +120,12 @@ fn note_link(switch: &Switch, link: &LinkEvent) {
 }
 
 /// Puts our nftables tables back when somebody removed them, until the daemon ends.
-pub(crate) async fn keep_tables(switch: Arc<Switch>, tables: HostTables) {
+pub(crate) async fn keep_tables(switch: Arc<Switch>, tables: HostTables, beat: Beats) -> Ended {
     let mut tick = tokio::time::interval(TABLES_EVERY);
     loop {
-        tick.tick().await;
+        beat.wait(tick.tick()).await;
         let (switch, tables) = (Arc::clone(&switch), tables.clone());
-        // A panic in there has been logged; the next round tries again.
-        let _ = tokio::task::spawn_blocking(move || repair_tables(&switch, &tables)).await;
+        supervise::blocking(move || repair_tables(&switch, &tables)).await;
     }
 }
 

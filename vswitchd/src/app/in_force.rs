@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::objects::{Registry, feed};
 use crate::reconcile::ReconcileHandle;
+use crate::supervise::{Ended, Part, Supervisor, Task};
 
 /// Lets a caller wait until what it wrote is enforced.
 #[derive(Debug, Clone)]
@@ -31,7 +32,11 @@ impl InForce {
 }
 
 /// Starts handing changes over, beginning with everything there is.
-pub(crate) fn start(registry: &Arc<Registry>, reconcile: ReconcileHandle) -> InForce {
+pub(crate) fn start(
+    registry: &Arc<Registry>,
+    reconcile: ReconcileHandle,
+    supervisor: &Supervisor,
+) -> (InForce, Task) {
     let mut feed = feed(registry);
     reconcile.cluster(std::mem::take(&mut feed.initial));
     let (sender, delivered) = watch::channel(feed.version());
@@ -39,12 +44,17 @@ pub(crate) fn start(registry: &Arc<Registry>, reconcile: ReconcileHandle) -> InF
         delivered,
         reconcile: reconcile.clone(),
     };
-    tokio::spawn(async move {
-        while let Some(changes) = feed.next().await {
+    let task = supervisor.task(Part::ObjectFeed, "", move |beat| async move {
+        while let Some(changes) = beat.wait(feed.next()).await {
             reconcile.cluster(changes);
             // Nobody waiting is no failure.
             sender.send_replace(feed.version());
+            // What changes meanwhile waits in the registry, where it is bounded.
+            if beat.wait(reconcile.wait_until_in_force()).await.is_err() {
+                break;
+            }
         }
+        Ended::Early("the registry or the reconciler has ended")
     });
-    in_force
+    (in_force, task)
 }

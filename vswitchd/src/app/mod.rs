@@ -25,7 +25,6 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use crate::clock::MonotonicClock;
 use crate::config::{ApiConfig, Config};
@@ -37,7 +36,8 @@ use crate::ipam::{Ipam, IpamConfig};
 use crate::objects::{Registry, RegistryConfig};
 use crate::rest::tcp::{TcpOptions, TcpServer, listen_tcp};
 use crate::rest::{self, CniHandler, RestState, serve};
-use crate::store::{SharedStore, SledStore};
+use crate::store::{SharedStore, SledStore, SupervisedStore};
+use crate::supervise::{Faults, Part, Supervisor, Task, watchdog};
 use crate::switch::{Gateway, Switch, VmPorts};
 
 use cluster::ClusterNode;
@@ -45,49 +45,57 @@ use cni_world::PodObjects;
 use host_watch::{HostTables, KeptMasquerade};
 use publish_node::NodePlace;
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it is told to stop. Nothing fails but what fails by itself, unless a test
+/// puts `faults` into its parts.
 ///
 /// # Errors
-/// What kept it from starting, or ended it.
-pub async fn run(config: Config) -> Result<()> {
+/// What kept it from starting.
+pub async fn run(config: Config, faults: Faults) -> Result<()> {
+    let supervisor = Supervisor::new(faults);
+    let watchdog = watchdog::start(&supervisor, service_manager::alive);
+    let watchdog = watchdog.context("start the watchdog")?;
     let (stop, stopping) = watch::channel(false);
-    let mut app = App::start(&config, stopping.clone()).await?;
-    let mut servers = app.listen(&config, stopping).await?;
+    let mut app = App::start(&config, stopping.clone(), &supervisor).await?;
+    let servers = app.listen(&config, stopping).await?;
     app.announce();
-    let watchdog = tokio::spawn(service_manager::watch_workers(Arc::clone(&app.switch)));
 
-    let outcome = wait_for_end(&mut servers).await;
+    tokio::select! {
+        signal = wait_for_signal() => signal?,
+        never = watchdog::guard(&supervisor) => match never {},
+    }
     service_manager::stopping();
     tracing::info!("stopping");
-    watchdog.abort();
+    supervisor.stop();
     stop.send_replace(true);
     drain(servers).await;
     app.shutdown().await;
+    drop(watchdog);
     tracing::info!("stopped");
-    outcome
+    Ok(())
 }
 
 /// How long requests under way may take to finish.
 const DRAIN_FOR: std::time::Duration = std::time::Duration::from_secs(5);
 
-async fn drain(mut servers: JoinSet<std::io::Result<()>>) {
-    let finished = async { while servers.join_next().await.is_some() {} };
+async fn drain(servers: Vec<Task>) {
+    let finished = async {
+        for server in servers {
+            server.ended().await;
+        }
+    };
     if tokio::time::timeout(DRAIN_FOR, finished).await.is_err() {
         tracing::warn!("requests were cut off");
     }
 }
 
-async fn wait_for_end(servers: &mut JoinSet<std::io::Result<()>>) -> Result<()> {
+async fn wait_for_signal() -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        Some(ended) = servers.join_next() => {
-            ended.context("API server")?.context("API server")?;
-            anyhow::bail!("the API server ended by itself")
-        }
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
+    Ok(())
 }
 
 /// The parts that live as long as the daemon.
@@ -96,19 +104,25 @@ struct App {
     rest: RestState,
     /// In a cluster.
     node: Option<ClusterNode>,
-    tasks: JoinSet<()>,
+    tasks: Vec<Task>,
+    supervisor: Supervisor,
 }
 
 impl App {
-    async fn start(config: &Config, stopping: watch::Receiver<bool>) -> Result<Self> {
+    async fn start(
+        config: &Config,
+        stopping: watch::Receiver<bool>,
+        supervisor: &Supervisor,
+    ) -> Result<Self> {
         for folder in [&config.state_dir, &config.run_dir] {
             fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
         }
-        let store = open_store(config).await?;
+        let store = open_store(config, supervisor).await?;
         let clock = MonotonicClock::start();
         let (node, config) = match &config.cluster {
             Some(settings) => {
-                let joined = ClusterNode::join(config, settings, &store, stopping.clone());
+                let joined =
+                    ClusterNode::join(config, settings, &store, stopping.clone(), supervisor);
                 let (node, config) = joined.await.context("join the cluster")?;
                 (Some(node), config)
             }
@@ -122,41 +136,58 @@ impl App {
         let ipam = open_ipam(config, &store).await?;
         let tables = host_tables(config)?;
 
-        let (switch, notices) = packet_path::start(config, &store, clock, &tables).await?;
-        let in_force = in_force::start(&registry, switch.reconcile().clone());
-        let mut tasks = JoinSet::new();
+        let started = packet_path::start(config, &store, clock, &tables, supervisor);
+        let (switch, notices) = started.await?;
+        let reconcile = switch.reconcile().clone();
+        let (in_force, feed) = in_force::start(&registry, reconcile.clone(), supervisor);
+        let mut tasks = vec![feed];
         match &node {
             Some(node) => {
-                let reconcile = switch.reconcile().clone();
-                tasks.spawn(node.report_synced(in_force.clone(), reconcile));
+                let run = node.report_synced(in_force.clone(), reconcile.clone());
+                tasks.push(supervisor.task(Part::ClusterSync, "", run));
             }
-            None => switch.reconcile().cluster_synced(),
+            None => reconcile.cluster_synced(),
         }
         let pods = PodObjects::new(node.as_ref(), &registry, &in_force, &switch);
         let cni = attachments::service(config, &store, &ipam, &switch, pods, &tables).await?;
         let (publish, published) = watch::channel(NodePublication::default());
         let (status, node_network) = watch::channel(NodeNetworkStatus::default());
         let nodes = node_network_of(config, &tables, switch.gateway().mtu, publish, status);
-        tasks.spawn(nodes::follow(nodes, switch.reconcile().clone()));
+        tasks.push(supervisor.task(Part::NodeRoutes, "", {
+            let reconcile = reconcile.clone();
+            move |beat| nodes::follow(nodes, reconcile, beat)
+        }));
         let place = match &node {
             Some(node) => NodePlace::ApiServer(node.api.clone()),
             None => NodePlace::Registry(Arc::clone(&registry)),
         };
-        tasks.spawn(publish_node::follow(
-            place,
-            config.node_name.clone(),
-            published,
-        ));
+        tasks.push(supervisor.task(Part::NodePublisher, "", {
+            let node = config.node_name.clone();
+            move |beat| publish_node::follow(place, node, published, beat)
+        }));
         attachments::recover(&cni, &switch, &ipam).await?;
 
-        let watcher = HostWatcher::start().context("watch the host")?;
-        tasks.spawn(host_watch::follow_host(Arc::clone(&switch), watcher));
+        let watcher = HostWatcher::start(supervisor).context("watch the host")?;
+        tasks.push(supervisor.task(Part::HostWatch, "", {
+            let switch = Arc::clone(&switch);
+            move |beat| host_watch::follow_host(switch, watcher, beat)
+        }));
         let (seen, kube_proxy) = watch::channel(None);
         let services = service_steering(config, &tables, switch.gateway(), seen);
-        tasks.spawn(services::follow(services, switch.reconcile().clone()));
-        tasks.spawn(host_watch::keep_tables(Arc::clone(&switch), tables));
-        tasks.spawn(packet_path::log_notices(notices));
-        tasks.spawn(attachments::end_midstream(Arc::clone(&switch)));
+        tasks.push(supervisor.task(Part::ServiceSteering, "", {
+            let supervisor = supervisor.clone();
+            move |beat| services::follow(services, reconcile, supervisor, beat)
+        }));
+        tasks.push(supervisor.task(Part::HostTables, "", {
+            let switch = Arc::clone(&switch);
+            move |beat| host_watch::keep_tables(switch, tables, beat)
+        }));
+        let log = |beat| packet_path::log_notices(notices, beat);
+        tasks.push(supervisor.task(Part::PortNotices, "", log));
+        tasks.push(supervisor.task(Part::MidstreamTimer, "", {
+            let switch = Arc::clone(&switch);
+            move |beat| attachments::end_midstream(switch, beat)
+        }));
         let vms = VmPorts::new(
             Arc::clone(&switch),
             Arc::clone(&ipam),
@@ -182,6 +213,7 @@ impl App {
                 let in_force = in_force.clone();
                 Box::pin(async move { in_force.reached(version).await })
             }),
+            supervisor: supervisor.clone(),
             stopping,
         };
         Ok(Self {
@@ -189,6 +221,7 @@ impl App {
             rest,
             node,
             tasks,
+            supervisor: supervisor.clone(),
         })
     }
 
@@ -197,7 +230,8 @@ impl App {
         match &self.node {
             Some(node) => {
                 let announce = node.announce(self.switch.reconcile());
-                self.tasks.spawn(announce);
+                let announce = self.supervisor.task(Part::NodeAnnouncement, "", announce);
+                self.tasks.push(announce);
             }
             None => {
                 service_manager::ready();
@@ -206,15 +240,15 @@ impl App {
         }
     }
 
-    async fn listen(
-        &self,
-        config: &Config,
-        stopping: watch::Receiver<bool>,
-    ) -> Result<JoinSet<std::io::Result<()>>> {
-        let mut servers = JoinSet::new();
+    async fn listen(&self, config: &Config, stopping: watch::Receiver<bool>) -> Result<Vec<Task>> {
+        let mut servers = Vec::new();
         let router = rest::router(self.rest.clone());
         let unix = serve::listen_unix(&config.api.socket, config.api.socket_mode)?;
-        servers.spawn(serve::serve_unix(unix, router.clone(), stopping.clone()));
+        servers.push(self.supervisor.task(Part::UnixListener, "", {
+            let (router, limit) = (router.clone(), config.api.max_connections);
+            let stopping = stopping.clone();
+            move |beat| serve::serve_unix(unix, router, limit, stopping, beat)
+        }));
         if config.api.tcp_listen.is_empty() {
             return Ok(servers);
         }
@@ -222,13 +256,18 @@ impl App {
         for address in &config.api.tcp_listen {
             let listener = listen_tcp(*address).await?;
             let server = Arc::clone(&tcp);
-            servers.spawn(server.serve(listener, router.clone(), stopping.clone()));
+            let (router, stopping) = (router.clone(), stopping.clone());
+            let serve = |beat| server.serve(listener, router, stopping, beat);
+            let instance = address.to_string();
+            servers.push(self.supervisor.task(Part::TcpListener, &instance, serve));
         }
         Ok(servers)
     }
 
-    async fn shutdown(mut self) {
-        self.tasks.shutdown().await;
+    async fn shutdown(self) {
+        for task in self.tasks {
+            task.cancel().await;
+        }
         if let Some(node) = self.node {
             node.cluster.stored().await;
         }
@@ -244,10 +283,10 @@ impl App {
     }
 }
 
-async fn open_store(config: &Config) -> Result<SharedStore> {
+async fn open_store(config: &Config, supervisor: &Supervisor) -> Result<SharedStore> {
     let folder = config.state_dir.join("store");
     let store = tokio::task::spawn_blocking(move || SledStore::open(&folder)).await??;
-    Ok(Arc::new(store))
+    Ok(Arc::new(SupervisedStore::new(store, supervisor)))
 }
 
 async fn open_registry(config: &Config, store: &SharedStore) -> Result<Arc<Registry>> {

@@ -15,6 +15,7 @@ use crate::host::{
 };
 use crate::reconcile::ReconcileHandle;
 use crate::state::{ClusterState, NodeRecord};
+use crate::supervise::{self, Beats, Ended};
 
 /// How often the kernel is looked at: somebody may have removed what is ours, the node's
 /// addresses may have changed, and drops are counted there.
@@ -37,19 +38,20 @@ pub(super) struct Nodes {
 }
 
 /// Follows the Nodes until the daemon ends.
-pub(super) async fn follow(nodes: Nodes, reconcile: ReconcileHandle) {
+pub(super) async fn follow(mut nodes: Nodes, reconcile: ReconcileHandle, beat: Beats) -> Ended {
     let mut changes = reconcile.changes();
     let mut tick = tokio::time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut nodes = Some(nodes);
     let mut done: Option<ClusterState> = None;
     loop {
-        let (snapshot, is_tick) = tokio::select! {
-            snapshot = changes.next() => match snapshot {
-                Some(snapshot) => (snapshot, false),
-                None => return,
-            },
-            _ = tick.tick() => (reconcile.snapshot(), true),
+        let event = async {
+            tokio::select! {
+                snapshot = changes.next() => (snapshot, false),
+                _ = tick.tick() => (Some(reconcile.snapshot()), true),
+            }
+        };
+        let (Some(snapshot), is_tick) = beat.wait(event).await else {
+            return Ended::Early("the reconciler has ended");
         };
         // Before everything was heard of, what is there from an earlier run had better stay.
         let is_known = |done: &ClusterState| done.has_nodes_of(&snapshot.cluster);
@@ -57,18 +59,12 @@ pub(super) async fn follow(nodes: Nodes, reconcile: ReconcileHandle) {
             continue;
         }
         done = Some(snapshot.cluster.clone());
-        let Some(mut current) = nodes.take() else {
-            return;
-        };
         let round = move || {
-            let is_complete = current.round(&snapshot.cluster);
-            (current, is_complete)
+            let is_complete = nodes.round(&snapshot.cluster);
+            (nodes, is_complete)
         };
-        // A panic in there has been logged; what is in the kernel stays as it is.
-        let Ok((current, is_complete)) = tokio::task::spawn_blocking(round).await else {
-            return;
-        };
-        nodes = Some(current);
+        let is_complete;
+        (nodes, is_complete) = supervise::blocking(round).await;
         if !is_complete {
             tick.reset_at(Instant::now() + ASK_AGAIN);
         }

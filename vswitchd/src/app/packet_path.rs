@@ -15,6 +15,7 @@ use crate::kernel_path::{FastPath, PortKind};
 use crate::port::{Port, PortNotice, TapConfig, open_tap};
 use crate::reconcile::{self, ReconcileConfig, Reconciler};
 use crate::store::SharedStore;
+use crate::supervise::{Beats, Ended, Supervisor};
 use crate::switch::{GATEWAY_PORT, Gateway, Switch};
 use crate::worker::{WorkerConfig, WorkerPool};
 
@@ -24,9 +25,12 @@ pub(super) async fn start(
     store: &SharedStore,
     clock: MonotonicClock,
     tables: &HostTables,
+    supervisor: &Supervisor,
 ) -> Result<(Arc<Switch>, mpsc::Receiver<PortNotice>)> {
     let (config, store, tables) = (config.clone(), Arc::clone(store), tables.clone());
-    tokio::task::spawn_blocking(move || start_blocking(&config, store, clock, &tables)).await?
+    let supervisor = supervisor.clone();
+    let start = move || start_blocking(&config, store, clock, &tables, &supervisor);
+    tokio::task::spawn_blocking(start).await?
 }
 
 fn start_blocking(
@@ -34,6 +38,7 @@ fn start_blocking(
     store: SharedStore,
     clock: MonotonicClock,
     tables: &HostTables,
+    supervisor: &Supervisor,
 ) -> Result<(Arc<Switch>, mpsc::Receiver<PortNotice>)> {
     let (gateway, port) = open_gateway(config)?;
     if let Some(masquerade) = &tables.masquerade {
@@ -42,7 +47,7 @@ fn start_blocking(
     let fast_path = fast_path(config);
     let datapath = open_datapath(config, fast_path.clone());
     let (notify, notices) = mpsc::channel(64);
-    let workers = WorkerPool::start(&datapath, worker_config(config, clock), notify)
+    let workers = WorkerPool::start(&datapath, worker_config(config, clock), notify, supervisor)
         .context("start workers")?;
     let reconcile_config = ReconcileConfig {
         node_name: config.node_name.clone(),
@@ -57,7 +62,8 @@ fn start_blocking(
         deny: config.policy.deny,
     };
     // The thread ends with `ReconcileHandle::stop`; what it has installed stays.
-    let (reconcile, _) = Reconciler::start(Arc::clone(&datapath), reconcile_config);
+    let (reconcile, _) = Reconciler::start(Arc::clone(&datapath), reconcile_config, supervisor)
+        .context("start the reconciler")?;
     reconcile.set_node_addresses(host::node_addresses().context("read the node's addresses")?);
     reconcile.set_midstream(GATEWAY_PORT, true);
     if let Some(fast_path) = &fast_path {
@@ -153,8 +159,9 @@ pub(super) fn sysctl_ledger(config: &Config) -> PathBuf {
 }
 
 /// Logs what happens to the links of ports, until the daemon ends.
-pub(super) async fn log_notices(mut notices: mpsc::Receiver<PortNotice>) {
-    while let Some(notice) = notices.recv().await {
+pub(super) async fn log_notices(mut notices: mpsc::Receiver<PortNotice>, beat: Beats) -> Ended {
+    while let Some(notice) = beat.wait(notices.recv()).await {
         tracing::warn!(port = notice.port.0, event = ?notice.event, "link of a port changed");
     }
+    Ended::Early("the workers have ended")
 }

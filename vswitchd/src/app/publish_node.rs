@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::host::NodePublication;
 use crate::kube::ApiServer;
 use crate::objects::{PatchKind, Registry, Resource, WriteOptions};
+use crate::supervise::{self, Beats, Ended};
 
 /// Pause before what could not be written is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
@@ -29,11 +30,12 @@ pub(super) async fn follow(
     id: NodePlace,
     node: String,
     mut wanted: watch::Receiver<NodePublication>,
-) {
-    while wanted.changed().await.is_ok() {
+    beat: Beats,
+) -> Ended {
+    while beat.wait(wanted.changed()).await.is_ok() {
         loop {
             let publication = wanted.borrow_and_update().clone();
-            let Err(error) = id.write(&node, publication).await else {
+            let Err(error) = beat.wait(id.write(&node, publication)).await else {
                 break;
             };
             let error = format!("{error:#}");
@@ -43,12 +45,13 @@ pub(super) async fn follow(
                 "own Node does not tell how its pods are reached"
             );
             // What is newer is written at once; an error means that the daemon is stopping.
-            let newer = tokio::time::timeout(AGAIN_AFTER, wanted.changed()).await;
-            if matches!(newer, Ok(Err(_))) {
-                return;
+            let newer = tokio::time::timeout(AGAIN_AFTER, wanted.changed());
+            if matches!(beat.wait(newer).await, Ok(Err(_))) {
+                break;
             }
         }
     }
+    Ended::Early("the routes to other nodes are no longer kept")
 }
 
 impl NodePlace {
@@ -59,7 +62,7 @@ impl NodePlace {
             Self::Registry(registry) => {
                 let (registry, node) = (Arc::clone(registry), node.to_owned());
                 let write = move || write_whole(&registry, &node, &publication);
-                tokio::task::spawn_blocking(write).await??;
+                supervise::blocking(write).await?;
             }
         }
         Ok(())

@@ -14,9 +14,13 @@ use crate::reconcile::ReconcileHandle;
 use crate::rest::HealthChecks;
 use crate::service::{HealthCheck, HostPortForward, Surface};
 use crate::state::ObjectKey;
+use crate::supervise::{self, Beats, Ended, Supervisor};
 
 /// How often it is looked at whether routes and rules are still there.
 const CHECK_EVERY: Duration = Duration::from_secs(15);
+
+/// Pause before what failed is tried again.
+const RETRY: Duration = Duration::from_secs(2);
 
 type Surfaces = OrdMap<ObjectKey, Surface>;
 
@@ -30,39 +34,46 @@ pub(super) struct Services {
 }
 
 /// Follows the Services until the daemon ends.
-pub(super) async fn follow(services: Services, reconcile: ReconcileHandle) {
+pub(super) async fn follow(
+    services: Services,
+    reconcile: ReconcileHandle,
+    supervisor: Supervisor,
+    beat: Beats,
+) -> Ended {
     let services = Arc::new(services);
     let mut changes = reconcile.changes();
     let mut tick = tokio::time::interval(CHECK_EVERY);
-    let mut health = HealthChecks::default();
+    let mut health = HealthChecks::new(supervisor);
     let mut surfaces = Surfaces::new();
     let mut host_ports = Arc::default();
+    // What is in the kernel; `None` if that is not known, or not what was wanted.
     let mut applied: Option<Steered> = None;
     loop {
-        let snapshot = tokio::select! {
-            snapshot = changes.next() => match snapshot {
-                Some(snapshot) => snapshot,
-                None => return,
-            },
-            _ = tick.tick() => {
-                let wanted = applied.clone().unwrap_or_default();
-                if !is_in_place(&services, wanted).await {
-                    applied = None;
-                }
-                reconcile.snapshot()
+        let event = async {
+            tokio::select! {
+                snapshot = changes.next() => (snapshot, false),
+                _ = tick.tick() => (Some(reconcile.snapshot()), true),
             }
+        };
+        let (Some(snapshot), is_tick) = beat.wait(event).await else {
+            return Ended::Early("the reconciler has ended");
         };
         let is_same =
             snapshot.surfaces.ptr_eq(&surfaces) && Arc::ptr_eq(&snapshot.host_ports, &host_ports);
-        if applied.is_some() && is_same {
+        if !is_tick && applied.is_some() && is_same {
             continue;
         }
         surfaces = snapshot.surfaces.clone();
         host_ports = Arc::clone(&snapshot.host_ports);
         health.serve(health_checks(&surfaces));
         let wanted = services.steered(&surfaces, &host_ports);
-        if applied.as_ref() != Some(&wanted) && apply(&services, wanted.clone()).await {
-            applied = Some(wanted);
+        let is_applied = applied.as_ref() == Some(&wanted);
+        if is_applied && (!is_tick || is_in_place(&services, wanted.clone()).await) {
+            continue;
+        }
+        applied = apply(&services, wanted.clone()).await.then_some(wanted);
+        if applied.is_none() {
+            tick.reset_after(RETRY);
         }
     }
 }
@@ -109,27 +120,19 @@ fn health_checks(surfaces: &Surfaces) -> BTreeMap<u16, HealthCheck> {
     checks.map(|check| (check.port, check)).collect()
 }
 
-/// Returns whether it was done; what failed is logged and tried again.
+/// Returns whether all of it was done; what failed is logged and tried again.
 async fn apply(services: &Arc<Services>, wanted: Steered) -> bool {
     let services = Arc::clone(services);
     let apply = move || {
         services.look_for_kube_proxy();
         services.steering.apply(&wanted)
     };
-    let applied = tokio::task::spawn_blocking(apply).await;
-    match applied {
-        Ok(Ok(())) => true,
-        Ok(Err(error)) => {
-            let error = anyhow::Error::from(error);
-            tracing::error!(
-                error = format!("{error:#}"),
-                "lead services into the switch"
-            );
-            false
-        }
-        // A panic in there has been logged.
-        Err(_) => false,
+    let failed = supervise::blocking(apply).await;
+    for error in &failed {
+        let error = error as &dyn std::error::Error;
+        tracing::error!(error, "leading Services into the switch failed in part");
     }
+    failed.is_empty()
 }
 
 async fn is_in_place(services: &Arc<Services>, wanted: Steered) -> bool {
@@ -138,6 +141,5 @@ async fn is_in_place(services: &Arc<Services>, wanted: Steered) -> bool {
         services.look_for_kube_proxy();
         services.steering.is_installed(&wanted)
     };
-    let present = tokio::task::spawn_blocking(check).await;
-    matches!(present, Ok(Ok(true)))
+    matches!(supervise::blocking(check).await, Ok(true))
 }

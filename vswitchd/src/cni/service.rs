@@ -17,6 +17,7 @@ use super::records;
 use super::world::{AttachHost, NetnsProbe, NetnsState, PodDirectory, SwitchPorts};
 use crate::ipam::{Delegate, Ipam, LeaseOwner};
 use crate::store::SharedStore;
+use crate::supervise;
 
 /// What the service needs; the traits are of [`super::world`].
 pub struct CniDeps<H, P, D> {
@@ -129,7 +130,7 @@ impl<H: AttachHost, P: SwitchPorts, D: PodDirectory> CniService<H, P, D> {
         &self,
         work: impl Future<Output = Result<T, CniFailure>> + Send + 'static,
     ) -> Result<T, CniFailure> {
-        tokio::spawn(work)
+        supervise::request(work)
             .await
             .unwrap_or_else(|error| Err(broken_task(&error)))
     }

@@ -29,6 +29,7 @@ use vswitch_api::{IfName, MacAddr};
 pub(super) use overlay::{OwnRoute, Vxlan};
 
 use crate::netns::{self, NetnsError, NetnsFile};
+use crate::supervise;
 
 /// A netlink request that failed.
 #[derive(Debug, thiserror::Error)]
@@ -136,7 +137,7 @@ where
     runtime.block_on(async {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(open)?;
         // Ends with the runtime, that is before this function returns.
-        tokio::spawn(connection);
+        supervise::request(connection);
         body(Session { handle }).await
     })
 }

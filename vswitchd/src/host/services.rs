@@ -95,12 +95,16 @@ impl ServiceSteering {
         }
     }
 
-    /// Brings routes and rules in line with what is wanted; does nothing where they are.
-    ///
-    /// # Errors
-    /// [`SteeringError`]; a repetition goes on where this ended.
-    pub fn apply(&self, wanted: &Steered) -> Result<(), SteeringError> {
-        self.set_routes(wanted)?;
+    /// Brings routes and rules in line with what is wanted; does nothing where they are. Returns
+    /// what failed: that keeps nothing else from being installed, and a repetition tries it again.
+    #[must_use]
+    pub fn apply(&self, wanted: &Steered) -> Vec<SteeringError> {
+        let mut failed = self.set_routes(wanted).unwrap_or_else(|error| vec![error]);
+        failed.extend(self.set_rules(wanted).err());
+        failed
+    }
+
+    fn set_rules(&self, wanted: &Steered) -> Result<(), SteeringError> {
         let ruleset = self.ruleset(wanted)?;
         nft::apply("lead NodePorts and host ports into the switch", &ruleset)?;
         // Behind the rules, one of which keeps others' packets to loopback addresses out.
@@ -174,17 +178,19 @@ impl ServiceSteering {
         }
     }
 
-    fn set_routes(&self, wanted: &Steered) -> Result<(), SteeringError> {
+    /// Returns the routes that could not be set or removed.
+    fn set_routes(&self, wanted: &Steered) -> Result<Vec<SteeringError>, SteeringError> {
         let wanted = self.routes(wanted);
         let present = self.own_routes()?;
         netlink::in_host(async |host: Session| {
             let Some(link) = host.link(self.gateway_ifname.as_str()).await? else {
                 return Err(self.no_gateway());
             };
+            let mut failed = Vec::new();
             for route in present.values() {
                 if !wanted.contains_key(&route.destination) {
-                    host.delete_route(&link, route.destination, route.gateway)
-                        .await?;
+                    let gone = host.delete_route(&link, route.destination, route.gateway);
+                    failed.extend(gone.await.err());
                 }
             }
             // Next hops first: without one a route through it is refused.
@@ -192,10 +198,10 @@ impl ServiceSteering {
                 wanted.iter().partition(|(_, via)| via.is_none());
             for (destination, via) in hops.into_iter().chain(others) {
                 if !present.contains_key(destination) {
-                    host.add_route(&link, *destination, *via).await?;
+                    failed.extend(host.add_route(&link, *destination, *via).await.err());
                 }
             }
-            Ok(())
+            Ok(failed.into_iter().map(SteeringError::from).collect())
         })
     }
 
@@ -333,7 +339,7 @@ mod tests {
                 &[(6, 30_080), (17, 30_053)],
             );
             assert!(!steering.is_installed(&first).unwrap());
-            steering.apply(&first).unwrap();
+            assert!(steering.apply(&first).is_empty());
             assert!(steering.is_installed(&first).unwrap());
             let routes = run("ip route; ip -6 route").unwrap();
             assert!(
@@ -348,7 +354,7 @@ mod tests {
             );
 
             let second = steered(&["203.0.113.7/32", "169.254.86.1/32"], &[]);
-            steering.apply(&second).unwrap();
+            assert!(steering.apply(&second).is_empty());
             let routes = run("ip route; ip -6 route").unwrap();
             assert!(
                 !routes.contains("10.96.0.0") && !routes.contains("fd96"),
@@ -360,7 +366,7 @@ mod tests {
 
             run("ip route del 203.0.113.7").unwrap();
             assert!(!steering.is_installed(&second).unwrap());
-            steering.apply(&second).unwrap();
+            assert!(steering.apply(&second).is_empty());
             assert!(steering.is_installed(&second).unwrap());
             ServiceSteering::remove(&table).unwrap();
             ServiceSteering::remove(&table).unwrap();
@@ -392,7 +398,7 @@ mod tests {
                 ]),
                 ..Steered::default()
             };
-            steering.apply(&wanted).unwrap();
+            assert!(steering.apply(&wanted).is_empty());
             let rules = run("nft list table inet vswitch_services").unwrap();
             let rules = rules.replace("counter packets 0 bytes 0 ", "");
             for (rule, times) in [
@@ -413,8 +419,35 @@ mod tests {
             }
             assert_eq!(lets_loopback_through().unwrap().trim(), "1");
             wanted.host_ports.clear();
-            steering.apply(&wanted).unwrap();
+            assert!(steering.apply(&wanted).is_empty());
             assert_eq!(lets_loopback_through().unwrap().trim(), "0");
+        });
+    }
+
+    #[test]
+    fn a_route_that_is_refused_keeps_nothing_else_out() {
+        in_new_netns(|| {
+            run(
+                "ip tuntap add vsw0 mode tap; ip addr add 10.244.0.1/24 dev vsw0
+                 ip link set vsw0 up; ip tuntap add other mode tap; ip link set other up
+                 ip route add 10.96.0.0/16 dev other",
+            )
+            .unwrap();
+            let gateway = ["10.244.0.1".parse().unwrap()];
+            let ifname = "vsw0".parse().unwrap();
+            let steering = ServiceSteering::new(&NftTable::default(), ifname, &gateway);
+            // The kernel takes no second route to the same network.
+            let wanted = steered(&["10.96.0.0/16", "203.0.113.7/32"], &[(6, 30_080)]);
+            let failed = steering.apply(&wanted);
+            assert_eq!(failed.len(), 1, "{failed:?}");
+            assert!(!steering.is_installed(&wanted).unwrap());
+            let rules = run("nft list table inet vswitch_services").unwrap();
+            assert!(rules.contains("30080"), "{rules}");
+            let routes = run("ip route").unwrap();
+            assert!(routes.contains("203.0.113.7 via 169.254.86.1"), "{routes}");
+            run("ip route del 10.96.0.0/16 dev other").unwrap();
+            assert!(steering.apply(&wanted).is_empty());
+            assert!(steering.is_installed(&wanted).unwrap());
         });
     }
 
@@ -424,8 +457,8 @@ mod tests {
             let gateway = ["10.244.0.1".parse().unwrap()];
             let ifname = "vsw0".parse().unwrap();
             let steering = ServiceSteering::new(&NftTable::default(), ifname, &gateway);
-            let error = steering.apply(&Steered::default()).unwrap_err();
-            assert_eq!(error.to_string(), "there is no interface vsw0");
+            let failed = steering.apply(&Steered::default());
+            assert_eq!(failed[0].to_string(), "there is no interface vsw0");
         });
     }
 }

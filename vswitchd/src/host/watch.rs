@@ -14,11 +14,11 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressScope;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
-use tokio::task::JoinHandle;
 use vswitch_api::IfName;
 
 use super::NetlinkError;
 use super::netlink::{self, Link, Session};
+use crate::supervise::{Ended, Part, Supervisor, Task};
 
 /// A link of the host, new, changed or gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,9 +63,10 @@ async fn read_node_addresses(host: &Session) -> Result<Vec<IpAddr>, NetlinkError
 
 /// Reports every change of the host's links and addresses, beginning with what is there.
 pub struct HostWatcher {
-    messages: BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>,
+    messages: Messages,
     session: Session,
-    connections: [JoinHandle<()>; 2],
+    connections: Connections,
+    supervisor: Supervisor,
     links: BTreeMap<u32, LinkEvent>,
     addresses: Option<Vec<IpAddr>>,
     pending: VecDeque<HostEvent>,
@@ -82,14 +83,6 @@ impl std::fmt::Debug for HostWatcher {
     }
 }
 
-impl Drop for HostWatcher {
-    fn drop(&mut self) {
-        for connection in &self.connections {
-            connection.abort();
-        }
-    }
-}
-
 impl HostWatcher {
     /// Subscribes in the network namespace of the calling thread.
     ///
@@ -98,25 +91,31 @@ impl HostWatcher {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn start() -> Result<Self, NetlinkError> {
-        let open = |source| NetlinkError::Open { source };
-        let groups = [
-            MulticastGroup::Link,
-            MulticastGroup::Ipv4Ifaddr,
-            MulticastGroup::Ipv6Ifaddr,
-        ];
-        let (reports, _, messages) = rtnetlink::new_multicast_connection(&groups).map_err(open)?;
-        let (dumps, handle, _) = rtnetlink::new_connection().map_err(open)?;
+    pub fn start(supervisor: &Supervisor) -> Result<Self, NetlinkError> {
+        let (messages, session, connections) = open(supervisor)?;
         Ok(Self {
-            messages: messages.map(|(message, _)| message).boxed(),
-            session: Session::new(handle),
-            connections: [tokio::spawn(reports), tokio::spawn(dumps)],
+            messages,
+            session,
+            connections,
+            supervisor: supervisor.clone(),
             links: BTreeMap::new(),
             addresses: None,
             pending: VecDeque::new(),
             links_stale: true,
             addresses_stale: true,
         })
+    }
+
+    /// Subscribes anew, after [`Self::next`] has failed: a connection may have been closed. What
+    /// changed meanwhile is found by comparing.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`]; the old subscription stays.
+    pub fn reopen(&mut self) -> Result<(), NetlinkError> {
+        (self.messages, self.session, self.connections) = open(&self.supervisor)?;
+        self.links_stale = true;
+        self.addresses_stale = true;
+        Ok(())
     }
 
     /// Returns the next change; may be cancelled without losing one.
@@ -219,6 +218,41 @@ impl HostWatcher {
     }
 }
 
+type Messages = BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>;
+
+/// Cancelled when they are dropped.
+type Connections = [Task; 2];
+
+/// Opens the connection that reports and the one that answers.
+fn open(supervisor: &Supervisor) -> Result<(Messages, Session, Connections), NetlinkError> {
+    let open = |source| NetlinkError::Open { source };
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+    ];
+    let (reports, _, messages) = rtnetlink::new_multicast_connection(&groups).map_err(open)?;
+    let (dumps, handle, _) = rtnetlink::new_connection().map_err(open)?;
+    let connections = [
+        serve(supervisor, Part::NetlinkReports, reports),
+        serve(supervisor, Part::NetlinkDumps, dumps),
+    ];
+    let messages = messages.map(|(message, _)| message).boxed();
+    Ok((messages, Session::new(handle), connections))
+}
+
+/// Serves a connection. Whoever uses one that was closed hears of it, and opens another.
+fn serve(
+    supervisor: &Supervisor,
+    part: Part,
+    connection: impl Future<Output = ()> + Send + 'static,
+) -> Task {
+    supervisor.task(part, "", |beat| async move {
+        beat.wait(connection).await;
+        Ended::AsTold
+    })
+}
+
 fn closed() -> NetlinkError {
     let source = std::io::Error::from(std::io::ErrorKind::ConnectionAborted);
     NetlinkError::Request {
@@ -267,7 +301,7 @@ mod tests {
     fn links_are_reported_up_with_their_mtu_down_renamed_and_gone() {
         in_host_runtime(async || {
             run("ip tuntap add d0 mode tap; ip link set d0 mtu 1300").unwrap();
-            let mut watcher = HostWatcher::start().unwrap();
+            let mut watcher = HostWatcher::start(&Supervisor::default()).unwrap();
             let first = wait_for(&mut watcher, |e| link(e, "d0").cloned()).await;
             assert_eq!((first.up, first.mtu, first.gone), (false, 1300, false));
             run("ip link set d0 up").unwrap();
@@ -303,7 +337,7 @@ mod tests {
             };
             let one: Vec<IpAddr> = vec!["192.0.2.7".parse().unwrap()];
             assert_eq!(node_addresses().unwrap(), one);
-            let mut watcher = HostWatcher::start().unwrap();
+            let mut watcher = HostWatcher::start(&Supervisor::default()).unwrap();
             assert_eq!(wait_for(&mut watcher, addresses).await, one);
             run("ip addr add fd00::7/64 dev d0 nodad").unwrap();
             let two = [one.clone(), vec!["fd00::7".parse().unwrap()]].concat();
@@ -317,7 +351,7 @@ mod tests {
     #[test]
     fn link_that_vanished_unreported_is_found_gone_when_reports_are_lost() {
         in_host_runtime(async || {
-            let mut watcher = HostWatcher::start().unwrap();
+            let mut watcher = HostWatcher::start(&Supervisor::default()).unwrap();
             let ghost = LinkEvent {
                 ifname: "ghost".parse().unwrap(),
                 ifindex: 4711,

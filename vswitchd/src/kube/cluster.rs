@@ -1,9 +1,9 @@
 //! All watchers of a cluster, and the task that puts what they tell into the mirror.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::sync::{mpsc, watch as channel};
-use tokio::task::{JoinHandle, JoinSet};
 
 use super::api_server::ApiServer;
 use super::health::Health;
@@ -11,6 +11,7 @@ use super::merge::{Merge, WatchReport};
 use super::watcher::{WATCHED, WatchSettings, Watched, Watcher};
 use crate::objects::{LastKnown, Registry, RegistryConfig, follow};
 use crate::store::SharedStore;
+use crate::supervise::{Beats, Depth, Ended, Part, Queue, Supervisor, Task};
 
 /// What watchers tell waits here while the mirror takes in what came before.
 const QUEUE: usize = 1_024;
@@ -29,17 +30,16 @@ pub struct Cluster {
     pub synced: channel::Receiver<Option<u64>>,
     /// Whether the mirror began with what was known from the last run.
     pub has_last_known: bool,
-    follower: JoinHandle<()>,
+    follower: Task,
     /// End with this.
-    _watchers: JoinSet<()>,
+    _watchers: Vec<Task>,
+    _inbox: Queue,
 }
 
 impl Cluster {
     /// Waits until what is known is stored, after `stop` of [`watch`] has turned true.
     pub async fn stored(self) {
-        if let Err(error) = self.follower.await {
-            tracing::error!(%error, "store the last known objects");
-        }
+        self.follower.ended().await;
     }
 }
 
@@ -53,6 +53,7 @@ pub fn watch(
     last_known: Option<LastKnown>,
     settings: &WatchSettings,
     stop: channel::Receiver<bool>,
+    supervisor: &Supervisor,
 ) -> Cluster {
     let has_last_known = last_known.is_some();
     let health = Arc::new(Health::new(api.url(), last_known.as_ref()));
@@ -61,7 +62,7 @@ pub fn watch(
     let own_pods = format!("spec.nodeName={}", config.node_name);
     let registry = Registry::mirror_of(api.url(), objects, config);
 
-    let mut tasks = JoinSet::new();
+    let mut tasks = Vec::new();
     let (told, inbox) = mpsc::channel(QUEUE);
     for watched in WATCHED {
         let selector = (watched == Watched::OwnPods).then(|| own_pods.clone());
@@ -72,17 +73,33 @@ pub fn watch(
             Arc::clone(&health),
             told.clone(),
         );
-        tasks.spawn(watcher.run());
+        let run = |beat| watcher.run(beat);
+        tasks.push(supervisor.task(Part::Watcher, watched.name(), run));
     }
     let (sender, synced) = channel::channel(None);
-    tasks.spawn(take_in(Arc::clone(&registry), merge, inbox, sender));
+    let taken = Arc::new(AtomicU64::new(0));
+    let queue = supervisor.queue(Part::WatcherInbox, {
+        // Weak, so that the mirror ends when the watchers have.
+        let (queue, taken) = (told.downgrade(), Arc::clone(&taken));
+        move || Depth {
+            waiting: queue.upgrade().map_or(0, |queue| waiting(&queue)),
+            taken: taken.load(Relaxed),
+        }
+    });
+    drop(told);
+    tasks.push(supervisor.task(Part::Mirror, "", {
+        let registry = Arc::clone(&registry);
+        move |beat| take_in(registry, merge, inbox, taken, sender, beat)
+    }));
     // What a watcher has heard counts when the mirror shows it.
     let is_live = {
         let (health, synced) = (Arc::clone(&health), synced.clone());
         move || synced.borrow().is_some() && health.is_live()
     };
-    let follower = follow(Arc::clone(&registry), store, has_last_known, is_live, stop);
-    let follower = tokio::spawn(follower);
+    let follower = supervisor.task(Part::LastKnown, "", {
+        let registry = Arc::clone(&registry);
+        move |beat| follow(registry, store, has_last_known, is_live, stop, beat)
+    });
     Cluster {
         registry,
         health,
@@ -90,6 +107,7 @@ pub fn watch(
         has_last_known,
         follower,
         _watchers: tasks,
+        _inbox: queue,
     }
 }
 
@@ -98,13 +116,17 @@ async fn take_in(
     registry: Arc<Registry>,
     mut merge: Merge,
     mut inbox: mpsc::Receiver<WatchReport>,
+    taken: Arc<AtomicU64>,
     synced: channel::Sender<Option<u64>>,
-) {
-    while let Some(told) = inbox.recv().await {
+    beat: Beats,
+) -> Ended {
+    while let Some(told) = beat.wait(inbox.recv()).await {
+        taken.fetch_add(1, Relaxed);
         let mut changes = merge.take(told);
         while changes.len() < BATCH
             && let Ok(told) = inbox.try_recv()
         {
+            taken.fetch_add(1, Relaxed);
             changes.extend(merge.take(told));
         }
         let version = registry.mirror(changes);
@@ -116,4 +138,9 @@ async fn take_in(
             });
         }
     }
+    Ended::Early("the watchers have ended")
+}
+
+fn waiting(queue: &mpsc::Sender<WatchReport>) -> u64 {
+    u64::try_from(queue.max_capacity() - queue.capacity()).unwrap_or(u64::MAX)
 }

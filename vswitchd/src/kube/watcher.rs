@@ -5,6 +5,7 @@
 //! is noticed by that. Between two watches nothing is lost, since each begins at the version up to
 //! which the one before told everything (bookmarks move it on).
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use super::health::{Absence, Health};
 use super::merge::{Seen, WatchReport};
 use super::source::{Conversion, Source, sources};
 use crate::objects::{Resource, Scope, stripped};
+use crate::supervise::{Beats, Ended};
 
 /// What a watcher is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -180,20 +182,25 @@ impl Watcher {
     }
 
     /// Watches until nobody listens any more.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self, beat: Beats) -> Ended {
+        match self.watch(&beat).await {
+            Ok(never) => match never {},
+            Err(Unheard) => Ended::Early("nobody listens any more"),
+        }
+    }
+
+    /// What a watcher waits for is a network away: the [`Health`] says for how long.
+    async fn watch(&mut self, beat: &Beats) -> Result<Infallible, Unheard> {
         let mut backoff = Backoff::new(self.settings.least_pause, self.settings.most_pause);
         loop {
-            let ended = match self.list().await {
-                Ok((version, objects)) => match self.send_list(version, objects).await {
-                    Ok(version) => self.watch_on(version, &mut backoff).await,
-                    Err(unheard) => Err(unheard),
-                },
-                Err(error) => self.fail(&error).await,
-            };
-            if ended.is_err() {
-                return;
+            match beat.wait(self.list()).await {
+                Ok((version, objects)) => {
+                    let version = beat.wait(self.send_list(version, objects)).await?;
+                    beat.wait(self.watch_on(version, &mut backoff)).await?;
+                }
+                Err(error) => beat.wait(self.fail(&error)).await?,
             }
-            tokio::time::sleep(backoff.pause()).await;
+            beat.wait(tokio::time::sleep(backoff.pause())).await;
         }
     }
 

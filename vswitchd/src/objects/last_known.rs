@@ -18,6 +18,7 @@ use super::shelf::ObjectId;
 use super::{Registry, persist};
 use crate::clock;
 use crate::store::{Bucket, SharedStore, StoreError, Write};
+use crate::supervise::{self, Beats, Ended};
 
 const NOTE_KEY: &[u8] = b"cluster/last_known";
 
@@ -92,7 +93,8 @@ pub async fn follow(
     loaded: bool,
     is_live: impl Fn() -> bool + Send,
     mut stop: watch::Receiver<bool>,
-) {
+    beat: Beats,
+) -> Ended {
     let mut wakeups = registry.wakeups();
     let mut follower = Follower {
         // A mirror begins with version 1, which is what was loaded.
@@ -109,20 +111,23 @@ pub async fn follow(
             let _ = tokio::time::timeout(NOTE_EVERY, changed).await;
             tokio::time::sleep(GATHER_FOR).await;
         };
-        let is_over = tokio::select! {
-            () = changed => false,
-            // An error means that the daemon is gone.
-            _ = stop.wait_for(|stop| *stop) => true,
+        let event = async {
+            tokio::select! {
+                () = changed => false,
+                // An error means that the daemon is gone.
+                _ = stop.wait_for(|stop| *stop) => true,
+            }
         };
-        follower = match follower.write(is_live()).await {
-            Some(follower) if !is_over => follower,
-            _ => return,
-        };
+        let is_over = beat.wait(event).await;
+        follower = follower.write(is_live()).await;
+        if is_over {
+            return Ended::AsTold;
+        }
     }
 }
 
 impl Follower {
-    async fn write(mut self, is_live: bool) -> Option<Self> {
+    async fn write(mut self, is_live: bool) -> Self {
         let write = move || {
             let outcome = self.write_blocking(is_live);
             match &outcome {
@@ -136,7 +141,7 @@ impl Follower {
             self.is_failing = outcome.is_err();
             self
         };
-        tokio::task::spawn_blocking(write).await.ok()
+        supervise::blocking(write).await
     }
 
     fn write_blocking(&mut self, is_live: bool) -> Result<(), StoreError> {

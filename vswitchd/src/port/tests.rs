@@ -120,6 +120,7 @@ fn a_udp_datagram_arrives_with_its_partial_checksum_described() {
     assert_eq!((frame.vnet.csum_start, frame.vnet.csum_offset), (34, 6));
 }
 
+#[expect(clippy::disallowed_methods, reason = "both are joined")]
 #[test]
 fn tcp_gives_super_frames_and_they_arrive_as_such() {
     let net = Sandbox::new();

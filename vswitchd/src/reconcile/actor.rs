@@ -1,6 +1,7 @@
 //! The reconciler's thread and the handle that others tell it things through.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -17,6 +18,7 @@ use super::model::{Model, ModelInput};
 use crate::policy::PolicyProblem;
 use crate::service::{HostPortForward, Surface};
 use crate::state::{Attachment, ClusterChange, ClusterState, ObjectKey};
+use crate::supervise::{Beat, Depth, Ended, Part, Queue, Supervisor};
 
 /// Whatever takes transactions: the datapath, or a test.
 pub trait Publish: Send + Sync + 'static {
@@ -66,6 +68,8 @@ struct Progress {
 struct Inbox {
     told: Vec<ModelInput>,
     generation: u64,
+    /// How much was ever taken in.
+    taken: u64,
     is_stopped: bool,
 }
 
@@ -81,6 +85,14 @@ impl Shared {
     /// The inbox stays whole if a thread panics with it: every entry is set in one step.
     fn lock(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn depth(&self) -> Depth {
+        let inbox = self.lock();
+        Depth {
+            waiting: inbox.generation - inbox.taken,
+            taken: inbox.taken,
+        }
     }
 }
 
@@ -199,12 +211,19 @@ pub struct Reconciler<P> {
     model: Model,
     shared: Arc<Shared>,
     progress: watch::Sender<Progress>,
+    _inbox: Queue,
 }
 
 impl<P: Publish> Reconciler<P> {
     /// Starts the thread. It installs the base rules and the gateway port at once.
-    #[must_use]
-    pub fn start(publish: Arc<P>, config: ReconcileConfig) -> (ReconcileHandle, JoinHandle<()>) {
+    ///
+    /// # Errors
+    /// The thread cannot be had.
+    pub fn start(
+        publish: Arc<P>,
+        config: ReconcileConfig,
+        supervisor: &Supervisor,
+    ) -> io::Result<(ReconcileHandle, JoinHandle<()>)> {
         // The base rules wait to be published.
         let inbox = Inbox {
             generation: 1,
@@ -216,21 +235,30 @@ impl<P: Publish> Reconciler<P> {
             snapshot: ArcSwap::default(),
         });
         let (sender, progress) = watch::channel(Progress::default());
+        let inbox = supervisor.queue(Part::ReconcilerInbox, {
+            let shared = Arc::clone(&shared);
+            move || shared.depth()
+        });
         let reconciler = Self {
             publish,
             model: Model::new(config),
             shared: Arc::clone(&shared),
             progress: sender,
+            _inbox: inbox,
         };
-        let thread = std::thread::spawn(move || reconciler.run());
-        (ReconcileHandle { shared, progress }, thread)
+        let name = "vsw-reconcile";
+        let thread = supervisor.thread(Part::Reconciler, "", name, |beat| reconciler.run(beat))?;
+        Ok((ReconcileHandle { shared, progress }, thread))
     }
 
-    fn run(mut self) {
+    fn run(mut self, beat: &Beat) -> Ended {
         let mut done = Progress::default();
         let mut snapshot = ReconciledState::default();
-        while let Some((told, generation)) = self.next(done.generation) {
-            told.into_iter().for_each(|told| self.model.take(told));
+        while let Some((told, generation)) = self.next(done.generation, beat) {
+            for told in told {
+                beat.beat();
+                self.model.take(told);
+            }
             let changes = self.model.flush();
             if changes != Transaction::default() {
                 done.epoch = self.publish.publish(changes);
@@ -241,19 +269,23 @@ impl<P: Publish> Reconciler<P> {
             tracing::debug!(generation, epoch = done.epoch.0, "reconciled");
             self.progress.send_replace(done);
         }
+        Ended::AsTold
     }
 
     /// Waits for something that is not yet in force; `None` when stopped and nothing is left.
-    fn next(&self, done: u64) -> Option<(Vec<ModelInput>, u64)> {
-        let inbox = self.shared.lock();
-        let waiting = |inbox: &mut Inbox| inbox.generation == done && !inbox.is_stopped;
-        let mut inbox = self
-            .shared
-            .told
-            .wait_while(inbox, waiting)
-            .unwrap_or_else(PoisonError::into_inner);
+    fn next(&self, done: u64, beat: &Beat) -> Option<(Vec<ModelInput>, u64)> {
+        beat.beat();
+        let mut inbox = self.shared.lock();
+        while inbox.generation == done && !inbox.is_stopped {
+            let waited = self.shared.told.wait_timeout(inbox, beat.period());
+            inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
+            beat.beat();
+        }
         let is_left = inbox.generation != done;
-        is_left.then(|| (std::mem::take(&mut inbox.told), inbox.generation))
+        is_left.then(|| {
+            inbox.taken = inbox.generation;
+            (std::mem::take(&mut inbox.told), inbox.generation)
+        })
     }
 
     /// Returns what is in force now; what did not change is shared with the one before.

@@ -5,7 +5,9 @@
 //! Service and their number.
 
 use std::collections::BTreeMap;
+use std::future::IntoFuture as _;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -14,35 +16,41 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use crate::service::HealthCheck;
+use crate::supervise::{Beats, Ended, Part, Supervisor, Task};
+
+/// Pause before a port that somebody else has is asked for again.
+const BIND_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// A server of one port.
 #[derive(Debug)]
 struct Server {
     check: watch::Sender<HealthCheck>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    _task: Task,
 }
 
 /// The servers of all ports.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct HealthChecks {
     servers: BTreeMap<u16, Server>,
+    supervisor: Supervisor,
 }
 
 impl HealthChecks {
+    /// Serves none yet.
+    #[must_use]
+    pub const fn new(supervisor: Supervisor) -> Self {
+        Self {
+            servers: BTreeMap::new(),
+            supervisor,
+        }
+    }
+
     /// Serves these from now on, and no others. A port that somebody else has is logged and
-    /// tried again with the next change.
+    /// tried again.
     pub fn serve(&mut self, wanted: BTreeMap<u16, HealthCheck>) {
-        self.servers
-            .retain(|port, server| wanted.contains_key(port) && !server.task.is_finished());
+        self.servers.retain(|port, _| wanted.contains_key(port));
         for (port, check) in wanted {
             match self.servers.get(&port) {
                 Some(server) => {
@@ -53,37 +61,53 @@ impl HealthChecks {
                     });
                 }
                 None => {
-                    self.servers.insert(port, start(check));
+                    let server = self.start(check);
+                    self.servers.insert(port, server);
                 }
             }
         }
     }
-}
 
-fn start(check: HealthCheck) -> Server {
-    let (sender, receiver) = watch::channel(check);
-    let task = tokio::spawn(async move {
-        if let Err(error) = run(receiver.clone()).await {
-            let (port, service) = (receiver.borrow().port, receiver.borrow().service.clone());
-            tracing::warn!(port, %service, %error, "health check NodePort");
+    fn start(&self, check: HealthCheck) -> Server {
+        let port = check.port;
+        let (sender, receiver) = watch::channel(check);
+        let run = move |beat: Beats| async move {
+            let listener = bind(port, &receiver, &beat).await;
+            let router = Router::new().fallback(answer).with_state(receiver);
+            // Accepts for ever: failures are those of single connections.
+            let _ended = beat.wait(axum::serve(listener, router).into_future()).await;
+            Ended::Early("it no longer accepts connections")
+        };
+        let instance = port.to_string();
+        let task = self.supervisor.task(Part::HealthCheckPort, &instance, run);
+        Server {
+            check: sender,
+            _task: task,
         }
-    });
-    Server {
-        check: sender,
-        task,
     }
 }
 
-async fn run(check: watch::Receiver<HealthCheck>) -> std::io::Result<()> {
-    let port = check.borrow().port;
+/// Waits until the port is to be had.
+async fn bind(port: u16, check: &watch::Receiver<HealthCheck>, beat: &Beats) -> TcpListener {
     let everywhere = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
-    let listener = match TcpListener::bind(everywhere).await {
-        Ok(listener) => listener,
-        // Where IPv6 is switched off.
-        Err(_) => TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port))).await?,
-    };
-    let router = Router::new().fallback(answer).with_state(check);
-    axum::serve(listener, router).await
+    let mut is_failing = false;
+    loop {
+        let listener = match TcpListener::bind(everywhere).await {
+            Ok(listener) => Ok(listener),
+            // Where IPv6 is switched off.
+            Err(_) => TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port))).await,
+        };
+        match listener {
+            Ok(listener) => return listener,
+            Err(error) if !is_failing => {
+                let service = check.borrow().service.clone();
+                tracing::warn!(port, %service, %error, "listening on a health check NodePort failed");
+                is_failing = true;
+            }
+            Err(_) => {}
+        }
+        beat.wait(tokio::time::sleep(BIND_AGAIN_AFTER)).await;
+    }
 }
 
 async fn answer(State(check): State<watch::Receiver<HealthCheck>>) -> Response {

@@ -3,6 +3,7 @@
 //! The only user of axum. Handlers translate between wire and the layers below; they hold no state.
 
 mod auth;
+mod connections;
 mod error;
 mod health_checks;
 pub mod kube_api;
@@ -29,6 +30,7 @@ use crate::host::{KubeProxy, NodeNetworkStatus};
 use crate::ipam::Ipam;
 use crate::kube::Health;
 use crate::objects::Registry;
+use crate::supervise::Supervisor;
 use crate::switch::{Switch, VmPorts};
 
 /// A future that owns what it works on.
@@ -67,6 +69,8 @@ pub struct RestState {
     pub cni: CniHandler,
     /// Waits until an object version is in force.
     pub in_force: WaitInForce,
+    /// Who is late.
+    pub supervisor: Supervisor,
     /// Turns true when the daemon stops: watches end then.
     pub stopping: watch::Receiver<bool>,
 }

@@ -5,11 +5,17 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use axum::Router;
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
-use tokio::net::UnixListener;
+use axum::extract::ConnectInfo;
+use axum::{Extension, Router};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
+
+use super::connections::{self, Connections, Refusals, Slots};
+use crate::supervise::{Beats, Ended};
+
+/// Connections of one process at a time. Those of a user are bounded by `api.max_connections`, as
+/// those of a TCP address are.
+const MAX_OF_A_PROCESS: usize = 64;
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Copy)]
@@ -25,18 +31,6 @@ impl Peer {
     /// Returns whether it is a process of root on this machine.
     pub(crate) fn is_root(self) -> bool {
         self.uid == Some(0)
-    }
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self {
-            uid: stream
-                .io()
-                .peer_cred()
-                .ok()
-                .map(|credentials| credentials.uid()),
-        }
     }
 }
 
@@ -96,20 +90,66 @@ pub fn listen_unix(path: &Path, mode: u32) -> Result<UnixListener, ServeError> {
     Ok(listener)
 }
 
-/// Serves until `stop` turns true, then lets requests under way finish.
-///
-/// # Errors
-/// Fails if the listener does.
+/// Serves until `stop` turns true, then lets requests under way finish. A user may have
+/// `max_connections` at a time, of whom the kernel says who they are.
 pub async fn serve_unix(
     listener: UnixListener,
     router: Router,
+    max_connections: usize,
     stop: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let service = router.into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, service)
-        .with_graceful_shutdown(stopped(stop))
-        .await
+    beat: Beats,
+) -> Ended {
+    let (users, processes) = (Slots::new(max_connections), Slots::new(MAX_OF_A_PROCESS));
+    let mut connections = Connections::default();
+    let mut refusals = Refusals::default();
+    loop {
+        let next = async {
+            tokio::select! {
+                stream = accept(&listener) => Some(stream),
+                () = stopped(stop.clone()) => None,
+            }
+        };
+        let Some(stream) = beat.wait(next).await else {
+            break;
+        };
+        // Without credentials the peer has gone already.
+        let Ok(credentials) = stream.peer_cred() else {
+            continue;
+        };
+        let (uid, pid) = (credentials.uid(), credentials.pid());
+        let (Some(user), Some(process)) = (users.take(uid), processes.take(pid)) else {
+            if refusals.is_news() {
+                tracing::warn!(uid, pid, "too many connections over the unix socket");
+            }
+            continue;
+        };
+        let peer = Extension(ConnectInfo(Peer { uid: Some(uid) }));
+        let (router, stop) = (router.clone().layer(peer), stop.clone());
+        connections.start(async move {
+            connections::serve(stream, router, stop).await;
+            drop((user, process));
+        });
+    }
+    drop(listener);
+    beat.wait(connections.ended()).await;
+    Ended::AsTold
 }
+
+/// Waits for the next connection; what fails is a lack of descriptors, which takes others to end.
+async fn accept(listener: &UnixListener) -> UnixStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(error) => {
+                tracing::error!(%error, "accepting a connection over the unix socket failed");
+                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+            }
+        }
+    }
+}
+
+/// Pause before a connection is accepted again.
+const ACCEPT_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Waits until the daemon stops.
 pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {

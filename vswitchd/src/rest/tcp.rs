@@ -1,7 +1,4 @@
-//! Serves TCP: TLS where it is configured, tokens, and limits on what a client may hold.
-//!
-//! The one user of hyper beneath axum, whose own server bounds neither the time that a request's
-//! head may take nor the number of connections.
+//! Serves TCP: TLS where it is configured, tokens, and a limit on the connections of an address.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,23 +8,16 @@ use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use axum::{Extension, Router, middleware};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use nix::sys::socket::{setsockopt, sockopt};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::auth::{self, Tokens};
+use super::connections::{self, Connections, HEAD_TIMEOUT, Refusals};
 use super::serve::{Peer, ServeError, stopped};
 use super::tls::Certificate;
-
-/// How long a client may take for its TLS handshake, and for the head of each request: longer
-/// than three retransmissions of TCP (RFC 6298: 1 + 2 + 4 s).
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::supervise::{Beats, Ended};
 
 /// After how long a silent client is probed, and for how long it may leave data or probes
 /// unanswered: a watch of a machine that lost its power must not be held for ever.
@@ -81,15 +71,13 @@ impl TcpServer {
     }
 
     /// Serves until `stop` turns true, then lets requests under way finish.
-    ///
-    /// # Errors
-    /// None; the type is that of the other listeners.
     pub async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
         router: Router,
         stop: watch::Receiver<bool>,
-    ) -> io::Result<()> {
+        beat: Beats,
+    ) -> Ended {
         let router = router.layer(Extension(ConnectInfo(Peer::OVER_TCP)));
         let router = match &self.tokens {
             Some(tokens) => router.layer(middleware::from_fn_with_state(
@@ -99,28 +87,34 @@ impl TcpServer {
             None => router,
         };
         let slots = Arc::new(Semaphore::new(self.max_connections));
-        let mut connections = JoinSet::new();
+        let mut connections = Connections::default();
+        let mut refusals = Refusals::default();
         loop {
-            let (stream, slot) = tokio::select! {
-                stream = accept(&listener) => match Arc::clone(&slots).try_acquire_owned() {
-                    Ok(slot) => (stream, slot),
-                    Err(_) => {
-                        tracing::warn!(limit = self.max_connections, "too many connections over TCP");
-                        continue;
-                    }
-                },
-                Some(_) = connections.join_next() => continue,
-                () = stopped(stop.clone()) => break,
+            let next = async {
+                tokio::select! {
+                    stream = accept(&listener) => Some(stream),
+                    () = stopped(stop.clone()) => None,
+                }
+            };
+            let Some(stream) = beat.wait(next).await else {
+                break;
+            };
+            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                if refusals.is_news() {
+                    let limit = self.max_connections;
+                    tracing::warn!(limit, "too many connections over TCP");
+                }
+                continue;
             };
             let (server, router, stop) = (Arc::clone(&self), router.clone(), stop.clone());
-            connections.spawn(async move {
+            connections.start(async move {
                 server.serve_connection(stream, router, stop).await;
                 drop(slot);
             });
         }
         drop(listener);
-        while connections.join_next().await.is_some() {}
-        Ok(())
+        beat.wait(connections.ended()).await;
+        Ended::AsTold
     }
 
     async fn serve_connection(
@@ -131,35 +125,14 @@ impl TcpServer {
     ) {
         give_up_on_the_dead(&stream);
         let Some(certificate) = &self.certificate else {
-            return serve_http(stream, router, stop).await;
+            return connections::serve(stream, router, stop).await;
         };
         let handshake = certificate.acceptor().accept(stream);
         match timeout(HEAD_TIMEOUT, handshake).await {
-            Ok(Ok(stream)) => serve_http(stream, router, stop).await,
+            Ok(Ok(stream)) => connections::serve(stream, router, stop).await,
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
             Err(_) => tracing::debug!("TLS handshake took too long"),
         }
-    }
-}
-
-async fn serve_http<S>(stream: S, router: Router, stop: watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stopped(stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection over TCP");
     }
 }
 
@@ -211,8 +184,9 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::supervise::{Part, Supervisor, Task};
 
-    async fn serve(max_connections: usize) -> (SocketAddr, watch::Sender<bool>) {
+    async fn serve(max_connections: usize) -> (SocketAddr, watch::Sender<bool>, Task) {
         let options = TcpOptions {
             certificate: None,
             token_file: None,
@@ -224,8 +198,9 @@ mod tests {
         let (stop, stopping) = watch::channel(false);
         let server = Arc::new(TcpServer::open(options).unwrap());
         let router = Router::new().route("/", axum::routing::get(async || "here"));
-        tokio::spawn(server.serve(listener, router, stopping));
-        (address, stop)
+        let serve = |beat| server.serve(listener, router, stopping, beat);
+        let task = Supervisor::default().task(Part::TcpListener, "", serve);
+        (address, stop, task)
     }
 
     async fn answer(stream: &mut TcpStream) -> String {
@@ -237,7 +212,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_does_not_finish_a_head_is_cut_off() {
-        let (address, _stop) = serve(8).await;
+        let (address, _stop, _task) = serve(8).await;
         for sent in ["", "GET / HTTP/1.1\r\nhost: x\r\n"] {
             let mut client = TcpStream::connect(address).await.unwrap();
             client.write_all(sent.as_bytes()).await.unwrap();
@@ -250,7 +225,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_beyond_the_limit_are_closed_until_one_ends() {
-        let (address, _stop) = serve(1).await;
+        let (address, _stop, _task) = serve(1).await;
         let request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
         let mut first = TcpStream::connect(address).await.unwrap();
         let mut second = TcpStream::connect(address).await.unwrap();
@@ -264,7 +239,7 @@ mod tests {
 
     #[tokio::test]
     async fn stopping_ends_connections_that_wait_for_a_request() {
-        let (address, stop) = serve(1).await;
+        let (address, stop, _task) = serve(1).await;
         let mut idle = TcpStream::connect(address).await.unwrap();
         idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
             .await

@@ -8,11 +8,13 @@ mod export;
 mod memory;
 mod record;
 mod sled_store;
+mod supervised;
 
 use std::sync::Arc;
 
 pub use memory::MemoryStore;
 pub use sled_store::SledStore;
+pub use supervised::SupervisedStore;
 
 /// A group of records with its own key space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

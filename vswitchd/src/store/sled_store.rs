@@ -407,6 +407,7 @@ mod tests {
         assert!(matches!(error, StoreError::Locked { .. }), "{error}");
     }
 
+    #[expect(clippy::disallowed_methods, reason = "it is joined")]
     #[test]
     fn a_database_that_cannot_be_read_now_stays_where_it_is() {
         let folder = tempfile::tempdir().unwrap();

@@ -16,6 +16,7 @@ use super::*;
 use crate::clock::MonotonicClock;
 use crate::port::testnet::{Sandbox, ifname};
 use crate::port::{UNDESCRIBED_FEATURES, disable_features};
+use crate::supervise::Supervisor;
 
 fn rule(id: u64, table: TableId, matches: &str, actions: &str) -> Rule {
     Rule {
@@ -99,7 +100,7 @@ fn switch(net: &Sandbox) -> (Arc<Datapath>, WorkerPool) {
         ..DatapathConfig::default()
     });
     let (events, _notices) = channel(16);
-    let pool = WorkerPool::start(&datapath, config(2), events).unwrap();
+    let pool = WorkerPool::start(&datapath, config(2), events, &Supervisor::default()).unwrap();
     attach(&pool, net, 1, "hpod");
     attach(&pool, net, 2, "hpeer");
     datapath.apply(pod(1));
@@ -166,7 +167,7 @@ fn pods_talk_through_the_tables_until_a_flow_forbids_it() {
         ..DatapathConfig::default()
     });
     let (events, _notices) = channel(16);
-    let pool = WorkerPool::start(&datapath, config(2), events).unwrap();
+    let pool = WorkerPool::start(&datapath, config(2), events, &Supervisor::default()).unwrap();
     attach(&pool, &net, 1, "hpod");
     attach(&pool, &net, 2, "hpeer");
     assert!(!ping(&net), "frames passed before any rule was there");

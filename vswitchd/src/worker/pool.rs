@@ -1,10 +1,7 @@
 //! The worker pool: starts the threads, spreads ports over them, stops them.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -19,8 +16,8 @@ use super::processor::WorkerDatapath;
 use super::table::{PortTable, SharedPort};
 use super::thread::{Command, WAKE, Worker};
 use crate::clock::MonotonicClock;
-use crate::netns::panic_message;
 use crate::port::{MAX_BATCH, Port, PortNotice, PortStats};
+use crate::supervise::{Ended, Part, Supervisor};
 
 /// Commands that may wait for one worker; callers block beyond it.
 const COMMAND_QUEUE: usize = 16;
@@ -119,7 +116,6 @@ pub enum WorkerError {
 struct Handle {
     commands: SyncSender<Command>,
     wake: Arc<EventFd>,
-    heartbeat: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
 
@@ -144,6 +140,7 @@ impl WorkerPool {
         switch: &Arc<S>,
         config: WorkerConfig,
         events: Sender<PortNotice>,
+        supervisor: &Supervisor,
     ) -> Result<Self, WorkerError> {
         let config = config.checked();
         let mut pool = Self {
@@ -153,12 +150,13 @@ impl WorkerPool {
             changes: Mutex::new(()),
         };
         for worker in 0..config.workers {
-            let handle = start_worker(worker, switch, &config, &pool.table, &events)
+            let handle = start_worker(worker, switch, &config, &pool.table, &events, supervisor)
                 .map_err(|source| WorkerError::Start { worker, source })?;
             pool.workers.push(handle);
         }
         pool.expiry = Some(
-            start_expiry(switch, &config).map_err(|source| WorkerError::StartExpiry { source })?,
+            start_expiry(switch, &config, supervisor)
+                .map_err(|source| WorkerError::StartExpiry { source })?,
         );
         Ok(pool)
     }
@@ -237,15 +235,6 @@ impl WorkerPool {
         stats
     }
 
-    /// Returns a number per worker that grows at least once a second while the worker is alive.
-    #[must_use]
-    pub fn heartbeats(&self) -> Vec<u64> {
-        self.workers
-            .iter()
-            .map(|worker| worker.heartbeat.load(Relaxed))
-            .collect()
-    }
-
     /// Lets every worker hand on what its ports have queued, and ends the threads.
     pub fn shutdown(self) {
         drop(self);
@@ -304,13 +293,13 @@ fn start_worker<S: WorkerDatapath>(
     config: &WorkerConfig,
     table: &Arc<PortTable>,
     events: &Sender<PortNotice>,
+    supervisor: &Supervisor,
 ) -> io::Result<Handle> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let wake = Arc::new(EventFd::from_value_and_flags(0, flags)?);
     epoll.add(&*wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
     let (commands, inbox) = sync_channel(COMMAND_QUEUE);
-    let heartbeat = Arc::new(AtomicU64::new(0));
     let worker = Worker::new(
         switch.processor(),
         config.clone(),
@@ -319,14 +308,16 @@ fn start_worker<S: WorkerDatapath>(
         inbox,
         Arc::clone(table),
         events.clone(),
-        Arc::clone(&heartbeat),
     );
     // The kernel keeps 15 bytes of a thread's name: the number must be among them.
-    let thread = spawn(format!("vsw-worker-{index}"), move || worker.run())?;
+    let name = format!("vsw-worker-{index}");
+    let thread = supervisor.thread(Part::Worker, &index.to_string(), &name, |beat| {
+        worker.run(beat);
+        Ended::AsTold
+    })?;
     Ok(Handle {
         commands,
         wake,
-        heartbeat,
         thread,
     })
 }
@@ -334,35 +325,17 @@ fn start_worker<S: WorkerDatapath>(
 fn start_expiry<S: WorkerDatapath>(
     switch: &Arc<S>,
     config: &WorkerConfig,
+    supervisor: &Supervisor,
 ) -> io::Result<(SyncSender<()>, JoinHandle<()>)> {
     let (stop, stopped): (_, Receiver<()>) = sync_channel(0);
     let (switch, clock, interval) = (Arc::clone(switch), config.clock, config.expire_interval);
-    let thread = spawn("vsw-expiry".to_owned(), move || {
+    let thread = supervisor.thread(Part::Expiry, "", "vsw-expiry", move |beat| {
         while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+            beat.beat();
             let removed = switch.expire(clock.now());
             tracing::trace!(removed, "expired connections");
         }
+        Ended::AsTold
     })?;
     Ok((stop, thread))
-}
-
-/// Starts a thread whose panic ends the process.
-fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name(name.clone())
-        .spawn(move || {
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(body)) {
-                abort(&name, payload.as_ref());
-            }
-        })
-}
-
-fn abort(thread: &str, payload: &(dyn Any + Send)) -> ! {
-    let panic = panic_message(payload);
-    tracing::error!(
-        thread,
-        panic,
-        "a data plane thread panicked, stopping the switch"
-    );
-    std::process::abort();
 }

@@ -18,6 +18,7 @@ use crate::port::testnet::{Sandbox, adopt, ifname};
 use crate::port::{
     LinkState, PortEvent, PortNotice, PortStats, TapConfig, open_mirror, open_tap, open_veth,
 };
+use crate::supervise::{Faults, Part, Supervisor};
 
 /// A switch that is a cable from each port to one other.
 #[derive(Debug, Default)]
@@ -84,8 +85,17 @@ pub(super) fn config(workers: usize) -> WorkerConfig {
 }
 
 fn start(net: &Sandbox, cables: Cables, workers: usize) -> (WorkerPool, Receiver<PortNotice>) {
+    start_under(&Supervisor::default(), net, cables, workers)
+}
+
+fn start_under(
+    supervisor: &Supervisor,
+    net: &Sandbox,
+    cables: Cables,
+    workers: usize,
+) -> (WorkerPool, Receiver<PortNotice>) {
     let (events, notices) = channel(16);
-    let pool = WorkerPool::start(&Arc::new(cables), config(workers), events).unwrap();
+    let pool = WorkerPool::start(&Arc::new(cables), config(workers), events, supervisor).unwrap();
     attach(&pool, net, 1, "hpod");
     attach(&pool, net, 2, "hpeer");
     (pool, notices)
@@ -165,7 +175,7 @@ fn a_detached_port_is_closed_and_its_frames_are_counted_as_lost() {
     let net = Sandbox::new();
     let cables = Arc::new(cable(1, 2));
     let (events, _notices) = channel(16);
-    let pool = WorkerPool::start(&cables, config(2), events).unwrap();
+    let pool = WorkerPool::start(&cables, config(2), events, &Supervisor::default()).unwrap();
     attach(&pool, &net, 1, "hpod");
     attach(&pool, &net, 2, "hpeer");
     assert!(ping(&net));
@@ -211,7 +221,13 @@ async fn a_link_that_goes_down_and_up_is_told_and_forwards_again() {
 #[tokio::test]
 async fn a_deleted_device_is_told_once_and_the_worker_goes_on() {
     let net = Sandbox::new();
-    let (pool, mut notices) = start(&net, cable(1, 2), 1);
+    let rounds = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&rounds);
+    let supervisor = Supervisor::new(Faults::new(Part::Worker.limits(), move |part| {
+        counted.fetch_add(usize::from(part == Part::Worker), SeqCst);
+        None
+    }));
+    let (pool, mut notices) = start_under(&supervisor, &net, cable(1, 2), 1);
     net.ip("switch", "link del hpeer");
     loop {
         let notice = next(&mut notices).await;
@@ -220,9 +236,9 @@ async fn a_deleted_device_is_told_once_and_the_worker_goes_on() {
             break;
         }
     }
-    let before = pool.heartbeats();
+    let before = rounds.load(SeqCst);
     tokio::time::sleep(Duration::from_millis(1200)).await;
-    let beats = pool.heartbeats()[0] - before[0];
+    let beats = rounds.load(SeqCst) - before;
     assert!(
         (1..100).contains(&beats),
         "{beats} rounds in 1.2 s: dead or spinning"
@@ -251,7 +267,13 @@ fn copies_go_to_the_mirror() {
 fn a_gateway_tap_talks_to_a_pod() {
     let net = Sandbox::new();
     let (events, _notices) = channel(16);
-    let pool = WorkerPool::start(&Arc::new(cable(1, 3)), config(1), events).unwrap();
+    let pool = WorkerPool::start(
+        &Arc::new(cable(1, 3)),
+        config(1),
+        events,
+        &Supervisor::default(),
+    )
+    .unwrap();
     attach(&pool, &net, 1, "hpod");
     let tap = TapConfig {
         ifname: ifname("vsw0"),
@@ -284,7 +306,7 @@ fn expiry_runs_and_stops_with_the_pool() {
         expire_interval: Duration::from_millis(5),
         ..config(1)
     };
-    let pool = WorkerPool::start(&cables, config, events).unwrap();
+    let pool = WorkerPool::start(&cables, config, events, &Supervisor::default()).unwrap();
     while cables.expired.load(SeqCst) < 3 {
         std::thread::yield_now();
     }
@@ -326,7 +348,13 @@ fn a_panic_on_a_worker_ends_the_process() {
 fn a_port_that_is_flooded_does_not_starve_another() {
     let net = Sandbox::new();
     let (events, _notices) = channel(16);
-    let pool = WorkerPool::start(&Arc::new(cable(2, 3)), config(1), events).unwrap();
+    let pool = WorkerPool::start(
+        &Arc::new(cable(2, 3)),
+        config(1),
+        events,
+        &Supervisor::default(),
+    )
+    .unwrap();
     attach(&pool, &net, 1, "hpod");
     attach(&pool, &net, 2, "hpeer");
     let tap = TapConfig {

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use super::processor::FrameProcessor;
 use super::table::{PortTable, SharedPort};
 use crate::clock::MonotonicClock;
 use crate::port::{PortFault, PortNotice, PortRx};
+use crate::supervise::Beat;
 
 /// Epoll data of the wake-up descriptor; port numbers are 32 bits wide and never meet it.
 pub(super) const WAKE: u64 = u64::MAX;
@@ -63,7 +63,6 @@ pub(super) struct Worker<P> {
     pub(super) table: Arc<PortTable>,
     pub(super) events: Sender<PortNotice>,
     pub(super) clock: MonotonicClock,
-    pub(super) heartbeat: Arc<AtomicU64>,
     ports: HashMap<PortNo, OwnedPort>,
     buffers: Buffers,
 }
@@ -76,7 +75,6 @@ struct Buffers {
 }
 
 impl<P: FrameProcessor> Worker<P> {
-    #[expect(clippy::too_many_arguments, reason = "called once, by the pool")]
     pub(super) fn new(
         processor: P,
         config: WorkerConfig,
@@ -85,7 +83,6 @@ impl<P: FrameProcessor> Worker<P> {
         commands: Receiver<Command>,
         table: Arc<PortTable>,
         events: Sender<PortNotice>,
-        heartbeat: Arc<AtomicU64>,
     ) -> Self {
         let frames = (0..config.batch).map(|_| Frame::new()).collect();
         let verdicts = Vec::with_capacity(config.batch);
@@ -98,7 +95,6 @@ impl<P: FrameProcessor> Worker<P> {
             commands,
             table,
             events,
-            heartbeat,
             ports: HashMap::new(),
             buffers: Buffers {
                 frames,
@@ -109,12 +105,12 @@ impl<P: FrameProcessor> Worker<P> {
     }
 
     /// Works until told to stop.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(mut self, beat: &Beat) {
         let mut ready = [EpollEvent::empty(); EVENTS];
         let mut empty_rounds = self.config.spin_polls;
         let mut next_tick = self.clock.now() + TICK;
         loop {
-            self.heartbeat.fetch_add(1, Relaxed);
+            beat.beat();
             let idle = empty_rounds >= self.config.spin_polls;
             let count = self.wait(&mut ready, idle, next_tick);
             let mut moved = false;

@@ -15,6 +15,7 @@ use vswitchd::objects::{LastKnown, PatchKind, Registry, RegistryConfig, Resource
 use vswitchd::rest::kube_api;
 use vswitchd::rest::tcp::{TcpOptions, TcpServer, listen_tcp};
 use vswitchd::store::{Bucket, MemoryStore, Record, SharedStore, Store, StoreError, Write};
+use vswitchd::supervise::{self, Part, Supervisor};
 
 /// Short enough for a test; the API counts in seconds.
 pub(crate) fn settings() -> WatchSettings {
@@ -95,7 +96,7 @@ impl Hub {
             address: listener.local_addr().unwrap(),
         };
         let (upstream, mode) = (Arc::clone(&hub.upstream), hub.mode.subscribe());
-        tokio::spawn(proxy(
+        supervise::request(proxy(
             listener,
             upstream,
             mode,
@@ -195,7 +196,9 @@ async fn serve_registry(registry: &Arc<Registry>) -> (watch::Sender<bool>, Socke
         max_connections: 64,
     };
     let server = Arc::new(TcpServer::open(options).unwrap());
-    tokio::spawn(server.serve(listener, router, stopping));
+    let serve = |beat| server.serve(listener, router, stopping, beat);
+    let task = Supervisor::default().task(Part::TcpListener, "", serve);
+    supervise::request(task.ended());
     (stop, address)
 }
 
@@ -211,7 +214,7 @@ async fn proxy(
         }
         let number = connections.fetch_add(1, Ordering::SeqCst) + 1;
         let (to, mut mode) = (*upstream.lock().unwrap(), mode.clone());
-        tokio::spawn(async move {
+        supervise::request(async move {
             let stall = mode.clone();
             tokio::select! {
                 () = forward(client, to, number, stall) => {}
@@ -266,7 +269,16 @@ impl Node {
         let last_known = LastKnown::load(store, api.url()).unwrap();
         let (stop, stopping) = watch::channel(false);
         let (config, store) = (registry_config("node-a"), Arc::clone(store));
-        let cluster = kube::watch(api, config, store, last_known, &settings(), stopping);
+        let supervisor = Supervisor::default();
+        let cluster = kube::watch(
+            api,
+            config,
+            store,
+            last_known,
+            &settings(),
+            stopping,
+            &supervisor,
+        );
         Self { cluster, stop }
     }
 
@@ -330,7 +342,7 @@ pub(crate) async fn answering(
 ) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
+    supervise::request(async move {
         while let Ok((mut client, _)) = listener.accept().await {
             let mut request = Vec::new();
             while !request.ends_with(b"\r\n\r\n") {

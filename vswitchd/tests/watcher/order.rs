@@ -9,6 +9,7 @@ use vswitchd::config::Deny;
 use vswitchd::objects::{ObjectId, Objects, Registry, Resource, feed};
 use vswitchd::reconcile::{GatewayPort, PortAttachMode, ReconcileConfig, Reconciler};
 use vswitchd::state::Attachment;
+use vswitchd::supervise::Supervisor;
 
 use crate::kit::registry_config;
 
@@ -78,7 +79,8 @@ async fn in_force_after(told: Vec<MirrorUpdate>) -> Vec<String> {
         pod_cidrs: vec!["10.77.0.0/24".parse().unwrap()],
         deny: Deny::Drop,
     };
-    let (reconcile, thread) = Reconciler::start(Arc::clone(&datapath), config);
+    let (reconcile, thread) =
+        Reconciler::start(Arc::clone(&datapath), config, &Supervisor::default()).unwrap();
     reconcile.attach(attachment(), PortAttachMode::default());
     let mut feed = feed(&registry);
     for change in told {

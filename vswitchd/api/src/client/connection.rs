@@ -228,6 +228,10 @@ fn parse_head(bytes: &[u8]) -> Result<ParsedHead, String> {
 fn connect_unix(path: &Path, timeout: Duration) -> Result<Socket, ClientError> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let target = path.to_path_buf();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a client; its end is received or timed out"
+    )]
     std::thread::spawn(move || sender.send(UnixStream::connect(target)));
     let server = path.display().to_string();
     let Ok(connected) = receiver.recv_timeout(timeout) else {

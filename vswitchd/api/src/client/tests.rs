@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "servers of a test end with it")]
+
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -166,7 +166,7 @@ async fn parallel_adds_share_no_address_and_no_port() {
     let service = world.service(V4);
     let calls = (0..40).map(|n| {
         let service = service.clone();
-        tokio::spawn(async move { add(&service, &format!("c{n}")).await })
+        crate::supervise::request(async move { add(&service, &format!("c{n}")).await })
     });
     let mut addresses = BTreeSet::new();
     for call in calls.collect::<Vec<_>>() {
@@ -187,7 +187,7 @@ async fn of_parallel_adds_for_one_interface_one_succeeds() {
     let service = world.service(V4);
     let calls = (0..8).map(|_| {
         let service = service.clone();
-        tokio::spawn(async move { code(&service, call("ADD", "a")).await })
+        crate::supervise::request(async move { code(&service, call("ADD", "a")).await })
     });
     let mut codes = Vec::new();
     for call in calls.collect::<Vec<_>>() {

@@ -188,7 +188,7 @@ async fn add_that_a_crash_cut_short_is_undone_at_start() {
     world.fail("create hangs");
     let service = world.service(V4);
     let adding = service.clone();
-    tokio::spawn(async move { adding.handle(call("ADD", "a")).await });
+    crate::supervise::request(async move { adding.handle(call("ADD", "a")).await });
     let mut done = Vec::new();
     for _ in 0..10_000 {
         tokio::task::yield_now().await;

@@ -9,6 +9,7 @@ use vswitch_datapath::{Datapath, DatapathConfig, DropReason, Engine, Outputs, Ti
 use super::{GATEWAY_MAC, attachment, config, deny_all, key, mac, pod};
 use crate::reconcile::{PortAttachMode, ReconcileHandle, Reconciler};
 use crate::state::{ClusterChange, PolicyRecord};
+use crate::supervise::Supervisor;
 
 /// A UDP datagram as it stands on the wire, UDP checksum left out (RFC 768 allows it).
 fn datagram(src_mac: MacAddr, from: (&str, u16), to: (&str, u16)) -> Frame {
@@ -44,7 +45,8 @@ impl RunningReconciler {
     /// The pods a (port 10) and b (port 11), known and attached.
     fn start() -> Self {
         let datapath = Datapath::new(DatapathConfig::default());
-        let (handle, _thread) = Reconciler::start(datapath.clone(), config());
+        let (handle, _thread) =
+            Reconciler::start(datapath.clone(), config(), &Supervisor::default()).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap();

@@ -10,6 +10,7 @@ use super::{GATEWAY, attachment, config, pod};
 use crate::policy::tests::program::Program;
 use crate::reconcile::{PortAttachMode, Publish, ReconcileHandle, ReconcileStopped, Reconciler};
 use crate::rules::RuleDelta;
+use crate::supervise::Supervisor;
 
 /// Keeps what is published; holds publication up while it is shut.
 #[derive(Debug, Default)]
@@ -49,7 +50,8 @@ fn wait_until_in_force(handle: &ReconcileHandle) -> Result<Epoch, ReconcileStopp
 
 fn start() -> (Arc<Journal>, ReconcileHandle, std::thread::JoinHandle<()>) {
     let journal = Arc::new(Journal::default());
-    let (handle, thread) = Reconciler::start(Arc::clone(&journal), config());
+    let (handle, thread) =
+        Reconciler::start(Arc::clone(&journal), config(), &Supervisor::default()).unwrap();
     (journal, handle, thread)
 }
 

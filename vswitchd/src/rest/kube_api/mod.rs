@@ -18,6 +18,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{any, get};
 
 use super::Task;
+use super::connections::MAX_BODY_BYTES;
 use crate::objects::Registry;
 
 /// What the API asks of its surroundings.
@@ -44,9 +45,6 @@ struct ApiState {
     registry: Arc<Registry>,
     hooks: KubeApiHooks,
 }
-
-/// Largest body, bytes: the API server's limit is 3 MiB.
-const MAX_BODY_BYTES: usize = 3 << 20;
 
 /// Returns the routes of the Kubernetes API; every other path is a `Status` 404.
 pub fn router(registry: Arc<Registry>, hooks: KubeApiHooks) -> Router {

@@ -118,17 +118,33 @@ fn node_problem(state: &RestState) -> Option<String> {
 }
 
 fn is_ready(state: &RestState) -> bool {
-    state.switch.reconcile().snapshot().is_synced && state.switch.is_forwarding(GATEWAY_PORT)
+    unready(state).is_empty()
+}
+
+/// Why the switch is not ready.
+fn unready(state: &RestState) -> Vec<String> {
+    let mut reasons: Vec<String> = late(state);
+    if !state.switch.reconcile().snapshot().is_synced {
+        reasons.push("the policies of the cluster are not known yet".to_owned());
+    }
+    if !state.switch.is_forwarding(GATEWAY_PORT) {
+        reasons.push("the gateway port does not forward".to_owned());
+    }
+    reasons
+}
+
+/// Parts of the daemon that give no sign of life.
+fn late(state: &RestState) -> Vec<String> {
+    let late = state.supervisor.late();
+    late.iter().map(ToString::to_string).collect()
 }
 
 /// What an operator should look at.
 fn problems(state: &RestState) -> Vec<String> {
     let snapshot = state.switch.reconcile().snapshot();
-    let mut problems: Vec<String> = snapshot
-        .problems
-        .iter()
-        .map(|p| format!("policy {} {}: {}", p.policy, p.part, p.problem))
-        .collect();
+    let mut problems = late(state);
+    let of_policies = snapshot.problems.iter();
+    problems.extend(of_policies.map(|p| format!("policy {} {}: {}", p.policy, p.part, p.problem)));
     problems.extend(
         state
             .ipam
@@ -157,10 +173,12 @@ fn problems(state: &RestState) -> Vec<String> {
 
 /// `GET /readyz`.
 pub(in crate::rest) async fn readyz(State(state): State<RestState>) -> Response {
-    if is_ready(&state) {
+    let reasons = unready(&state);
+    if reasons.is_empty() {
         return "ok".into_response();
     }
-    (StatusCode::SERVICE_UNAVAILABLE, "not ready").into_response()
+    let body = format!("not ready: {}", reasons.join("; "));
+    (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
 }
 
 /// `GET /metrics`.

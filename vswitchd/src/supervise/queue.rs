@@ -1,0 +1,74 @@
+//! What waits, and has to move as long as it does.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::fault::fail;
+use super::start::{end, panic_message};
+use super::supervisor::Entry;
+
+/// State of a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Depth {
+    /// What waits in it.
+    pub waiting: u64,
+    /// What was ever taken out of it: a queue of which this stands still while something waits
+    /// is stuck, whoever empties it.
+    pub taken: u64,
+}
+
+/// How much ever began and ended of some kind of work that is done on its callers' threads.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    begun: AtomicU64,
+    done: AtomicU64,
+}
+
+impl Counts {
+    pub(super) fn depth(&self) -> Depth {
+        let taken = self.done.load(Relaxed);
+        Depth {
+            waiting: self.begun.load(Relaxed).saturating_sub(taken),
+            taken,
+        }
+    }
+}
+
+/// A kind of work, or a queue, under supervision; the watch ends with it.
+#[derive(Debug)]
+pub struct Queue {
+    pub(super) entry: Arc<Entry>,
+    pub(super) counts: Arc<Counts>,
+}
+
+impl Queue {
+    /// Does a piece of work. A panic ends the process, as that of a thread does.
+    pub fn run<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.counts.begun.fetch_add(1, Relaxed);
+        let part = self.entry.part;
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(fault) = self.entry.faults.of(part) {
+                fail(part, fault);
+            }
+            work()
+        }));
+        self.counts.done.fetch_add(1, Relaxed);
+        done.unwrap_or_else(|payload| {
+            if self.entry.is_stopping() {
+                resume_unwind(payload);
+            }
+            end(
+                &self.entry.name,
+                &format!("panicked: {}", panic_message(payload.as_ref())),
+            )
+        })
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.entry.leave();
+    }
+}
