@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod bandwidth;
+mod connections;
 mod dualstack;
 mod fast_path;
 mod frames;

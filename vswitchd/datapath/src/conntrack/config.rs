@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-/// Limits and timeouts, the defaults are nf_conntrack's (kernel
-/// Documentation/networking/nf_conntrack-sysctl.rst).
+/// Limits and timeouts. The defaults are nf_conntrack's (kernel
+/// Documentation/networking/nf_conntrack-sysctl.rst) but for connections that one or both sides
+/// have closed: nf_conntrack takes an unknown segment for a connection that it forgot too early,
+/// we do not, and so keep to RFC 5382 REQ-5. A connection is transitory, for at least 4 minutes,
+/// after the FINs of *both* sides; with one FIN it is as good as established, for which the least
+/// is 2 hours and 4 minutes. TIME_WAIT and CLOSE are as short as there: nothing is to come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "named as the sysctls")]
 pub struct ConntrackConfig {
@@ -38,9 +42,9 @@ impl Default for ConntrackConfig {
             tcp_syn_sent: s(120),
             tcp_syn_recv: s(60),
             tcp_established: s(432_000),
-            tcp_fin_wait: s(120),
-            tcp_close_wait: s(60),
-            tcp_last_ack: s(30),
+            tcp_fin_wait: s(240),
+            tcp_close_wait: s(7_440),
+            tcp_last_ack: s(240),
             tcp_time_wait: s(120),
             tcp_close: s(10),
             tcp_unacknowledged: s(300),

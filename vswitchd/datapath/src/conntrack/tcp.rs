@@ -13,9 +13,13 @@
 //!                                                           TIME_WAIT
 //! ```
 //!
-//! States and timeouts are nf_conntrack's; unlike there, a repeated FIN is not taken for the
-//! other side's. A segment that fits the state but says nothing about it passes without a
-//! change: the endpoints answer it. What cannot come from an endpoint is invalid.
+//! States are nf_conntrack's; unlike there, a repeated FIN is not taken for the other side's. A
+//! segment that fits the state but says nothing about it passes without a change: the endpoints
+//! answer it. What cannot come from an endpoint is invalid.
+//!
+//! Ports are used again, and the end of one connection crosses the beginning of the next: a SYN
+//! overtakes the last ACK, FIN or RST of the connection before it. Such a SYN is remembered until
+//! its receiver accepts it, or both go on with the connection that is open.
 
 use std::time::Duration;
 
@@ -344,8 +348,9 @@ impl TcpTrack {
     fn on_ack(&mut self, segment: &TcpSegment, kind: Kind, step: Step<'_>) -> Accepted {
         match (self.state, step.direction) {
             (TcpState::None, _) => self.windows = Windows::midstream(),
-            // The other end may have an older connection open and say so (RFC 9293 figure 9).
-            (TcpState::SynSent | TcpState::SynSent2, Direction::Reply) if kind == Kind::Ack => {
+            // The other end may have an older connection open, or be about to close it, and say so
+            // (RFC 9293 figure 9): the client answers with a reset, which ends it.
+            (TcpState::SynSent | TcpState::SynSent2, Direction::Reply) => {
                 return Ok(Progress::UNCHANGED);
             }
             (TcpState::SynSent | TcpState::SynSent2, _) => return Err(DropReason::CtInvalid),
@@ -360,8 +365,11 @@ impl TcpTrack {
             };
         }
         self.windows.update(&span, step.direction);
-        // Both ends go on as before: the SYN was refused.
-        self.stray_syn = None;
+        // Both ends go on as before: the SYN was refused. While the connection ends, its last
+        // segments may be older than the SYN and say nothing about it.
+        if !self.is_closing() {
+            self.stray_syn = None;
+        }
         if kind == Kind::Fin {
             let (sender, _) = self.windows.ends_mut(step.direction);
             sender.set(flag::SENT_FIN);

@@ -6,6 +6,7 @@ mod sctp;
 mod table;
 mod tcp;
 mod tcp_close;
+mod tcp_reuse;
 mod tcp_window;
 mod udp;
 
@@ -161,7 +162,7 @@ fn udp(from: End, to: End) -> Frame {
 }
 
 /// A TCP segment under construction.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Tcp {
     from: End,
     to: End,

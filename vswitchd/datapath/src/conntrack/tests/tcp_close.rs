@@ -17,17 +17,17 @@ fn the_client_closes_first() {
         lab.accept(&c(FIN | ACK).seq(1001).ack(5001).build()),
         "FIN_WAIT"
     );
-    assert_eq!(lab.remaining_secs(), 120);
+    assert_eq!(lab.remaining_secs(), 240);
     assert_eq!(
         lab.accept(&s(ACK).seq(5001).ack(1002).build()),
         "CLOSE_WAIT"
     );
-    assert_eq!(lab.remaining_secs(), 60);
+    assert_eq!(lab.remaining_secs(), 7_440);
     assert_eq!(
         lab.accept(&s(FIN | ACK).seq(5001).ack(1002).build()),
         "LAST_ACK"
     );
-    assert_eq!(lab.remaining_secs(), 30);
+    assert_eq!(lab.remaining_secs(), 240);
     assert_eq!(lab.accept(&c(ACK).seq(1002).ack(5002).build()), "TIME_WAIT");
     assert_eq!(lab.remaining_secs(), 120);
 }
@@ -81,6 +81,26 @@ fn the_open_half_still_carries_data() {
         lab.accept(&c(ACK).seq(1002).ack(5501).build()),
         "CLOSE_WAIT"
     );
+}
+
+/// RFC 5382 REQ-5: one FIN does not make a connection transitory.
+#[test]
+fn a_half_closed_connection_may_be_silent_for_two_hours() {
+    for client_closes in [true, false] {
+        let mut lab = Lab::new();
+        open(&lab);
+        let (fin, ack, answer) = if client_closes {
+            let (fin, ack) = (c(FIN | ACK).seq(1001).ack(5001), s(ACK).seq(5001).ack(1002));
+            (fin, ack, s(ACK).seq(5001).ack(1002).data(500))
+        } else {
+            let (fin, ack) = (s(FIN | ACK).seq(5001).ack(1001), c(ACK).seq(1001).ack(5002));
+            (fin, ack, c(ACK).seq(1001).ack(5002).data(500))
+        };
+        lab.accept(&fin.build());
+        assert_eq!(lab.accept(&ack.build()), "CLOSE_WAIT");
+        lab.wait_secs(2 * 3_600);
+        assert_eq!(lab.accept(&answer.build()), "CLOSE_WAIT");
+    }
 }
 
 #[test]
