@@ -14,7 +14,7 @@ use super::groups::{Facts, Groups};
 use super::peers::{Peer, PodPeer};
 use super::ports::PortDemand;
 use super::program::{PolicyProblem, priority};
-use super::roster::{NamedPortKey, RosterId};
+use super::roster::{NamedPort, RosterId, Within};
 use crate::config::Deny;
 use crate::rules::{RuleOwner, RuleSet};
 use crate::state::{PolicyRecord, Selector};
@@ -58,7 +58,7 @@ pub(super) struct CompiledPolicy {
     /// Groups it uses, each as often as it does.
     pub(super) groups: Vec<RosterId>,
     /// Named ports it follows.
-    pub(super) watches: Vec<(RosterId, NamedPortKey)>,
+    pub(super) watches: Vec<(RosterId, NamedPort)>,
     /// Its own sets: the networks of ipBlocks.
     pub(super) networks: BTreeMap<SetName, BTreeSet<IpNet>>,
     pub(super) problems: Vec<PolicyProblem>,
@@ -141,7 +141,7 @@ enum PeerSet {
     Anyone,
     /// Pods; named ports resolve there.
     Pods(PodPeer),
-    /// Networks, under this name. Named ports mean nothing there.
+    /// Networks, under this name. Named ports resolve at the pods in them.
     Networks(SetName),
 }
 
@@ -280,7 +280,7 @@ impl<'a> Side<'a, '_> {
                 Some(PortDemand::Protocol(proto)) => (Some(*proto), None),
                 Some(PortDemand::Range(proto, range)) => (Some(*proto), Some(*range)),
                 Some(PortDemand::Named(proto, name)) => {
-                    self.allow_named(peer, &(*proto, name.clone()), &origin);
+                    self.allow_named(peer, (*proto, name), &origin);
                     continue;
                 }
             };
@@ -320,14 +320,21 @@ impl<'a> Side<'a, '_> {
 
     /// A named port has a number only at a pod, and not the same at each: one rule for each
     /// number, for the destinations that have it there.
-    fn allow_named(&mut self, peer: &PeerSet, port: &NamedPortKey, origin: &Arc<Origin>) {
-        let destinations = match (self.direction, peer) {
-            (Direction::Ingress, _) => self.roster,
-            (Direction::Egress, PeerSet::Networks(_)) => return,
-            (Direction::Egress, PeerSet::Pods(pods)) => self.group(pods),
-            (Direction::Egress, PeerSet::Anyone) => self.group(&PodPeer::any()),
+    fn allow_named(&mut self, peer: &PeerSet, (proto, name): (u8, &str), origin: &Arc<Origin>) {
+        let (destinations, within) = match (self.direction, peer) {
+            (Direction::Ingress, _) => (self.roster, None),
+            (Direction::Egress, PeerSet::Networks(name)) => {
+                (self.group(&PodPeer::any()), self.within(name))
+            }
+            (Direction::Egress, PeerSet::Pods(pods)) => (self.group(pods), None),
+            (Direction::Egress, PeerSet::Anyone) => (self.group(&PodPeer::any()), None),
         };
-        for (number, having_it) in self.watch(destinations, port) {
+        let port = NamedPort {
+            proto,
+            name: name.to_owned(),
+            within,
+        };
+        for (number, having_it) in self.watch(destinations, &port) {
             let matches = match self.direction {
                 Direction::Ingress => {
                     let peer = self.whole_peer(peer);
@@ -342,7 +349,7 @@ impl<'a> Side<'a, '_> {
                 last: number,
             });
             let matches = Match {
-                ip_proto: Some(port.0),
+                ip_proto: Some(port.proto),
                 tp_dst,
                 ..matches
             };
@@ -350,7 +357,15 @@ impl<'a> Side<'a, '_> {
         }
     }
 
-    fn watch(&mut self, roster: RosterId, port: &NamedPortKey) -> Vec<(u16, SetName)> {
+    fn within(&self, name: &SetName) -> Option<Within> {
+        let networks = self.compiled.networks.get(name)?;
+        Some(Within {
+            name: name.clone(),
+            networks: networks.clone(),
+        })
+    }
+
+    fn watch(&mut self, roster: RosterId, port: &NamedPort) -> Vec<(u16, SetName)> {
         self.compiled.watches.push((roster, port.clone()));
         let Some(roster) = self.groups.roster_mut(roster) else {
             return Vec::new();

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use vswitch_datapath::flow::SetName;
 
 use super::compiler::PolicyId;
@@ -23,15 +24,46 @@ struct Watch {
     numbers: BTreeMap<u16, usize>,
 }
 
-/// Protocol and name of a named port.
-pub(super) type NamedPortKey = (u8, String);
+/// A named port, at all pods of a roster or at those of some networks only.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NamedPort {
+    pub(super) proto: u8,
+    pub(super) name: String,
+    pub(super) within: Option<Within>,
+}
+
+/// Networks that a pod's address has to be in, under the name of their set. A set of one name has
+/// one content at a time: who replaces it ends the watches of the version before first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Within {
+    pub(super) name: SetName,
+    pub(super) networks: BTreeSet<IpNet>,
+}
+
+impl NamedPort {
+    /// Returns the addresses of a pod at which the port is asked for.
+    fn nets(&self, pod: &Pod) -> Vec<IpNet> {
+        let is_meant = |net: &IpNet| {
+            let within = self.within.as_ref();
+            within.is_none_or(|within| within.networks.iter().any(|block| block.contains(net)))
+        };
+        pod.nets().filter(is_meant).collect()
+    }
+
+    /// Returns the name of the set of addresses at which the port has a number.
+    fn set(&self, roster: &SetName, number: u16) -> SetName {
+        let of = self.within.as_ref().map_or(roster, |within| &within.name);
+        let name = Escaped(&self.name);
+        SetName(format!("{}:port/{}/{name}/{number}", of.0, self.proto).into())
+    }
+}
 
 /// Pods under a name.
 #[derive(Debug)]
 pub(super) struct Roster {
     pub(super) name: SetName,
     pods: BTreeSet<PodId>,
-    watches: BTreeMap<NamedPortKey, Watch>,
+    watches: BTreeMap<NamedPort, Watch>,
     /// Whether a rule names it, so that its members have to be told to the datapath.
     is_published: bool,
 }
@@ -118,7 +150,7 @@ impl Roster {
     /// that have it; keeps them until [`Roster::unwatch`].
     pub(super) fn watch(
         &mut self,
-        key: &NamedPortKey,
+        key: &NamedPort,
         asker: PolicyId,
         pods: &Pods,
         ledger: &mut Ledger,
@@ -139,11 +171,11 @@ impl Roster {
         *watch.askers.entry(asker).or_default() += 1;
         let numbers = watch.numbers.keys();
         numbers
-            .map(|number| (*number, port_set(&self.name, key, *number)))
+            .map(|number| (*number, key.set(&self.name, *number)))
             .collect()
     }
 
-    pub(super) fn unwatch(&mut self, key: &NamedPortKey, asker: PolicyId, ledger: &mut Ledger) {
+    pub(super) fn unwatch(&mut self, key: &NamedPort, asker: PolicyId, ledger: &mut Ledger) {
         let Some(watch) = self.watches.get_mut(key) else {
             return;
         };
@@ -155,7 +187,7 @@ impl Roster {
         }
         if watch.askers.is_empty() {
             for number in watch.numbers.keys() {
-                ledger.drop_set(&port_set(&self.name, key, *number));
+                ledger.drop_set(&key.set(&self.name, *number));
             }
             self.watches.remove(key);
         }
@@ -164,27 +196,35 @@ impl Roster {
 
 impl Watch {
     /// Returns whether a number is there that was not.
-    fn add(&mut self, of: &SetName, key: &NamedPortKey, pod: &Pod, ledger: &mut Ledger) -> bool {
+    fn add(&mut self, of: &SetName, key: &NamedPort, pod: &Pod, ledger: &mut Ledger) -> bool {
         let mut is_new = false;
-        for number in pod.resolve(key.0, &key.1) {
-            let set = port_set(of, key, number);
+        let nets = key.nets(pod);
+        if key.within.is_some() && nets.is_empty() {
+            return false;
+        }
+        for number in pod.resolve(key.proto, &key.name) {
+            let set = key.set(of, number);
             let count = self.numbers.entry(number).or_default();
             if *count == 0 {
                 ledger.create_set(&set);
                 is_new = true;
             }
             *count += 1;
-            pod.nets().for_each(|net| ledger.add_member(&set, net));
+            nets.iter().for_each(|net| ledger.add_member(&set, *net));
         }
         is_new
     }
 
     /// Returns whether a number is gone.
-    fn remove(&mut self, of: &SetName, key: &NamedPortKey, pod: &Pod, ledger: &mut Ledger) -> bool {
+    fn remove(&mut self, of: &SetName, key: &NamedPort, pod: &Pod, ledger: &mut Ledger) -> bool {
         let mut is_gone = false;
-        for number in pod.resolve(key.0, &key.1) {
-            let set = port_set(of, key, number);
-            pod.nets().for_each(|net| ledger.remove_member(&set, net));
+        let nets = key.nets(pod);
+        if key.within.is_some() && nets.is_empty() {
+            return false;
+        }
+        for number in pod.resolve(key.proto, &key.name) {
+            let set = key.set(of, number);
+            nets.iter().for_each(|net| ledger.remove_member(&set, *net));
             let Some(count) = self.numbers.get_mut(&number) else {
                 continue;
             };
@@ -197,8 +237,4 @@ impl Watch {
         }
         is_gone
     }
-}
-
-fn port_set(of: &SetName, (proto, name): &NamedPortKey, number: u16) -> SetName {
-    SetName(format!("{}:port/{proto}/{}/{number}", of.0, Escaped(name)).into())
 }

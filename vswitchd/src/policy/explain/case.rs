@@ -175,25 +175,21 @@ impl<'a> Case<'a> {
         rule: &WrittenRule<'_>,
     ) -> Vec<(String, Outcome)> {
         if rule.peers.is_empty() {
-            let ports = ports::fit(rule.ports, self.asked, self.names(direction, None));
+            let ports = ports::fit(rule.ports, self.asked, self.names());
             return vec![outcome(String::new(), PeerFit::Matches, ports)];
         }
         let try_peer = |(index, written): (usize, &NetworkPolicyPeer)| {
             let part = format!(".{}[{index}]", direction.peers_field());
             let peer = self.peer(direction).fits(written, own);
-            let names = self.names(direction, Some(written));
-            outcome(part, peer, ports::fit(rule.ports, self.asked, names))
+            outcome(part, peer, ports::fit(rule.ports, self.asked, self.names()))
         };
         rule.peers.iter().enumerate().map(try_peer).collect()
     }
 
-    /// Named ports resolve at the receiver, if the rule means it as a pod.
-    fn names(&self, direction: Direction, peer: Option<&NetworkPolicyPeer>) -> NamesAt<'_> {
-        let by_address = peer.is_some_and(|peer| peer.ip_block.is_some());
+    /// Named ports resolve at the receiver, if that is a pod.
+    fn names(&self) -> NamesAt<'_> {
         match self.to.standing() {
-            Standing::Pod(pod) if direction == Direction::Ingress || !by_address => {
-                NamesAt::Pod(pod)
-            }
+            Standing::Pod(pod) => NamesAt::Pod(pod),
             _ => NamesAt::Nowhere,
         }
     }

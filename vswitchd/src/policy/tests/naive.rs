@@ -46,11 +46,8 @@ fn egress_allows(world: &World, pod: &Pod, flow: &Flow) -> bool {
         && (policies.is_empty()
             || policies.iter().any(|policy| {
                 items(&policy.spec, "egress").iter().any(|rule| {
-                    peers_match(world, policy, items(rule, "to"), flow.dst, |peer| {
-                        let external = !peer["ipBlock"].is_null();
-                        let resolver = destination.filter(|_| !external);
-                        ports_match(items(rule, "ports"), flow, resolver)
-                    })
+                    let ports = ports_match(items(rule, "ports"), flow, destination);
+                    ports && peers_match(world, policy, items(rule, "to"), flow.dst)
                 })
             }))
 }
@@ -64,9 +61,8 @@ fn ingress_allows(world: &World, pod: &Pod, flow: &Flow) -> bool {
         && (policies.is_empty()
             || policies.iter().any(|policy| {
                 items(&policy.spec, "ingress").iter().any(|rule| {
-                    peers_match(world, policy, items(rule, "from"), flow.src, |_| {
-                        ports_match(items(rule, "ports"), flow, Some(pod))
-                    })
+                    let ports = ports_match(items(rule, "ports"), flow, Some(pod));
+                    ports && peers_match(world, policy, items(rule, "from"), flow.src)
                 })
             }))
 }
@@ -94,19 +90,9 @@ fn pod_at(world: &World, ip: IpAddr) -> Option<&Pod> {
     pod.filter(|pod| is_judged(pod) && ip != NODE.parse::<IpAddr>().unwrap())
 }
 
-fn peers_match(
-    world: &World,
-    policy: &Policy,
-    peers: &[Value],
-    ip: IpAddr,
-    ports: impl Fn(&Value) -> bool,
-) -> bool {
-    if peers.is_empty() {
-        return ports(&Value::Null);
-    }
-    peers
-        .iter()
-        .any(|peer| peer_matches(world, policy, peer, ip) && ports(peer))
+fn peers_match(world: &World, policy: &Policy, peers: &[Value], ip: IpAddr) -> bool {
+    let mut all = peers.iter();
+    peers.is_empty() || all.any(|peer| peer_matches(world, policy, peer, ip))
 }
 
 fn peer_matches(world: &World, policy: &Policy, peer: &Value, ip: IpAddr) -> bool {

@@ -49,6 +49,9 @@ fn ip_block() -> impl Strategy<Value = Value> {
         Just(json!({ "cidr": "0.0.0.0/0", "except": ["10.0.0.0/8"] })),
         Just(json!({ "cidr": "10.0.0.0/24", "except": ["10.0.0.2/31", "10.0.0.200/32"] })),
         Just(json!({ "cidr": "10.0.0.3/32" })),
+        Just(json!({ "cidr": "0.0.0.0/0" })),
+        Just(json!({ "cidr": "10.0.0.0/29", "except": ["10.0.0.1/32"] })),
+        Just(json!({ "cidr": "fd00::/125" })),
         Just(json!({ "cidr": "::/0", "except": ["fd00::4/127"] })),
         Just(json!({ "cidr": "192.168.0.0/16" })),
     ]

@@ -228,15 +228,81 @@ fn a_named_port_of_an_egress_rule_resolves_at_the_peer_and_never_outside() {
         assert!(!w.tcp("x/a", "y/e", 80) && !w.tcp("x/a", "y/c", 8080));
         assert!(!w.tcp("x/a", OUTSIDE, 8080));
     }
-    let block = json!([{ "ipBlock": { "cidr": "0.0.0.0/0" } }]);
-    let w = cluster()
-        .remote("y/e", "", &["10.0.1.9"])
-        .last_pod(|p| p.ports = web(8080))
-        .policy(
-            "x/p",
-            egress(json!([{ "to": block, "ports": [{ "port": "web" }] }])),
-        );
-    assert!(!w.tcp("x/a", "y/e", 8080));
+}
+
+/// As Calico and the e2e tests of Kubernetes have it: the block says which pods are meant, the pod
+/// says what the name is.
+#[test]
+fn a_named_port_of_an_ip_block_resolves_at_the_pods_inside() {
+    let world = |block: Value| {
+        cluster()
+            .remote("y/e", "", &["10.0.1.9", "fd00:1::9"])
+            .last_pod(|p| p.ports = web(8080))
+            .remote("y/f", "", &["10.0.1.10", "fd00:1::a"])
+            .last_pod(|p| p.ports = web(9090))
+            .policy(
+                "x/p",
+                egress(json!([{ "to": [{ "ipBlock": block }], "ports": [{ "port": "web" }] }])),
+            )
+    };
+    let reached = |w: &World| {
+        let to = ["10.0.1.9", "10.0.1.10", "fd00:1::9", "fd00:1::a"];
+        let from = |to: &str| {
+            if to.contains(':') {
+                "fd00::1"
+            } else {
+                "10.0.0.1"
+            }
+        };
+        to.map(|to| [8080, 9090].map(|port| w.tcp(from(to), to, port)))
+    };
+    let [e, f, none] = [[true, false], [false, true], [false, false]];
+    for (block, expected) in [
+        (json!({ "cidr": "0.0.0.0/0" }), [e, f, none, none]),
+        (json!({ "cidr": "10.0.1.9/32" }), [e, none, none, none]),
+        (
+            json!({ "cidr": "10.0.0.0/8", "except": ["10.0.1.9/32"] }),
+            [none, f, none, none],
+        ),
+        (json!({ "cidr": "fd00::/16" }), [none, none, e, f]),
+        (json!({ "cidr": "192.168.0.0/16" }), [none; 4]),
+    ] {
+        let w = world(block.clone());
+        assert_eq!(reached(&w), expected, "{block}");
+        assert!(!w.tcp("x/a", OUTSIDE, 8080) && !w.tcp("x/a", "y/e", 80));
+    }
+}
+
+#[test]
+fn a_named_port_of_an_ip_block_that_is_changed_follows_it() {
+    let with = |cidr: &str| {
+        let to = json!([{ "ipBlock": { "cidr": cidr } }]);
+        cluster()
+            .remote("y/e", "", &["10.0.1.9"])
+            .last_pod(|p| p.ports = web(8080))
+            .remote("y/f", "", &["10.0.1.10"])
+            .last_pod(|p| p.ports = web(8080))
+            .policy(
+                "x/p",
+                egress(json!([{ "to": to, "ports": [{ "port": "web" }] }])),
+            )
+    };
+    let (before, after) = (with("10.0.1.9/32"), with("10.0.1.10/32"));
+    let mut compiler = crate::policy::Compiler::new(crate::config::Deny::default());
+    let mut program = super::program::Program::default();
+    let mut take_in = |changes: Vec<crate::state::ClusterChange>| {
+        changes
+            .into_iter()
+            .for_each(|change| compiler.cluster(change));
+        compiler.set_node(before.locals(), node());
+        program.apply(compiler.flush());
+        ["y/e", "y/f"].map(|to| {
+            let flow = before.flow("x/a", to, TCP, 8080);
+            walker::verdict(&program, &flow).is_ok()
+        })
+    };
+    assert_eq!(take_in(before.changes()), [true, false]);
+    assert_eq!(take_in(after.changes_since(&before)), [false, true]);
 }
 
 #[test]
