@@ -83,8 +83,10 @@ drop_reasons! {
     ServiceSourceDenied => "service_source_denied",
     /// The connection table is full of answered connections.
     CtTableFull => "ct_table_full",
-    /// A later fragment whose first fragment was not seen.
+    /// A later fragment whose first fragment did not come in time or was dropped.
     FragmentUnknown => "fragment_unknown",
+    /// A later fragment that came before its first one, and there was no room to hold it.
+    FragmentNoRoom => "fragment_no_room",
     /// No egress rule of the sending pod's policies allows it.
     PolicyEgress => "policy_egress",
     /// No ingress rule of the receiving pod's policies allows it.

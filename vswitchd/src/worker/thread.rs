@@ -246,10 +246,10 @@ impl<P: FrameProcessor> Worker<P> {
                 .zip(frames.iter())
                 .filter_map(|(verdict, frame)| match verdict {
                     Verdict::Forward(port) => Some((*port, frame)),
-                    Verdict::Answered | Verdict::Drop(_) => None,
+                    Verdict::Answered | Verdict::Held | Verdict::Drop(_) => None,
                 }),
         );
-        for made in [&mut out.replies, &mut out.copies] {
+        for made in [&mut out.followers, &mut out.replies, &mut out.copies] {
             if !made.is_empty() {
                 forwarder.send(made.iter().map(|(port, frame)| (*port, frame)));
                 made.clear();

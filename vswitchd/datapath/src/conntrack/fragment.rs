@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 /// What all fragments of one datagram have in common (RFC 791 section 3.2, RFC 8200 section
 /// 4.5), and the port they come through: nobody elsewhere can ride on an allowed datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct DatagramId {
+pub(crate) struct DatagramId {
     in_port: PortNo,
     src: IpAddr,
     dst: IpAddr,
@@ -25,7 +25,7 @@ pub(super) struct DatagramId {
 }
 
 impl DatagramId {
-    pub(super) fn new(key: &FlowKey, id: u32) -> Option<Self> {
+    pub(crate) fn new(key: &FlowKey, id: u32) -> Option<Self> {
         let (src, dst) = (key.ip_src?, key.ip_dst?);
         Some(Self {
             in_port: key.in_port,
@@ -34,6 +34,10 @@ impl DatagramId {
             proto: key.ip_proto,
             id,
         })
+    }
+
+    pub(crate) const fn in_port(&self) -> PortNo {
+        self.in_port
     }
 }
 

@@ -35,6 +35,7 @@ mod udp;
 
 pub use config::ConntrackConfig;
 pub use connection::{Connection, ConnectionInfo};
+pub(crate) use fragment::DatagramId;
 pub use lookup::CtLookup;
 pub use table::{CommitOptions, ConnTable};
 pub use tally::ConntrackStats;

@@ -15,11 +15,11 @@ use super::counters::EngineCounters;
 use super::in_hand::{InHand, counts};
 use super::{Datapath, Outputs, Verdict};
 use crate::cache::{CacheKey, CachedFlow, FlowCache, pair_of_macs};
-use crate::conntrack::{Connection, Direction};
+use crate::conntrack::{Connection, DatagramId, Direction};
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey, ip_proto};
 use crate::kernel_path::OFFER_AFTER;
-use crate::packet::{Frame, PlainPacket, parse, rewrite};
+use crate::packet::{Fragment, Frame, ParsedPacket, PlainPacket, parse, rewrite};
 use crate::pipeline::{
     ConnUpdate, Counts, End, Meter, Port, RuleCounters, RulePaths, Snapshot, Step, TableId,
     Translation, WalkScratch, add_alone, translate,
@@ -129,13 +129,82 @@ impl Core {
         now: Timestamp,
         out: &mut Outputs,
     ) -> Verdict {
-        let decided = match self.decide(snapshot, in_port, frame, now, out) {
+        let parsed = match parse(frame, in_port) {
+            Ok(parsed) => parsed,
+            Err(reason) => return self.count_drop_at(snapshot, reason, in_port),
+        };
+        let verdict = self.process_parsed(snapshot, &parsed, frame, now, out);
+        if let Fragment::First { id } = parsed.fragment {
+            self.let_follow(
+                snapshot,
+                DatagramId::new(&parsed.key, id),
+                verdict,
+                (now, out),
+            );
+        }
+        verdict
+    }
+
+    fn process_parsed(
+        &mut self,
+        snapshot: &Snapshot,
+        parsed: &ParsedPacket,
+        frame: &mut Frame,
+        now: Timestamp,
+        out: &mut Outputs,
+    ) -> Verdict {
+        let in_port = parsed.key.in_port;
+        let decided = match self.decide(snapshot, parsed, frame, now, out) {
             Ok(Verdict::Forward(out_port)) if snapshot.has_limits => {
                 within_limits(snapshot, (in_port, out_port), frame, now)
             }
             decided => decided.map_err(|reason| (reason, in_port)),
         };
         decided.unwrap_or_else(|(reason, port)| self.count_drop_at(snapshot, reason, port))
+    }
+
+    /// Processes the fragments that waited for this first one; if that is dropped, so are they.
+    #[cold]
+    fn let_follow(
+        &mut self,
+        snapshot: &Snapshot,
+        datagram: Option<DatagramId>,
+        first: Verdict,
+        (now, out): (Timestamp, &mut Outputs),
+    ) {
+        let Some(datagram) = datagram else { return };
+        for mut frame in self.datapath.held.take(&datagram) {
+            let in_port = datagram.in_port();
+            let Ok(parsed) = parse(&frame, in_port) else {
+                continue;
+            };
+            if matches!(first, Verdict::Drop(_)) {
+                self.count_drop_at(snapshot, DropReason::FragmentUnknown, in_port);
+                continue;
+            }
+            let verdict = self.process_parsed(snapshot, &parsed, &mut frame, now, out);
+            if let Verdict::Forward(port) = verdict {
+                out.followers.push((port, frame));
+            }
+        }
+    }
+
+    /// Keeps a later fragment until its first one comes.
+    #[cold]
+    fn hold(
+        &self,
+        parsed: &ParsedPacket,
+        frame: &Frame,
+        now: Timestamp,
+    ) -> Result<Verdict, DropReason> {
+        let Fragment::Later { id } = parsed.fragment else {
+            return Err(DropReason::FragmentUnknown);
+        };
+        let datagram = DatagramId::new(&parsed.key, id).ok_or(DropReason::FragmentUnknown)?;
+        let expires = now + self.datapath.conns.config().fragment;
+        let lost = self.datapath.held.hold(datagram, frame, expires);
+        self.datapath.count_late(DropReason::FragmentNoRoom, &lost);
+        Ok(Verdict::Held)
     }
 
     fn count_drop_at(&self, snapshot: &Snapshot, reason: DropReason, port: PortNo) -> Verdict {
@@ -146,19 +215,18 @@ impl Core {
         Verdict::Drop(reason)
     }
 
-    /// The life of a packet: parse, FlowCache, else the tables, connection, actions.
+    /// The life of a packet: FlowCache, else the tables, connection, actions.
     fn decide(
         &mut self,
         snapshot: &Snapshot,
-        in_port: PortNo,
+        parsed: &ParsedPacket,
         frame: &mut Frame,
         now: Timestamp,
         out: &mut Outputs,
     ) -> Result<Verdict, DropReason> {
-        let parsed = parse(frame, in_port)?;
-        let cache_key = CacheKey::of(&parsed);
+        let cache_key = CacheKey::of(parsed);
         let mut packet = InHand {
-            parsed: &parsed,
+            parsed,
             frame,
             now,
             out,
@@ -175,6 +243,10 @@ impl Core {
             &mut walks.own,
             &mut walks.judge,
         );
+        // Nothing is done to it and nothing counted: that is for when its first fragment is here.
+        if matches!(translation.end, End::Drop(DropReason::FragmentUnknown)) {
+            return self.hold(parsed, packet.frame, now);
+        }
         let result = self.carry_out(snapshot, &translation, &walks, cache_key, &mut packet);
         if result != Err(DropReason::RateLimited) {
             // Copies for mirrors are due whatever became of the packet behind them.
@@ -546,9 +618,10 @@ mod tests {
         let mut send = |snapshot: &Snapshot| {
             let mut frame = Frame::from_bytes(&UDP);
             frame.vnet.flags = VnetHeader::F_DATA_VALID;
+            let parsed = parse(&frame, PortNo(1))?;
             engine
                 .core
-                .decide(snapshot, PortNo(1), &mut frame, now, &mut out)
+                .decide(snapshot, &parsed, &mut frame, now, &mut out)
         };
         assert_eq!(send(&stale), Err(DropReason::NoRoute));
         assert_eq!(datapath.connections(now), []);

@@ -5,6 +5,7 @@
 
 mod counters;
 mod engine;
+mod held;
 mod in_hand;
 mod kernel_path;
 
@@ -31,7 +32,8 @@ use crate::pipeline::{
     TraceInput, Transaction, builtin_rules, is_builtin, trace,
 };
 use crate::time::Timestamp;
-use counters::AllCounters;
+use counters::{AllCounters, EngineCounters};
+use held::HeldFragments;
 use kernel_path::AttachedKernelPath;
 
 pub use engine::Engine;
@@ -54,6 +56,8 @@ pub enum Verdict {
     Answered,
     /// Drop it; already counted.
     Drop(DropReason),
+    /// Forget it: a copy waits for the first fragment of its datagram.
+    Held,
 }
 
 /// What processed frames caused besides their own verdicts, in order. [`Engine::process`]
@@ -64,6 +68,8 @@ pub struct Outputs {
     pub replies: Vec<(PortNo, Frame)>,
     /// Copies for mirror ports.
     pub copies: Vec<(PortNo, Frame)>,
+    /// Frames to forward behind the processed one: fragments that waited for it.
+    pub followers: Vec<(PortNo, Frame)>,
 }
 
 /// The switch's packet engine; shared by all workers, changed by one writer at a time.
@@ -76,6 +82,9 @@ pub struct Datapath {
     conns: ConnTable,
     affinity: AffinityTable,
     counters: AllCounters,
+    held: HeldFragments,
+    /// What is dropped while no engine has it in hand; one thread at a time counts.
+    late_drops: Mutex<Arc<EngineCounters>>,
     flow_cache_entries: usize,
     kernel_path: Option<AttachedKernelPath>,
 }
@@ -117,6 +126,8 @@ impl Datapath {
             writer: Mutex::new(writer),
             conns: ConnTable::new(config.conntrack),
             affinity: AffinityTable::default(),
+            held: HeldFragments::default(),
+            late_drops: Mutex::new(counters.register()),
             counters,
             flow_cache_entries: config.flow_cache_entries,
         })
@@ -168,7 +179,27 @@ impl Datapath {
     pub fn expire(&self, now: Timestamp) -> usize {
         self.sync_kernel_path(now);
         self.affinity.expire(now);
+        let too_late = self.held.expire(now);
+        self.count_late(DropReason::FragmentUnknown, &too_late);
         self.conns.expire(now)
+    }
+
+    /// Counts frames that had come in through these ports, were kept, and are dropped.
+    fn count_late(&self, reason: DropReason, ports: &[PortNo]) {
+        if ports.is_empty() {
+            return;
+        }
+        let counters = self
+            .late_drops
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let published = self.published.load();
+        for port in ports {
+            counters.drops.count(reason);
+            if let Some(port) = published.port(*port) {
+                port.drops.count(reason);
+            }
+        }
     }
 
     /// Returns the generation of the published rules.

@@ -447,6 +447,25 @@ fn fragments_follow_their_first_one_to_the_endpoint() {
     assert_eq!(payload, expected[34..]);
 }
 
+#[test]
+fn fragments_that_come_before_their_first_one_follow_it_to_the_endpoint() {
+    let (mut switch, client, servers) = switch_with(3);
+    let whole = udp(client.host, vip(), (5000, 80), &[7; 64]);
+    let part =
+        |bytes: &[u8], more, offset| fragment(ip(client.host, vip(), 17, bytes), more, offset);
+    let later = part(&whole[58..], false, 3);
+    assert_eq!(switch.send(client.port, &later), Verdict::Held);
+    let first = part(&whole[34..58], true, 0);
+    let (port, _) = forwarded(&mut switch, client.port, &first);
+    let server = server_at(&servers, port);
+    let followers = std::mem::take(&mut switch.out.followers);
+    let [(port, follower)] = followers.as_slice() else {
+        panic!("{followers:?}")
+    };
+    let key = reparsed(follower).key;
+    assert_eq!((*port, key.ip_dst), (server.port, Some(server.host.ip)));
+}
+
 /// An INIT (RFC 9260 section 3.3.2) with its checksum.
 fn sctp_init(from: Host, to: Host, ports: (u16, u16)) -> Vec<u8> {
     let mut packet = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();

@@ -284,6 +284,7 @@ impl TestSwitch {
         self.frame = Frame::from_bytes(bytes);
         self.out.replies.clear();
         self.out.copies.clear();
+        self.out.followers.clear();
         self.engine
             .process(port, &mut self.frame, self.now, &mut self.out)
     }

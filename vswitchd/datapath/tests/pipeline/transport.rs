@@ -1,6 +1,8 @@
 //! MTU, fragments, ICMP.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use vswitch_api::{MacAddr, PortNo};
 use vswitch_datapath::flow::PortClass;
@@ -103,20 +105,132 @@ fn later_fragments_follow_their_first() {
     let first = |port| fragment(udp(a.host, b.host, (5000, port), &[1; 24]), true, 0);
     let later = fragment(ip(a.host, b.host, 17, &[2; 8]), false, 4);
     assert_eq!(
-        switch.send(a.port, &later),
-        Verdict::Drop(DropReason::FragmentUnknown)
-    );
-    assert_eq!(
         switch.send(a.port, &first(81)),
         Verdict::Drop(DropReason::PolicyIngress)
-    );
-    assert_eq!(
-        switch.send(a.port, &later),
-        Verdict::Drop(DropReason::FragmentUnknown)
     );
     assert_eq!(switch.send(a.port, &first(80)), Verdict::Forward(b.port));
     assert_eq!(switch.send(a.port, &later), Verdict::Forward(b.port));
     assert_eq!(switch.dp.connections(switch.now)[0].packets_original, 2);
+}
+
+/// The fragments of one datagram from `a` to `b` at port 80, the first one first.
+fn fragments(a: Host, b: Host) -> [Vec<u8>; 3] {
+    let datagram = udp(a, b, (5000, 80), &[7; 56]);
+    if a.ip.is_ipv4() {
+        let part = |from: usize, to: usize, more| {
+            let offset = u16::try_from((from - 34) / 8).unwrap();
+            fragment(ip(a, b, 17, &datagram[from..to]), more, offset)
+        };
+        return [part(34, 58, true), part(58, 82, true), part(82, 98, false)];
+    }
+    // A Fragment header (RFC 8200 section 4.5) behind the IPv6 header.
+    let part = |from: usize, to: usize, more: bool| {
+        let offset = u16::try_from(from - 54).unwrap() | u16::from(more);
+        let header = [&[17, 0][..], &offset.to_be_bytes(), &[0, 0, 0, 7]].concat();
+        ip(a, b, 44, &[&header[..], &datagram[from..to]].concat())
+    };
+    [
+        part(54, 78, true),
+        part(78, 102, true),
+        part(102, 118, false),
+    ]
+}
+
+fn v6_pods(switch: &mut TestSwitch) -> (Pod, Pod) {
+    (
+        switch.add_pod_at(21, "fd00::21".parse().unwrap()),
+        switch.add_pod_at(22, "fd00::22".parse().unwrap()),
+    )
+}
+
+#[test]
+fn fragments_that_come_before_their_first_follow_it() {
+    let (mut switch, a, b) = two_pods();
+    let v6 = v6_pods(&mut switch);
+    for (a, b) in [(a, b), v6] {
+        let [first, second, third] = fragments(a.host, b.host);
+        assert_eq!(switch.send(a.port, &third), Verdict::Held);
+        assert_eq!(switch.send(a.port, &second), Verdict::Held);
+        assert!(switch.out.followers.is_empty());
+        assert_eq!(switch.send(a.port, &first), Verdict::Forward(b.port));
+        let payload = |frame: &Frame| frame.bytes()[14..].to_vec();
+        let followers = std::mem::take(&mut switch.out.followers);
+        let sent: Vec<_> = followers
+            .iter()
+            .map(|(port, f)| (*port, payload(f)))
+            .collect();
+        assert_eq!(
+            sent,
+            [
+                (b.port, third[14..].to_vec()),
+                (b.port, second[14..].to_vec())
+            ]
+        );
+        assert_eq!(followers[0].1.bytes()[..6], b.host.mac.0);
+    }
+    assert_eq!(switch.drops(), BTreeMap::new());
+    let connections = switch.dp.connections(switch.now);
+    assert!(
+        connections.iter().all(|c| c.packets_original == 3),
+        "{connections:?}"
+    );
+}
+
+#[test]
+fn fragments_of_a_datagram_that_is_denied_are_dropped_with_it() {
+    let (mut switch, a, b) = two_pods();
+    switch.ingress_policy("web", 81);
+    switch.set("web/pods", &[b]);
+    switch.set("web/from", &[a]);
+    let [first, second, third] = fragments(a.host, b.host);
+    assert_eq!(switch.send(a.port, &second), Verdict::Held);
+    assert_eq!(
+        switch.send(a.port, &first),
+        Verdict::Drop(DropReason::PolicyIngress)
+    );
+    assert!(switch.out.followers.is_empty());
+    assert_eq!(switch.drops()[&DropReason::FragmentUnknown], 1);
+    assert_eq!(switch.send(a.port, &third), Verdict::Held);
+    switch.tick(Duration::from_secs(30));
+    switch.dp.expire(switch.now);
+    assert_eq!(switch.drops()[&DropReason::FragmentUnknown], 2);
+    let of_port = switch.dp.port_drops(a.port);
+    assert!(
+        of_port.contains(&(DropReason::FragmentUnknown, 2)),
+        "{of_port:?}"
+    );
+}
+
+#[test]
+fn fragments_of_another_sender_do_not_follow() {
+    let (mut switch, a, b) = two_pods();
+    let c = switch.add_pod(3);
+    let [first, second, _] = fragments(a.host, b.host);
+    let [_, foreign, _] = fragments(c.host, b.host);
+    let mut forged = second.clone();
+    forged[6..12].copy_from_slice(&c.host.mac.0);
+    assert_eq!(
+        switch.send(c.port, &forged),
+        Verdict::Drop(DropReason::Spoofed)
+    );
+    assert_eq!(switch.send(c.port, &foreign), Verdict::Held);
+    assert_eq!(switch.send(a.port, &first), Verdict::Forward(b.port));
+    assert!(switch.out.followers.is_empty());
+}
+
+#[test]
+fn no_pod_can_fill_the_room_of_another() {
+    let (mut switch, a, b) = two_pods();
+    let [first, second, _] = fragments(a.host, b.host);
+    let c = switch.add_pod(3);
+    assert_eq!(switch.send(a.port, &second), Verdict::Held);
+    for offset in 1..2_000 {
+        let flood = fragment(ip(c.host, b.host, 17, &[0; 8]), true, offset);
+        assert_eq!(switch.send(c.port, &flood), Verdict::Held);
+    }
+    assert_eq!(switch.drops()[&DropReason::FragmentNoRoom], 1_999 - 256);
+    assert_eq!(switch.send(a.port, &first), Verdict::Forward(b.port));
+    assert_eq!(switch.out.followers.len(), 1);
 }
 
 #[test]
