@@ -13,10 +13,15 @@ use vswitch_tests::{Daemon, DaemonOptions, binary, run};
 use vswitchd::objects::RESOURCES;
 
 const MANIFEST: &str = include_str!("../../config/kubernetes/vswitch.yaml");
+const UNINSTALL: &str = include_str!("../../config/kubernetes/uninstall.yaml");
 
 /// Reads the one object of a kind; a field that the API does not have is an error.
 fn object<T: Serialize + DeserializeOwned>(kind: &str) -> T {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(MANIFEST).unwrap();
+    object_of(MANIFEST, kind)
+}
+
+fn object_of<T: Serialize + DeserializeOwned>(manifest: &str, kind: &str) -> T {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(manifest).unwrap();
     let of_kind = documents.iter().filter(|document| document["kind"] == kind);
     let [document] = of_kind.collect::<Vec<_>>()[..] else {
         panic!("there is one {kind}");
@@ -72,9 +77,11 @@ fn the_role_allows_to_read_what_is_compiled_and_to_patch_nodes_alone() {
             }
         }
     }
-    let read = RESOURCES.iter().flat_map(|info| {
+    // Endpoints where the API server has no EndpointSlices.
+    let resources = RESOURCES.iter().map(|info| (info.group, info.plural));
+    let read = resources.chain([("", "endpoints")]).flat_map(|resource| {
         let verbs = ["get", "list", "watch"].into_iter();
-        verbs.map(move |verb| format!("{verb} {}/{}", info.group, info.plural))
+        verbs.map(move |verb| format!("{verb} {}/{}", resource.0, resource.1))
     });
     let patched = ["patch /nodes", "patch /nodes/status"].map(str::to_owned);
     assert_eq!(allowed, read.chain(patched).collect());
@@ -145,4 +152,58 @@ fn the_configuration_in_the_map_is_one() {
         let shown = run(&mut check, "").unwrap().success().unwrap();
         assert!(shown.contains("mode = \"cluster\""), "{name}: {shown}");
     }
+}
+
+#[test]
+fn what_uninstalls_sees_what_the_daemon_left_and_may_do_what_it_may() {
+    let pod = |manifest| {
+        let set: DaemonSet = object_of(manifest, "DaemonSet");
+        let template = set.spec.unwrap().template;
+        let annotations = template.metadata.unwrap().annotations.unwrap();
+        (template.spec.unwrap(), annotations)
+    };
+    let ((daemon, _), (uninstall, annotations)) = (pod(MANIFEST), pod(UNINSTALL));
+    assert_eq!(annotations.len(), 1);
+    assert_eq!(uninstall.host_network, daemon.host_network);
+    assert_eq!(uninstall.tolerations, daemon.tolerations);
+    let cleanup = &uninstall.init_containers.unwrap()[0];
+    let vswitchd = &daemon.containers[0];
+    assert_eq!(cleanup.image, vswitchd.image);
+    assert_eq!(cleanup.security_context, vswitchd.security_context);
+    let mounts = vswitchd.volume_mounts.as_ref().unwrap();
+    for mount in cleanup.volume_mounts.as_ref().unwrap() {
+        assert!(mounts.contains(mount), "{mount:?}");
+    }
+    let volumes = daemon.volumes.unwrap();
+    for volume in uninstall.volumes.unwrap() {
+        // Whoever deleted vswitch.yaml first has no ConfigMap any more.
+        let mut volume = volume;
+        if let Some(map) = &mut volume.config_map {
+            assert_eq!(map.optional.take(), Some(true));
+        }
+        assert!(volumes.contains(&volume), "{volume:?}");
+    }
+    for container in [cleanup, &uninstall.containers[0]] {
+        let command = container.command.as_ref().unwrap();
+        assert_eq!(command[0], "/usr/bin/vswitchd");
+    }
+}
+
+#[test]
+fn a_daemon_that_is_idle_ends_at_sigterm() {
+    let mut idle = Command::new(binary("vswitchd"))
+        .arg("--idle")
+        .spawn()
+        .unwrap();
+    let pid = nix::unistd::Pid::from_raw(idle.id().try_into().unwrap());
+    let status = vswitch_tests::eventually("it waits for signals", || {
+        // Before it does, the signal would end the process with a failure.
+        let waits_in = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap();
+        if !waits_in.contains("sigtimedwait") {
+            return Err(waits_in);
+        }
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        Ok(idle.wait().unwrap())
+    });
+    assert!(status.success(), "{status}");
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::sys::signal::{SigSet, Signal};
 use vswitchd::config::{Config, Machine, Overrides};
 use vswitchd::supervise::Faults;
 use vswitchd::{app, telemetry};
@@ -30,6 +31,11 @@ struct Arguments {
     /// what it installed for the CNI in a cluster, and exit.
     #[arg(long, conflicts_with = "check_config")]
     cleanup: bool,
+
+    /// Do nothing until SIGTERM or SIGINT: for a pod whose work an init container has done, since
+    /// the pods of a DaemonSet do not end by themselves.
+    #[arg(long, conflicts_with_all = ["check_config", "cleanup"])]
+    idle: bool,
 }
 
 const DEFAULT_CONFIG: &str = "/etc/vswitchd/vswitchd.toml";
@@ -43,6 +49,9 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
         }
     };
+    if arguments.idle {
+        return idle();
+    }
     let config = match load(&arguments) {
         Ok(config) => config,
         Err(error) => {
@@ -61,6 +70,20 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vswitchd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Process 1 of a container gets only signals that it waits for.
+fn idle() -> ExitCode {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    match signals.thread_block().and_then(|()| signals.wait()) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vswitchd: waiting for a signal failed: {error}");
             ExitCode::FAILURE
         }
     }

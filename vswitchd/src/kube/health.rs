@@ -160,7 +160,7 @@ impl Health {
         let watches = self.lock();
         let absences = watches.iter().filter_map(|(watched, watch)| {
             let (kind, (absence, why)) = (watched.name(), watch.absence.as_ref()?);
-            let consequence = if watch.is_synced {
+            let consequence = if watch.is_synced || self.has_last_known() {
                 "what was known of them stays in force"
             } else {
                 watched.consequence(*absence)
