@@ -8,6 +8,7 @@ RELEASE := target/release
 # The shim is linked statically: a runtime may start it where no libc fits.
 SHIM_TARGET := x86_64-unknown-linux-gnu
 SHIM := target/$(SHIM_TARGET)/release/vswitch-cni
+# What builds the image; buildah is installed where there is none.
 BUILDER ?= $(firstword $(foreach tool,podman buildah docker,$(shell command -v $(tool))))
 IMAGE ?= vswitch:0.1.0
 # What measures the datapath alone is built without the daemon, in a fraction of the time.
@@ -37,7 +38,7 @@ demo: setup-demo build-release ## play the story: fetch, policy blocks, label ad
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/demo.sh
 
 cluster-demo: build-release ## the story across a hub and three nodes, with kubectl (ARGS=host-gw: by routes)
-	tests/setup.sh cluster-demo
+	tests/setup.sh nodes
 	$(CARGO) build --locked --release -p vswitch-tests --bin vswitch-cluster-demo
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/run.sh '$(RELEASE)/vswitch-cluster-demo $(ARGS)'
 
@@ -63,7 +64,8 @@ bench-peers: ## the same work over vswitchd, veth, bridge, iptables, nftables, O
 	$(CARGO) build --locked --release -p vswitch-bench --bin vswitch-peers --bin vswitch-load
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) $(RELEASE)/vswitch-peers $(ARGS)
 
-bench-nodes: setup-demo build-release ## TCP between pods of two nodes beside a kernel bridge with kernel vxlan, median of 5
+bench-nodes: build-release ## TCP between pods of two nodes beside a kernel bridge with kernel vxlan, median of 5
+	tests/setup.sh nodes
 	$(CARGO) build --locked --release -p vswitch-bench --bin vswitch-bench-nodes
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/run.sh '$(RELEASE)/vswitch-bench-nodes $(ARGS)'
 
@@ -88,9 +90,9 @@ bpf: ## build the fast path's programs anew (clang); the object is kept in the r
 	llvm-strip -g vswitchd/bpf/kernel_path.o
 
 image: build-release ## container image $(IMAGE) for config/kubernetes, by podman, buildah or docker; the base is empty
+	tests/setup.sh image
 	config/image.sh $(RELEASE) $(SHIM) target/image
-	test -n "$(BUILDER)" || { echo "no podman, buildah or docker here; target/image holds the file system" >&2; exit 1; }
-	$(BUILDER) build --tag $(IMAGE) --file Containerfile .
+	$(if $(BUILDER),$(BUILDER),buildah) build --tag $(IMAGE) --file Containerfile .
 
 package: build-release ## Debian package in target/debian
 	tests/setup.sh package

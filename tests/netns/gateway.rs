@@ -62,33 +62,46 @@ fn traffic_that_leaves_the_pod_network_is_masqueraded_and_pod_to_pod_is_not() {
     assert!(rules.contains("masquerade"), "{rules}");
 }
 
+/// What of a node outlives a daemon that does not clean up: links, rules, routes, tables and
+/// sysctls.
+fn traces(node: &Namespace) -> String {
+    let show = "ip -o link | cut -d: -f2; ip rule; ip route show table all type unicast; nft list ruleset; \
+        grep -H . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/rp_filter \
+        /proc/sys/net/ipv4/conf/*/forwarding /proc/sys/net/ipv6/conf/*/forwarding \
+        /proc/sys/net/ipv6/conf/*/disable_ipv6";
+    let shown = vswitch_tests::run_in(node, &["sh", "-c", show]).unwrap();
+    shown.success().unwrap()
+}
+
 #[test]
 fn cleanup_leaves_the_node_as_it_was() {
-    let mut daemon = Daemon::start(&DaemonOptions::default()).unwrap();
-    let pod = Pod::named("client").attach(&daemon).unwrap();
-    daemon.stop(nix::sys::signal::Signal::SIGTERM).unwrap();
-    let links = daemon.node().ip(&["-o", "link"]).unwrap();
-    assert!(
-        links.contains("vsw0"),
-        "an ordinary stop keeps the gateway: {links}"
-    );
+    for forwards in ["0", "1"] {
+        let node = Namespace::new("node").unwrap();
+        node.set_sysctl("ipv4/ip_forward", forwards).unwrap();
+        node.ip(&["link", "add", "br-else", "type", "bridge"])
+            .unwrap();
+        node.ip(&["address", "add", "172.18.0.1/16", "dev", "br-else"])
+            .unwrap();
+        let rules =
+            "table ip foreign {\nchain forward {\ntype filter hook forward priority 0\n}\n}\n";
+        let rules = vswitch_tests::run(node.command("nft").args(["-f", "-"]), rules).unwrap();
+        rules.success().unwrap();
+        let before = traces(&node);
+        assert!(
+            before.contains(&format!("ip_forward:{forwards}")),
+            "{before}"
+        );
 
-    daemon.cleanup().unwrap();
-    let links = daemon.node().ip(&["-o", "link"]).unwrap();
-    assert!(!links.contains("vsw"), "{links}");
-    let rules = daemon
-        .node()
-        .command("nft")
-        .args(["list", "ruleset"])
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8(rules.stdout).unwrap(), "");
-    let forward = daemon
-        .node()
-        .command("cat")
-        .arg("/proc/sys/net/ipv4/ip_forward")
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8(forward.stdout).unwrap().trim(), "0");
-    drop(pod);
+        let mut daemon = Daemon::start_in(node, &DaemonOptions::default()).unwrap();
+        let pod = Pod::named("client").attach(&daemon).unwrap();
+        daemon.stop(nix::sys::signal::Signal::SIGTERM).unwrap();
+        let links = daemon.node().ip(&["-o", "link"]).unwrap();
+        assert!(
+            links.contains("vsw0"),
+            "an ordinary stop keeps the gateway: {links}"
+        );
+        daemon.cleanup().unwrap();
+        assert_eq!(traces(daemon.node()), before);
+        drop(pod);
+    }
 }

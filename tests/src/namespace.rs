@@ -7,12 +7,25 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::run;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// What every new namespace is set to: the kernel's defaults. Otherwise it would begin with what
+/// this machine is set to, and a machine with containers forwards.
+const SYSCTLS: [(&str, &str); 8] = [
+    ("ipv4/ip_forward", "0"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
+    ("ipv4/conf/lo/rp_filter", "0"),
+    ("ipv6/conf/all/forwarding", "0"),
+    ("ipv6/conf/all/disable_ipv6", "0"),
+    ("ipv6/conf/default/disable_ipv6", "0"),
+    ("ipv6/conf/lo/disable_ipv6", "0"),
+];
 
 /// A network namespace under `/run/netns` with a unique name and `lo` up.
 #[derive(Debug)]
@@ -30,6 +43,9 @@ impl Namespace {
         let name = format!("vst-{}-{number}-{role}", std::process::id());
         run(Command::new("ip").args(["netns", "add", &name]), "")?.success()?;
         let namespace = Self { name };
+        for (key, value) in SYSCTLS {
+            namespace.set_sysctl(key, value)?;
+        }
         namespace.ip(&["link", "set", "lo", "up"])?;
         Ok(namespace)
     }
@@ -54,6 +70,21 @@ impl Namespace {
             .arg(format!("--net={}", self.path().display()))
             .arg(program);
         command
+    }
+
+    /// Sets a sysctl, which is a path below `/proc/sys/net`; one that this kernel does not have is
+    /// left out.
+    ///
+    /// # Errors
+    /// Fails if the value is refused.
+    pub fn set_sysctl(&self, key: &str, value: &str) -> Result<()> {
+        let path = PathBuf::from("/proc/sys/net").join(key);
+        let value = value.to_owned();
+        let set = inside(self, move || match std::fs::write(&path, value) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            written => written.with_context(|| path.display().to_string()),
+        });
+        join(set?)
     }
 
     /// Runs `ip` inside.
