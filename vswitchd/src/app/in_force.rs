@@ -17,17 +17,15 @@ pub(crate) struct InForce {
 }
 
 impl InForce {
-    /// Waits until the object version is in force; returns early when the daemon stops.
-    pub(crate) async fn reached(&self, version: u64) {
+    /// Waits until the object version is in force; returns false when the daemon stops before.
+    pub(crate) async fn reached(&self, version: u64) -> bool {
         let mut delivered = self.delivered.clone();
         let arrived = delivered
             .wait_for(|delivered| *delivered >= version)
             .await
             .is_ok();
-        if arrived {
-            // An error means that the reconciler has ended: nothing to wait for.
-            let _ = self.reconcile.wait_until_in_force().await;
-        }
+        // An error means that the reconciler has ended: nothing to wait for.
+        arrived && self.reconcile.wait_until_in_force().await.is_ok()
     }
 }
 

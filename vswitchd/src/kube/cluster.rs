@@ -56,7 +56,9 @@ pub fn watch(
     supervisor: &Supervisor,
 ) -> Cluster {
     let has_last_known = last_known.is_some();
-    let health = Arc::new(Health::new(api.url(), last_known.as_ref()));
+    // A watch that works is heard of once in its time, with all that it may be late.
+    let silence = 2 * (settings.watch_for + settings.grace);
+    let health = Arc::new(Health::new(api.url(), last_known.as_ref(), silence));
     let objects = last_known.map(|last| last.objects).unwrap_or_default();
     let merge = Merge::new(&config.node_name, &objects);
     let own_pods = format!("spec.nodeName={}", config.node_name);

@@ -1,9 +1,12 @@
 //! How far each watcher is, for status, metrics and readiness. A change of state is logged once.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use vswitch_datapath::Timestamp;
 
 use super::watcher::{WATCHED, Watched};
-use crate::clock;
+use crate::clock::{self, MonotonicClock};
 use crate::metrics::WatchFigures;
 use crate::objects::{LastKnown, Resource};
 
@@ -22,6 +25,8 @@ struct Watch {
     is_synced: bool,
     /// When it last heard from the API server, Unix seconds.
     heard_at: Option<u64>,
+    /// The same, by a clock that nobody sets.
+    heard: Option<Timestamp>,
     error: Option<String>,
     /// Why the kind cannot be read at all, in the API server's words too.
     absence: Option<(Absence, String)>,
@@ -31,8 +36,11 @@ struct Watch {
 }
 
 impl Watch {
-    const fn is_heard(&self) -> bool {
-        self.is_synced && self.error.is_none()
+    /// Whether it hears of changes: it has heard of everything, nothing failed, and it has not
+    /// been silent for longer than a watch that works ever is.
+    fn is_heard(&self, hearing: Hearing) -> bool {
+        let is_recent = |heard| hearing.now.since(heard) <= hearing.silence;
+        self.is_synced && self.error.is_none() && self.heard.is_some_and(is_recent)
     }
 
     /// Whether the node does without, never having heard of an object.
@@ -40,6 +48,13 @@ impl Watch {
         let absence = self.absence.as_ref();
         !self.is_synced && absence.is_some_and(|(absence, _)| watched.is_dispensable(*absence))
     }
+}
+
+/// What counts as hearing now.
+#[derive(Debug, Clone, Copy)]
+struct Hearing {
+    now: Timestamp,
+    silence: Duration,
 }
 
 /// States of all watchers.
@@ -52,15 +67,15 @@ impl Watches {
     }
 
     /// Those that do not hear what they should.
-    fn deaf(&self) -> impl Iterator<Item = &Watch> {
-        let deaf = self
-            .iter()
-            .filter(|(watched, watch)| !(watch.is_heard() || watch.is_done_without(*watched)));
+    fn deaf(&self, hearing: Hearing) -> impl Iterator<Item = &Watch> {
+        let deaf = self.iter().filter(move |(watched, watch)| {
+            !(watch.is_heard(hearing) || watch.is_done_without(*watched))
+        });
         deaf.map(|(_, watch)| watch)
     }
 
-    fn is_live(&self) -> bool {
-        self.deaf().next().is_none()
+    fn is_live(&self, hearing: Hearing) -> bool {
+        self.deaf(hearing).next().is_none()
     }
 
     fn is_synced(&self) -> bool {
@@ -75,16 +90,22 @@ pub struct Health {
     origin: String,
     /// When what the daemon began with was heard.
     last_known_at: Option<u64>,
+    clock: MonotonicClock,
+    /// After which a watcher that hears nothing, and of no failure either, is deaf.
+    silence: Duration,
     /// Guards the watchers' states; held for a moment each.
     watches: Mutex<Watches>,
 }
 
 impl Health {
-    /// Begins with what is known from the last run.
-    pub(super) fn new(origin: &str, last_known: Option<&LastKnown>) -> Self {
+    /// Begins with what is known from the last run. A watcher that hears nothing for longer than
+    /// `silence` is deaf.
+    pub(super) fn new(origin: &str, last_known: Option<&LastKnown>, silence: Duration) -> Self {
         Self {
             origin: origin.to_owned(),
             last_known_at: last_known.map(|last| last.heard_at),
+            clock: MonotonicClock::start(),
+            silence,
             watches: Mutex::default(),
         }
     }
@@ -104,7 +125,14 @@ impl Health {
     /// node does without do not count.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.lock().is_live()
+        self.lock().is_live(self.hearing())
+    }
+
+    fn hearing(&self) -> Hearing {
+        Hearing {
+            now: self.clock.now(),
+            silence: self.silence,
+        }
     }
 
     /// Returns whether every watcher has heard of everything once since the start; those that the
@@ -130,7 +158,7 @@ impl Health {
 
     fn stale_since(&self) -> Option<u64> {
         let watches = self.lock();
-        let mut deaf = watches.deaf().peekable();
+        let mut deaf = watches.deaf(self.hearing()).peekable();
         deaf.peek()?;
         deaf.map(|watch| {
             watch
@@ -146,7 +174,11 @@ impl Health {
     #[must_use]
     pub fn errors(&self) -> Vec<String> {
         let mut errors: Vec<String> = Vec::new();
-        for error in self.lock().deaf().filter_map(|watch| watch.error.clone()) {
+        for error in self
+            .lock()
+            .deaf(self.hearing())
+            .filter_map(|watch| watch.error.clone())
+        {
             if !errors.contains(&error) {
                 errors.push(error);
             }
@@ -180,11 +212,12 @@ impl Health {
     /// Returns the figures of all watchers.
     #[must_use]
     pub fn figures(&self) -> Vec<WatchFigures> {
+        let hearing = self.hearing();
         let watches = self.lock();
         let figures = watches.iter().map(|(watched, watch)| WatchFigures {
             kind: watched.name(),
             is_synced: watch.is_synced,
-            is_live: watch.is_heard(),
+            is_live: watch.is_heard(hearing),
             events: watch.events,
             lists: watch.lists,
             failures: watch.failures,
@@ -194,9 +227,10 @@ impl Health {
 
     fn change(&self, watched: Watched, change: impl FnOnce(&mut Watch)) {
         let mut watches = self.lock();
-        let (was_live, was_synced) = (watches.is_live(), watches.is_synced());
+        let hearing = self.hearing();
+        let (was_live, was_synced) = (watches.is_live(hearing), watches.is_synced());
         change(&mut watches.0[watched.index()]);
-        let (is_live, is_synced) = (watches.is_live(), watches.is_synced());
+        let (is_live, is_synced) = (watches.is_live(hearing), watches.is_synced());
         drop(watches);
         let origin = &self.origin;
         if is_live && !was_live {
@@ -215,7 +249,9 @@ impl Health {
 
     /// The API server answered: the watcher hears.
     pub(super) fn heard(&self, watched: Watched, events: u64) {
+        let now = self.clock.now();
         self.change(watched, |watch| {
+            watch.heard = Some(now);
             watch.heard_at = Some(clock::unix_seconds());
             (watch.error, watch.absence) = (None, None);
             watch.events += events;
@@ -255,9 +291,11 @@ impl Health {
 mod tests {
     use super::*;
 
+    const SILENCE: Duration = Duration::from_secs(90);
+
     /// A cluster of which everything is heard but one kind.
     fn without(missing: Watched) -> Health {
-        let health = Health::new("http://hub", None);
+        let health = Health::new("http://hub", None, SILENCE);
         for watched in WATCHED.into_iter().filter(|watched| *watched != missing) {
             health.listed(watched);
             health.heard(watched, 0);
@@ -315,8 +353,21 @@ mod tests {
     }
 
     #[test]
+    fn a_watcher_that_is_silent_without_a_failure_is_deaf_after_a_while() {
+        let health = without(Watched::OwnPods);
+        health.listed(Watched::OwnPods);
+        health.heard(Watched::OwnPods, 0);
+        let at = |seconds: u64| Hearing {
+            now: Timestamp::from_nanos(health.clock.now().as_nanos() + seconds * 1_000_000_000),
+            silence: SILENCE,
+        };
+        assert!(health.lock().is_live(at(80)));
+        assert!(!health.lock().is_live(at(91)));
+    }
+
+    #[test]
     fn a_cluster_is_live_when_every_watcher_has_listed_and_none_fails() {
-        let health = Health::new("http://hub", None);
+        let health = Health::new("http://hub", None, SILENCE);
         for watched in WATCHED {
             assert!(!health.is_live());
             health.listed(watched);
@@ -342,7 +393,7 @@ mod tests {
             objects,
             heard_at: 7,
         };
-        let health = Health::new("http://hub", Some(&last));
+        let health = Health::new("http://hub", Some(&last), SILENCE);
         assert_eq!(health.stale_since(), Some(7));
         health.failed(WATCHED[0], "no route".to_owned(), None);
         assert_eq!(health.stale_since(), Some(7));

@@ -28,9 +28,6 @@ const GATHER_FOR: Duration = Duration::from_secs(1);
 /// How old the note of an unchanged cluster may become.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
 
-/// Records of one commit: a commit of all pods of a large cluster would hold up others.
-const MAX_BATCH: usize = 1_000;
-
 /// Says that the stored objects were complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Note {
@@ -146,21 +143,20 @@ impl Follower {
 
     fn write_blocking(&mut self, is_live: bool) -> Result<(), StoreError> {
         let (version, mut writes) = self.pending()?;
-        while !writes.is_empty() {
-            let rest = writes.split_off(writes.len().min(MAX_BATCH));
-            self.store.commit(std::mem::replace(&mut writes, rest))?;
+        if let Some(origin) = self.registry.origin().filter(|_| is_live) {
+            let note = Note {
+                origin: origin.to_owned(),
+                heard_at: clock::unix_seconds(),
+            };
+            let note = serde_json::to_vec(&note).expect("text and numbers are always JSON");
+            writes.push(Write::Put(Bucket::Meta, NOTE_KEY.to_vec(), note));
+        }
+        // At once: half of what was known together would be a state that never was.
+        if !writes.is_empty() {
+            self.store.commit(writes)?;
         }
         self.stored = Some(version);
-        let Some(origin) = self.registry.origin().filter(|_| is_live) else {
-            return Ok(());
-        };
-        let note = Note {
-            origin: origin.to_owned(),
-            heard_at: clock::unix_seconds(),
-        };
-        let note = serde_json::to_vec(&note).expect("text and numbers are always JSON");
-        let note = Write::Put(Bucket::Meta, NOTE_KEY.to_vec(), note);
-        self.store.commit(vec![note])
+        Ok(())
     }
 
     /// Returns what has to be written, and the version that the store has then.

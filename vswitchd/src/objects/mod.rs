@@ -37,8 +37,8 @@ pub use last_known::{LastKnown, follow};
 pub use manifest::cluster_change;
 pub use mirror::Objects;
 pub use options::{
-    DeleteOptions, FieldValidation, ObjectList, PatchKind, RegistryConfig, Selection, WatchOptions,
-    WriteOptions, Written,
+    DeleteOptions, FieldValidation, ObjectList, Page, PageStart, PatchKind, RegistryConfig,
+    Selection, WatchOptions, WriteOptions, Written,
 };
 pub use prepare::now;
 pub use registry::Registry;

@@ -27,12 +27,53 @@ pub struct Selection {
 }
 
 /// Objects of a list.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct ObjectList {
     /// The objects.
     pub items: Vec<Arc<Value>>,
     /// Collection's resourceVersion.
     pub resource_version: u64,
+    /// Where the next page begins, if this is not the last.
+    pub next: Option<PageStart>,
+}
+
+/// Which part of a list is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// limit; 0 for all that is left.
+    pub limit: usize,
+    /// continue; `None` for the first page.
+    pub start: Option<PageStart>,
+}
+
+/// Where a page begins. All pages of a list show the objects of one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageStart {
+    /// The version.
+    pub version: u64,
+    /// Namespace and name of the last object of the page before.
+    pub after: (String, String),
+}
+
+impl PageStart {
+    /// Returns the text of the parameter `continue`.
+    #[must_use]
+    pub fn to_token(&self) -> String {
+        let (namespace, name) = &self.after;
+        format!("{}/{namespace}/{name}", self.version)
+    }
+
+    /// Understands what [`Self::to_token`] returned.
+    #[must_use]
+    pub fn from_token(token: &str) -> Option<Self> {
+        let mut parts = token.splitn(3, '/');
+        let version = parts.next()?.parse().ok()?;
+        let (namespace, name) = (parts.next()?, parts.next()?);
+        Some(Self {
+            version,
+            after: (namespace.to_owned(), name.to_owned()),
+        })
+    }
 }
 
 /// What to do with fields that the schema does not have (query parameter fieldValidation).

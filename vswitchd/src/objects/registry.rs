@@ -14,8 +14,9 @@ use super::selectors::Selector;
 use super::shelf::{ObjectChange, ObjectId, Shelf};
 use super::watch::{Scope as WatchScope, Watch, WatchEvent, bookmark};
 use super::{
-    DeleteOptions, ObjectList, PatchKind, RegistryConfig, Resource, ResourceInfo, Scope, Selection,
-    StatusError, WatchOptions, WriteOptions, Written, endpoints, persist, pods, prepare, services,
+    DeleteOptions, ObjectList, Page, PageStart, PatchKind, RegistryConfig, Resource, ResourceInfo,
+    Scope, Selection, StatusError, WatchOptions, WriteOptions, Written, endpoints, persist, pods,
+    prepare, services,
 };
 use crate::store::{Bucket, SharedStore, StoreError};
 
@@ -185,16 +186,72 @@ impl Registry {
         namespace: Option<&str>,
         selection: &Selection,
     ) -> Result<ObjectList, StatusError> {
+        self.list_page(resource, namespace, selection, &Page::default())
+    }
+
+    /// Lists a page of objects: that of the version at which the first one was asked for.
+    ///
+    /// # Errors
+    /// 400 for a bad selector, 410 if that version is no longer in the window.
+    pub fn list_page(
+        &self,
+        resource: Resource,
+        namespace: Option<&str>,
+        selection: &Selection,
+        page: &Page,
+    ) -> Result<ObjectList, StatusError> {
         let selector = Selector::parse(selection)?;
         let shelf = self.shared.shelf();
-        let objects = shelf.objects(resource, namespace).map(|(_, object)| object);
-        let items = objects
-            .filter(|object| selector.matches(object))
-            .cloned()
-            .collect();
+        let version = match &page.start {
+            None => shelf.version(),
+            Some(start) => start.version,
+        };
+        let most = match page.limit {
+            0 => usize::MAX,
+            limit => limit,
+        };
+        let mut items = Vec::new();
+        let mut add = |object: &Arc<Value>| {
+            if selector.matches(object) {
+                items.push(Arc::clone(object));
+            }
+            // One more than asked for, which tells that there are more.
+            items.len() <= most
+        };
+        match &page.start {
+            None => {
+                let mut objects = shelf.objects(resource, namespace);
+                objects.all(|(_, object)| add(object));
+            }
+            Some(start) => {
+                let objects = shelf.objects_at(version, resource, namespace);
+                let objects = objects.ok_or_else(|| StatusError::expired(version))?;
+                let (namespace, name) = start.after.clone();
+                let after = (resource, namespace, name);
+                let mut objects = objects.into_iter().skip_while(|(id, _)| **id <= after);
+                objects.all(|(_, object)| add(object));
+            }
+        }
+        drop(shelf);
+        let has_more = items.len() > most;
+        items.truncate(most);
+        let last = items.last().filter(|_| has_more);
+        let next = last.map(|last| {
+            let text = |field: &str| {
+                last["metadata"][field]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            PageStart {
+                version,
+                after: (text("namespace"), text("name")),
+            }
+        });
         Ok(ObjectList {
             items,
-            resource_version: shelf.version(),
+            resource_version: version,
+            next,
         })
     }
 

@@ -11,9 +11,12 @@ use super::Resource;
 /// Changes that are remembered; a watch that is further behind has to list again.
 const WINDOW: usize = 8192;
 
-/// Endpoints in the slices that are remembered: each change of one endpoint leaves another copy
-/// of its whole slice, which may have a thousand.
+/// Endpoints in the slices that are remembered: each is small, and takes a map of its own.
 const ENDPOINTS_WINDOW: usize = 32_768;
+
+/// Bytes of the changes that are remembered: each leaves a copy of its whole object, which may
+/// have 3 MiB.
+const WINDOW_BYTES: usize = 32 << 20;
 
 /// What names an object: its resource, namespace (empty for none) and name.
 pub type ObjectId = (Resource, String, String);
@@ -34,6 +37,8 @@ pub(super) struct Shelf {
     history: VecDeque<ObjectChange>,
     /// Endpoints in the slices of the history.
     endpoints: usize,
+    /// Bytes of the history, about.
+    bytes: usize,
     /// Version of the newest change.
     version: u64,
     /// Version of the newest change that is no longer remembered.
@@ -47,6 +52,7 @@ impl Shelf {
             objects,
             history: VecDeque::new(),
             endpoints: 0,
+            bytes: 0,
             version,
             forgotten: version,
         }
@@ -91,14 +97,48 @@ impl Shelf {
             None => self.objects.remove(&change.id),
         };
         self.endpoints += endpoints_of(&change);
+        self.bytes += bytes_of(&change);
         self.history.push_back(change);
-        while self.history.len() > WINDOW || self.endpoints > ENDPOINTS_WINDOW {
+        while self.history.len() > WINDOW
+            || self.endpoints > ENDPOINTS_WINDOW
+            || self.bytes > WINDOW_BYTES
+        {
             let Some(old) = self.history.pop_front() else {
                 break;
             };
             self.endpoints -= endpoints_of(&old);
+            self.bytes -= bytes_of(&old);
             self.forgotten = old.version;
         }
+    }
+
+    /// Returns the objects of a resource, of one namespace or all, as they were at a version;
+    /// `None` if that is forgotten, or not yet there.
+    pub(super) fn objects_at(
+        &self,
+        version: u64,
+        resource: Resource,
+        namespace: Option<&str>,
+    ) -> Option<BTreeMap<&ObjectId, &Arc<Value>>> {
+        if version > self.version {
+            return None;
+        }
+        let changes = self.changes_since(version)?;
+        let mut objects: BTreeMap<_, _> = self.objects(resource, namespace).collect();
+        let is_wanted = |change: &&ObjectChange| {
+            let (of, within, _) = &change.id;
+            *of == resource && namespace.is_none_or(|namespace| namespace == within)
+        };
+        // What was before the first change of an object is what there was.
+        let mut changes: Vec<_> = changes.filter(is_wanted).collect();
+        changes.reverse();
+        for change in changes {
+            match &change.before {
+                Some(before) => objects.insert(&change.id, before),
+                None => objects.remove(&change.id),
+            };
+        }
+        Some(objects)
     }
 
     /// Returns the changes behind a version; `None` if some of them are forgotten.
@@ -120,4 +160,25 @@ fn endpoints_of(change: &ObjectChange) -> usize {
     let object = change.after.as_ref().or(change.before.as_ref());
     let endpoints = object.and_then(|object| object["endpoints"].as_array());
     endpoints.map_or(0, Vec::len)
+}
+
+/// What a change costs, about: the object after it. That before it is the one of an earlier
+/// change, or of a deletion.
+fn bytes_of(change: &ObjectChange) -> usize {
+    let object = change.after.as_ref().or(change.before.as_ref());
+    size_of::<ObjectChange>() + object.map_or(0, |object| weight(object))
+}
+
+/// Bytes of a value in memory, about: what its texts, keys and nodes take.
+fn weight(value: &Value) -> usize {
+    let inner = match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(weight).sum(),
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| size_of::<String>() + key.len() + weight(value))
+            .sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    size_of::<Value>() + inner
 }

@@ -725,3 +725,75 @@ proptest! {
         let _ = feed(&registry);
     }
 }
+
+#[test]
+fn pages_of_a_list_show_the_objects_of_one_version() {
+    let registry = registry();
+    for name in ["a", "b", "c", "d", "e"] {
+        create(&registry, Resource::Pod, "default", pod(name));
+    }
+    let version = registry.current_version();
+    let selection = Selection::default();
+    let names = |list: &ObjectList| -> Vec<String> {
+        let name = |item: &Arc<Value>| item["metadata"]["name"].as_str().unwrap().to_owned();
+        list.items.iter().map(name).collect()
+    };
+    let list = |start: Option<PageStart>| {
+        let page = Page { limit: 2, start };
+        registry.list_page(Resource::Pod, Some("default"), &selection, &page)
+    };
+    let first = list(None).unwrap();
+    assert_eq!(names(&first), ["a", "b"]);
+    // What changes between two pages is for the watch that follows the list.
+    let delete = |name| {
+        let options = DeleteOptions::default();
+        registry
+            .delete(Resource::Pod, "default", name, &options)
+            .unwrap();
+    };
+    delete("c");
+    create(&registry, Resource::Pod, "default", pod("bb"));
+    let second = list(first.next.clone()).unwrap();
+    assert_eq!(names(&second), ["c", "d"]);
+    let third = list(second.next.clone()).unwrap();
+    assert_eq!(names(&third), ["e"]);
+    assert_eq!(third.next, None);
+    for list in [&first, &second, &third] {
+        assert_eq!(list.resource_version, version);
+    }
+    let now = registry
+        .list(Resource::Pod, Some("default"), &selection)
+        .unwrap();
+    assert_eq!(names(&now), ["a", "b", "bb", "d", "e"]);
+    // A version of a future that never was.
+    let mut start = first.next.unwrap();
+    start.version += 1_000;
+    assert_eq!(list(Some(start)).unwrap_err().code, 410);
+}
+
+#[test]
+fn large_objects_leave_the_window_before_it_has_no_memory_left() {
+    let registry = registry();
+    let text = "x".repeat(200 << 10);
+    let mut object = pod("large");
+    object["metadata"]["annotations"] = json!({ "text": text });
+    create(&registry, Resource::Pod, "default", object.clone());
+    let before = registry.current_version();
+    for round in 0..200 {
+        let patch = json!({"metadata": {"labels": {"round": round.to_string()}}});
+        let (kind, options) = (PatchKind::Merge, WriteOptions::default());
+        registry
+            .patch(Resource::Pod, "default", "large", kind, &patch, options)
+            .unwrap();
+    }
+    let watch = |version| {
+        let options = WatchOptions {
+            resource_version: Some(version),
+            ..WatchOptions::default()
+        };
+        registry.watch(Resource::Pod, None, &options).map(drop)
+    };
+    // 200 copies of 200 KiB are more than 32 MiB; 100 are less.
+    assert_eq!(watch(before).unwrap_err().code, 410);
+    assert!(watch(before + 100).is_ok());
+}

@@ -29,7 +29,7 @@ pub use health_checks::HealthChecks;
 use crate::host::{KubeProxy, NodeNetworkStatus};
 use crate::ipam::Ipam;
 use crate::kube::Health;
-use crate::objects::Registry;
+use crate::objects::{Registry, StatusError};
 use crate::supervise::Supervisor;
 use crate::switch::{Switch, VmPorts};
 
@@ -39,8 +39,8 @@ pub type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// Serves a call of the CNI shim.
 pub type CniHandler = Arc<dyn Fn(CniCall) -> Task<Result<Option<Value>, CniFailure>> + Send + Sync>;
 
-/// Waits until an object version is in force.
-pub type WaitInForce = Arc<dyn Fn(u64) -> Task<()> + Send + Sync>;
+/// Waits until an object version is in force; returns false if it never will be in this run.
+pub type WaitInForce = Arc<dyn Fn(u64) -> Task<bool> + Send + Sync>;
 
 /// What handlers act on.
 #[derive(Clone)]
@@ -83,21 +83,43 @@ impl std::fmt::Debug for RestState {
     }
 }
 
-/// Longest wait for a write's rules before it is answered all the same: the write is durable,
-/// and enforcement follows without the client.
-const IN_FORCE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+/// Longest wait for a write's rules: a write that is stored and not in force is no success.
+const IN_FORCE_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Waits for a write's rules; 504 if they are not in force in time. The object is stored all the
+/// same: enforcement follows without the client, and the same write again waits for it again.
+async fn enforced(
+    version: u64,
+    in_force: Task<bool>,
+    supervisor: Supervisor,
+) -> Result<(), StatusError> {
+    let why = match tokio::time::timeout(IN_FORCE_TIMEOUT, in_force).await {
+        Ok(true) => return Ok(()),
+        Ok(false) => "the daemon is stopping".to_owned(),
+        Err(_) => {
+            let late = supervisor.late();
+            let late: Vec<String> = late.iter().map(ToString::to_string).collect();
+            let seconds = IN_FORCE_TIMEOUT.as_secs();
+            match late.is_empty() {
+                true => format!("not within {seconds} s"),
+                false => late.join("; "),
+            }
+        }
+    };
+    tracing::error!(version, why, "a write is stored and not in force");
+    let message = format!(
+        "the write is stored, but not in force yet: {why}. It will be enforced as soon as it can; \
+         the same write again waits for that"
+    );
+    Err(StatusError::plain(504, "Timeout", message))
+}
 
 /// Returns all routes.
 pub fn router(state: RestState) -> Router {
-    let in_force = Arc::clone(&state.in_force);
+    let (in_force, supervisor) = (Arc::clone(&state.in_force), state.supervisor.clone());
     let hooks = kube_api::KubeApiHooks {
         after_write: Some(Arc::new(move |version| {
-            let wait = in_force(version);
-            Box::pin(async move {
-                if tokio::time::timeout(IN_FORCE_TIMEOUT, wait).await.is_err() {
-                    tracing::warn!(version, "a write is not in force yet");
-                }
-            })
+            Box::pin(enforced(version, in_force(version), supervisor.clone()))
         })),
         stop: state.stopping.clone(),
     };

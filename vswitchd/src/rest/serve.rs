@@ -159,7 +159,111 @@ pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::{Instant, timeout};
+
     use super::*;
+    use crate::supervise::{Part, Supervisor, Task};
+
+    struct Server {
+        path: PathBuf,
+        _folder: tempfile::TempDir,
+        _stop: watch::Sender<bool>,
+        _task: Task,
+    }
+
+    fn serve(max_connections: usize) -> Server {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api.sock");
+        let listener = listen_unix(&path, 0o660).unwrap();
+        let (stop, stopping) = watch::channel(false);
+        let echo = axum::routing::post(async |body: String| body);
+        let large = axum::routing::get(async || "x".repeat(8 << 20));
+        let router = Router::new().route("/", echo).route("/large", large);
+        let run = move |beat| serve_unix(listener, router, max_connections, stopping, beat);
+        Server {
+            path,
+            _folder: folder,
+            _stop: stop,
+            _task: Supervisor::default().task(Part::UnixListener, "", run),
+        }
+    }
+
+    async fn ask(server: &Server, sent: &str) -> UnixStream {
+        let mut client = UnixStream::connect(&server.path).await.unwrap();
+        // One that is refused may be closed before it has said anything.
+        let _ = client.write_all(sent.as_bytes()).await;
+        client
+    }
+
+    async fn answer(client: &mut UnixStream) -> String {
+        let mut answer = Vec::new();
+        let _ = client.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    }
+
+    const POST: &str =
+        "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 4\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_finish_a_head_or_a_body_is_cut_off() {
+        let server = serve(8);
+        for (sent, seconds, status) in [
+            ("", 10, ""),
+            ("POST / HTTP/1.1\r\nhost: x\r\n", 10, ""),
+            (&format!("{POST}ab"), 30, "HTTP/1.1 408"),
+        ] {
+            let started = Instant::now();
+            let mut client = ask(&server, sent).await;
+            let answer = timeout(Duration::from_secs(120), answer(&mut client)).await;
+            let answer = answer.expect("the connection ends");
+            assert!(answer.starts_with(status), "{sent:?}: {answer}");
+            let took = started.elapsed().as_secs();
+            assert!((seconds..seconds + 5).contains(&took), "{sent:?}: {took} s");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_of_an_answer_is_cut_off() {
+        let server = serve(1);
+        let _deaf = ask(&server, "GET /large HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        // Its slot is free again only when its connection has ended.
+        let freed = async {
+            loop {
+                let mut client = ask(&server, &format!("{POST}here")).await;
+                if answer(&mut client).await.ends_with("here") {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let started = Instant::now();
+        timeout(Duration::from_secs(300), freed).await.unwrap();
+        assert!(started.elapsed() >= Duration::from_secs(50));
+    }
+
+    #[tokio::test]
+    async fn a_process_has_so_many_connections_and_no_more() {
+        let server = serve(1024);
+        let mut held = Vec::new();
+        for _ in 0..MAX_OF_A_PROCESS {
+            held.push(ask(&server, "").await);
+        }
+        let mut refused = ask(&server, &format!("{POST}here")).await;
+        assert_eq!(answer(&mut refused).await, "");
+        drop(held.pop());
+        let served = async {
+            loop {
+                let mut client = ask(&server, &format!("{POST}here")).await;
+                if answer(&mut client).await.ends_with("here") {
+                    return;
+                }
+            }
+        };
+        timeout(Duration::from_secs(5), served).await.unwrap();
+    }
 
     #[tokio::test]
     async fn a_stale_socket_is_replaced_and_a_live_one_is_left_alone() {

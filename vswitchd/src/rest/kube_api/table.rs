@@ -82,9 +82,18 @@ pub(super) fn of(info: &ResourceInfo, list: &ObjectList, include_object: &str) -
         .collect();
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1",
-        "metadata": {"resourceVersion": list.resource_version.to_string()},
+        "metadata": list_metadata(list),
         "columnDefinitions": definitions, "rows": rows,
     })
+}
+
+/// Returns a ListMeta.
+pub(super) fn list_metadata(list: &ObjectList) -> Value {
+    let mut metadata = json!({"resourceVersion": list.resource_version.to_string()});
+    if let Some(next) = &list.next {
+        metadata["continue"] = json!(next.to_token());
+    }
+    metadata
 }
 
 /// Returns a PartialObjectMetadata.
@@ -101,7 +110,7 @@ pub(super) fn metadata_list(list: &ObjectList) -> Value {
         .map(|object| metadata_of(object))
         .collect();
     json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-        "metadata": {"resourceVersion": list.resource_version.to_string()}, "items": items})
+        "metadata": list_metadata(list), "items": items})
 }
 
 fn cells(resource: Resource, object: &Value) -> Vec<String> {

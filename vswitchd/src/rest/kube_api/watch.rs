@@ -15,9 +15,6 @@ use super::request::{Query, Shape, Target};
 use super::{ApiState, table};
 use crate::objects::{ObjectList, ResourceInfo, StatusError, Watch, WatchEvent, WatchOptions};
 
-/// Length of a watch that asks for none.
-const DEFAULT_SECONDS: u64 = 1800;
-
 /// How often an idle watch gets a bookmark.
 const BOOKMARKS_EVERY: Duration = Duration::from_secs(60);
 
@@ -56,7 +53,7 @@ pub(super) fn respond(
         info: target.info,
         shape,
         include_object: query.include_object.clone(),
-        end: start + Duration::from_secs(query.timeout_seconds.unwrap_or(DEFAULT_SECONDS)),
+        end: start + query.watch_for(),
         bookmarks: query
             .wants_bookmarks()
             .then(|| interval_at(start + BOOKMARKS_EVERY, BOOKMARKS_EVERY)),
@@ -107,6 +104,7 @@ impl Running {
                 let list = ObjectList {
                     resource_version: version_of(object),
                     items: vec![std::sync::Arc::clone(object)],
+                    next: None,
                 };
                 table::of(self.info, &list, &self.include_object)
             }

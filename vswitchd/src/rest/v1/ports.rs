@@ -1,6 +1,7 @@
 //! Ports.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
@@ -15,6 +16,7 @@ use super::super::error::{ApiError, ErrorCode, chain};
 use crate::clock;
 use crate::host::container_mac;
 use crate::port::{LinkState, PortStats};
+use crate::reconcile::ReconciledState;
 use crate::state::{Attachment, ObjectKey};
 use crate::switch::{ExtraPort, ExtraPortError, GATEWAY_PORT, VmPortError, VmSpec};
 
@@ -24,36 +26,43 @@ pub(super) async fn list(State(state): State<RestState>) -> Json<Vec<Port>> {
     state.switch.sync_kernel_counters();
     let extra = state.switch.extra_ports().await;
     let ports = state.switch.workers().port_stats();
-    Json(
-        ports
-            .into_iter()
-            .map(|stats| view(&state, &extra, stats))
-            .collect(),
-    )
+    let all = Specs::of(&state);
+    let view = |stats| view(&state, &extra, &all, stats);
+    Json(ports.into_iter().map(view).collect())
 }
 
-fn view(state: &RestState, extra: &[ExtraPort], stats: PortStats) -> Port {
+/// What is known of all ports at one moment.
+struct Specs {
+    specs: BTreeMap<PortNo, PortSpec>,
+    state: Arc<ReconciledState>,
+}
+
+impl Specs {
+    fn of(state: &RestState) -> Self {
+        let specs = state.switch.datapath().ports().into_iter();
+        Self {
+            specs: specs.map(|spec| (spec.no, spec)).collect(),
+            state: state.switch.reconcile().snapshot(),
+        }
+    }
+}
+
+fn view(state: &RestState, extra: &[ExtraPort], all: &Specs, stats: PortStats) -> Port {
     let no = stats.port;
-    let snapshot = state.switch.reconcile().snapshot();
-    let attachment = snapshot.attachments.get(&no).map(AsRef::as_ref);
-    let spec = state
-        .switch
-        .datapath()
-        .ports()
-        .into_iter()
-        .find(|spec| spec.no == no);
+    let attachment = all.state.attachments.get(&no).map(AsRef::as_ref);
+    let spec = all.specs.get(&no);
     let drops = state.switch.datapath().port_drops(no).into_iter();
     let drops = drops.filter(|(_, count)| *count > 0);
     let bandwidth = state.switch.datapath().port_bandwidth(no);
     let mut port = Port {
         no: no.0,
-        kind: kind(extra, no, spec.as_ref()).to_owned(),
+        kind: kind(extra, no, spec).to_owned(),
         ifname: stats.ifname.to_string(),
         link: link(stats.link).to_owned(),
         pod: attachment.map(|attachment| attachment.pod.to_string()),
-        mac: spec.as_ref().map_or(MacAddr::default(), |spec| spec.mac),
+        mac: spec.map_or(MacAddr::default(), |spec| spec.mac),
         addresses: attachment.map(addresses).unwrap_or_default(),
-        mtu: spec.as_ref().map_or(0, |spec| spec.mtu),
+        mtu: spec.map_or(0, |spec| spec.mtu),
         offloads: offloads(state, &stats),
         counters: PortCounters {
             rx_packets: stats.rx_frames,
@@ -156,7 +165,7 @@ pub(super) async fn add(
         )
     })?;
     let extra = state.switch.extra_ports().await;
-    Ok(Json(view(&state, &extra, stats)))
+    Ok(Json(view(&state, &extra, &Specs::of(&state), stats)))
 }
 
 async fn add_mirror(state: &RestState, new: &NewPort) -> Result<ExtraPort, ApiError> {

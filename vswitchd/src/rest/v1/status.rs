@@ -13,29 +13,34 @@ use super::super::RestState;
 use crate::kube::{Health, pod_cidrs};
 use crate::metrics::{ClusterFigures, Figures, PortFigures, render};
 use crate::objects::Resource;
+use crate::supervise;
 use crate::switch::GATEWAY_PORT;
 
 /// `GET /v1/status`.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
 pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
+    supervise::blocking(move || Json(look(&state))).await
+}
+
+fn look(state: &RestState) -> Status {
     let switch = &state.switch;
     switch.sync_kernel_counters();
     let snapshot = switch.reconcile().snapshot();
     let datapath = switch.datapath();
     let conntrack = datapath.conntrack_stats();
-    let drops = drops(&state).into_iter().filter(|(_, count)| *count > 0);
+    let drops = drops(state).into_iter().filter(|(_, count)| *count > 0);
     let node_network = state.node_network.borrow().clone();
-    Json(Status {
+    Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        mode: mode(&state).to_owned(),
+        mode: mode(state).to_owned(),
         cluster: state.cluster.as_deref().map(cluster_status),
         node: state.node.clone(),
-        ready: is_ready(&state),
+        ready: is_ready(state),
         uptime_seconds: switch.clock().now().as_nanos() / 1_000_000_000,
         epoch: datapath.epoch().0,
         ports: switch.workers().port_stats().len(),
-        rules: datapath.rules().len(),
-        address_sets: datapath.address_sets().len(),
+        rules: datapath.rule_count(),
+        address_sets: datapath.address_set_count(),
         connections: Occupancy {
             entries: conntrack.entries,
             limit: conntrack.max_entries,
@@ -56,8 +61,8 @@ pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
         drops: drops
             .map(|(reason, count)| (reason.to_owned(), count))
             .collect(),
-        problems: problems(&state),
-    })
+        problems: problems(state),
+    }
 }
 
 /// Drops by reason, in the switch and on the way from other nodes to it.
@@ -156,8 +161,9 @@ fn problems(state: &RestState) -> Vec<String> {
     problems.extend(node_problem(state));
     let absences = state.cluster.iter().flat_map(|health| health.absences());
     problems.extend(absences);
+    let forwarding = state.switch.forwarding();
     for attachment in snapshot.attachments.values() {
-        if !state.switch.is_forwarding(attachment.port_no) {
+        if !forwarding.contains(&attachment.port_no) {
             problems.push(format!(
                 "port {} of {} does not forward: {} is down or gone",
                 attachment.port_no, attachment.pod, attachment.host_ifname
@@ -183,7 +189,8 @@ pub(in crate::rest) async fn readyz(State(state): State<RestState>) -> Response 
 
 /// `GET /metrics`.
 pub(in crate::rest) async fn metrics(State(state): State<RestState>) -> Response {
-    let text = render(&figures(&state));
+    // Off the threads that carry CNI calls and readiness.
+    let text = supervise::blocking(move || render(&figures(&state))).await;
     (
         [(
             CONTENT_TYPE,
@@ -228,8 +235,8 @@ fn figures(state: &RestState) -> Figures {
         connections_limit: wide(conntrack.max_entries),
         connections_early_dropped: conntrack.early_dropped,
         connections_expired: conntrack.expired,
-        rules: wide(datapath.rules().len()),
-        address_sets: wide(datapath.address_sets().len()),
+        rules: wide(datapath.rule_count()),
+        address_sets: wide(datapath.address_set_count()),
         epoch: datapath.epoch().0,
         flow_cache_hits: cache.hits,
         flow_cache_misses: cache.misses,
