@@ -18,6 +18,7 @@ mod ports;
 mod server;
 mod simulate;
 mod status;
+mod store;
 mod trace;
 
 use std::path::PathBuf;
@@ -101,6 +102,9 @@ enum Command {
     AddPort(ports::AddPort),
     /// Removes a port that add-port made.
     DelPort(ports::DelPort),
+    /// Ends losses of the daemon's store that nobody will make good.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
 }
 
 fn main() -> ExitCode {
@@ -149,6 +153,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::DelFlow(args) => flows::del_flow(&server, args)?,
         Command::AddPort(args) => ports::add_port(&server, args, format)?,
         Command::DelPort(args) => ports::del_port(&server, args)?,
+        Command::Store(command) => store::store(&server, command, format)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod store;
+
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -154,6 +154,17 @@ impl Daemon {
         Ok(())
     }
 
+    /// Starts another process beside the one that runs, as whoever does not wait for its end;
+    /// returns the earlier one.
+    ///
+    /// # Errors
+    /// Fails if no process is running or the other cannot be started.
+    pub fn launch_beside(&mut self) -> Result<Child> {
+        let ending = self.child.take().context("the daemon is not running")?;
+        self.launch()?;
+        Ok(ending)
+    }
+
     /// Returns the daemon's command in its namespace.
     fn command(&self) -> Command {
         let mut command = self.node.command(binary("vswitchd"));
@@ -210,7 +221,7 @@ impl Daemon {
     /// Fails if it cannot be started.
     pub fn start_again(&self) -> Result<Output> {
         let mut command = self.node.command("timeout");
-        command.arg("10").arg(binary("vswitchd"));
+        command.arg("60").arg(binary("vswitchd"));
         run(
             command
                 .arg("--config")
@@ -284,6 +295,18 @@ impl Daemon {
         let mut curl = Command::new("curl");
         curl.arg("--unix-socket").arg(self.socket());
         request(&mut curl, method, &format!("http://localhost{path}"), body)
+    }
+
+    /// Gets a page of the API as text, whatever its status.
+    ///
+    /// # Errors
+    /// Fails if nobody answers.
+    pub fn text(&self, path: &str) -> Result<String> {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--unix-socket"]);
+        curl.arg(self.socket())
+            .arg(format!("http://localhost{path}"));
+        run(&mut curl, "")?.success()
     }
 
     /// Applies a manifest.

@@ -266,6 +266,22 @@ pub struct AdminFlow {
     pub actions: String,
 }
 
+/// `POST /v1/store/accept-loss`: which losses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AcceptLoss {
+    /// Only those that concern this namespace alone; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// Answer to [`AcceptLoss`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AcceptedLosses {
+    /// What was accepted, each in a sentence.
+    pub accepted: Vec<String>,
+}
+
 /// `GET /v1/connections`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Connection {

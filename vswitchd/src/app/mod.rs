@@ -36,7 +36,7 @@ use crate::ipam::{Ipam, IpamConfig};
 use crate::objects::{Registry, RegistryConfig};
 use crate::rest::tcp::{TcpOptions, TcpServer, listen_tcp};
 use crate::rest::{self, CniHandler, RestState, serve};
-use crate::store::{SharedStore, SledStore, SupervisedStore};
+use crate::store::{LogStore, SharedStore, SupervisedStore, make_private};
 use crate::supervise::{Faults, Part, Supervisor, Task, watchdog};
 use crate::switch::{Gateway, Switch, VmPorts};
 
@@ -114,9 +114,8 @@ impl App {
         stopping: watch::Receiver<bool>,
         supervisor: &Supervisor,
     ) -> Result<Self> {
-        for folder in [&config.state_dir, &config.run_dir] {
-            fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
-        }
+        fs::create_dir_all(&config.run_dir)
+            .with_context(|| format!("create {}", config.run_dir.display()))?;
         let store = open_store(config, supervisor).await?;
         let clock = MonotonicClock::start();
         let (node, config) = match &config.cluster {
@@ -214,6 +213,7 @@ impl App {
                 Box::pin(async move { in_force.reached(version).await })
             }),
             supervisor: supervisor.clone(),
+            store,
             stopping,
         };
         Ok(Self {
@@ -284,9 +284,24 @@ impl App {
 }
 
 async fn open_store(config: &Config, supervisor: &Supervisor) -> Result<SharedStore> {
-    let folder = config.state_dir.join("store");
-    let store = tokio::task::spawn_blocking(move || SledStore::open(&folder)).await??;
-    Ok(Arc::new(SupervisedStore::new(store, supervisor)))
+    let state_dir = config.state_dir.clone();
+    let open = move || {
+        // A full disk may refuse; what can be read is enough to go on with.
+        if let Err(error) = make_private(&state_dir) {
+            let state_dir = state_dir.display();
+            tracing::error!(%state_dir, %error, "making the state directory private failed");
+        }
+        LogStore::open(&state_dir.join("store"))
+    };
+    let mut opening = tokio::task::spawn_blocking(open);
+    loop {
+        // Another process may be ending still.
+        let opened = tokio::time::timeout(service_manager::EXTEND_EVERY, &mut opening);
+        match opened.await {
+            Ok(store) => return Ok(Arc::new(SupervisedStore::new(store??, supervisor))),
+            Err(_) => service_manager::extend_start(),
+        }
+    }
 }
 
 async fn open_registry(config: &Config, store: &SharedStore) -> Result<Arc<Registry>> {

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use vswitch_api::PortNo;
 
-use crate::store::{Bucket, SharedStore, StoreError, Write};
+use crate::store::{Bucket, Loss, SharedStore, StoreError, Write};
 
 const KEY: &[u8] = b"cni/next_port_no";
 
@@ -43,6 +43,16 @@ impl PortNumbers {
         let next = text
             .and_then(|text| text.parse().ok())
             .unwrap_or(*range.start());
+        let is_behind = store.losses().borrow().iter().any(Loss::is_open_ended);
+        let next = if is_behind {
+            // Numbers given since are ahead of the mark: they rest until all others were given.
+            let half = (range.end() - range.start()) / 2;
+            next.checked_add(half)
+                .filter(|next| range.contains(next))
+                .unwrap_or(*range.start())
+        } else {
+            next
+        };
         let state = State {
             next,
             reserved: 0,

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -176,7 +177,9 @@ impl SysctlLedger {
         let text = serde_json::to_vec_pretty(&self.entries)
             .map_err(|error| failed(io::Error::from(error)))?;
         let next = self.path.with_extension("next");
-        let mut file = fs::File::create(&next).map_err(failed)?;
+        let mut options = fs::File::options();
+        options.create(true).truncate(true).write(true).mode(0o600);
+        let mut file = options.open(&next).map_err(failed)?;
         io::Write::write_all(&mut file, &text)
             .and_then(|()| file.sync_all())
             .map_err(failed)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -10,8 +10,8 @@ use vswitch_api::IfName;
 
 use super::pool::{Pool, is_v4};
 use super::records::{self, LeaseRecord};
-use super::state::{Slot, State};
-use crate::store::{SharedStore, StoreError, Write};
+use super::state::{Lost, Slot, State};
+use crate::store::{Bucket, SharedStore, StoreError, Write};
 
 /// Who holds a lease: one interface of one container.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,7 +119,21 @@ impl Ipam {
         for record in &damaged {
             tracing::warn!(record, "lease record is damaged");
         }
-        let state = Mutex::new(State::from_stored(pools, stored));
+        let mut state = State::from_stored(pools, stored);
+        let losses = Arc::clone(&store.losses().borrow());
+        for loss in losses
+            .iter()
+            .filter(|loss| loss.may_concern(Bucket::Leases))
+        {
+            match loss.key_in(Bucket::Leases).map(records::address_of) {
+                // Somebody may use it.
+                Some(Some(address)) => state.block(address),
+                // A cursor: it costs the order alone.
+                Some(None) => {}
+                None => state.lost = Lost::Unknown,
+            }
+        }
+        let state = Mutex::new(state);
         Ok(Self {
             store,
             rest_secs: config.rest.as_secs(),

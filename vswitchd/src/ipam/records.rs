@@ -67,6 +67,12 @@ pub(super) fn load(store: &SharedStore) -> Result<Stored, StoreError> {
     Ok(stored)
 }
 
+/// Returns the address whose lease or rest a key keeps.
+pub(super) fn address_of(key: &str) -> Option<IpAddr> {
+    let address = key.strip_prefix(LEASE).or_else(|| key.strip_prefix(REST));
+    address?.parse().ok()
+}
+
 fn problem_of(name: &str, problem: &str) -> String {
     format!("record {name:?}: {problem}")
 }

@@ -33,6 +33,19 @@ pub(super) struct State {
     pub(super) resting: BTreeSet<(u64, IpAddr)>,
     /// Rest records whose time is over; the next batch deletes them.
     pub(super) rested: Vec<IpAddr>,
+    /// Whether leases may be missing here.
+    pub(super) lost: Lost,
+}
+
+/// Whether addresses may be in use without a record: then all that have none rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// No.
+    Nothing,
+    /// Yes, and the rest begins when the state is first asked.
+    Unknown,
+    /// They rest since.
+    Since(u64),
 }
 
 impl State {
@@ -50,6 +63,7 @@ impl State {
             taken: BTreeMap::new(),
             resting: BTreeSet::new(),
             rested: Vec::new(),
+            lost: Lost::Nothing,
         };
         for (address, record) in stored.resting {
             let released_at = record.released_at;
@@ -113,6 +127,12 @@ impl State {
     /// A node without a battery-backed clock boots in 1970: releases that lie in the future
     /// count as just made, or their addresses would be lost for decades.
     pub(super) fn age(&mut self, now: u64, rest_secs: u64) {
+        self.lost = match self.lost {
+            Lost::Unknown => Lost::Since(now),
+            Lost::Since(at) if at > now => Lost::Since(now),
+            Lost::Since(at) if at.saturating_add(rest_secs) <= now => Lost::Nothing,
+            other => other,
+        };
         while let Some((released_at, address)) = self.resting.last().copied() {
             if released_at <= now {
                 break;
@@ -205,6 +225,17 @@ impl State {
     ) -> Result<IpAddr, IpamError> {
         let (first, last) = pool.bounds();
         let taken = self.taken.range(first..=last);
+        if let Lost::Since(at) = self.lost {
+            let is_leased = |(_, slot): &(&IpAddr, &Slot)| matches!(slot, Slot::Leased { .. });
+            let leased = taken.filter(is_leased).count();
+            let rest = pool.capacity().saturating_sub(leased as u128);
+            return Err(IpamError::Exhausted {
+                cidr: pool.net,
+                leased,
+                resting: usize::try_from(rest).unwrap_or(usize::MAX),
+                retry_after_secs: Some(at.saturating_add(rest_secs).saturating_sub(now)),
+            });
+        }
         if (taken.clone().count() as u128) < pool.capacity() {
             let free = pool
                 .candidates()

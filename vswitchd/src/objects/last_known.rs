@@ -17,7 +17,7 @@ use super::mirror::Objects;
 use super::shelf::ObjectId;
 use super::{Registry, persist};
 use crate::clock;
-use crate::store::{Bucket, SharedStore, StoreError, Write};
+use crate::store::{Bucket, Loss, SharedStore, StoreError, Write};
 use crate::supervise::{self, Beats, Ended};
 
 const NOTE_KEY: &[u8] = b"cluster/last_known";
@@ -33,6 +33,9 @@ const NOTE_EVERY: Duration = Duration::from_secs(60);
 struct Note {
     origin: String,
     heard_at: u64,
+    /// Losses of the store that were known, and that the objects are complete in spite of.
+    #[serde(default)]
+    losses: Vec<Loss>,
 }
 
 /// What was known when the daemon last ran.
@@ -62,6 +65,14 @@ impl LastKnown {
                 origin,
                 "the last known objects are of another API server and not used"
             );
+            return Ok(None);
+        }
+        let losses = Arc::clone(&store.losses().borrow());
+        let mut losses = losses
+            .iter()
+            .filter(|loss| loss.may_concern(Bucket::Cluster));
+        if let Some(loss) = losses.find(|loss| !note.losses.contains(loss)) {
+            tracing::warn!(%loss, "last known objects may be incomplete and are not used");
             return Ok(None);
         }
         Ok(Some(Self {
@@ -147,6 +158,7 @@ impl Follower {
             let note = Note {
                 origin: origin.to_owned(),
                 heard_at: clock::unix_seconds(),
+                losses: self.store.losses().borrow().to_vec(),
             };
             let note = serde_json::to_vec(&note).expect("text and numbers are always JSON");
             writes.push(Write::Put(Bucket::Meta, NOTE_KEY.to_vec(), note));

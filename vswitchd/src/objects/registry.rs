@@ -18,7 +18,7 @@ use super::{
     Scope, Selection, StatusError, WatchOptions, WriteOptions, Written, endpoints, persist, pods,
     prepare, services,
 };
-use crate::store::{Bucket, SharedStore, StoreError};
+use crate::store::{Bucket, Loss, SharedStore, StoreError};
 
 /// What watches and the feed share with the registry.
 #[derive(Debug)]
@@ -75,8 +75,14 @@ impl Registry {
         let version = persist::newest_version(store.as_ref(), &objects)?;
         let shared = Arc::new(Shared::new(Shelf::new(objects, version)));
         let registry = Arc::new(Self::with(shared, store, config, None));
-        registry.ensure_own_objects()?;
-        registry.complete_services()?;
+        // What is stored is in force even if the disk is full; the store says so itself.
+        let completed = registry
+            .ensure_own_objects()
+            .and_then(|()| registry.complete_services());
+        if let Err(error) = completed {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "completing the stored objects failed");
+        }
         Ok(registry)
     }
 
@@ -145,6 +151,11 @@ impl Registry {
             .map_err(|error| StoreError::Commit {
                 source: Box::new(error),
             })
+    }
+
+    /// Returns what the store has lost, now and later.
+    pub(super) fn losses(&self) -> watch::Receiver<Arc<Vec<Loss>>> {
+        self.store.losses()
     }
 
     /// Returns the version of the newest change.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 pub(in crate::objects) mod kit;
+mod lost;
 
 use super::*;
 use crate::state::ClusterChange;

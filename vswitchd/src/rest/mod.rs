@@ -30,6 +30,7 @@ use crate::host::{KubeProxy, NodeNetworkStatus};
 use crate::ipam::Ipam;
 use crate::kube::Health;
 use crate::objects::{Registry, StatusError};
+use crate::store::SharedStore;
 use crate::supervise::Supervisor;
 use crate::switch::{Switch, VmPorts};
 
@@ -69,6 +70,8 @@ pub struct RestState {
     pub cni: CniHandler,
     /// Waits until an object version is in force.
     pub in_force: WaitInForce,
+    /// What the switch keeps over restarts.
+    pub store: SharedStore,
     /// Who is late.
     pub supervisor: Supervisor,
     /// Turns true when the daemon stops: watches end then.

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::{Bucket, SledStore, Store as _, Write};
+use super::{Bucket, LogStore, Store as _, Write};
 
 const FOLDER: &str = "VSWITCH_CRASH_TEST_FOLDER";
 const ROUNDS: u64 = 12;
@@ -19,7 +19,7 @@ fn writer_that_is_killed() {
     let Some(folder) = std::env::var_os(FOLDER) else {
         return;
     };
-    let store = SledStore::open(Path::new(&folder)).unwrap();
+    let store = LogStore::open(Path::new(&folder)).unwrap();
     let first = store.scan(Bucket::Objects, b"").unwrap().len();
     for number in first.. {
         let key = format!("{number:08}").into_bytes();
@@ -66,7 +66,7 @@ fn what_was_acknowledged_survives_a_kill_at_any_moment() {
         if let Some(last) = run_writer(folder.path(), for_) {
             acknowledged = acknowledged.max(last + 1);
         }
-        let store = SledStore::open(folder.path()).unwrap();
+        let store = LogStore::open(folder.path()).unwrap();
         let objects = store.scan(Bucket::Objects, b"").unwrap();
         let leases = store.scan(Bucket::Leases, b"").unwrap();
         assert!(

@@ -1,7 +1,11 @@
 //! A store whose commits are watched: one that hangs or panics is a switch that cannot keep what
 //! it is about to acknowledge.
 
-use super::{Bucket, Record, Store, StoreError, Write};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::{Bucket, Loss, Record, Store, StoreError, Write};
 use crate::supervise::{Part, Queue, Supervisor};
 
 /// A store under supervision.
@@ -33,5 +37,17 @@ impl<S: Store> Store for SupervisedStore<S> {
 
     fn commit(&self, batch: Vec<Write>) -> Result<(), StoreError> {
         self.work.run(|| self.store.commit(batch))
+    }
+
+    fn health(&self) -> Result<(), String> {
+        self.store.health()
+    }
+
+    fn losses(&self) -> watch::Receiver<Arc<Vec<Loss>>> {
+        self.store.losses()
+    }
+
+    fn accept_loss(&self, namespace: Option<&str>) -> Result<Vec<Loss>, StoreError> {
+        self.work.run(|| self.store.accept_loss(namespace))
     }
 }

@@ -9,6 +9,7 @@ mod openapi;
 mod ports;
 mod services;
 mod status;
+mod store;
 mod trace;
 
 use axum::Router;
@@ -33,6 +34,7 @@ pub(super) fn router() -> Router<RestState> {
         .route("/connections", get(connections::list))
         .route("/attachments", get(attachments::list))
         .route("/leases", get(attachments::list_leases))
+        .route("/store/accept-loss", post(store::accept_loss))
         .route("/trace", post(trace::trace))
         .route("/explain", post(explain::explain))
         .route("/cni", post(cni::call))

@@ -129,6 +129,7 @@ fn is_ready(state: &RestState) -> bool {
 /// Why the switch is not ready.
 fn unready(state: &RestState) -> Vec<String> {
     let mut reasons: Vec<String> = late(state);
+    reasons.extend(state.store.health().err());
     if !state.switch.reconcile().snapshot().is_synced {
         reasons.push("the policies of the cluster are not known yet".to_owned());
     }
@@ -157,6 +158,7 @@ fn problems(state: &RestState) -> Vec<String> {
             .iter()
             .map(|record| format!("lease record: {record}")),
     );
+    problems.extend(store_problems(state));
     problems.extend(state.node_network.borrow().problems.iter().cloned());
     problems.extend(node_problem(state));
     let absences = state.cluster.iter().flat_map(|health| health.absences());
@@ -173,6 +175,24 @@ fn problems(state: &RestState) -> Vec<String> {
     let conntrack = state.switch.datapath().conntrack_stats();
     if conntrack.entries * 10 > conntrack.max_entries * 9 {
         problems.push("the connection table is more than 90 % full".to_owned());
+    }
+    problems
+}
+
+/// What the store cannot do, and what it has lost.
+fn store_problems(state: &RestState) -> Vec<String> {
+    let mut problems: Vec<String> = state.store.health().err().into_iter().collect();
+    for loss in state.store.losses().borrow().iter() {
+        let consequence = match state.cluster {
+            // The policies are those of the API server.
+            Some(_) if loss.is_open_ended() => {
+                Some("operator flows, ports and leases may be missing".to_owned())
+            }
+            Some(_) => None,
+            None => loss.consequence(),
+        };
+        let consequence = consequence.map_or_else(String::new, |text| format!("; {text}"));
+        problems.push(format!("store: {loss}{consequence}"));
     }
     problems
 }
