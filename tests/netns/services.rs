@@ -208,9 +208,9 @@ fn egress_policies_see_the_endpoint_and_its_port_and_ingress_policies_the_client
 }
 
 #[test]
-fn a_tcp_connection_to_a_removed_endpoint_is_reset() {
+fn a_tcp_connection_goes_on_while_its_endpoint_s_pod_runs_and_is_reset_then() {
     let daemon = daemon();
-    let [client, server] = &pods(&daemon, ["client", "server"]);
+    let [client, server] = pods(&daemon, ["client", "server"]);
     let listen = || Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080))?);
     let listener = join(inside(&server.netns, listen).unwrap()).unwrap();
     std::thread::spawn(move || {
@@ -238,8 +238,32 @@ fn a_tcp_connection_to_a_removed_endpoint_is_reset() {
         "conditions": {"ready": false, "serving": true, "terminating": true}});
     slice(&daemon, &[ends]);
     echo().unwrap();
+    // It left the Service, but it runs.
     slice(&daemon, &[]);
+    echo().unwrap();
+    drop(server);
     assert_eq!(echo().unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_udp_client_that_sends_before_its_service_exists_is_served_by_its_next_datagram() {
+    let daemon = daemon();
+    let [client, server] = &pods(&daemon, ["client", "server"]);
+    answer_udp(server, "server");
+    let socket = ask_udp(client);
+    socket
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    // More than a flow needs that is handed to the kernel.
+    let before = || (0..20).filter(|_| asked(&socket).is_ok()).count();
+    for _ in ["made", "made again"] {
+        assert_eq!(before(), 0);
+        service(&daemon, &json!({}));
+        slice(&daemon, &[ready(server.ip())]);
+        let answer = eventually("the client is served", || asked(&socket));
+        assert_eq!(answer, "server");
+        daemon.vsctl(&["delete", "service", "web"]).unwrap();
+    }
 }
 
 #[test]

@@ -142,10 +142,12 @@ impl Model {
             rules,
             groups,
             lost,
+            served,
         } = self.services.flush(self.compiler.state());
         add(&mut changes, rules);
         changes.groups = groups;
         changes.forget_endpoints = lost;
+        changes.forget_untranslated = served;
         changes.forget_addresses = self
             .owners
             .changed_hands(&self.intent, self.compiler.state());

@@ -5,14 +5,15 @@ use std::net::IpAddr;
 
 use imbl::OrdMap;
 use ipnet::IpNet;
-use vswitch_datapath::group::{GroupId, GroupUpdate, LostEndpoint};
+use vswitch_datapath::flow::ip_proto;
+use vswitch_datapath::group::{GroupId, GroupUpdate, LostEndpoint, ServiceAddress};
 
 use super::host_ports::{HostPortForward, HostPortMapping, HostPorts, Output};
 use super::program::{
     self, GroupKey, Numbers, Program, ServiceNode, Surface, cluster_ip_set, node_port_set,
 };
 use crate::rules::{Ledger, RuleDelta};
-use crate::state::{ClusterChange, ClusterState, ObjectKey};
+use crate::state::{ClusterChange, ClusterState, ObjectKey, PodPhase};
 
 /// What a round of changes comes to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,6 +24,8 @@ pub struct ServiceDelta {
     pub groups: Vec<GroupUpdate>,
     /// Endpoints whose connections must not go on.
     pub lost: Vec<LostEndpoint>,
+    /// Addresses and ports that had no Service before.
+    pub served: Vec<ServiceAddress>,
 }
 
 /// A Service with what it came to.
@@ -39,6 +42,10 @@ pub struct ServiceCompiler {
     compiled: HashMap<ObjectKey, CompiledService>,
     surfaces: OrdMap<ObjectKey, Surface>,
     host_ports: HostPorts,
+    /// Endpoints that no longer get connections, whose pods still run: what they have goes on.
+    left: BTreeMap<IpAddr, BTreeSet<LostEndpoint>>,
+    /// Addresses among them whose pods changed.
+    doubtful: BTreeSet<IpAddr>,
     ledger: Ledger,
     next_group: u32,
     dirty: BTreeSet<ObjectKey>,
@@ -61,6 +68,8 @@ impl ServiceCompiler {
             compiled: HashMap::new(),
             surfaces: OrdMap::new(),
             host_ports: HostPorts::default(),
+            left: BTreeMap::new(),
+            doubtful: BTreeSet::new(),
             ledger,
             next_group: 1,
             dirty: BTreeSet::new(),
@@ -84,7 +93,18 @@ impl ServiceCompiler {
             ClusterChange::EndpointSliceGone(key) => self.touch_slice(key, state),
             ClusterChange::Node(record) => self.is_node_dirty |= record.name == self.node.name,
             ClusterChange::NodeGone(name) => self.is_node_dirty |= *name == self.node.name,
+            ClusterChange::Pod(record) => self.touch_pod(&record.key, state),
+            ClusterChange::PodGone(key) => self.touch_pod(key, state),
             _ => {}
+        }
+    }
+
+    fn touch_pod(&mut self, key: &ObjectKey, state: &ClusterState) {
+        if !self.left.is_empty()
+            && let Some(before) = state.pod(key)
+        {
+            let left = before.ips.iter().filter(|ip| self.left.contains_key(*ip));
+            self.doubtful.extend(left);
         }
     }
 
@@ -131,11 +151,17 @@ impl ServiceCompiler {
         for key in dirty {
             self.refresh(&key, state, &mut delta);
         }
+        for ip in std::mem::take(&mut self.doubtful) {
+            if !is_running(state, ip) {
+                delta.lost.extend(self.left.remove(&ip).unwrap_or_default());
+            }
+        }
         let mut out = Output {
             ledger: &mut self.ledger,
             next_group: &mut self.next_group,
             groups: &mut delta.groups,
             lost: &mut delta.lost,
+            served: &mut delta.served,
         };
         self.host_ports.flush(&self.node, is_node_dirty, &mut out);
         delta.rules = self.ledger.take();
@@ -168,7 +194,20 @@ impl ServiceCompiler {
             // A number is never another group's: what comes back gets a new one.
             numbers.remove(key);
         }
-        delta.lost.extend(before.kept.difference(&after.kept));
+        delta
+            .served
+            .extend(after.entrances.difference(&before.entrances));
+        for back in after.kept.difference(&before.kept) {
+            self.take_back(back);
+        }
+        for gone in before.kept.difference(&after.kept) {
+            // UDP has no end: its next datagram is the first one of another connection.
+            if gone.proto == ip_proto::UDP || !is_running(state, gone.endpoint.ip) {
+                delta.lost.push(*gone);
+            } else {
+                self.left.entry(gone.endpoint.ip).or_default().insert(*gone);
+            }
+        }
         if service.is_some() {
             let program = after;
             if self.surfaces.get(key) != Some(&program.surface) {
@@ -178,6 +217,17 @@ impl ServiceCompiler {
                 .insert(key.clone(), CompiledService { program, numbers });
         } else {
             self.surfaces.remove(key);
+        }
+    }
+
+    /// Notes that an endpoint gets connections again.
+    fn take_back(&mut self, endpoint: &LostEndpoint) {
+        let ip = endpoint.endpoint.ip;
+        if let Some(left) = self.left.get_mut(&ip) {
+            left.remove(endpoint);
+            if left.is_empty() {
+                self.left.remove(&ip);
+            }
         }
     }
 
@@ -221,6 +271,12 @@ impl ServiceCompiler {
     pub fn host_port_forwards(&self) -> BTreeSet<HostPortForward> {
         self.host_ports.forwards()
     }
+}
+
+/// Returns whether a pod has the address and has not finished.
+fn is_running(state: &ClusterState, ip: IpAddr) -> bool {
+    let is_over = |phase| matches!(phase, PodPhase::Succeeded | PodPhase::Failed);
+    state.owner_of(ip).is_some_and(|pod| !is_over(pod.phase))
 }
 
 /// Numbers of one Service's groups.

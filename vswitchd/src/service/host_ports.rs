@@ -16,7 +16,9 @@ use ipnet::IpNet;
 use vswitch_api::Priority;
 use vswitch_datapath::Action;
 use vswitch_datapath::flow::{AddressMatch, Match, PortRange, ether_type};
-use vswitch_datapath::group::{Endpoint, Group, GroupId, GroupUpdate, LostEndpoint};
+use vswitch_datapath::group::{
+    Endpoint, Group, GroupId, GroupUpdate, LostEndpoint, ServiceAddress,
+};
 use vswitch_datapath::pipeline::{Origin, Rule, TableId};
 
 use super::program::{ServiceNode, node_port_set, protocol_name};
@@ -73,6 +75,7 @@ pub(super) struct Output<'a> {
     pub(super) next_group: &'a mut u32,
     pub(super) groups: &'a mut Vec<GroupUpdate>,
     pub(super) lost: &'a mut Vec<LostEndpoint>,
+    pub(super) served: &'a mut Vec<ServiceAddress>,
 }
 
 /// The host ports of this node's containers.
@@ -187,6 +190,11 @@ fn replace(
     out.groups.extend(new.map(GroupUpdate::Set));
     out.groups.extend(numbers.map(GroupUpdate::Remove));
     out.lost.extend(installed.2.difference(&kept));
+    let new = kept.difference(&installed.2);
+    out.served.extend(new.map(|new| ServiceAddress {
+        proto: new.proto,
+        service: new.service,
+    }));
     CompiledHostPort {
         mapping: mapping.clone(),
         rules: installed.0,

@@ -9,7 +9,7 @@ use vswitch_api::Priority;
 use vswitch_datapath::flow::{
     AddressMatch, CtState, CtStateMatch, Match, PortClass, PortRange, SetName, ether_type, ip_proto,
 };
-use vswitch_datapath::group::{Endpoint, Group, GroupId, LostEndpoint};
+use vswitch_datapath::group::{Endpoint, Group, GroupId, LostEndpoint, ServiceAddress};
 use vswitch_datapath::pipeline::{Origin, Rule, TableId};
 use vswitch_datapath::{Action, DropReason};
 
@@ -98,6 +98,8 @@ pub(super) struct Program {
     pub(super) groups: BTreeMap<GroupKey, Group>,
     /// Connections that may go on.
     pub(super) kept: BTreeSet<LostEndpoint>,
+    /// Where clients may connect to.
+    pub(super) entrances: BTreeSet<ServiceAddress>,
     /// Members of the set of ClusterIPs.
     pub(super) cluster_ips: BTreeSet<IpAddr>,
     /// The set of admitted sources with its members.
@@ -322,9 +324,15 @@ impl Builder<'_> {
             .filter(|(ip, _)| ip.is_ipv6() == is_ipv6)
             .map(|(ip, port)| Endpoint { ip, port })
             .collect();
-        for endpoint in endpoints.keeping(port.proto == ip_proto::UDP) {
+        let proto = port.proto;
+        let served = entrances.iter().map(|service| ServiceAddress {
+            proto,
+            service: *service,
+        });
+        self.program.entrances.extend(served);
+        for endpoint in endpoints.keeping(proto == ip_proto::UDP) {
             let kept = entrances.iter().map(|service| LostEndpoint {
-                proto: port.proto,
+                proto,
                 service: *service,
                 endpoint,
             });

@@ -11,7 +11,7 @@ use vswitch_datapath::{Action, ActionList};
 use super::{HostPortMapping, ServiceCompiler, ServiceDelta};
 use crate::state::{
     ClusterChange, ClusterState, EndpointPort, EndpointRecord, EndpointSliceRecord, HostPort,
-    NodeRecord, ObjectKey, ServicePort, ServiceRecord,
+    NodeRecord, ObjectKey, PodPhase, PodRecord, ServicePort, ServiceRecord,
 };
 
 const TCP: u8 = 6;
@@ -447,6 +447,95 @@ fn a_lost_endpoint_is_told_once_for_each_address_of_its_service() {
     assert_eq!(lost(&delta), tcp);
     let delta = world.apply([ClusterChange::ServiceGone(key("web"))]);
     assert_eq!(delta.lost.len(), 4);
+}
+
+fn pod(name: &str, ip: &str, phase: PodPhase) -> ClusterChange {
+    ClusterChange::Pod(PodRecord {
+        key: key(name),
+        uid: name.to_owned(),
+        labels: BTreeMap::new(),
+        ips: vec![ip.parse().unwrap()],
+        host_network: false,
+        phase,
+        node_name: None,
+        named_ports: Vec::new(),
+        bandwidth: vswitch_datapath::pipeline::Bandwidth::default(),
+    })
+}
+
+/// As kube-proxy has it: what is open goes on, whatever a selector says meanwhile.
+#[test]
+fn an_endpoint_that_leaves_keeps_its_connections_until_its_pod_is_gone() {
+    let both = || vec![endpoint("10.0.0.1", "here"), endpoint("10.0.0.2", "here")];
+    let one = || slice("a", vec![endpoint("10.0.0.2", "here")]);
+    let lost = "6 10.96.0.1:80 10.0.0.1:8080";
+    for end in [
+        ClusterChange::PodGone(key("one")),
+        pod("one", "10.0.0.1", PodPhase::Succeeded),
+        pod("one", "10.0.0.9", PodPhase::Running),
+    ] {
+        let mut world = World::new();
+        world.apply([
+            pod("one", "10.0.0.1", PodPhase::Running),
+            ClusterChange::Service(service()),
+            slice("a", both()),
+        ]);
+        assert_eq!(world.apply([one()]).lost, []);
+        // It comes back and leaves again.
+        assert_eq!(world.apply([slice("a", both())]).lost, []);
+        assert_eq!(world.apply([one()]).lost, []);
+        let delta = world.apply([end]);
+        let lines: Vec<String> = delta
+            .lost
+            .iter()
+            .map(|lost| format!("{} {} {}", lost.proto, lost.service, lost.endpoint))
+            .collect();
+        assert_eq!(lines, [lost]);
+        assert_eq!(world.apply([ClusterChange::PodGone(key("one"))]).lost, []);
+    }
+}
+
+#[test]
+fn connections_of_a_service_that_is_deleted_go_on_too() {
+    let mut world = World::new();
+    world.apply([
+        pod("one", "10.0.0.1", PodPhase::Running),
+        ClusterChange::Service(service()),
+        slice("a", vec![endpoint("10.0.0.1", "here")]),
+    ]);
+    assert_eq!(
+        world.apply([ClusterChange::ServiceGone(key("web"))]).lost,
+        []
+    );
+    assert_eq!(
+        world.apply([ClusterChange::PodGone(key("one"))]).lost.len(),
+        1
+    );
+}
+
+#[test]
+fn an_address_that_becomes_a_service_s_is_told_once() {
+    let mut world = World::new();
+    let served = |delta: &ServiceDelta| -> Vec<String> {
+        let lines = delta.served.iter();
+        lines
+            .map(|s| format!("{} {}", s.proto, s.service))
+            .collect()
+    };
+    let mut record = service();
+    record.ports.push(port("dns", UDP, 53));
+    let change = |record: &ServiceRecord| ClusterChange::Service(record.clone());
+    let both = ["6 10.96.0.1:80", "17 10.96.0.1:53"];
+    assert_eq!(served(&world.apply([change(&record)])), both);
+    let here = slice("a", vec![endpoint("10.0.0.1", "here")]);
+    assert_eq!(world.apply([here]).served, []);
+    record.external_ips.push("198.51.100.1".parse().unwrap());
+    let outer = ["6 198.51.100.1:80", "17 198.51.100.1:53"];
+    assert_eq!(served(&world.apply([change(&record)])), outer);
+    record.external_ips.clear();
+    assert_eq!(world.apply([change(&record)]).served, []);
+    world.apply([ClusterChange::ServiceGone(key("web"))]);
+    assert_eq!(served(&world.apply([change(&record)])), both);
 }
 
 #[test]

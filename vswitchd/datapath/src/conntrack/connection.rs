@@ -272,10 +272,14 @@ impl Connection {
     }
 
     /// Returns whether the connection is in a state in which packets that say nothing about it
-    /// may go by below the engine.
+    /// may go by below the engine. What nobody answers may be meant for somebody who is still
+    /// to come.
     #[must_use]
     pub fn may_enter_kernel(&self) -> bool {
-        !self.is_translated() && !self.is_dead() && self.lock().protocol.may_enter_kernel()
+        self.is_replied()
+            && !self.is_translated()
+            && !self.is_dead()
+            && self.lock().protocol.may_enter_kernel()
     }
 
     /// Returns whether packets may go by, or have gone by untold, below the engine.

@@ -24,7 +24,8 @@ use crate::conntrack::{
 };
 use crate::drop_reason::DropReason;
 use crate::flow::SetName;
-use crate::group::{AffinityTable, Endpoint, Group, LostEndpoint};
+use crate::flow::ip_proto;
+use crate::group::{AffinityTable, Endpoint, Group, LostEndpoint, ServiceAddress};
 use crate::kernel_path::KernelPath;
 use crate::packet::Frame;
 use crate::pipeline::{
@@ -336,6 +337,7 @@ struct Forgotten {
     ports: HashSet<PortNo>,
     addresses: HashSet<IpAddr>,
     endpoints: HashSet<LostEndpoint>,
+    untranslated: HashSet<ServiceAddress>,
 }
 
 impl Forgotten {
@@ -344,11 +346,15 @@ impl Forgotten {
             ports: removed_ports(&changes.ports).into_iter().collect(),
             addresses: changes.forget_addresses.drain(..).collect(),
             endpoints: changes.forget_endpoints.drain(..).collect(),
+            untranslated: changes.forget_untranslated.drain(..).collect(),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.ports.is_empty() && self.addresses.is_empty() && self.endpoints.is_empty()
+        self.ports.is_empty()
+            && self.addresses.is_empty()
+            && self.endpoints.is_empty()
+            && self.untranslated.is_empty()
     }
 
     fn has(&self, conn: &Connection) -> bool {
@@ -358,18 +364,38 @@ impl Forgotten {
             || [original.src, original.dst, reply.src, reply.dst]
                 .iter()
                 .any(|address| self.addresses.contains(address))
-            || (conn.is_translated() && self.endpoints.contains(&lost(&original, &reply)))
+            || if conn.is_translated() {
+                self.endpoints.contains(&lost(&original, &reply))
+            } else {
+                self.has_untranslated(conn, &original)
+            }
+    }
+
+    /// UDP has no end: its next datagram would go where the first one went, for as long as they
+    /// come. What was answered of other protocols is a conversation with somebody else.
+    fn has_untranslated(&self, conn: &Connection, original: &Tuple) -> bool {
+        let may_go = original.proto == ip_proto::UDP || !conn.is_replied();
+        may_go && !self.untranslated.is_empty() && self.untranslated.contains(&service_of(original))
     }
 }
 
-/// Returns what a connection loses with its endpoint.
-const fn lost(original: &Tuple, reply: &Tuple) -> LostEndpoint {
-    LostEndpoint {
+/// Returns where the connection's client sends to.
+const fn service_of(original: &Tuple) -> ServiceAddress {
+    ServiceAddress {
         proto: original.proto,
         service: Endpoint {
             ip: original.dst,
             port: original.tp_dst,
         },
+    }
+}
+
+/// Returns what a connection loses with its endpoint.
+const fn lost(original: &Tuple, reply: &Tuple) -> LostEndpoint {
+    let ServiceAddress { proto, service } = service_of(original);
+    LostEndpoint {
+        proto,
+        service,
         endpoint: Endpoint {
             ip: reply.src,
             port: reply.tp_src,

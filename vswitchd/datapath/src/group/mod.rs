@@ -114,6 +114,15 @@ pub struct LostEndpoint {
     pub endpoint: Endpoint,
 }
 
+/// An address and port that Services have: connections to it are translated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServiceAddress {
+    /// IP protocol.
+    pub proto: u8,
+    /// Address and port that clients connect to.
+    pub service: Endpoint,
+}
+
 /// Parts that are copied together when a group in one of them changes.
 const PARTS: usize = 64;
 

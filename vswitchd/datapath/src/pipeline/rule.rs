@@ -8,7 +8,7 @@ use vswitch_api::{Cookie, MacAddr, PortNo, Priority};
 use super::{Bandwidth, TableId};
 use crate::action::Action;
 use crate::flow::{Match, PortClass, SetName};
-use crate::group::{GroupUpdate, LostEndpoint};
+use crate::group::{GroupUpdate, LostEndpoint, ServiceAddress};
 
 /// Identity of an installed rule, chosen by whoever installs it and stable while the rule's
 /// meaning is; adding a rule whose id is installed replaces it and keeps its counters.
@@ -163,6 +163,9 @@ pub struct Transaction {
     pub forget_addresses: Vec<std::net::IpAddr>,
     /// Endpoints that Services lost: every connection that was sent there is removed.
     pub forget_endpoints: Vec<LostEndpoint>,
+    /// Addresses that became Services': every connection that was sent there untranslated is
+    /// removed, unless it has an end of its own (TCP, SCTP) and was answered.
+    pub forget_untranslated: Vec<ServiceAddress>,
 }
 
 /// An installed rule with its counters.

@@ -319,18 +319,29 @@ fn what_went_by_counts_in_the_rules_and_keeps_the_connection() {
         .find(|stats| stats.rule.matches.to_string().contains("udp"))
         .unwrap();
     let id = allow.rule.id;
+    let ask = udp(client.host, server.host, (5000, 80), b"x");
+    let is_in_kernel = |world: &World| {
+        let connections = world.switch.dp.connections(world.switch.now);
+        connections.iter().any(|connection| connection.in_kernel)
+    };
     for _ in 0..PLENTY {
-        let bytes = udp(client.host, server.host, (5000, 80), b"x");
-        world.switch.send(client.port, &bytes);
+        world.switch.send(client.port, &ask);
     }
+    assert!(!is_in_kernel(&world), "nobody answered yet");
+    let answer = udp(server.host, client.host, (80, 5000), b"y");
+    world.switch.send(server.port, &answer);
+    for _ in 0..PLENTY {
+        world.switch.send(client.port, &ask);
+    }
+    assert!(is_in_kernel(&world));
     let before = world.switch.count_of(id);
     world.switch.tick(Duration::from_secs(25));
     world.goes_by(Direction::Original, 1_000, None);
     world.switch.dp.sync_kernel_path(world.switch.now);
     let after = world.switch.count_of(id);
     assert_eq!((after.0 - before.0, after.1 - before.1), (1_000, 1_014_000));
-    // The timeout of an unanswered datagram is 30 seconds.
-    world.switch.tick(Duration::from_secs(25));
+    // The timeout of a stream is 120 seconds.
+    world.switch.tick(Duration::from_secs(115));
     assert_eq!(world.switch.dp.expire(world.switch.now), 0);
     assert_eq!(world.switch.dp.connections(world.switch.now).len(), 1);
     world.switch.tick(Duration::from_secs(10));

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use vswitch_api::PortNo;
 use vswitch_datapath::flow::FlowKey;
-use vswitch_datapath::group::{Endpoint, Group, GroupId, GroupUpdate, LostEndpoint};
+use vswitch_datapath::group::{
+    Endpoint, Group, GroupId, GroupUpdate, LostEndpoint, ServiceAddress,
+};
 use vswitch_datapath::packet::{Frame, ParsedPacket, parse, verify_l4_checksum};
 use vswitch_datapath::pipeline::{TableId, TraceInput, TracePacket, TraceVerdict, Transaction};
 use vswitch_datapath::{DropReason, Verdict};
@@ -417,6 +419,72 @@ fn a_service_without_endpoints_answers_at_once() {
     assert_eq!((key.tp_src, key.tp_dst), (3, 3));
     assert_eq!(key.ip_src, Some(VIP.into()));
     assert_eq!(switch.dp.connections(switch.now), []);
+}
+
+/// A client's datagrams, all from one socket, before and after there is a Service.
+#[test]
+fn what_was_sent_to_an_address_before_it_was_a_service_s_does_not_stay_untranslated() {
+    let mut switch = TestSwitch::new();
+    let (client, server) = (switch.add_pod(1), switch.add_pod(2));
+    let datagram = udp(client.host, vip(), (5000, 80), b"x");
+    let become_served = |switch: &TestSwitch, port| {
+        let service = Endpoint {
+            ip: VIP.into(),
+            port,
+        };
+        switch.dp.apply(Transaction {
+            forget_untranslated: vec![ServiceAddress { proto: 17, service }],
+            ..Transaction::default()
+        });
+    };
+    assert_eq!(
+        switch.send(client.port, &datagram),
+        Verdict::Forward(GATEWAY)
+    );
+    set(&switch, group(&[at(server, 8080)]));
+    let leads = (
+        TableId::ServiceLb,
+        100,
+        "udp,ip_dst=10.96.0.10,tp_dst=80",
+        "group:1,goto_table:60",
+    );
+    switch.rules(&[leads]);
+    become_served(&switch, 81);
+    assert_eq!(
+        switch.send(client.port, &datagram),
+        Verdict::Forward(GATEWAY),
+        "another port"
+    );
+    become_served(&switch, 80);
+    let (port, key) = forwarded(&mut switch, client.port, &datagram);
+    assert_eq!((port, key.ip_dst), (server.port, Some(server.host.ip)));
+    // What is translated stays.
+    become_served(&switch, 80);
+    assert_eq!(switch.dp.connections(switch.now).len(), 1);
+}
+
+#[test]
+fn of_tcp_only_what_nobody_answered_is_forgotten_for_a_service() {
+    for is_answered in [false, true] {
+        let mut switch = TestSwitch::new();
+        let client = switch.add_pod(1);
+        let syn = tcp(client.host, vip(), segment((5000, 80), SYN, 7, 0));
+        assert_eq!(switch.send(client.port, &syn), Verdict::Forward(GATEWAY));
+        if is_answered {
+            let answer = tcp(vip(), client.host, segment((80, 5000), SYN | ACK, 70, 8));
+            assert_eq!(switch.send(GATEWAY, &answer), Verdict::Forward(client.port));
+        }
+        let service = Endpoint {
+            ip: VIP.into(),
+            port: 80,
+        };
+        switch.dp.apply(Transaction {
+            forget_untranslated: vec![ServiceAddress { proto: 6, service }],
+            ..Transaction::default()
+        });
+        let left = switch.dp.connections(switch.now).len();
+        assert_eq!(left, usize::from(is_answered));
+    }
 }
 
 #[test]
