@@ -19,6 +19,7 @@ pub mod app;
 pub mod clock;
 pub mod cni;
 pub mod config;
+pub mod heap;
 pub mod host;
 pub mod ipam;
 pub mod kernel_path;

@@ -20,6 +20,7 @@ use prometheus_client::registry::Registry;
 pub struct Figures {
     pub drops: Vec<(&'static str, u64)>,
     pub ports: Vec<PortFigures>,
+    pub ports_over_share: u64,
     pub connections: u64,
     pub connections_limit: u64,
     pub connections_early_dropped: u64,
@@ -80,6 +81,8 @@ pub struct PortFigures {
     pub tx_packets: u64,
     pub tx_bytes: u64,
     pub tx_drops: u64,
+    pub rx_drops: u64,
+    pub over_share_drops: u64,
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -121,7 +124,7 @@ pub fn render(figures: &Figures) -> String {
 type PortColumn = (&'static str, &'static str, fn(&PortFigures) -> u64);
 
 fn register_ports(registry: &mut Registry, ports: &[PortFigures]) {
-    let columns: [PortColumn; 5] = [
+    let columns: [PortColumn; 7] = [
         (
             "port_rx_packets",
             "Frames received on a port; a super-frame is one",
@@ -137,6 +140,17 @@ fn register_ports(registry: &mut Registry, ports: &[PortFigures]) {
         ("port_tx_drops", "Frames that a port could not send", |p| {
             p.tx_drops
         }),
+        (
+            "port_rx_drops",
+            "Frames of a port that the kernel dropped because the switch did not read them: too \
+             many at once, or the port was over its share",
+            |p| p.rx_drops,
+        ),
+        (
+            "port_over_share_drops",
+            "Frames of no known connection that were refused because their port was over its share",
+            |p| p.over_share_drops,
+        ),
     ];
     for (name, help, value) in columns {
         let family = Family::<PortLabel, Counter>::default();
@@ -158,6 +172,11 @@ fn register_tables(registry: &mut Registry, figures: &Figures) {
             "connections_limit",
             "Most connections the table may hold",
             figures.connections_limit,
+        ),
+        (
+            "ports_over_share",
+            "Ports that had new flows refused lately because they were over their share",
+            figures.ports_over_share,
         ),
         (
             "offloaded_flows",

@@ -170,6 +170,9 @@ impl CachedFlow {
     }
 }
 
+/// Slots that one call of `tidy` looks at: some tens of microseconds.
+const TIDY_BUDGET: usize = 2_048;
+
 #[derive(Debug)]
 struct Slot {
     key: CacheKey,
@@ -213,6 +216,8 @@ pub(crate) struct FlowCache {
     ways: usize,
     entries: usize,
     evictions: u64,
+    /// Slot at which the next call of `tidy` goes on.
+    tidy_at: usize,
 }
 
 impl FlowCache {
@@ -230,6 +235,7 @@ impl FlowCache {
             ways,
             entries: 0,
             evictions: 0,
+            tidy_at: 0,
         }
     }
 
@@ -307,6 +313,23 @@ impl FlowCache {
             *slot = Some(Slot { key, epoch, flow });
             *its_tag = tag;
         }
+    }
+
+    /// Lets go of flows whose connections are gone, among the next slots: each keeps its
+    /// connection's memory.
+    pub(crate) fn tidy(&mut self) {
+        let start = if self.tidy_at < self.slots.len() {
+            self.tidy_at
+        } else {
+            0
+        };
+        for slot in self.slots.iter_mut().skip(start).take(TIDY_BUDGET) {
+            if slot.as_ref().is_some_and(Slot::is_dead) {
+                *slot = None;
+                self.entries -= 1;
+            }
+        }
+        self.tidy_at = start + TIDY_BUDGET;
     }
 
     /// Returns the flows that it holds, the most that it can, and how many had to go early.

@@ -71,6 +71,8 @@ drop_reasons! {
     RateLimited => "rate_limited",
     /// Beyond the bandwidth of the sending or the receiving pod.
     BandwidthExceeded => "bandwidth_exceeded",
+    /// Of no known connection, from a port that is over its share of new flows.
+    OverShare => "over_share",
     /// Connection tracking found the packet invalid (state, window, checksum).
     CtInvalid => "ct_invalid",
     /// No source port was free that would tell a connection's answers from another's.
@@ -93,6 +95,9 @@ drop_reasons! {
     PolicyIngress => "policy_ingress",
     /// The pod of this port is not known yet, so that its policies are not either.
     PodUnknown => "pod_unknown",
+    /// To an address that no packet on a wire is sent to: loopback, unspecified, reserved, IPv4 in
+    /// an IPv6 address, or one of the switch's own.
+    MartianDestination => "martian_destination",
     /// No port or route for the destination.
     NoRoute => "no_route",
     /// Would leave through the port it came from.

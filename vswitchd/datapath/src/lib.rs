@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Bottom up: `packet` (formats) · `flow` (key and match) · `action` · `drop_reason` ·
-//! `address_set` · `classifier` · `group` · `conntrack` · `cache` · `pipeline` · [`Datapath`].
+//! `address_set` · `classifier` · `group` · `fairness` ·
+//! `conntrack` · `cache` · `pipeline` · [`Datapath`].
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
@@ -24,6 +25,7 @@ mod classifier;
 pub mod conntrack;
 pub mod datapath;
 pub mod drop_reason;
+pub mod fairness;
 mod fixed_hash;
 pub mod flow;
 pub mod group;

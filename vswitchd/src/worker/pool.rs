@@ -16,6 +16,7 @@ use super::processor::WorkerDatapath;
 use super::table::{PortTable, SharedPort};
 use super::thread::{Command, WAKE, Worker};
 use crate::clock::MonotonicClock;
+use crate::heap;
 use crate::port::{MAX_BATCH, Port, PortNotice, PortStats};
 use crate::supervise::{Ended, Part, Supervisor};
 
@@ -26,6 +27,9 @@ const COMMAND_QUEUE: usize = 16;
 /// this long hangs, and its heartbeat says so to the watchdog.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Connections that take some megabytes: when so many have gone, their memory is given back.
+const MANY: usize = 16_384;
+
 /// How the workers work.
 #[derive(Debug, Clone)]
 pub struct WorkerConfig {
@@ -33,8 +37,6 @@ pub struct WorkerConfig {
     pub workers: usize,
     /// Frames per receive call, 1 to [`MAX_BATCH`]; each costs a 64 KiB buffer per worker.
     pub batch: usize,
-    /// Batches that one port may fill before the next port's turn, at least 1.
-    pub budget_batches: usize,
     /// Rounds without a frame after which a worker sleeps; 0 sleeps at once.
     pub spin_polls: u32,
     /// How often connections past their time are removed.
@@ -52,7 +54,6 @@ impl WorkerConfig {
         Self {
             workers: 1,
             batch: 16,
-            budget_batches: 4,
             spin_polls: 16,
             expire_interval: Duration::from_secs(1),
             clock,
@@ -62,7 +63,6 @@ impl WorkerConfig {
     fn checked(mut self) -> Self {
         self.workers = self.workers.max(1);
         self.batch = self.batch.clamp(1, MAX_BATCH);
-        self.budget_batches = self.budget_batches.max(1);
         self
     }
 }
@@ -330,10 +330,17 @@ fn start_expiry<S: WorkerDatapath>(
     let (stop, stopped): (_, Receiver<()>) = sync_channel(0);
     let (switch, clock, interval) = (Arc::clone(switch), config.clock, config.expire_interval);
     let thread = supervisor.thread(Part::Expiry, "", "vsw-expiry", move |beat| {
+        let mut gone = 0;
         while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             beat.beat();
             let removed = switch.expire(clock.now());
             tracing::trace!(removed, "expired connections");
+            gone += removed;
+            // When the tide is out: what goes in its midst is taken again at once.
+            if gone >= MANY && removed < gone / 64 {
+                heap::give_back();
+                gone = 0;
+            }
         }
         Ended::AsTold
     })?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use vswitch_api::PortNo;
+use vswitch_datapath::fairness::{PortShare, Work};
 use vswitch_datapath::packet::Frame;
 use vswitch_datapath::{Datapath, DropReason, Engine, Outputs, Timestamp, Verdict};
 
@@ -19,6 +20,23 @@ pub trait FrameProcessor: Send + 'static {
 
     /// Counts a frame that was lost after its verdict.
     fn count_drop(&mut self, reason: DropReason);
+
+    /// Sets whether frames of no known connection are refused at once. One that knows no
+    /// connections refuses nothing.
+    fn set_refusing(&mut self, _refuses: bool) {}
+
+    /// Returns what the frames since the last call were, all but their number.
+    fn take_work(&mut self) -> Work {
+        Work::default()
+    }
+
+    /// Returns what is counted of a port's connections, and whether the port has to share.
+    fn port_share(&mut self, port: PortNo) -> (Arc<PortShare>, bool) {
+        (Arc::new(PortShare::new(port)), false)
+    }
+
+    /// Gives back what is no longer needed; called now and then.
+    fn tidy(&mut self) {}
 }
 
 /// What all workers share.
@@ -46,6 +64,22 @@ impl FrameProcessor for Engine {
 
     fn count_drop(&mut self, reason: DropReason) {
         Self::count_drop(self, reason);
+    }
+
+    fn set_refusing(&mut self, refuses: bool) {
+        Self::set_refusing(self, refuses);
+    }
+
+    fn take_work(&mut self) -> Work {
+        Self::take_work(self)
+    }
+
+    fn port_share(&mut self, port: PortNo) -> (Arc<PortShare>, bool) {
+        Self::port_share(self, port)
+    }
+
+    fn tidy(&mut self) {
+        Self::tidy(self);
     }
 }
 

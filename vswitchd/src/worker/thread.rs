@@ -9,12 +9,14 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 use tokio::sync::mpsc::Sender;
 use vswitch_api::PortNo;
+use vswitch_datapath::fairness::{Account, Contention, PortShare, Standing, Work};
 use vswitch_datapath::packet::Frame;
 use vswitch_datapath::{Outputs, Timestamp, Verdict};
 
 use super::forward::Forwarder;
 use super::pool::WorkerConfig;
 use super::processor::FrameProcessor;
+use super::processor_wait::ProcessorWait;
 use super::table::{PortTable, SharedPort};
 use crate::clock::MonotonicClock;
 use crate::port::{PortFault, PortNotice, PortRx};
@@ -28,6 +30,9 @@ pub(super) const WAKE: u64 = u64::MAX;
 const TICK: Duration = Duration::from_secs(1);
 
 const EVENTS: usize = 64;
+
+/// How often a worker with a wasteful port asks whether it had to wait for its processor.
+const LOOK_FOR_PRESSURE: Duration = Duration::from_millis(10);
 
 /// What the pool asks of a worker.
 #[derive(Debug)]
@@ -51,6 +56,25 @@ pub(super) enum Command {
 struct OwnedPort {
     shared: Arc<SharedPort>,
     rx: Option<Box<dyn PortRx>>,
+    account: Account,
+    share: Arc<PortShare>,
+    paused_until: Option<Timestamp>,
+}
+
+impl OwnedPort {
+    /// Has epoll report frames or not. What happens to the device it reports in any case.
+    fn listen(&self, epoll: &Epoll, to_frames: bool) {
+        let flags = if to_frames {
+            EpollFlags::EPOLLIN
+        } else {
+            EpollFlags::empty()
+        };
+        let mut event = EpollEvent::new(flags, u64::from(self.shared.no.0));
+        if let Some(rx) = &self.rx {
+            // Of a descriptor that was removed there is nothing more to report.
+            let _removed = epoll.modify(rx.fd(), &mut event);
+        }
+    }
 }
 
 /// The state of one worker.
@@ -64,6 +88,11 @@ pub(super) struct Worker<P> {
     pub(super) events: Sender<PortNotice>,
     pub(super) clock: MonotonicClock,
     ports: HashMap<PortNo, OwnedPort>,
+    contention: Contention,
+    /// When the first of the paused ports is to be heard again.
+    next_resume: Option<Timestamp>,
+    /// When pressure is to be looked for again.
+    next_look: Timestamp,
     buffers: Buffers,
 }
 
@@ -96,6 +125,9 @@ impl<P: FrameProcessor> Worker<P> {
             table,
             events,
             ports: HashMap::new(),
+            contention: Contention::default(),
+            next_resume: None,
+            next_look: Timestamp::default(),
             buffers: Buffers {
                 frames,
                 verdicts,
@@ -109,6 +141,7 @@ impl<P: FrameProcessor> Worker<P> {
         let mut ready = [EpollEvent::empty(); EVENTS];
         let mut empty_rounds = self.config.spin_polls;
         let mut next_tick = self.clock.now() + TICK;
+        let mut wait = ProcessorWait::of_this_thread();
         loop {
             beat.beat();
             let idle = empty_rounds >= self.config.spin_polls;
@@ -116,9 +149,10 @@ impl<P: FrameProcessor> Worker<P> {
             let mut moved = false;
             for event in ready.iter().take(count) {
                 if event.data() != WAKE {
-                    moved |= self.serve(PortNo(u32::try_from(event.data()).unwrap_or_default()));
+                    let no = PortNo(u32::try_from(event.data()).unwrap_or_default());
+                    moved |= self.serve(no, count == 1, &mut wait);
                 } else if self.obey() {
-                    return self.drain();
+                    return self.drain(&mut wait);
                 }
             }
             empty_rounds = if moved {
@@ -127,6 +161,7 @@ impl<P: FrameProcessor> Worker<P> {
                 empty_rounds.saturating_add(1)
             };
             let now = self.clock.now();
+            self.resume(now);
             if now >= next_tick {
                 self.tick();
                 next_tick = now + TICK;
@@ -134,11 +169,13 @@ impl<P: FrameProcessor> Worker<P> {
         }
     }
 
-    /// Returns how many descriptors are ready; sleeps only when `idle`, at most to the next tick.
+    /// Returns how many descriptors are ready; sleeps only when `idle`, at most to the next tick
+    /// or to when a paused port is to be heard again.
     fn wait(&self, ready: &mut [EpollEvent], idle: bool, next_tick: Timestamp) -> usize {
         let timeout = if idle {
+            let next = self.next_resume.map_or(next_tick, |at| at.min(next_tick));
             // One more millisecond: rounding down would wake before the tick is due.
-            let left = next_tick.since(self.clock.now()) + Duration::from_millis(1);
+            let left = next.since(self.clock.now()) + Duration::from_millis(1);
             EpollTimeout::try_from(left).unwrap_or(EpollTimeout::ZERO)
         } else {
             EpollTimeout::ZERO
@@ -171,7 +208,15 @@ impl<P: FrameProcessor> Worker<P> {
             let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::from(shared.no.0));
             self.epoll.add(rx.fd(), event)?;
         }
-        self.ports.insert(shared.no, OwnedPort { shared, rx });
+        let (share, _) = self.processor.port_share(shared.no);
+        let owned = OwnedPort {
+            shared,
+            rx,
+            account: Account::default(),
+            share,
+            paused_until: None,
+        };
+        self.ports.insert(owned.shared.no, owned);
         Ok(())
     }
 
@@ -181,18 +226,86 @@ impl<P: FrameProcessor> Worker<P> {
         }
     }
 
-    /// Moves what a ready port has, up to its budget; returns whether there was anything.
-    fn serve(&mut self, no: PortNo) -> bool {
-        let mut moved = false;
-        for _ in 0..self.config.budget_batches {
+    /// Moves what a ready port has while its turn lasts; returns whether there was anything.
+    fn serve(&mut self, no: PortNo, is_alone: bool, wait: &mut ProcessorWait) -> bool {
+        let may_begin = |port: &mut OwnedPort| port.account.begin_turn(is_alone);
+        if !self.ports.get_mut(&no).is_some_and(may_begin) {
+            return false;
+        }
+        let (mut moved, mut begun) = (false, self.clock.now());
+        while self.may_go_on(no, begun, wait) {
             let Some(count) = self.receive(no) else { break };
             moved |= count > 0;
-            self.process(no, count);
-            if count < self.buffers.frames.len() {
+            self.process(no, count, begun);
+            let ended = self.clock.now();
+            self.charge(no, count, ended.since(begun), ended);
+            begun = ended;
+            let has_credit = |port: &OwnedPort| port.account.has_credit();
+            if count < self.buffers.frames.len() || !self.ports.get(&no).is_some_and(has_credit) {
                 break;
             }
         }
         moved
+    }
+
+    /// Returns whether a port may have another batch. One that is over its share has its new
+    /// flows refused, or its frames wait.
+    fn may_go_on(&mut self, no: PortNo, now: Timestamp, wait: &mut ProcessorWait) -> bool {
+        let Some(port) = self.ports.get_mut(&no) else {
+            return false;
+        };
+        if !port.account.is_wasteful(now) {
+            self.processor.set_refusing(false);
+            return true;
+        }
+        if now >= self.next_look {
+            self.next_look = now + LOOK_FOR_PRESSURE;
+            if let Some((waited, within)) = wait.since_last(now) {
+                self.contention.note_wait(waited, within, now);
+            }
+        }
+        let has_to_share;
+        (port.share, has_to_share) = self.processor.port_share(no);
+        let standing = port.account.standing(&self.contention, now);
+        let is_within = standing == Standing::Within || !has_to_share;
+        self.processor.set_refusing(!is_within);
+        if is_within {
+            return true;
+        }
+        port.share.note_refusal(now);
+        if let Standing::Paused(until) = standing {
+            port.paused_until = Some(until);
+            port.listen(&self.epoll, false);
+            self.next_resume = Some(self.next_resume.map_or(until, |next| next.min(until)));
+            return false;
+        }
+        true
+    }
+
+    /// Listens again to ports whose pause is over.
+    fn resume(&mut self, now: Timestamp) {
+        if self.next_resume.is_none_or(|next| now < next) {
+            return;
+        }
+        for port in self.ports.values_mut() {
+            if port.paused_until.is_some_and(|until| now >= until) {
+                port.paused_until = None;
+                port.listen(&self.epoll, true);
+            }
+        }
+        let paused = self.ports.values().filter_map(|port| port.paused_until);
+        self.next_resume = paused.min();
+    }
+
+    fn charge(&mut self, no: PortNo, frames: usize, took: Duration, now: Timestamp) {
+        let work = Work {
+            frames: u32::try_from(frames).unwrap_or(u32::MAX),
+            ..self.processor.take_work()
+        };
+        if let Some(port) = self.ports.get_mut(&no) {
+            let with = (&*port.share, &mut self.contention);
+            port.account.charge(work, took, with, now);
+        }
     }
 
     /// Fills the batch from a port; returns how many frames came.
@@ -222,14 +335,13 @@ impl<P: FrameProcessor> Worker<P> {
     }
 
     /// Decides on the first `count` frames of the batch and sends what is to be sent.
-    fn process(&mut self, in_port: PortNo, count: usize) {
+    fn process(&mut self, in_port: PortNo, count: usize, now: Timestamp) {
         let Buffers {
             frames,
             verdicts,
             out,
         } = &mut self.buffers;
         let frames = frames.get_mut(..count).unwrap_or_default();
-        let now = self.clock.now();
         verdicts.clear();
         for frame in frames.iter_mut() {
             verdicts.push(self.processor.process(in_port, frame, now, out));
@@ -267,13 +379,14 @@ impl<P: FrameProcessor> Worker<P> {
             }
             port.shared.tick(&self.events);
         }
+        self.processor.tidy();
     }
 
-    /// Hands on what the ports had queued when the stop came, one budget each.
-    fn drain(&mut self) {
+    /// Hands on what the ports had queued when the stop came, one turn each.
+    fn drain(&mut self, wait: &mut ProcessorWait) {
         let numbers: Vec<PortNo> = self.ports.keys().copied().collect();
         for no in numbers {
-            self.serve(no);
+            self.serve(no, true, wait);
         }
     }
 }

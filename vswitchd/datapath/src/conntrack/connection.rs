@@ -6,6 +6,7 @@
 //!
 //! A million of them are held: what is not needed by most is behind a pointer.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use super::faces::Faces;
 use super::protocol::{Progress, Protocol, Step};
 use super::{ConntrackConfig, Direction, Tuple};
 use crate::drop_reason::DropReason;
-use crate::flow::CtState;
+use crate::fairness::PortShare;
+use crate::flow::{CtState, ip_proto};
 use crate::kernel_path::KernelUsage;
 use crate::packet::{ParsedPacket, PlainPacket};
 use crate::time::Timestamp;
@@ -32,7 +34,9 @@ const ETHERNET_HEADER: u64 = 14;
 #[derive(Debug)]
 pub struct Connection {
     faces: Faces,
-    in_port: PortNo,
+    /// Of the port that the original direction comes in through: counts the connection while
+    /// nobody has answered it.
+    share: Arc<PortShare>,
     out_port: PortNo,
     created: Timestamp,
     // Relaxed throughout: each is read on its own, and a reader that is a packet late is as
@@ -95,7 +99,6 @@ pub(super) struct Birth {
     /// What answers will look like; the reverse of `original` unless addresses are translated.
     pub(super) reply: Tuple,
     pub(super) direction: Direction,
-    pub(super) in_port: PortNo,
     pub(super) out_port: PortNo,
     pub(super) now: Timestamp,
 }
@@ -145,11 +148,13 @@ impl Connection {
     pub(super) fn start(
         config: &ConntrackConfig,
         birth: Birth,
+        share: Arc<PortShare>,
         pkt: &ParsedPacket,
     ) -> Result<Self, DropReason> {
+        share.open();
         let connection = Self {
             faces: Faces::new(&birth.original, &birth.reply),
-            in_port: birth.in_port,
+            share,
             out_port: birth.out_port,
             created: birth.now,
             last_seen: AtomicU64::new(birth.now.as_nanos()),
@@ -330,8 +335,41 @@ impl Connection {
         let assured = u8::from(progress.assured) * fact::ASSURED;
         // Testing first keeps the line shared between workers.
         if (replied | assured) & !self.facts.load(Relaxed) != 0 {
-            self.facts.fetch_or(replied | assured, Relaxed);
+            self.learn(replied | assured);
         }
+    }
+
+    /// Notes facts; whoever first makes the connection an answered one tells its port's share.
+    #[cold]
+    #[inline(never)]
+    fn learn(&self, facts: u8) {
+        let before = self.facts.fetch_or(facts, Relaxed);
+        if self.waits(before) && self.is_answered_by(before | facts) {
+            self.share.answer();
+        }
+    }
+
+    /// Returns whether these facts make an answered connection: a TCP or SCTP port that refuses
+    /// has answered nothing.
+    fn is_answered_by(&self, facts: u8) -> bool {
+        let has_handshake = matches!(self.faces.proto(), ip_proto::TCP | ip_proto::SCTP);
+        facts & fact::ASSURED != 0 || (!has_handshake && facts & fact::REPLIED != 0)
+    }
+
+    /// Returns whether with these facts the connection counts as unanswered.
+    fn waits(&self, facts: u8) -> bool {
+        facts & fact::DEAD == 0 && !self.is_answered_by(facts)
+    }
+
+    /// Returns whether the connection waits for an answer.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        self.waits(self.facts.load(Relaxed))
+    }
+
+    /// Returns the share of the port that opened it.
+    pub(super) const fn share(&self) -> &Arc<PortShare> {
+        &self.share
     }
 
     #[inline]
@@ -400,8 +438,8 @@ impl Connection {
 
     /// Returns the port that the original direction comes in through.
     #[must_use]
-    pub const fn in_port(&self) -> PortNo {
-        self.in_port
+    pub fn in_port(&self) -> PortNo {
+        self.share.port()
     }
 
     /// Returns the port that the original direction leaves through.
@@ -442,7 +480,10 @@ impl Connection {
     }
 
     pub(super) fn set_dead(&self) {
-        self.facts.fetch_or(fact::DEAD, Relaxed);
+        let before = self.facts.fetch_or(fact::DEAD, Relaxed);
+        if self.waits(before) {
+            self.share.give_up();
+        }
     }
 
     /// Returns whether the connection is past its time.
@@ -526,9 +567,16 @@ impl Connection {
             bytes_original,
             packets_reply,
             bytes_reply,
-            in_port: self.in_port,
+            in_port: self.in_port(),
             out_port: self.out_port,
             judged: self.judged(),
         }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // One that never came into the table counts no longer either.
+        self.set_dead();
     }
 }

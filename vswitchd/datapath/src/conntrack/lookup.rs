@@ -87,6 +87,12 @@ impl ConnTable {
         }
     }
 
+    /// Returns whether the packet is of a connection in the table, whatever its state says of it.
+    pub(crate) fn knows(&self, pkt: &ParsedPacket, now: Timestamp) -> bool {
+        let tuple = self.identify(pkt, now).ok().and_then(|(tuple, _)| tuple);
+        pkt.icmp_quote.is_none() && tuple.is_some_and(|tuple| self.find(&tuple, now).is_some())
+    }
+
     fn lookup_unknown(pkt: &ParsedPacket, key: FlowKey) -> CtLookup {
         match Protocol::start_of(pkt) {
             Start::New => CtLookup::without(CtState::NEW, key, false),

@@ -23,6 +23,7 @@ mod generic;
 mod icmp;
 mod lookup;
 mod nat;
+mod port_shares;
 mod protocol;
 mod sctp;
 mod shard;

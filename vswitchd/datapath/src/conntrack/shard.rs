@@ -27,6 +27,10 @@ struct Slot {
 const GROWTH_SHARE: usize = 4;
 const LEAST_GROWTH: usize = 64;
 
+/// Slots that a shard keeps whatever it holds, and the part of the rest below which it gives back.
+const LEAST_SHRINK: usize = 256;
+const SHRINK_BELOW: usize = 4;
+
 /// Connections whose hashes fall into this shard. Not synchronized: the table locks it.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
@@ -155,20 +159,35 @@ impl Shard {
         random: u64,
         looks: usize,
         rank: impl Fn(&Connection) -> Option<R>,
-    ) -> Option<u32> {
+    ) -> Option<(R, Arc<Connection>)> {
         let random = usize::try_from(random >> 1).unwrap_or(usize::MAX >> 1);
         let start = random.checked_rem(self.slots.len())?;
         let stride = (random >> 20) | 1;
         // Free slots cost less than a look, not nothing.
         (0..looks * 16)
             .map(|step| start.wrapping_add(stride.wrapping_mul(step)) % self.slots.len())
-            .filter_map(|at| u32::try_from(at).ok())
-            .filter_map(|at| Some((at, self.slot(at)?)))
-            .filter(|(_, slot)| !slot.is_alias)
+            .filter_map(|at| self.slots.get(at)?.as_ref())
+            .filter(|slot| !slot.is_alias)
             .take(looks)
-            .filter_map(|(at, slot)| Some((rank(&slot.conn)?, at)))
-            .min()
-            .map(|(_, at)| at)
+            .filter_map(|slot| Some((rank(&slot.conn)?, &slot.conn)))
+            .min_by(|(a, _), (b, _)| a.cmp(b))
+            .map(|(rank, conn)| (rank, Arc::clone(conn)))
+    }
+
+    /// Gives memory back that connections took which are gone, where that is most of it.
+    pub(super) fn shrink(&mut self) {
+        let used = self.slots.len() - self.free.len();
+        if self.slots.capacity() < LEAST_SHRINK || used * SHRINK_BELOW > self.slots.capacity() {
+            return;
+        }
+        let slots = std::mem::take(self);
+        self.slots.reserve_exact(used + used / GROWTH_SHARE);
+        self.aliases = slots.aliases;
+        slots
+            .slots
+            .into_iter()
+            .flatten()
+            .for_each(|slot| self.put(slot));
     }
 
     /// Takes out what is in a slot and marks it dead.
@@ -187,6 +206,11 @@ impl Shard {
 
     pub(super) fn slot_count(&self) -> usize {
         self.slots.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn slot_capacity(&self) -> usize {
+        self.slots.capacity()
     }
 
     fn slot(&self, at: u32) -> Option<&Slot> {

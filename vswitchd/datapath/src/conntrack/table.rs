@@ -3,8 +3,10 @@
 //! Invariant: `Tally::entries` is at least the number of connections in all shards and at most
 //! `max_entries`; a place is reserved in it before a connection goes into its shard.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use foldhash::quality::RandomState;
 use vswitch_api::PortNo;
@@ -12,11 +14,13 @@ use vswitch_api::PortNo;
 use super::connection::Birth;
 use super::fragment::{DatagramId, FirstFragment, FragmentTable};
 use super::nat;
+use super::port_shares::PortShares;
 use super::protocol::{Protocol, Start};
 use super::shard::Shard;
 use super::tally::{ConntrackStats, Tally};
 use super::{Connection, ConnectionInfo, ConntrackConfig, Direction, Tuple};
 use crate::drop_reason::DropReason;
+use crate::fairness::PortShare;
 use crate::flow::FlowKey;
 use crate::packet::{Fragment, ParsedPacket};
 use crate::time::Timestamp;
@@ -31,10 +35,19 @@ const EXPIRE_BUDGET: usize = 16_384;
 const EXPIRE_SHARE: usize = 16;
 /// Slots that it looks at under one lock, some tens of microseconds.
 const EXPIRE_CHUNK: usize = 4_096;
+/// Part of the table above which unanswered connections of ports over their share go early.
+const CROWDED_SHARE: usize = 4;
+/// How long a connection may then wait for an answer: longer than most networks take, and than
+/// TCP's first retransmission (RFC 6298 section 2: one second).
+const UNANSWERED_PATIENCE: Duration = Duration::from_secs(2);
 /// Connections of one shard that early drop looks at (nf_conntrack: NF_CT_EVICTION_RANGE).
 const EVICTION_LOOKS: usize = 8;
 /// Shards that early drop tries (a small table's again), so that a flood against a full table stays cheap.
 const EVICTION_TRIES: usize = 8;
+/// Ports among which the unanswered connections of a full table are shared out, at least: one that
+/// has more than such a part is over its share.
+const SHARES: usize = 64;
+const LEAST_SHARE: usize = 64;
 /// Datagrams under way whose first fragment is remembered, over all shards.
 const MAX_FRAGMENTED: usize = 8_192;
 
@@ -50,6 +63,9 @@ pub struct CommitOptions {
     /// Port that the connection's original direction leaves through.
     pub out_port: PortNo,
 }
+
+/// How good a choice a connection is to make room: tier, then what tells in it, lowest first.
+type Rank = (u8, usize, Timestamp);
 
 /// What became of an attempt to file a new connection.
 enum Claim {
@@ -75,6 +91,7 @@ pub struct ConnTable {
     config: ConntrackConfig,
     hasher: RandomState,
     shards: Box<[LockedShard]>,
+    shares: PortShares,
     tally: Tally,
 }
 
@@ -93,8 +110,20 @@ impl ConnTable {
             config,
             hasher: RandomState::default(),
             shards: std::iter::repeat_with(shard).take(shard_count).collect(),
+            shares: PortShares::default(),
             tally: Tally::default(),
         }
+    }
+
+    /// Returns what is counted for a port.
+    #[must_use]
+    pub fn port_share(&self, port: PortNo) -> Arc<PortShare> {
+        self.shares.of(port)
+    }
+
+    /// Forgets ports that are gone; what connections they still have goes on counting for nobody.
+    pub(crate) fn forget_ports(&self, ports: &HashSet<PortNo>) {
+        self.shares.forget(ports);
     }
 
     /// Makes the packet the first one of a connection, or takes it into the one that another
@@ -140,11 +169,10 @@ impl ConnTable {
             original,
             reply,
             direction,
-            in_port,
             out_port,
             now,
         };
-        self.insert(pkt, birth)
+        self.insert(pkt, birth, &self.shares.of(in_port))
     }
 
     fn check_start(&self, pkt: &ParsedPacket, options: CommitOptions) -> Result<(), DropReason> {
@@ -156,10 +184,15 @@ impl ConnTable {
         }
     }
 
-    fn insert(&self, pkt: &ParsedPacket, mut birth: Birth) -> Result<Arc<Connection>, DropReason> {
+    fn insert(
+        &self,
+        pkt: &ParsedPacket,
+        mut birth: Birth,
+        share: &Arc<PortShare>,
+    ) -> Result<Arc<Connection>, DropReason> {
         let hash = birth.original.symmetric_hash(&self.hasher);
-        let mut fresh = self.start(birth, pkt)?;
-        self.reserve(hash, birth.now)?;
+        let mut fresh = self.start(birth, share, pkt)?;
+        self.reserve(hash, share, birth.now)?;
         let mut ports = nat::source_ports(&birth.original, hash);
         let claim = loop {
             match self.claim(hash, &fresh, pkt, birth.now) {
@@ -171,7 +204,7 @@ impl ConnTable {
                 return Err(DropReason::NatPortsExhausted);
             };
             birth.reply.tp_dst = port;
-            fresh = self.start(birth, pkt)?;
+            fresh = self.start(birth, share, pkt)?;
         };
         if let Claim::Known(conn, direction) = claim {
             self.tally.entries.fetch_sub(1, Relaxed);
@@ -181,8 +214,13 @@ impl ConnTable {
         Ok(fresh)
     }
 
-    fn start(&self, birth: Birth, pkt: &ParsedPacket) -> Result<Arc<Connection>, DropReason> {
-        Connection::start(&self.config, birth, pkt).map(Arc::new)
+    fn start(
+        &self,
+        birth: Birth,
+        share: &Arc<PortShare>,
+        pkt: &ParsedPacket,
+    ) -> Result<Arc<Connection>, DropReason> {
+        Connection::start(&self.config, birth, Arc::clone(share), pkt).map(Arc::new)
     }
 
     /// Files a connection under what comes in, and under its answers where they look different.
@@ -239,7 +277,7 @@ impl ConnTable {
     }
 
     /// Reserves room for one connection, by an early drop if there is none.
-    fn reserve(&self, hash: u64, now: Timestamp) -> Result<(), DropReason> {
+    fn reserve(&self, hash: u64, share: &Arc<PortShare>, now: Timestamp) -> Result<(), DropReason> {
         let max = self.config.max_entries;
         let take = || {
             let more = |entries: usize| (entries < max).then_some(entries + 1);
@@ -249,37 +287,84 @@ impl ConnTable {
                 .is_ok()
         };
         // Whoever drops one may see another worker take its place: try again, but not forever.
-        if take() || (0..2).any(|_| self.early_drop(hash, now) && take()) {
+        if take() || (0..2).any(|_| self.early_drop(hash, share, now) && take()) {
             return Ok(());
         }
         self.tally.stats.full_drops.fetch_add(1, Relaxed);
+        if self.is_over_share(share) {
+            share.note_refusal(now);
+            return Err(DropReason::OverShare);
+        }
         Err(DropReason::CtTableFull)
     }
 
-    /// Removes the oldest unanswered connection among a few; returns whether there was one.
-    fn early_drop(&self, hash: u64, now: Timestamp) -> bool {
+    /// Returns whether a port has more unanswered connections in the table than it can claim
+    /// while others want the room.
+    fn is_over_share(&self, share: &PortShare) -> bool {
+        share.unanswered() > self.share_entries()
+    }
+
+    const fn share_entries(&self) -> usize {
+        let part = self.config.max_entries / SHARES;
+        if part > LEAST_SHARE {
+            part
+        } else {
+            LEAST_SHARE
+        }
+    }
+
+    /// Removes a connection to make room for one of a port; returns whether there was any.
+    ///
+    /// What is past its time goes first. Then the oldest unanswered one of the port that has most
+    /// of them, if not fewer than the newcomer's port: a port that floods the table displaces
+    /// itself. Then one that was answered, but not for good, unless the newcomer's port is over
+    /// its share.
+    fn early_drop(&self, hash: u64, share: &Arc<PortShare>, now: Timestamp) -> bool {
+        let own = share.unanswered();
+        let is_over = self.is_over_share(share);
+        let rank = |conn: &Connection| {
+            if conn.is_expired(now) {
+                return Some((0, 0, conn.last_seen()));
+            }
+            if !conn.is_unanswered() {
+                let may_go = !conn.is_assured() && !is_over;
+                return may_go.then(|| (2, 0, conn.last_seen()));
+            }
+            let weight = conn.share().unanswered();
+            // More of them is better.
+            (weight >= own).then(|| (1, usize::MAX - weight, conn.last_seen()))
+        };
         let start = self.shard_at(hash);
         let order = self.shards.iter().cycle().skip(start).take(EVICTION_TRIES);
-        order.zip(0..).any(|(shard, nth)| {
-            let mut shard = lock(&shard.connections);
-            let rank = |conn: &Connection| {
-                let expired = conn.is_expired(now);
-                (expired || !conn.is_assured())
-                    .then(|| (!expired, conn.is_replied(), conn.last_seen()))
-            };
-            let Some(at) = shard.candidate(hash.rotate_left(nth * 8), EVICTION_LOOKS, rank) else {
-                return false;
-            };
-            let expired = shard.take(at).is_some_and(|conn| conn.is_expired(now));
-            let counter = if expired {
-                &self.tally.stats.expired
-            } else {
-                &self.tally.stats.early_dropped
-            };
-            self.tally.entries.fetch_sub(1, Relaxed);
-            counter.fetch_add(1, Relaxed);
-            true
-        })
+        let candidate = |(nth, locked): (u32, &LockedShard)| {
+            let shard = lock(&locked.connections);
+            let random = hash.rotate_left(nth * 8);
+            shard.candidate(random, EVICTION_LOOKS, rank)
+        };
+        let is_good = |rank: &Rank| match *rank {
+            (0, ..) => true,
+            (1, rest, _) => usize::MAX - rest > self.share_entries(),
+            _ => false,
+        };
+        let mut best: Option<(Rank, Arc<Connection>)> = None;
+        for found in (0..).zip(order).filter_map(candidate) {
+            if best.as_ref().is_none_or(|(rank, _)| found.0 < *rank) {
+                best = Some(found);
+            }
+            if best.as_ref().is_some_and(|(rank, _)| is_good(rank)) {
+                break;
+            }
+        }
+        let Some(((tier, ..), victim)) = best else {
+            return false;
+        };
+        let counter = if tier == 0 {
+            &self.tally.stats.expired
+        } else {
+            &self.tally.stats.early_dropped
+        };
+        let hash = victim.original().symmetric_hash(&self.hasher);
+        self.drop_from(&mut self.lock_shard(hash), hash, &victim, counter)
     }
 
     /// Has later fragments of this first fragment's datagram follow it. To be called when the
@@ -360,7 +445,14 @@ impl ConnTable {
     pub fn expire(&self, now: Timestamp) -> usize {
         let mut removed = 0;
         let mut looked = 0;
-        let budget = EXPIRE_BUDGET.max(self.config.max_entries / EXPIRE_SHARE);
+        let is_pressed = self.is_crowded() && self.shares.any(|share| self.is_over_share(share));
+        let budget = if is_pressed {
+            usize::MAX
+        } else {
+            EXPIRE_BUDGET.max(self.config.max_entries / EXPIRE_SHARE)
+        };
+        let is_over =
+            |conn: &Connection| conn.is_expired(now) || (is_pressed && self.is_overdue(conn, now));
         for _ in 0..self.shards.len() {
             let at = self.tally.expire_at.load(Relaxed) % self.shards.len();
             let Some(locked) = self.shards.get(at) else {
@@ -369,7 +461,8 @@ impl ConnTable {
             lock(&locked.fragments).expire(now);
             let mut shard = lock(&locked.connections);
             let slots = shard.slot_count().min(EXPIRE_CHUNK);
-            removed += shard.sweep(slots, |conn| conn.is_expired(now));
+            removed += shard.sweep(slots, is_over);
+            shard.shrink();
             drop(shard);
             self.tally.expire_at.store(at + 1, Relaxed);
             looked += slots;
@@ -379,6 +472,19 @@ impl ConnTable {
         }
         self.count_removed(removed, &self.tally.stats.expired);
         removed
+    }
+
+    /// Returns whether room may be wanted soon.
+    fn is_crowded(&self) -> bool {
+        self.tally.entries.load(Relaxed) > self.config.max_entries / CROWDED_SHARE
+    }
+
+    /// Returns whether a connection waits for an answer for too long, its port having more of
+    /// such than its share.
+    fn is_overdue(&self, conn: &Connection, now: Timestamp) -> bool {
+        conn.is_unanswered()
+            && now.since(conn.last_seen()) > UNANSWERED_PATIENCE
+            && self.is_over_share(conn.share())
     }
 
     /// Removes the connections that `is_unwanted` names; returns how many.
@@ -416,6 +522,13 @@ impl ConnTable {
             }
         });
         all
+    }
+
+    /// Returns how many connections there is memory for.
+    #[cfg(test)]
+    pub(super) fn slots(&self) -> usize {
+        let slots = |shard: &LockedShard| lock(&shard.connections).slot_capacity();
+        self.shards.iter().map(slots).sum()
     }
 
     /// Returns the table's figures.

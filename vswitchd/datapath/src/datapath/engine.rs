@@ -17,7 +17,8 @@ use super::{Datapath, Outputs, Verdict};
 use crate::cache::{CacheKey, CachedFlow, FlowCache, pair_of_macs};
 use crate::conntrack::{Connection, DatagramId, Direction};
 use crate::drop_reason::DropReason;
-use crate::flow::{CtState, FlowKey, ip_proto};
+use crate::fairness::{PortShare, Work};
+use crate::flow::{CtState, FlowKey, PortClass, ip_proto};
 use crate::kernel_path::OFFER_AFTER;
 use crate::packet::{Fragment, Frame, ParsedPacket, PlainPacket, parse, rewrite};
 use crate::pipeline::{
@@ -48,6 +49,10 @@ struct Core {
     counters: Arc<EngineCounters>,
     /// Limits the answers to what is rejected.
     reject_limit: Meter,
+    /// What the frames since the last [`Engine::take_work`] were.
+    work: Work,
+    /// Whether what is of no known connection is refused before it walks the tables.
+    refuses: bool,
 }
 
 /// What a packet that the FlowCache did not know went through.
@@ -83,6 +88,8 @@ impl Engine {
             paths: RulePaths::default(),
             counters,
             reject_limit: Meter::new(REJECT_ANSWERS_PER_SECOND, REJECT_ANSWERS_AT_ONCE),
+            work: Work::default(),
+            refuses: false,
         };
         core.publish_cache_figures();
         Self { snapshot, core }
@@ -103,6 +110,35 @@ impl Engine {
             return verdict;
         }
         self.core.process_any(snapshot, in_port, frame, now, out)
+    }
+
+    /// Sets whether what is of no known connection is refused before it walks the tables, as
+    /// [`DropReason::OverShare`]. For ports that are over their share.
+    pub fn set_refusing(&mut self, refuses: bool) {
+        self.core.refuses = refuses;
+    }
+
+    /// Returns what the frames since the last call were; how many they were is for the caller to
+    /// say.
+    pub fn take_work(&mut self) -> Work {
+        std::mem::take(&mut self.core.work)
+    }
+
+    /// Returns what is counted of a port's connections, and whether it has to share: the gateway
+    /// is the way of many.
+    #[must_use]
+    pub fn port_share(&mut self, port: PortNo) -> (Arc<PortShare>, bool) {
+        let known = self.snapshot.load().port(port);
+        let is_of_one = |class| matches!(class, PortClass::Pod | PortClass::Vm);
+        let shares = known.is_some_and(|known| is_of_one(known.spec.class));
+        (self.core.datapath.conns.port_share(port), shares)
+    }
+
+    /// Lets go of flows whose connections are gone, in a bounded part of the FlowCache; the next
+    /// call goes on from there. To be called now and then.
+    pub fn tidy(&mut self) {
+        self.core.cache.tidy();
+        self.core.publish_cache_figures();
     }
 
     /// Counts a frame that was lost after its verdict (port down, kernel refused it).
@@ -131,7 +167,10 @@ impl Core {
     ) -> Verdict {
         let parsed = match parse(frame, in_port) {
             Ok(parsed) => parsed,
-            Err(reason) => return self.count_drop_at(snapshot, reason, in_port),
+            Err(reason) => {
+                self.work.wasted += 1;
+                return self.count_drop_at(snapshot, reason, in_port);
+            }
         };
         let verdict = self.process_parsed(snapshot, &parsed, frame, now, out);
         if let Fragment::First { id } = parsed.fragment {
@@ -160,6 +199,7 @@ impl Core {
             }
             decided => decided.map_err(|reason| (reason, in_port)),
         };
+        self.work.wasted += u32::from(!matches!(decided, Ok(Verdict::Forward(_))));
         decided.unwrap_or_else(|(reason, port)| self.count_drop_at(snapshot, reason, port))
     }
 
@@ -235,6 +275,10 @@ impl Core {
         if let Some(verdict) = self.hit(snapshot, cache_key.as_ref(), &mut packet) {
             return verdict;
         }
+        if self.refuses && !self.datapath.conns.knows(parsed, now) {
+            self.work.refused += 1;
+            return Err(DropReason::OverShare);
+        }
         let mut walks = Walks::default();
         let translation = translate(
             snapshot,
@@ -248,11 +292,25 @@ impl Core {
             return self.hold(parsed, packet.frame, now);
         }
         let result = self.carry_out(snapshot, &translation, &walks, cache_key, &mut packet);
+        if result.is_ok_and(|verdict| matches!(verdict, Verdict::Forward(_))) {
+            self.count_work(&translation.conn_update, parsed);
+        }
         if result != Err(DropReason::RateLimited) {
             // Copies for mirrors are due whatever became of the packet behind them.
             packet.perform(&walks.own.steps);
         }
         result
+    }
+
+    /// Counts what the walk of a packet was for that is forwarded.
+    fn count_work(&mut self, update: &ConnUpdate, parsed: &ParsedPacket) {
+        match update {
+            // A fragment walks each time.
+            ConnUpdate::Track(_, direction) if parsed.fragment == Fragment::No => {
+                self.work.answers += u32::from(*direction == Direction::Reply);
+            }
+            _ => self.work.wasted += 1,
+        }
     }
 
     /// Does what the FlowCache says to a plain packet; `None` if that takes more.

@@ -157,6 +157,7 @@ impl Datapath {
         self.published.store(Arc::new(next));
         if !forgotten.is_empty() {
             self.conns.flush(|conn: &Connection| forgotten.has(conn));
+            self.conns.forget_ports(&forgotten.ports);
         }
         self.revoke();
         epoch
@@ -267,6 +268,14 @@ impl Datapath {
             .load()
             .port(port)
             .map_or_else(Vec::new, |port| port.drops.read())
+    }
+
+    /// Returns the ports that are, or were until a few seconds ago, over their share of new flows.
+    #[must_use]
+    pub fn ports_over_share(&self, now: Timestamp) -> Vec<PortSpec> {
+        let mut ports = self.ports();
+        ports.retain(|port| self.conns.port_share(port.no).is_over(now));
+        ports
     }
 
     /// Returns the limits of a port; none if there is no such port.

@@ -180,7 +180,7 @@ fn a_neighbour_solicitation_is_answered_for_known_targets_only() {
 }
 
 /// RFC 4861 section 4.3, to the target itself.
-fn solicitation(from: Host, target: std::net::Ipv6Addr) -> Vec<u8> {
+pub(crate) fn solicitation(from: Host, target: std::net::Ipv6Addr) -> Vec<u8> {
     let mut message = vec![135, 0, 0, 0, 0, 0, 0, 0];
     message.extend(target.octets());
     message.extend([1, 1]);

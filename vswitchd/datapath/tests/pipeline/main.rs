@@ -7,6 +7,7 @@ mod bandwidth;
 mod cache;
 mod concurrent;
 mod defaults;
+mod fairness;
 mod hostile;
 mod kernel_path;
 mod packets;

@@ -7,7 +7,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use vswitch_api::PortNo;
 use vswitch_api::v1::{ClusterStatus, ObjectCounts, Occupancy, Status};
+use vswitch_datapath::DropReason;
+use vswitch_datapath::flow::PortClass;
 
 use super::super::RestState;
 use crate::kube::{Health, pod_cidrs};
@@ -172,7 +175,18 @@ fn problems(state: &RestState) -> Vec<String> {
             ));
         }
     }
-    let conntrack = state.switch.datapath().conntrack_stats();
+    let datapath = state.switch.datapath();
+    for port in datapath.ports_over_share(state.switch.clock().now()) {
+        let kind = match port.class {
+            PortClass::Pod => "pod",
+            _ => "port",
+        };
+        problems.push(format!(
+            "{kind} {} is over its share of new flows",
+            port.name
+        ));
+    }
+    let conntrack = datapath.conntrack_stats();
     if conntrack.entries * 10 > conntrack.max_entries * 9 {
         problems.push("the connection table is more than 90 % full".to_owned());
     }
@@ -247,10 +261,13 @@ fn figures(state: &RestState) -> Figures {
             tx_packets: port.tx_frames,
             tx_bytes: port.tx_bytes,
             tx_drops: port.tx_dropped,
+            rx_drops: port.rx_dropped,
+            over_share_drops: over_share_drops(state, port.port),
         });
     Figures {
         drops: drops(state),
         ports: ports.collect(),
+        ports_over_share: wide(datapath.ports_over_share(state.switch.clock().now()).len()),
         connections: wide(conntrack.entries),
         connections_limit: wide(conntrack.max_entries),
         connections_early_dropped: conntrack.early_dropped,
@@ -271,6 +288,15 @@ fn figures(state: &RestState) -> Figures {
             watches: health.figures(),
         }),
     }
+}
+
+/// What was refused of a port because it was over its share.
+fn over_share_drops(state: &RestState, port: PortNo) -> u64 {
+    let drops = state.switch.datapath().port_drops(port).into_iter();
+    drops
+        .filter(|(reason, _)| *reason == DropReason::OverShare)
+        .map(|(_, count)| count)
+        .sum()
 }
 
 /// A count in memory always fits.

@@ -3,6 +3,7 @@
 mod fragment;
 mod icmp;
 mod sctp;
+mod shares;
 mod table;
 mod tcp;
 mod tcp_close;
@@ -36,6 +37,8 @@ struct Lab {
     now: Timestamp,
     midstream_pickup: bool,
     swapped: bool,
+    /// The port that new connections come in through.
+    in_port: PortNo,
 }
 
 impl Lab {
@@ -50,6 +53,7 @@ impl Lab {
             now,
             midstream_pickup: false,
             swapped: false,
+            in_port: CLIENT_PORT,
         }
     }
 
@@ -65,7 +69,7 @@ impl Lab {
         CommitOptions {
             midstream_pickup: self.midstream_pickup,
             swapped: self.swapped,
-            in_port: CLIENT_PORT,
+            in_port: self.in_port,
             out_port: SERVER_PORT,
         }
     }
