@@ -6,6 +6,7 @@ mod bandwidth;
 mod connections;
 mod dualstack;
 mod fast_path;
+mod flood;
 mod frames;
 mod gateway;
 mod host_ports;

@@ -1,5 +1,6 @@
 //! Table 70: where a destination is. Groups are nowhere: the datapath's own rules drop them.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -11,11 +12,13 @@ use vswitch_datapath::{Action, DropReason};
 use super::gateway::ether_type_of;
 use super::intent::{GatewayPort, ReconcileConfig};
 use super::spoof_guard::link_local;
-use crate::rules::RuleSet;
+use crate::rules::{RuleSet, virtual_networks};
 use crate::state::LocalEndpoint;
 
 /// An address that the switch knows.
 const KNOWN: Priority = Priority(200);
+/// A network that no packet is ever to be sent to.
+const MARTIAN: Priority = Priority(150);
 /// A network that is nowhere else.
 const NOWHERE_ELSE: Priority = Priority(100);
 const SERVICE_AT_GATEWAY: Priority = Priority(60);
@@ -77,6 +80,14 @@ pub(super) fn add_gateway(rules: &mut RuleSet, config: &ReconcileConfig) {
             &origin,
         );
     }
+    let martian = Arc::new(Origin {
+        part: "no destination of a packet on a wire".to_owned(),
+        ..Origin::clone(&origin)
+    });
+    for net in martians() {
+        let drop = vec![Action::Drop(DropReason::MartianDestination)];
+        rules.add((TableId::Forward, MARTIAN), to(net), drop, &martian);
+    }
     let nowhere = Arc::new(Origin {
         kind: "Gateway",
         name: gateway.name.clone(),
@@ -120,6 +131,24 @@ pub(super) fn add_gateway(rules: &mut RuleSet, config: &ReconcileConfig) {
         no_route(),
         &nowhere,
     );
+}
+
+/// Returns what nobody beyond the gateway has: a node that takes packets to loopback addresses
+/// from outside (`route_localnet`) would take a pod's for its own. The switch's own addresses are
+/// translated before a packet comes to this table.
+fn martians() -> impl Iterator<Item = IpNet> {
+    let special: [(IpAddr, u8); 5] = [
+        // "This network", loopback, reserved: RFC 6890 section 2.2.2.
+        (IpAddr::from([0, 0, 0, 0]), 8),
+        (IpAddr::from([127, 0, 0, 0]), 8),
+        (IpAddr::from([240, 0, 0, 0]), 4),
+        // Unspecified, loopback and what is IPv4 in disguise: RFC 4291 section 2.5.
+        (IpAddr::from(Ipv6Addr::UNSPECIFIED), 96),
+        (IpAddr::from(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped()), 96),
+    ];
+    let special = special.into_iter();
+    let special = special.map(|(ip, length)| IpNet::new_assert(ip, length));
+    special.chain(virtual_networks()).map(|net| net.trunc())
 }
 
 /// Policies of the receiving pod do not concern the gateway.

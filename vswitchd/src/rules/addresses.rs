@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 /// The switch's own addresses of one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VirtualAddresses {
@@ -31,4 +33,13 @@ pub const fn virtual_addresses(ip: IpAddr) -> VirtualAddresses {
         IpAddr::V4(_) => V4,
         IpAddr::V6(_) => V6,
     }
+}
+
+/// Returns the networks that the switch's own addresses are of: nobody else has any of them.
+#[must_use]
+pub const fn virtual_networks() -> [IpNet; 2] {
+    [
+        IpNet::new_assert(V4.hairpin, 24),
+        IpNet::new_assert(V6.hairpin, 64),
+    ]
 }

@@ -5,6 +5,6 @@ mod addresses;
 mod ledger;
 mod rule_set;
 
-pub use addresses::{VirtualAddresses, virtual_addresses};
+pub use addresses::{VirtualAddresses, virtual_addresses, virtual_networks};
 pub use ledger::{Ledger, RuleDelta};
 pub use rule_set::{RuleOwner, RuleSet};

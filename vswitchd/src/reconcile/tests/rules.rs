@@ -115,6 +115,41 @@ fn what_is_nowhere_has_no_route() {
 }
 
 #[test]
+fn nothing_is_sent_to_addresses_that_are_on_no_wire() {
+    let w = two_pods();
+    let martian = dropped(DropReason::MartianDestination);
+    for to in [
+        "127.0.0.1",
+        "127.255.255.255",
+        "0.0.0.0",
+        "0.1.2.3",
+        "240.0.0.1",
+        "255.255.255.254",
+        "169.254.86.1",
+        "169.254.86.2",
+        "169.254.86.77",
+    ] {
+        assert_eq!(outcome(&w, tcp(10, "10.0.0.10", to)), martian, "{to}");
+        assert_eq!(outcome(&w, from_gateway("8.8.8.8", to)), martian, "{to}");
+    }
+    for to in [
+        "::",
+        "::1",
+        "::7f00:1",
+        "::ffff:127.0.0.1",
+        "::ffff:8.8.8.8",
+        "fd56:5357:4954:4348::1",
+        "fd56:5357:4954:4348::2",
+        "fd56:5357:4954:4348::77",
+    ] {
+        assert_eq!(outcome(&w, tcp(10, "fd00::10", to)), martian, "{to}");
+    }
+    // What clouds tell their machines about themselves is a real destination.
+    let metadata = tcp(10, "10.0.0.10", "169.254.169.254");
+    assert_eq!(outcome(&w, metadata), TO_GATEWAY);
+}
+
+#[test]
 fn groups_are_not_forwarded() {
     let w = two_pods();
     let not_forwarded = dropped(DropReason::MulticastNotForwarded);
