@@ -16,7 +16,7 @@ DATAPATH_ONLY := --locked -p vswitch-bench --no-default-features
 INSTRUCTIONS := $(CARGO) build $(DATAPATH_ONLY) --release --bin vswitch-instructions && $(RELEASE)/vswitch-instructions
 RUNNER := $(CARGO) $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help setup setup-demo build build-release bpf demo cluster-demo test test-damage conformance lint bench bench-nodes bench-peers bench-instructions bench-micro scale image package install uninstall cleanup
+.PHONY: help setup setup-demo build build-release bpf demo cluster-demo test test-damage conformance lint bench bench-nodes bench-peers bench-instructions bench-micro flood scale image package install uninstall cleanup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +72,10 @@ bench-nodes: build-release ## TCP between pods of two nodes beside a kernel brid
 	tests/setup.sh nodes
 	$(CARGO) build --locked --release -p vswitch-bench --bin vswitch-bench-nodes
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/run.sh '$(RELEASE)/vswitch-bench-nodes $(ARGS)'
+
+flood: setup-demo build-release ## what one pod's flood leaves the others, beside a pod that keeps its core busy; fails under 90 %
+	$(CARGO) build --locked --release -p vswitch-bench --bin vswitch-flood --bin vswitch-load
+	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/run.sh '$(RELEASE)/vswitch-flood $(ARGS)'
 
 scale: ## what 1,000 namespaces, 10,000 pods and 10,000 policies cost a node; fails over a limit
 	$(CARGO) build --locked --release -p vswitch-bench

@@ -11,6 +11,8 @@ pub mod frames;
 #[cfg(feature = "node")]
 pub mod iperf;
 #[cfg(feature = "node")]
+pub mod load_process;
+#[cfg(feature = "node")]
 pub mod node;
 pub mod ruleset;
 pub mod scenarios;

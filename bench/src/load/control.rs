@@ -11,7 +11,7 @@ use serde_json::Value;
 /// Longest life of a process, should the harness forget it.
 const LIFETIME: Duration = Duration::from_secs(45);
 /// What a side has, after the end is told, to print its result.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(5);
 
 /// Watches standard input; ends the process when it closes or the time is over.
 #[derive(Debug, Clone)]

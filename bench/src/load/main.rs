@@ -1,4 +1,4 @@
-//! Load generators for `make bench-peers`: each mode is one side of one kind of work.
+//! Load generators for `make bench-peers` and `make flood`: each mode is one side of one kind of work.
 //!
 //! A process works inside the namespace it is started in, says `ready` once others may come,
 //! prints one JSON line as its result, and ends when its standard input closes or its time is
@@ -11,7 +11,9 @@ mod connect;
 mod control;
 mod datagrams;
 mod echo;
+mod flood;
 mod mesh;
+mod questions;
 mod stream;
 mod window;
 
@@ -21,6 +23,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::control::Control;
+use crate::flood::Kind;
 use crate::window::WindowArgs;
 
 /// One side of one kind of work.
@@ -92,6 +95,30 @@ enum Mode {
         #[arg(long)]
         size: usize,
     },
+    /// Sends each UDP datagram back.
+    AnswerQuestions {
+        #[arg(long)]
+        port: u16,
+    },
+    /// Sends a UDP datagram from a fresh port, waits for it to come back; again and again.
+    AskQuestions {
+        #[arg(long)]
+        to: SocketAddrV4,
+        #[arg(long)]
+        threads: u16,
+        #[command(flatten)]
+        window: WindowArgs,
+    },
+    /// Sends packets of ever new flows as fast as it can until told to stop.
+    Flood {
+        /// The ports are random.
+        #[arg(long)]
+        to: Ipv4Addr,
+        #[arg(long)]
+        kind: Kind,
+    },
+    /// Keeps one core busy, without a packet, until told to stop.
+    Burn,
     /// Sends to every peer in turn, and takes in what they send.
     Mesh {
         #[arg(long)]
@@ -124,6 +151,14 @@ fn main() -> Result<()> {
         } => connect::connect(to, threads, window),
         Mode::DatagramReceive { port, window } => datagrams::receive(port, window),
         Mode::DatagramSend { to, size } => datagrams::send(to, size, &control),
+        Mode::AnswerQuestions { port } => questions::answer(port),
+        Mode::AskQuestions {
+            to,
+            threads,
+            window,
+        } => questions::ask(to, threads, window),
+        Mode::Flood { to, kind } => flood::send(to, kind, &control),
+        Mode::Burn => flood::burn(&control),
         Mode::Mesh { port, peers, bytes } => mesh::run(port, &peers, bytes, &control),
     }
 }

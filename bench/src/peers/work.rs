@@ -3,10 +3,10 @@
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use serde_json::Value;
+use vswitch_bench::load_process::{Load, at};
 use vswitch_tests::Namespace;
 
 use crate::fabric::End;
-use crate::load::{Load, at};
 use crate::samples::Metric;
 
 /// A kind of work.

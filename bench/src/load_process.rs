@@ -1,0 +1,132 @@
+//! Starting `vswitch-load` inside namespaces and taking its results.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use vswitch_tests::{Namespace, binary};
+
+/// A process of `vswitch-load`; ends when this is dropped.
+#[derive(Debug)]
+pub struct Load {
+    child: Child,
+    /// Its end is the process's.
+    orders: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Load {
+    /// Starts one side inside a namespace.
+    ///
+    /// # Errors
+    /// Fails if the process cannot be started.
+    pub fn start(netns: &Namespace, arguments: &[&str]) -> Result<Self> {
+        Self::spawn(netns.command(load_binary()), arguments)
+    }
+
+    /// Starts one side on the first core, where the other side is as well.
+    ///
+    /// # Errors
+    /// Fails if the process cannot be started.
+    pub fn start_pinned(netns: &Namespace, arguments: &[&str]) -> Result<Self> {
+        let mut command = netns.command("taskset");
+        command.args(["-c", "0"]).arg(load_binary());
+        Self::spawn(command, arguments)
+    }
+
+    fn spawn(mut command: Command, arguments: &[&str]) -> Result<Self> {
+        let mut child = command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start vswitch-load")?;
+        let orders = child.stdin.take();
+        let answers = child.stdout.take().context("standard output is piped")?;
+        Ok(Self {
+            child,
+            orders,
+            answers: BufReader::new(answers),
+        })
+    }
+
+    /// Starts a side that others come to, and waits until they may.
+    ///
+    /// # Errors
+    /// Fails if it ends before.
+    pub fn serve(netns: &Namespace, arguments: &[&str]) -> Result<Self> {
+        Self::start(netns, arguments)?.until_ready()
+    }
+
+    /// Waits until others may come to this side.
+    ///
+    /// # Errors
+    /// Fails if it ends before.
+    pub fn until_ready(mut self) -> Result<Self> {
+        let line = self.line()?;
+        ensure!(
+            line == "ready",
+            "vswitch-load says {line:?}, not that it is ready"
+        );
+        Ok(self)
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.answers.read_line(&mut line)?;
+        ensure!(!line.is_empty(), "vswitch-load ended without a result");
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// Lets a side begin that waits for it.
+    ///
+    /// # Errors
+    /// Fails if the process has ended.
+    pub fn go(&mut self) -> Result<()> {
+        let orders = self.orders.as_mut().context("still under orders")?;
+        Ok(orders.write_all(b"go\n")?)
+    }
+
+    /// Waits for the result.
+    ///
+    /// # Errors
+    /// Fails if the process ends without one.
+    pub fn result(&mut self) -> Result<Value> {
+        let line = self.line()?;
+        serde_json::from_str(&line).with_context(|| format!("vswitch-load printed {line:?}"))
+    }
+
+    /// Tells a side to stop, and takes the result that it prints then.
+    ///
+    /// # Errors
+    /// As [`Self::result`].
+    pub fn stop(&mut self) -> Result<Value> {
+        self.orders = None;
+        self.result()
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Returns the path of `vswitch-load`, which stands beside this program.
+///
+/// # Panics
+/// Panics if it has not been built.
+#[must_use]
+pub fn load_binary() -> PathBuf {
+    binary("vswitch-load")
+}
+
+/// Returns address and port as arguments have it.
+#[must_use]
+pub fn at(ip: Ipv4Addr, port: u16) -> String {
+    format!("{ip}:{port}")
+}
