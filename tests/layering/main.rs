@@ -30,6 +30,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("reconcile", 40),
     // Ties its siblings of L4 together.
     ("switch", 45),
+    // Life cycles of what hangs on it.
+    ("attach", 46),
     // The reconciler, compiler and datapath without devices.
     ("simulate", 45),
     ("cni", 50),

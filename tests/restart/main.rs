@@ -4,11 +4,11 @@
 
 mod store;
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::Signal;
-use vswitch_tests::{Daemon, DaemonOptions, Pod, eventually};
+use vswitch_tests::{Daemon, DaemonOptions, Output, Pod, eventually, run};
 
 const SECURE_POD: &str = include_str!("../../config/samples/secure-pod.yaml");
 
@@ -257,4 +257,198 @@ fn a_kill_in_the_middle_of_many_adds_leaves_no_half_made_pod() {
         assert_eq!(objects.len(), acknowledged, "{objects:?}");
         drop(pods);
     }
+}
+
+/// Namespaces of the containers in `fixtures/state-0.1.tar.gz`, whose paths are on record there.
+struct Kept;
+
+impl Kept {
+    const NAMES: [&str; 2] = ["vswitch-kept-web", "vswitch-kept-db"];
+
+    fn make() -> Self {
+        for name in Self::NAMES {
+            // One that a test left which was killed.
+            let _ = run(Command::new("ip").args(["netns", "del", name]), "");
+            let added = run(Command::new("ip").args(["netns", "add", name]), "");
+            added.unwrap().success().unwrap();
+        }
+        Self
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        for name in Self::NAMES {
+            let _ = run(Command::new("ip").args(["netns", "del", name]), "");
+        }
+    }
+}
+
+fn in_kept(name: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", name]).args(arguments);
+    run(&mut command, "").unwrap()
+}
+
+#[test]
+fn a_state_directory_of_release_0_1_is_taken_over_whole() {
+    let options = DaemonOptions {
+        pod_cidrs: vec!["10.244.0.0/24".to_owned(), "fd00:10:244::/64".to_owned()],
+        ..DaemonOptions::default()
+    };
+    let mut daemon = Daemon::prepare(&options).unwrap();
+    let fixture = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/restart/fixtures/state-0.1.tar.gz"
+    );
+    let mut tar = Command::new("tar");
+    tar.args(["-xzf", fixture, "-C"]).arg(daemon.folder());
+    run(&mut tar, "").unwrap().success().unwrap();
+    let _kept = Kept::make();
+    daemon.spawn().unwrap();
+    // Pods `web` and `db` run on; the namespace of `lost` is gone.
+    for _ in 0..2 {
+        let ports = daemon.vsctl_json(&["show"]).unwrap();
+        let ports: Vec<_> = ports
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|port| {
+                let text = |key: &str| port[key].as_str().unwrap_or_default();
+                let address = port["addresses"][0].as_str().unwrap_or_default();
+                let no = port["no"].as_u64().unwrap();
+                format!(
+                    "{no} {} {} {address} {}",
+                    text("kind"),
+                    text("pod"),
+                    text("link")
+                )
+            })
+            .collect();
+        assert_eq!(
+            ports,
+            [
+                "1 gateway  10.244.0.1 up",
+                "3 pod default/web 10.244.0.3 up",
+                "4 pod shop/db 10.244.0.4 up",
+                "1000000 vm default/vmtap0 10.244.0.6 down",
+                "1000001 mirror   down",
+            ]
+        );
+        let leases = daemon.api("GET", "/v1/leases", None).unwrap().unwrap();
+        let held = leases.as_array().unwrap().iter();
+        let held: Vec<_> = held
+            .filter(|lease| lease["address"].as_str().unwrap().contains('.'))
+            .filter_map(|lease| Some((lease["address"].as_str()?, lease["container_id"].as_str()?)))
+            .collect();
+        assert_eq!(
+            held,
+            [
+                ("10.244.0.3", "web-container"),
+                ("10.244.0.4", "db-container"),
+                ("10.244.0.6", "vm:vmtap0"),
+            ]
+        );
+        let flows = daemon.api("GET", "/v1/admin-flows", None).unwrap().unwrap();
+        assert_eq!(flows.as_array().unwrap().len(), 2, "{flows}");
+        for (name, address) in [
+            ("vswitch-kept-web", "10.244.0.4"),
+            ("vswitch-kept-db", "10.244.0.3"),
+        ] {
+            let ping = ["ping", "-n", "-c", "1", "-W", "2", address];
+            in_kept(name, &ping).success().unwrap();
+        }
+        daemon.stop(Signal::SIGKILL).unwrap();
+        daemon.spawn().unwrap();
+    }
+    let fresh = Pod::named("fresh").attach(&daemon).unwrap();
+    assert_eq!(fresh.ip().to_string(), "10.244.0.7", "the cursor goes on");
+    let ports = daemon.vsctl_json(&["show"]).unwrap();
+    let mut ports = ports.as_array().unwrap().iter();
+    let port = ports.find(|port| port["pod"] == "default/fresh").unwrap();
+    assert!(port["no"].as_u64().unwrap() >= 66, "numbers go on: {port}");
+}
+
+#[test]
+fn cleanup_is_refused_while_the_daemon_runs_and_its_pods_come_back_after_it() {
+    let mut daemon = Daemon::start(&DaemonOptions::default()).unwrap();
+    let one = Pod::named("one").attach(&daemon).unwrap();
+    let two = Pod::named("two").attach(&daemon).unwrap();
+    let refused = format!("{:#}", daemon.cleanup().unwrap_err());
+    assert!(refused.contains("vswitchd is running"), "{refused}");
+    assert!(one.pings(two.ip()).unwrap(), "nothing was removed");
+    daemon.vsctl(&["add-port", "vm", "vmtap0"]).unwrap();
+
+    daemon.stop(Signal::SIGTERM).unwrap();
+    daemon.cleanup().unwrap();
+    let links = daemon.node().ip(&["-o", "link"]).unwrap();
+    assert!(
+        !links.contains("vsw") && !links.contains("vmtap0"),
+        "{links}"
+    );
+    daemon.spawn().unwrap();
+    assert!(one.pings(two.ip()).unwrap());
+    for pod in [&one, &two] {
+        pod.cni("CHECK").unwrap().success().unwrap();
+    }
+    let ports = daemon.vsctl(&["show"]).unwrap();
+    assert!(ports.contains("vmtap0"), "{ports}");
+}
+
+#[test]
+fn clients_that_hang_up_leave_no_port_and_no_flow_half_there() {
+    let mut daemon = Daemon::start(&DaemonOptions::default()).unwrap();
+    for round in 0..40 {
+        let (kind, ifname) = [
+            ("vm", format!("vm{round}")),
+            ("mirror", format!("sp{round}")),
+        ][round % 2]
+            .clone();
+        let port = format!("{{\"kind\":\"{kind}\",\"ifname\":\"{ifname}\"}}");
+        let flow = format!(
+            "{{\"name\":\"f{round}\",\"priority\":9,\"match\":\"tcp,tp_dst={}\",\"actions\":\"drop\"}}",
+            1000 + round
+        );
+        for (path, body) in [("ports", port), ("flows", flow)] {
+            let mut curl = Command::new("curl");
+            curl.args(["-s", "--max-time", &format!("0.00{}", 1 + round % 9)])
+                .arg("--unix-socket")
+                .arg(daemon.socket())
+                .args(["-H", "content-type: application/json", "-d", &body])
+                .arg(format!("http://localhost/v1/{path}"));
+            run(&mut curl, "").unwrap();
+        }
+    }
+    let is_whole = |daemon: &Daemon| -> anyhow::Result<()> {
+        let listed = daemon.vsctl_json(&["show"])?;
+        let links = daemon.node().ip(&["-o", "link"])?;
+        let taps = |prefix: &str| links.matches(&format!(": {prefix}")).count();
+        let of_kind = |kind: &str| {
+            let listed = listed.as_array().unwrap().iter();
+            listed.filter(|port| port["kind"] == kind).count()
+        };
+        let leases = daemon.api("GET", "/v1/leases", None)?.unwrap();
+        let held = leases.as_array().unwrap().iter();
+        let held = held
+            .filter(|lease| lease["container_id"].is_string())
+            .count();
+        let pods = daemon.vsctl_json(&["get", "pods"])?;
+        let pods = pods["items"].as_array().unwrap().len();
+        let vms = of_kind("vm");
+        anyhow::ensure!(
+            (taps("vm"), held, pods) == (vms, vms, vms) && taps("sp") == of_kind("mirror"),
+            "{vms} VM ports, {held} leases, {pods} pods, {links}, {listed}"
+        );
+        let stored = daemon.api("GET", "/v1/admin-flows", None)?.unwrap();
+        let in_force = daemon.api("GET", "/v1/flows?table=30", None)?.unwrap();
+        let in_force = in_force.as_array().unwrap().iter();
+        let in_force = in_force.filter(|flow| flow["priority"] == 9).count();
+        let stored = stored.as_array().unwrap().len();
+        anyhow::ensure!(stored == in_force, "{stored} stored, {in_force} in force");
+        Ok(())
+    };
+    eventually("what was begun is whole", || is_whole(&daemon));
+    daemon.stop(Signal::SIGKILL).unwrap();
+    daemon.spawn().unwrap();
+    is_whole(&daemon).unwrap();
 }

@@ -6,7 +6,8 @@
 //! L6 app (start order, drain), main
 //! L5 cni (server side of the shim) · kube (watchers of a cluster)
 //!    rest (axum: /v1, Kubernetes API, metrics)
-//! L4 switch (ties the others of this layer together)
+//! L4 attach (what hangs on the switch, from lease to release)
+//!    switch (ties the others of this layer together)
 //!    simulate (the same without devices, for vsctl)
 //!    worker · host (gateway, veth, masquerade) · reconcile
 //! L3 objects (standalone object registry) · policy · service (compilers)
@@ -16,6 +17,7 @@
 //! ```
 
 pub mod app;
+pub mod attach;
 pub mod clock;
 pub mod cni;
 pub mod config;

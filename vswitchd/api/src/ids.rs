@@ -117,14 +117,17 @@ impl<'de> Deserialize<'de> for MacAddr {
 }
 
 /// A Linux interface name: 1 to 15 bytes, no `/`, no white space, not `.` or `..`
-/// (kernel `dev_valid_name`).
+/// (kernel `dev_valid_name`); no `%`, which the kernel takes for a pattern (`__dev_alloc_name`),
+/// and no control character, which no tool can print.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct IfName(String);
 
 /// Text that the kernel would not take as an interface name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{text:?} is not an interface name (1 to 15 bytes, no slash, colon or white space)")]
+#[error(
+    "{text:?} is not an interface name (1 to 15 bytes, no slash, colon, percent sign, white space or control character)"
+)]
 pub struct IfNameError {
     text: String,
 }
@@ -147,7 +150,7 @@ impl FromStr for IfName {
             || text == ".."
             || text
                 .bytes()
-                .any(|b| b == b'/' || b == b':' || b == 0 || b.is_ascii_whitespace());
+                .any(|b| b"/:% ".contains(&b) || b.is_ascii_control());
         if bad {
             Err(IfNameError {
                 text: text.to_owned(),
@@ -193,7 +196,18 @@ mod tests {
     #[test]
     fn interface_names_follow_the_kernel() {
         assert!("eth0".parse::<IfName>().is_ok());
-        for bad in ["", "a-name-of-16-byt", "a/b", ".", "..", "a b", "a:1"] {
+        for bad in [
+            "",
+            "a-name-of-16-byt",
+            "a/b",
+            ".",
+            "..",
+            "a b",
+            "a:1",
+            "tap%d",
+            "50%",
+            "a\u{1}",
+        ] {
             assert!(bad.parse::<IfName>().is_err(), "{bad}");
         }
     }

@@ -1,95 +1,125 @@
-//! What hangs on the switch: the CNI service, and the ports of the daemon's last run.
+//! What hangs on the switch, put together from the parts of the daemon.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use ipnet::IpNet;
 
-use super::cni_world::{self, KernelHost, PodObjects, RunningPorts};
-use super::host_watch::HostTables;
+use super::HostTables;
+use super::cluster::ClusterNode;
+use super::in_force::InForce;
+use crate::attach::{
+    AttachDeps, AttachSettings, Attachments, KernelDevices, KernelNetns, PodDirectory,
+    RegistryPods, SwitchPorts,
+};
 use crate::clock;
-use crate::cni::{CniDeps, CniService, CniSettings, KernelNetns};
 use crate::config::Config;
 use crate::ipam::{Delegate, Ipam};
-use crate::reconcile::PortAttachMode;
+use crate::kube::ClusterPods;
+use crate::objects::Registry;
+use crate::state::{Attachment, ObjectKey};
 use crate::store::SharedStore;
-use crate::supervise::{Beats, Ended};
-use crate::switch::{GATEWAY_PORT, POD_PORTS, Switch};
-
-/// How long ports that were attached again take TCP connections in mid-stream: longer than a
-/// stalled sender waits before it tries again (RFC 6298: 60 s at most is usual).
-const MIDSTREAM_FOR: Duration = Duration::from_secs(120);
+use crate::switch::{GATEWAY_PORT, PORT_NUMBERS, Switch};
 
 /// How long a delegated IPAM plugin may take.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(60);
 
-type Cni = CniService<KernelHost, RunningPorts, PodObjects>;
+/// Pod objects: those of the cluster, or the standalone ones.
+pub(super) fn pods(
+    node: Option<&ClusterNode>,
+    registry: &Arc<Registry>,
+    in_force: InForce,
+    switch: &Switch,
+) -> Box<dyn PodDirectory> {
+    let (registry, in_force) = (Arc::clone(registry), in_force.waiter());
+    match node {
+        None => Box::new(RegistryPods { registry, in_force }),
+        Some(node) => Box::new(ClusterPods {
+            registry,
+            health: Arc::clone(&node.cluster.health),
+            in_force,
+            reconcile: switch.reconcile().clone(),
+            node_name: node.name.clone(),
+            wait: node.settings.pod_wait,
+        }),
+    }
+}
 
-/// Makes the server side of the CNI plugin from what was attached when the daemon last ran.
-pub(super) async fn service(
+/// Reads what was attached when the daemon last ran.
+pub(super) async fn open(
     config: &Config,
     store: &SharedStore,
     ipam: &Arc<Ipam>,
     switch: &Arc<Switch>,
-    pods: PodObjects,
+    pods: Box<dyn PodDirectory>,
     tables: &HostTables,
-) -> Result<Cni> {
-    let deps = CniDeps {
-        host: KernelHost {
+) -> Result<Attachments> {
+    let deps = AttachDeps {
+        devices: Box::new(KernelDevices {
             shield: tables.shield.clone(),
-        },
-        ports: RunningPorts {
+        }),
+        ports: Box::new(SwitchPorts {
             switch: Arc::clone(switch),
-        },
+        }),
         pods,
         netns: Box::new(KernelNetns),
         store: Arc::clone(store),
         ipam: Arc::clone(ipam),
         delegate: Delegate {
-            plugin_dirs: cni_world::plugin_dirs(),
+            plugin_dirs: plugin_dirs(),
             timeout: PLUGIN_TIMEOUT,
         },
         unix_seconds: Box::new(clock::unix_seconds),
     };
-    let settings = CniSettings {
-        default_namespace: config.network.default_namespace.clone(),
+    let settings = AttachSettings {
         default_mtu: switch.gateway().mtu,
-        port_numbers: POD_PORTS,
+        port_numbers: PORT_NUMBERS,
     };
-    let service = tokio::task::spawn_blocking(move || CniService::new(deps, settings)).await?;
-    service.context("read attachments")
+    let open = move || Attachments::open(deps, settings);
+    let attachments = tokio::task::spawn_blocking(open).await?;
+    let attachments = attachments.context("read attachments")?;
+    attachments.note_gateway(gateway(config, switch), switch.gateway().offloads);
+    Ok(attachments)
+}
+
+fn gateway(config: &Config, switch: &Switch) -> Attachment {
+    let gateway = switch.gateway();
+    Attachment {
+        container_id: String::new(),
+        ifname: gateway.ifname.clone(),
+        network: String::new(),
+        netns: PathBuf::new(),
+        host_ifname: gateway.ifname.clone(),
+        port_no: GATEWAY_PORT,
+        mac: gateway.mac,
+        addresses: gateway.addresses.iter().copied().map(IpNet::from).collect(),
+        mtu: gateway.mtu,
+        pod: ObjectKey {
+            namespace: String::new(),
+            name: config.node_name.clone(),
+        },
+        delegated_ipam: None,
+        host_ports: Vec::new(),
+    }
 }
 
 /// Attaches again what was attached before the daemon went away.
-pub(super) async fn recover(cni: &Cni, switch: &Arc<Switch>, ipam: &Arc<Ipam>) -> Result<()> {
-    let recovered = cni.recover().await.context("recover attachments")?;
+pub(super) async fn recover(attachments: &Attachments, ipam: &Ipam) {
+    let recovered = attachments.recover().await;
     for problem in &recovered.problems {
-        tracing::error!(problem, "recover attachments");
+        tracing::error!(problem, "recovering attachments failed in part");
     }
-    for attachment in &recovered.attachments {
-        let mode = PortAttachMode { midstream: true };
-        if let Err(error) = switch.attach_pod(attachment, mode).await {
-            let error = format!("{:#}", anyhow::Error::from(error));
-            tracing::error!(pod = %attachment.pod, error, "attach port again");
-        }
-    }
-    for problem in switch.reopen_extra_ports().await {
-        let error = format!("{:#}", anyhow::Error::from(problem));
-        tracing::error!(error, "attach port again");
-    }
-    let released = recovered.released.len();
-    let attached = recovered.attachments.len();
+    let (attached, released) = (recovered.attached.len(), recovered.released.len());
     let leases = ipam.leases().len();
     tracing::info!(attached, released, leases, "attachments recovered");
-    Ok(())
 }
 
-/// Ends the time in which ports take connections in mid-stream.
-pub(super) async fn end_midstream(switch: Arc<Switch>, beat: Beats) -> Ended {
-    beat.wait(tokio::time::sleep(MIDSTREAM_FOR)).await;
-    switch.reconcile().set_midstream(GATEWAY_PORT, false);
-    for port in switch.reconcile().snapshot().attachments.keys() {
-        switch.reconcile().set_midstream(*port, false);
-    }
-    Ended::AsTold
+/// Where delegated IPAM plugins may be found: nothing else is ever run, whatever CNI_PATH says.
+fn plugin_dirs() -> Vec<PathBuf> {
+    ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"]
+        .map(Path::new)
+        .map(Into::into)
+        .into()
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::attach::WaitInForce;
 use crate::objects::{Registry, feed};
 use crate::reconcile::ReconcileHandle;
 use crate::supervise::{Ended, Part, Supervisor, Task};
@@ -17,6 +18,14 @@ pub(crate) struct InForce {
 }
 
 impl InForce {
+    /// Returns the same as a function.
+    pub(crate) fn waiter(self) -> WaitInForce {
+        Arc::new(move |version| {
+            let in_force = self.clone();
+            Box::pin(async move { in_force.reached(version).await })
+        })
+    }
+
     /// Waits until the object version is in force; returns false when the daemon stops before.
     pub(crate) async fn reached(&self, version: u64) -> bool {
         let mut delivered = self.delivered.clone();

@@ -9,9 +9,6 @@
 
 mod attachments;
 mod cluster;
-mod cluster_pods;
-mod cni_world;
-mod host_watch;
 mod in_force;
 mod nodes;
 mod packet_path;
@@ -26,23 +23,23 @@ use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::attach;
 use crate::clock::MonotonicClock;
+use crate::cni::{CniService, CniSettings};
 use crate::config::{ApiConfig, Config};
 use crate::host::{
-    self, HostWatcher, KubeProxy, Leftovers, MasqueradeSpec, NftTable, NodeNetwork,
+    self, HostWatcher, KeptMasquerade, KubeProxy, Leftovers, MasqueradeSpec, NftTable, NodeNetwork,
     NodeNetworkStatus, NodePublication, NodesSpec, ServiceSteering, Shield,
 };
 use crate::ipam::{Ipam, IpamConfig};
 use crate::objects::{Registry, RegistryConfig};
 use crate::rest::tcp::{TcpOptions, TcpServer, listen_tcp};
-use crate::rest::{self, CniHandler, RestState, serve};
-use crate::store::{LogStore, SharedStore, SupervisedStore, make_private};
+use crate::rest::{self, RestState, serve};
+use crate::store::{LogStore, SharedStore, StoreError, SupervisedStore, make_private};
 use crate::supervise::{Faults, Part, Supervisor, Task, watchdog};
-use crate::switch::{Gateway, Switch, VmPorts};
+use crate::switch::{self, Gateway, Switch};
 
 use cluster::ClusterNode;
-use cni_world::PodObjects;
-use host_watch::{HostTables, KeptMasquerade};
 use publish_node::NodePlace;
 
 /// Runs the daemon until it is told to stop. Nothing fails but what fails by itself, unless a test
@@ -98,6 +95,16 @@ async fn wait_for_signal() -> Result<()> {
     Ok(())
 }
 
+/// What has to stay in the host's kernel as long as the daemon runs.
+#[derive(Debug, Clone)]
+struct HostTables {
+    /// Name of our tables.
+    table: NftTable,
+    shield: Shield,
+    /// `None` where the configuration turns it off.
+    masquerade: Option<Arc<KeptMasquerade>>,
+}
+
 /// The parts that live as long as the daemon.
 struct App {
     switch: Arc<Switch>,
@@ -147,8 +154,8 @@ impl App {
             }
             None => reconcile.cluster_synced(),
         }
-        let pods = PodObjects::new(node.as_ref(), &registry, &in_force, &switch);
-        let cni = attachments::service(config, &store, &ipam, &switch, pods, &tables).await?;
+        let pods = attachments::pods(node.as_ref(), &registry, in_force.clone(), &switch);
+        let attachments = attachments::open(config, &store, &ipam, &switch, pods, &tables).await?;
         let (publish, published) = watch::channel(NodePublication::default());
         let (status, node_network) = watch::channel(NodeNetworkStatus::default());
         let nodes = node_network_of(config, &tables, switch.gateway().mtu, publish, status);
@@ -164,12 +171,12 @@ impl App {
             let node = config.node_name.clone();
             move |beat| publish_node::follow(place, node, published, beat)
         }));
-        attachments::recover(&cni, &switch, &ipam).await?;
+        attachments::recover(&attachments, &ipam).await;
 
         let watcher = HostWatcher::start(supervisor).context("watch the host")?;
         tasks.push(supervisor.task(Part::HostWatch, "", {
             let switch = Arc::clone(&switch);
-            move |beat| host_watch::follow_host(switch, watcher, beat)
+            move |beat| switch::follow_host(switch, watcher, beat)
         }));
         let (seen, kube_proxy) = watch::channel(None);
         let services = service_steering(config, &tables, switch.gateway(), seen);
@@ -177,25 +184,23 @@ impl App {
             let supervisor = supervisor.clone();
             move |beat| services::follow(services, reconcile, supervisor, beat)
         }));
-        tasks.push(supervisor.task(Part::HostTables, "", {
-            let switch = Arc::clone(&switch);
-            move |beat| host_watch::keep_tables(switch, tables, beat)
+        tasks.push(supervisor.task(Part::HostTables, "shields", {
+            let attachments = attachments.clone();
+            move |beat| attach::keep_shields(attachments, beat)
         }));
+        if let Some(masquerade) = tables.masquerade {
+            let keep = |beat| masquerade.keep(beat);
+            tasks.push(supervisor.task(Part::HostTables, "masquerade", keep));
+        }
         let log = |beat| packet_path::log_notices(notices, beat);
         tasks.push(supervisor.task(Part::PortNotices, "", log));
         tasks.push(supervisor.task(Part::MidstreamTimer, "", {
             let switch = Arc::clone(&switch);
-            move |beat| attachments::end_midstream(switch, beat)
+            move |beat| switch.end_midstream(beat)
         }));
-        let vms = VmPorts::new(
-            Arc::clone(&switch),
-            Arc::clone(&ipam),
-            Arc::clone(&registry),
-        );
-        let handler: CniHandler = Arc::new(move |call| {
-            let cni = cni.clone();
-            Box::pin(async move { cni.handle(call).await })
-        });
+        let cni_settings = CniSettings {
+            default_namespace: config.network.default_namespace.clone(),
+        };
         let rest = RestState {
             node: config.node_name.clone(),
             kube_proxy,
@@ -203,15 +208,12 @@ impl App {
             pod_cidrs: config.network.pod_cidrs.clone(),
             workers: config.datapath.workers,
             switch: Arc::clone(&switch),
-            vms: Arc::new(vms),
+            cni: CniService::new(attachments.clone(), cni_settings),
+            attachments,
             cluster: node.as_ref().map(|node| Arc::clone(&node.cluster.health)),
             registry,
             ipam,
-            cni: handler,
-            in_force: Arc::new(move |version| {
-                let in_force = in_force.clone();
-                Box::pin(async move { in_force.reached(version).await })
-            }),
+            in_force: in_force.waiter(),
             supervisor: supervisor.clone(),
             store,
             stopping,
@@ -403,11 +405,34 @@ fn tcp_options(api: &ApiConfig) -> TcpOptions {
     }
 }
 
-/// Undoes what the daemon changed in the kernel. Blocks.
+/// Undoes what the daemon changed in the kernel. What was attached stays on record: the next
+/// start makes it again or releases it. Blocks.
 ///
 /// # Errors
-/// What could not be undone, all of it.
+/// A daemon is running; otherwise what could not be undone, all of it.
 pub fn cleanup(config: &Config) -> Result<()> {
+    let mut problems: Vec<anyhow::Error> = Vec::new();
+    // Held to the end, so that no daemon starts meanwhile.
+    let store = match stopped_store(config) {
+        Ok(store) => store,
+        Err(error @ StoreError::Locked { .. }) => {
+            let message = "vswitchd is running: stop it first; nothing was removed";
+            return Err(anyhow::Error::from(error).context(message));
+        }
+        Err(error) => {
+            problems.push(error.into());
+            None
+        }
+    };
+    if let Some(store) = &store {
+        match attach::made_taps(store) {
+            Ok(taps) => problems.extend(taps.iter().filter_map(|tap| {
+                let removed = crate::port::remove_tap(tap, None);
+                removed.err().map(anyhow::Error::from)
+            })),
+            Err(error) => problems.push(error.into()),
+        }
+    }
     let leftovers = Leftovers {
         table: config
             .network
@@ -419,7 +444,6 @@ pub fn cleanup(config: &Config) -> Result<()> {
         veth_prefix: host::HOST_VETH_PREFIX.to_owned(),
         sysctl_ledger: packet_path::sysctl_ledger(config),
     };
-    let mut problems: Vec<anyhow::Error> = Vec::new();
     if let Some(settings) = &config.cluster {
         // First: runtimes must not bring further pods.
         let files = cluster::cni_files(config, settings);
@@ -440,4 +464,14 @@ pub fn cleanup(config: &Config) -> Result<()> {
         problems.join("\n")
     );
     Ok(())
+}
+
+/// Opens the store of a daemon that does not run; `None` if none ever ran.
+fn stopped_store(config: &Config) -> Result<Option<SharedStore>, StoreError> {
+    let folder = config.state_dir.join("store");
+    if !folder.exists() {
+        return Ok(None);
+    }
+    let store = LogStore::open(&folder)?;
+    Ok(Some(Arc::new(store)))
 }

@@ -8,10 +8,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use vswitch_api::IfName;
 
-use super::host_watch::KeptMasquerade;
 use crate::host::{
-    self, NetlinkError, NodeNetwork, NodeNetworkStatus, NodePlan, NodePublication, NodesSpec,
-    Underlay,
+    self, KeptMasquerade, NetlinkError, NodeNetwork, NodeNetworkStatus, NodePlan, NodePublication,
+    NodesSpec, Underlay,
 };
 use crate::reconcile::ReconcileHandle;
 use crate::state::{ClusterState, NodeRecord};

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 use vswitch_datapath::{Datapath, DatapathConfig};
 
-use super::host_watch::HostTables;
+use super::HostTables;
 use crate::clock::MonotonicClock;
 use crate::config::{Config, FastPathSetting};
 use crate::host::{self, GatewayDeviceSpec, SysctlLedger, Underlay};

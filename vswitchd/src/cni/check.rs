@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde_json::Value;
@@ -10,82 +9,48 @@ use vswitch_api::cni::{CniCall, CniCode, CniCommand, CniFailure};
 
 use super::failure;
 use super::netconf::NetConf;
-use super::records::AttachmentRecord;
-use super::service::{Inner, Locked};
-use super::world::{AttachHost, PodDirectory, SwitchPorts};
-use crate::ipam::DelegateError;
+use crate::attach::{AttachError, Attachments, Record};
+use crate::ipam::{DelegateError, LeaseOwner};
 
-impl<H: AttachHost, P: SwitchPorts, D: PodDirectory> Locked<H, P, D> {
-    pub(super) async fn check(&self, call: &CniCall) -> Result<(), CniFailure> {
-        let conf = NetConf::parse(&call.config, &BTreeMap::new())?;
-        let prev_result = conf.prev_result.as_ref().ok_or_else(|| {
-            CniFailure::new(
-                CniCode::InvalidConfig,
-                "CHECK needs prevResult in the configuration",
-            )
-        })?;
-        let Some(record) = self.record().await?.filter(|record| record.completed) else {
-            let msg = format!(
-                "interface {} of container {} is not attached",
-                self.owner.ifname, self.owner.container_id
-            );
-            return Err(CniFailure::new(CniCode::UnknownContainer, msg));
-        };
-        let differs = |what: String| Err(CniFailure::new(CniCode::CheckFailed, what));
-        let attachment = &record.attachment;
-        if attachment.network != conf.network {
-            return differs(format!(
-                "attached to network {}, not {}",
-                attachment.network, conf.network
-            ));
-        }
-        if call.netns.as_deref().map(Path::new) != Some(attachment.netns.as_path()) {
-            return differs(format!(
-                "attached in namespace {}",
-                attachment.netns.display()
-            ));
-        }
-        if let Some(difference) = difference(&record, prev_result) {
-            return differs(difference);
-        }
-        self.check_addresses(&record).await?;
-        let failed = |error| failure::of_step(CniCode::CheckFailed, "check", &error);
-        let deps = &self.inner.deps;
-        deps.host
-            .check_interface(attachment, &record.gateways(), &record.plan.routes)
-            .await
-            .map_err(failed)?;
-        deps.ports.check(attachment).await.map_err(failed)
+pub(super) async fn check(
+    attachments: &Attachments,
+    owner: &LeaseOwner,
+    call: &CniCall,
+) -> Result<(), CniFailure> {
+    let conf = NetConf::parse(&call.config, &BTreeMap::new())?;
+    let prev_result = conf.prev_result.as_ref().ok_or_else(|| {
+        CniFailure::new(
+            CniCode::InvalidConfig,
+            "CHECK needs prevResult in the configuration",
+        )
+    })?;
+    let Some(record) = attachments.attached(owner) else {
+        let owner = owner.clone();
+        return Err(failure::of_attach(AttachError::Unknown { owner }));
+    };
+    let differs = |what: String| Err(CniFailure::new(CniCode::CheckFailed, what));
+    let attachment = &record.attachment;
+    if attachment.network != conf.network {
+        return differs(format!(
+            "attached to network {}, not {}",
+            attachment.network, conf.network
+        ));
     }
-
-    async fn check_addresses(&self, record: &AttachmentRecord) -> Result<(), CniFailure> {
-        if let Some((plugin, call)) = record.delegated_call() {
-            let checked = self
-                .inner
-                .deps
-                .delegate
-                .run(plugin, CniCommand::Check, &call)
-                .await;
-            return checked.map(|_| ()).map_err(failure::of_delegate);
-        }
-        let held = self.inner.deps.ipam.held_by(&self.owner);
-        let lost = record
-            .attachment
-            .addresses
-            .iter()
-            .find(|net| !held.contains(&net.addr()));
-        match lost {
-            Some(net) => {
-                let msg = format!("address {} is not leased to the container", net.addr());
-                Err(CniFailure::new(CniCode::CheckFailed, msg))
-            }
-            None => Ok(()),
-        }
+    if call.netns.as_deref().map(Path::new) != Some(attachment.netns.as_path()) {
+        return differs(format!(
+            "attached in namespace {}",
+            attachment.netns.display()
+        ));
     }
+    if let Some(difference) = difference(&record, prev_result) {
+        return differs(difference);
+    }
+    let checked = attachments.check(owner).await;
+    checked.map_err(failure::of_check)
 }
 
 /// Compares the record with prevResult: our interface, and its addresses.
-fn difference(record: &AttachmentRecord, prev_result: &Value) -> Option<String> {
+fn difference(record: &Record, prev_result: &Value) -> Option<String> {
     let attachment = &record.attachment;
     let text = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
     let list = |key: &str| {
@@ -134,44 +99,35 @@ fn difference(record: &AttachmentRecord, prev_result: &Value) -> Option<String> 
     }
 }
 
-impl<H: AttachHost, P: SwitchPorts, D: PodDirectory> Inner<H, P, D> {
-    pub(super) async fn status(self: &Arc<Self>, call: &CniCall) -> Result<(), CniFailure> {
-        let conf = NetConf::parse(&call.config, &BTreeMap::new())?;
-        let not_ready = |error| {
-            let failure = failure::of_step(CniCode::NotAvailable, "switch is not ready", &error);
-            // STATUS has one code for it, however long it lasts.
-            CniFailure {
-                code: CniCode::NotAvailable.number(),
-                ..failure
-            }
-        };
-        self.deps.ports.ready().await.map_err(not_ready)?;
-        let Some(plugin) = conf.delegated_ipam else {
-            return self
-                .deps
-                .ipam
-                .check_room(self.now())
-                .map_err(|error| CniFailure::new(CniCode::NotAvailable, failure::chain(&error)));
-        };
-        match self
-            .deps
-            .delegate
-            .run(&plugin, CniCommand::Status, call)
-            .await
-        {
-            Ok(_) => Ok(()),
-            // A plugin of an earlier specification does not know the command (code 4), which
-            // says nothing about ADD.
-            Err(DelegateError::Failed { source, .. })
-                if source.code == CniCode::InvalidEnvironment.number() =>
-            {
-                Ok(())
-            }
-            Err(DelegateError::Failed { source, .. }) => Err(source),
-            Err(error) => Err(CniFailure::new(
-                CniCode::NotAvailable,
-                failure::chain(&error),
-            )),
+pub(super) async fn status(attachments: &Attachments, call: &CniCall) -> Result<(), CniFailure> {
+    let conf = NetConf::parse(&call.config, &BTreeMap::new())?;
+    let not_ready = |error| {
+        let failure = failure::of_step(CniCode::NotAvailable, "switch is not ready", &error);
+        // STATUS has one code for it, however long it lasts.
+        CniFailure {
+            code: CniCode::NotAvailable.number(),
+            ..failure
         }
+    };
+    attachments.ready().await.map_err(not_ready)?;
+    let unavailable = |error: &dyn std::error::Error| {
+        CniFailure::new(CniCode::NotAvailable, failure::chain(error))
+    };
+    let Some(plugin) = conf.delegated_ipam else {
+        let room = attachments.ipam().check_room(attachments.now());
+        return room.map_err(|error| unavailable(&error));
+    };
+    let delegate = attachments.delegate();
+    match delegate.run(&plugin, CniCommand::Status, call).await {
+        Ok(_) => Ok(()),
+        // A plugin of an earlier specification does not know the command (code 4), which
+        // says nothing about ADD.
+        Err(DelegateError::Failed { source, .. })
+            if source.code == CniCode::InvalidEnvironment.number() =>
+        {
+            Ok(())
+        }
+        Err(DelegateError::Failed { source, .. }) => Err(source),
+        Err(error) => Err(unavailable(&error)),
     }
 }

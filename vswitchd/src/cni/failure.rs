@@ -4,9 +4,8 @@ use std::error::Error;
 
 use vswitch_api::cni::{CniCode, CniFailure};
 
-use super::world::StepError;
+use crate::attach::{AttachError, StepError};
 use crate::ipam::{DelegateError, IpamError};
-use crate::store::StoreError;
 
 /// Text of an error and all its causes.
 pub(super) fn chain(error: &dyn Error) -> String {
@@ -32,7 +31,62 @@ pub(super) fn of_step(code: CniCode, doing: &str, error: &StepError) -> CniFailu
     CniFailure::new(code, format!("{doing}: {error}")).with_details(causes(error))
 }
 
-pub(super) fn of_ipam(error: &IpamError) -> CniFailure {
+/// A failure of what was asked of the attachments.
+pub(super) fn of_attach(error: AttachError) -> CniFailure {
+    let told = |code, error: &dyn Error| {
+        CniFailure::new(code, error.to_string()).with_details(causes(error))
+    };
+    match error {
+        AttachError::Attached {
+            ref netns,
+            ref network,
+            ..
+        } => {
+            let details = format!("attached in {} to {network}", netns.display());
+            told(CniCode::AlreadyAttached, &error).with_details(details)
+        }
+        AttachError::NameTaken { .. } => told(CniCode::InterfaceFailed, &error),
+        AttachError::Unknown { .. } => told(CniCode::UnknownContainer, &error),
+        AttachError::Lease { source, .. } | AttachError::LostLeases { source } => of_ipam(&source),
+        AttachError::NotLeased { .. } => told(CniCode::CheckFailed, &error),
+        AttachError::Delegate { source, .. } => of_delegate(source),
+        AttachError::NoNumber => told(CniCode::TryAgainLater, &error),
+        AttachError::Mtu { .. } => {
+            CniFailure::new(CniCode::InvalidConfig, format!("configuration key {error}"))
+        }
+        AttachError::Pod { doing, source } => of_step(CniCode::PodFailed, doing, &source),
+        AttachError::Device { doing, source } => of_step(CniCode::InterfaceFailed, doing, &source),
+        AttachError::Port { doing, source } => of_step(CniCode::PortFailed, doing, &source),
+        AttachError::Store { source, .. } => told(CniCode::Io, &source),
+        AttachError::Incomplete { doing, problems } => {
+            let msg = format!("{doing} left something behind");
+            CniFailure::new(CniCode::TeardownIncomplete, msg).with_details(problems.join("; "))
+        }
+        AttachError::NotUndone { source, problems } => {
+            let mut failed = of_attach(*source);
+            let joint = if failed.details.is_empty() { "" } else { "; " };
+            let problems = problems.join("; ");
+            failed.details += &format!("{joint}undoing it failed too: {problems}");
+            failed
+        }
+        AttachError::BrokenOff { source } => {
+            let msg = "the call broke off; see the log of vswitchd";
+            CniFailure::new(CniCode::Internal, msg).with_details(source.to_string())
+        }
+    }
+}
+
+/// What CHECK found: one code, whatever is missing.
+pub(super) fn of_check(error: AttachError) -> CniFailure {
+    match error {
+        AttachError::Pod { doing, source }
+        | AttachError::Device { doing, source }
+        | AttachError::Port { doing, source } => of_step(CniCode::CheckFailed, doing, &source),
+        other => of_attach(other),
+    }
+}
+
+fn of_ipam(error: &IpamError) -> CniFailure {
     let code = match error {
         IpamError::Exhausted { .. } => CniCode::TryAgainLater,
         IpamError::Store { .. } => CniCode::Io,
@@ -42,10 +96,6 @@ pub(super) fn of_ipam(error: &IpamError) -> CniFailure {
         }
     };
     CniFailure::new(code, error.to_string()).with_details(causes(error))
-}
-
-pub(super) fn of_store(error: &StoreError) -> CniFailure {
-    CniFailure::new(CniCode::Io, error.to_string()).with_details(causes(error))
 }
 
 /// The plugin's own error goes through as it is: its code tells the runtime what to do.
@@ -60,16 +110,4 @@ pub(super) fn of_delegate(error: DelegateError) -> CniFailure {
             CniFailure::new(CniCode::DelegateFailed, other.to_string()).with_details(causes(&other))
         }
     }
-}
-
-/// The list of what could not be undone.
-pub(super) fn of_problems(doing: &str, problems: &[String]) -> Result<(), CniFailure> {
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(CniFailure::new(
-        CniCode::TeardownIncomplete,
-        format!("{doing} left something behind"),
-    )
-    .with_details(problems.join("; ")))
 }

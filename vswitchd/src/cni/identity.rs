@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use vswitch_api::cni::{CniCall, CniCode, CniFailure};
 
-use super::world::PodIdentity;
+use crate::attach::PodIdentity;
 use crate::state::ObjectKey;
 
 /// Longest namespace (DNS-1123 label), and as long as a made-up name may be.
@@ -59,7 +59,7 @@ pub(super) fn identify(
     let name = match arg("K8S_POD_NAME") {
         Some(name) if name.len() <= MAX_NAME && is_dns_name(name) => name.to_owned(),
         // Runtimes without Kubernetes let users name containers more freely.
-        Some(name) => sanitise(name, MAX_LABEL).unwrap_or_else(|| name_of_id(container_id)),
+        Some(name) => made_name(name).unwrap_or_else(|| name_of_id(container_id)),
         None => name_of_id(container_id),
     };
     Ok(PodIdentity {
@@ -68,30 +68,39 @@ pub(super) fn identify(
             name,
         },
         uid: arg("K8S_POD_UID").map(str::to_owned),
-        labels: labels_of(&call.config)?,
+        labels: Some(labels_of(&call.config)?),
     })
 }
 
+/// Hexadecimal ids of runtimes are random: their beginning tells them apart.
 fn name_of_id(container_id: &str) -> String {
     let is_hex = container_id.bytes().all(|b| b.is_ascii_hexdigit());
-    let limit = if is_hex { SHORT_ID } else { MAX_LABEL };
-    sanitise(container_id, limit).unwrap_or_else(|| "container".to_owned())
+    match container_id.get(..SHORT_ID) {
+        Some(short) if is_hex => short.to_ascii_lowercase(),
+        _ => made_name(container_id).unwrap_or_else(|| "container".to_owned()),
+    }
 }
 
-/// Lower case, other characters as hyphens, cut to `limit`, alphanumeric at both ends.
-fn sanitise(text: &str, limit: usize) -> Option<String> {
+/// Makes a Pod name of any text: lower case, other characters as hyphens, alphanumeric at both
+/// ends. What that changes ends with a checksum of the text, because `my_app` and `my-app` are
+/// two containers, and the name decides which policies hold.
+fn made_name(text: &str) -> Option<String> {
+    if text.len() <= MAX_LABEL && is_dns_name(text) {
+        return Some(text.to_owned());
+    }
     let plain = |c: char| match c.to_ascii_lowercase() {
         c if c.is_ascii_alphanumeric() || c == '-' => c,
         _ => '-',
     };
+    let checksum = format!("-{:08x}", crc32fast::hash(text.as_bytes()));
     let name: String = text
         .chars()
         .map(plain)
         .skip_while(|c| *c == '-')
-        .take(limit)
+        .take(MAX_LABEL - checksum.len())
         .collect();
     let name = name.trim_end_matches('-');
-    (!name.is_empty()).then(|| name.to_owned())
+    (!name.is_empty()).then(|| format!("{name}{checksum}"))
 }
 
 /// DNS-1123 subdomain: labels of lower-case alphanumerics and inner hyphens.
@@ -154,9 +163,14 @@ mod tests {
                 "x",
                 "shop/web-0",
             ),
-            ("IgnoreUnknown=1;K8S_POD_NAME=My_App", "x", "default/my-app"),
+            ("IgnoreUnknown=1;K8S_POD_NAME=my-app", "x", "default/my-app"),
+            (
+                "IgnoreUnknown=1;K8S_POD_NAME=my_app",
+                "x",
+                "default/my-app-542b89b0",
+            ),
             ("", hex.as_str(), "default/0123456789ab"),
-            ("", "Run_1.test-", "default/run-1-test"),
+            ("", "Run_1.test-", "default/run-1-test-28b19d99"),
             ("K8S_POD_NAME=__", "c1", "default/c1"),
         ] {
             assert_eq!(
@@ -169,7 +183,7 @@ mod tests {
             identity("K8S_POD_UID=7", "x").unwrap().uid.as_deref(),
             Some("7")
         );
-        assert_eq!(identity("", "x").unwrap().labels["app"], "web");
+        assert_eq!(identity("", "x").unwrap().labels.unwrap()["app"], "web");
     }
 
     #[test]

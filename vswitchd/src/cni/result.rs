@@ -2,15 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::records::AttachmentRecord;
+use crate::attach::Record;
 
 /// Writes the result; interfaces and addresses of `prev_result` (an earlier plugin of the
 /// chain) come first and keep their indexes.
-pub(super) fn render(
-    version: &str,
-    record: &AttachmentRecord,
-    prev_result: Option<&Value>,
-) -> Value {
+pub(super) fn render(version: &str, record: &Record, prev_result: Option<&Value>) -> Value {
     let list = |key: &str| {
         prev_result
             .and_then(|prev| prev.get(key))
@@ -39,7 +35,7 @@ pub(super) fn render(
     Value::Object(result)
 }
 
-fn interfaces_of(version: &str, record: &AttachmentRecord) -> [Value; 2] {
+fn interfaces_of(version: &str, record: &Record) -> [Value; 2] {
     let attachment = &record.attachment;
     let host = json!({"name": attachment.host_ifname});
     let mut container = json!({
@@ -53,7 +49,7 @@ fn interfaces_of(version: &str, record: &AttachmentRecord) -> [Value; 2] {
     [host, container]
 }
 
-fn ips_of(version: &str, record: &AttachmentRecord, index: usize) -> Vec<Value> {
+fn ips_of(version: &str, record: &Record, index: usize) -> Vec<Value> {
     let ip = |planned: &crate::ipam::PlannedIp| {
         let mut ip = json!({"interface": index, "address": planned.address});
         if let Some(gateway) = planned.gateway {
@@ -72,7 +68,7 @@ fn ips_of(version: &str, record: &AttachmentRecord, index: usize) -> Vec<Value> 
     record.plan.ips.iter().map(ip).collect()
 }
 
-fn routes_of(version: &str, record: &AttachmentRecord) -> Vec<Value> {
+fn routes_of(version: &str, record: &Record) -> Vec<Value> {
     let route = |route: &crate::ipam::Route| {
         let mut rendered = json!({"dst": route.dst});
         if let Some(gw) = route.gw {

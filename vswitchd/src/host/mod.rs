@@ -12,6 +12,7 @@
 
 mod cleanup;
 mod gateway;
+mod kept_masquerade;
 mod kube_proxy;
 mod masquerade;
 mod names;
@@ -30,6 +31,7 @@ mod watch;
 
 pub use cleanup::{CleanupProblem, Leftovers, cleanup};
 pub use gateway::{GatewayDeviceSpec, GatewayError, configure_gateway, gateway_addresses};
+pub use kept_masquerade::KeptMasquerade;
 pub use kube_proxy::{KubeProxy, kube_proxy};
 pub use masquerade::{Masquerade, MasqueradeSpec};
 pub use names::{HOST_VETH_PREFIX, NftTable, NftTableError, container_mac, host_ifname};
@@ -44,6 +46,6 @@ pub use services::{ServiceSteering, Steered, SteeringError};
 pub use shield::Shield;
 pub use sysctl::{SysctlError, SysctlLedger};
 pub use uplink::{Uplink, uplink};
-pub use veth::{HostVeth, VethError, VethSpec, create_veth, delete_veth, list_host_veths};
+pub use veth::{HostVeth, VethError, VethSpec, create_veth, delete_veth, is_tap, list_host_veths};
 pub use veth_check::{VethMismatch, check_veth};
 pub use watch::{HostEvent, HostWatcher, LinkEvent, node_addresses};

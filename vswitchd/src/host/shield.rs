@@ -34,6 +34,18 @@ impl Shield {
         nft::apply(&format!("shield {ifname}"), &self.addition(ifname)?)
     }
 
+    /// Shields several interfaces, which all have to be there, in one transaction. Blocks.
+    ///
+    /// # Errors
+    /// [`NftError`].
+    pub fn add_all(&self, ifnames: &[IfName]) -> Result<(), NftError> {
+        let mut transaction = String::new();
+        for ifname in ifnames {
+            transaction += &self.addition(ifname)?;
+        }
+        nft::apply("install shields", &transaction)
+    }
+
     /// Removes the shield of one interface, which may be gone already. Blocks.
     ///
     /// # Errors

@@ -417,6 +417,15 @@ pub fn list_host_veths(prefix: &str) -> Result<Vec<HostVeth>, NetlinkError> {
         .collect())
 }
 
+/// Says whether a link is a TAP (or TUN) device; `None` if there is none of this name. Blocks.
+///
+/// # Errors
+/// [`NetlinkError`].
+pub fn is_tap(ifname: &IfName) -> Result<Option<bool>, NetlinkError> {
+    let found = netlink::in_host(async |host: Session| host.link(ifname.as_str()).await)?;
+    Ok(found.map(|link| link.kind == Some(InfoKind::Tun)))
+}
+
 #[cfg(test)]
 #[path = "veth_tests.rs"]
 mod tests;

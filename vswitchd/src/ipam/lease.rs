@@ -1,6 +1,5 @@
 //! Allocation and release of addresses.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -258,19 +257,20 @@ impl Ipam {
         Ok(addresses)
     }
 
-    /// Releases every lease whose owner is not among `owners`, and damaged records. Blocks.
+    /// Releases every lease whose owner is not known, and damaged records. Nothing is leased
+    /// while `is_known` is asked, which therefore must not ask for leases. Blocks.
     ///
     /// # Errors
     /// [`IpamError::Store`]; nothing is released then.
     pub fn retain(
         &self,
-        owners: &BTreeSet<LeaseOwner>,
+        is_known: impl Fn(&LeaseOwner) -> bool,
         now_unix: u64,
     ) -> Result<Vec<IpAddr>, IpamError> {
         let mut state = self.lock();
         state.age(now_unix, self.rest_secs);
         let is_stale = |slot: &Slot| match slot {
-            Slot::Leased { owner, .. } => !owners.contains(owner),
+            Slot::Leased { owner, .. } => !is_known(owner),
             Slot::Resting { .. } => false,
             Slot::Damaged => true,
         };

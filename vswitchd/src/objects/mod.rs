@@ -1,6 +1,6 @@
 //! The standalone object registry: Kubernetes-shaped objects, validated, stored, watched.
 //!
-//! Free of HTTP. `rest::kube_api` puts it on the wire, `cni` declares pods through it, and
+//! Free of HTTP. `rest::kube_api` puts it on the wire, `attach` declares pods through it, and
 //! [`feed`] turns its changes into `ClusterChange`s. A write is durable before it is visible.
 //!
 //! In a cluster the same registry mirrors the objects of the API server: `kube` tells it what it
@@ -40,6 +40,7 @@ pub use options::{
     DeleteOptions, FieldValidation, ObjectList, Page, PageStart, PatchKind, RegistryConfig,
     Selection, WatchOptions, WriteOptions, Written,
 };
+pub use pods::{MadePod, PodMismatch};
 pub use prepare::now;
 pub use registry::Registry;
 pub use resource::{RESOURCES, Resource, ResourceInfo, Scope};

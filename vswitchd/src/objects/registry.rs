@@ -3,13 +3,13 @@
 //! Writers go one at a time: compute, commit to the store, then make visible and wake watches.
 //! Readers see a consistent shelf. A write that changes nothing is none.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::pods::{MadePod, PodMismatch};
 use super::selectors::Selector;
 use super::shelf::{ObjectChange, ObjectId, Shelf};
 use super::watch::{Scope as WatchScope, Watch, WatchEvent, bookmark};
@@ -519,57 +519,120 @@ impl Registry {
     }
 
     /// Makes a pod known under its addresses (CNI ADD): fills the status of a declared Pod, or
-    /// creates the Pod with these labels, and its namespace with it. `maker` names the container
-    /// or VM that it is for. Returns whether it created the object. Blocks.
+    /// creates the Pod, and its namespace with it. One that was made for another container is
+    /// this one's from now on. Blocks.
     ///
     /// # Errors
     /// As create.
-    pub fn declare_pod(
-        &self,
-        namespace: &str,
-        name: &str,
-        maker: &str,
-        uid: Option<&str>,
-        labels: &BTreeMap<String, String>,
-        ips: &[IpAddr],
-    ) -> Result<bool, StatusError> {
+    pub fn declare_pod(&self, pod: &MadePod) -> Result<(), StatusError> {
         let _writer = self.writer()?;
-        let is_new = self.get(Resource::Pod, namespace, name).is_err();
-        if is_new {
-            if self.get(Resource::Namespace, "", namespace).is_err() {
-                let object = json!({"metadata": {"name": namespace}});
-                self.create_locked(Resource::Namespace, "", object, WriteOptions::default())?;
+        let (namespace, name) = (pod.namespace.as_str(), pod.name.as_str());
+        let old = self.get(Resource::Pod, namespace, name).ok();
+        match &old {
+            None => self.make_pod(pod)?,
+            Some(old) if pods::maker(old).is_some_and(|maker| maker != pod.maker) => {
+                let mut object = (**old).clone();
+                pods::hand_over(&mut object, pod);
+                let options = WriteOptions::default();
+                self.replace(Resource::Pod, namespace, name, old, object, options)?;
             }
-            let object = pods::made_for(maker, name, uid, labels);
-            self.create_locked(Resource::Pod, namespace, object, WriteOptions::default())?;
+            Some(_) => {}
         }
-        let written = self.set_pod_status(namespace, name, |pod| pods::running(pod, ips));
-        if is_new && written.is_err() {
-            self.retract_locked(namespace, name, maker)?;
+        if old.is_some_and(|old| pods::is_running(&old, &pod.ips)) {
+            return Ok(());
         }
-        written.map(|()| is_new)
+        let written = self.set_pod_status(namespace, name, |object| {
+            pods::running(object, &pod.ips);
+        });
+        if written.is_err() {
+            self.retract_locked(pod)?;
+        }
+        written
     }
 
-    /// Takes the addresses out of a pod's status, or deletes the object if it was made for
-    /// `maker`. An absent pod is no error. Blocks.
+    fn make_pod(&self, pod: &MadePod) -> Result<(), StatusError> {
+        let namespace = pod.namespace.as_str();
+        if self.get(Resource::Namespace, "", namespace).is_err() {
+            let object = json!({"metadata": {"name": namespace}});
+            self.create_locked(Resource::Namespace, "", object, WriteOptions::default())?;
+        }
+        let object = pods::made_for(pod);
+        self.create_locked(Resource::Pod, namespace, object, WriteOptions::default())
+            .map(drop)
+    }
+
+    /// Takes the addresses out of a pod's status, or deletes the object if it was made for this
+    /// container. An absent pod, or one that is another container's by now, is no error. Blocks.
     ///
     /// # Errors
     /// 500 if the store fails.
-    pub fn retract_pod(&self, namespace: &str, name: &str, maker: &str) -> Result<(), StatusError> {
+    pub fn retract_pod(&self, pod: &MadePod) -> Result<(), StatusError> {
         let _writer = self.writer()?;
-        self.retract_locked(namespace, name, maker)
+        self.retract_locked(pod)
     }
 
-    fn retract_locked(&self, namespace: &str, name: &str, maker: &str) -> Result<(), StatusError> {
+    fn retract_locked(&self, pod: &MadePod) -> Result<(), StatusError> {
+        let (namespace, name) = (pod.namespace.as_str(), pod.name.as_str());
         let Ok(old) = self.get(Resource::Pod, namespace, name) else {
             return Ok(());
         };
-        if pods::is_made_for(maker, &old) {
-            return self
+        match pods::maker(&old) {
+            Some(maker) if maker == pod.maker => self
                 .remove(Resource::Pod, namespace, name, &old, false)
-                .map(drop);
+                .map(drop),
+            None if pods::has_any(&old, &pod.ips) => {
+                self.set_pod_status(namespace, name, pods::without_addresses)
+            }
+            _ => Ok(()),
         }
-        self.set_pod_status(namespace, name, pods::without_addresses)
+    }
+
+    /// Says whether a pod is known under its addresses (CNI CHECK).
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check_pod(&self, pod: &MadePod) -> Result<(), PodMismatch> {
+        let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
+        let Ok(object) = self.get(Resource::Pod, &namespace, &name) else {
+            return Err(PodMismatch::Missing { namespace, name });
+        };
+        match pods::lacks(&object, &pod.ips) {
+            None => Ok(()),
+            Some(address) => Err(PodMismatch::Address {
+                namespace,
+                name,
+                address,
+            }),
+        }
+    }
+
+    /// Deletes the pods of this node that were made for containers or VMs that are not among
+    /// `makers`. Blocks.
+    ///
+    /// # Errors
+    /// 500 if the store fails.
+    pub fn retain_made_pods(&self, makers: &BTreeSet<String>) -> Result<(), StatusError> {
+        let _writer = self.writer()?;
+        let is_lost = |object: &Value| {
+            object["spec"]["nodeName"] == self.config.node_name.as_str()
+                && pods::maker(object).is_some_and(|maker| !makers.contains(maker))
+        };
+        let lost: Vec<(ObjectId, Arc<Value>)> = {
+            let shelf = self.shared.shelf();
+            let pods = shelf.objects(Resource::Pod, None);
+            let lost = pods.filter(|(_, object)| is_lost(object));
+            lost.map(|(place, object)| (place.clone(), Arc::clone(object)))
+                .collect()
+        };
+        for ((_, namespace, name), object) in lost {
+            tracing::warn!(
+                namespace,
+                name,
+                "Pod object of a container that is gone; deleted"
+            );
+            self.remove(Resource::Pod, &namespace, &name, &object, false)?;
+        }
+        Ok(())
     }
 
     fn set_pod_status(

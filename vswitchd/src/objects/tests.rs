@@ -1,6 +1,6 @@
 //! The registry as a whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -582,36 +582,85 @@ async fn a_watch_from_a_version_misses_nothing_and_one_too_old_is_told() {
     assert_eq!((error.code, error.reason), (410, "Expired"));
 }
 
+fn made_pod(name: &str, maker: &str, ips: &[&str]) -> MadePod {
+    MadePod {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        maker: maker.to_owned(),
+        uid: None,
+        labels: Some(BTreeMap::from([("app".to_owned(), maker.to_owned())])),
+        ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+    }
+}
+
 #[test]
 fn cni_declares_a_pod_and_takes_it_back() {
     let registry = registry();
-    let ips = ["10.244.0.5".parse().unwrap(), "fd00::5".parse().unwrap()];
-    let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
-    assert!(
-        registry
-            .declare_pod("shop", "web", "c1/eth0", None, &labels, &ips)
-            .unwrap(),
-        "made"
-    );
+    let web = made_pod("web", "c1", &["10.244.0.5", "fd00::5"]);
+    assert!(registry.check_pod(&web).is_err(), "not there yet");
+    registry.declare_pod(&web).unwrap();
     let pod = registry.get(Resource::Pod, "shop", "web").unwrap();
     assert_eq!(
         pod["status"]["podIPs"],
         json!([{"ip": "10.244.0.5"}, {"ip": "fd00::5"}])
     );
     assert_eq!(pod["status"]["phase"], "Running");
-    assert_eq!(pod["metadata"]["labels"]["app"], "web");
-    registry.retract_pod("shop", "web", "c1/eth0").unwrap();
-    registry.retract_pod("shop", "web", "c1/eth0").unwrap();
+    assert_eq!(pod["metadata"]["labels"]["app"], "c1");
+    registry.check_pod(&web).unwrap();
+    registry.retract_pod(&web).unwrap();
+    registry.retract_pod(&web).unwrap();
     assert!(registry.get(Resource::Pod, "shop", "web").is_err());
 
     create(&registry, Resource::Pod, "shop", super::tests::pod("own"));
-    let made = registry
-        .declare_pod("shop", "own", "c2/eth0", None, &BTreeMap::new(), &ips)
-        .unwrap();
-    assert!(!made, "somebody had declared it");
-    registry.retract_pod("shop", "own", "c2/eth0").unwrap();
-    let own = registry.get(Resource::Pod, "shop", "own").unwrap();
-    assert_eq!(own["status"], json!({"phase": "Pending"}));
+    let own = made_pod("own", "c2", &["10.244.0.5"]);
+    registry.declare_pod(&own).unwrap();
+    let object = registry.get(Resource::Pod, "shop", "own").unwrap();
+    assert!(
+        object["metadata"]["labels"]["app"] != "c2",
+        "somebody had declared it"
+    );
+    registry.retract_pod(&own).unwrap();
+    let object = registry.get(Resource::Pod, "shop", "own").unwrap();
+    assert_eq!(object["status"], json!({"phase": "Pending"}));
+}
+
+#[test]
+fn a_pod_is_that_of_the_container_that_declared_it_last() {
+    let registry = registry();
+    let namespace = json!({"metadata": {"name": "shop"}});
+    create(&registry, Resource::Namespace, "", namespace);
+    create(&registry, Resource::Pod, "shop", super::tests::pod("own"));
+    for name in ["made", "own"] {
+        let first = made_pod(name, "c1", &["10.244.0.5"]);
+        let second = made_pod(name, "c2", &["10.244.0.6"]);
+        registry.declare_pod(&first).unwrap();
+        registry.declare_pod(&second).unwrap();
+        assert!(
+            registry.check_pod(&first).is_err(),
+            "its address is another's"
+        );
+        registry.retract_pod(&first).unwrap();
+        let pod = registry.get(Resource::Pod, "shop", name).unwrap();
+        assert_eq!(pod["status"]["podIP"], "10.244.0.6", "{name}");
+        registry.check_pod(&second).unwrap();
+    }
+    let made = registry.get(Resource::Pod, "shop", "made").unwrap();
+    assert_eq!(made["metadata"]["labels"]["app"], "c2");
+}
+
+#[test]
+fn pods_of_containers_that_are_gone_are_deleted_and_no_others() {
+    let registry = registry();
+    let namespace = json!({"metadata": {"name": "shop"}});
+    create(&registry, Resource::Namespace, "", namespace);
+    create(&registry, Resource::Pod, "shop", super::tests::pod("own"));
+    for maker in ["kept", "lost"] {
+        registry.declare_pod(&made_pod(maker, maker, &[])).unwrap();
+    }
+    let makers = BTreeSet::from(["kept".to_owned()]);
+    registry.retain_made_pods(&makers).unwrap();
+    let is_there = |name| registry.get(Resource::Pod, "shop", name).is_ok();
+    assert!(is_there("kept") && is_there("own") && !is_there("lost"));
 }
 
 #[tokio::test]

@@ -20,28 +20,22 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::get;
 use ipnet::IpNet;
-use serde_json::Value;
 use tokio::sync::watch;
-use vswitch_api::cni::{CniCall, CniFailure};
 
 pub use health_checks::HealthChecks;
 
+use crate::attach::{Attachments, WaitInForce};
+use crate::cni::CniService;
 use crate::host::{KubeProxy, NodeNetworkStatus};
 use crate::ipam::Ipam;
 use crate::kube::Health;
 use crate::objects::{Registry, StatusError};
 use crate::store::SharedStore;
 use crate::supervise::Supervisor;
-use crate::switch::{Switch, VmPorts};
+use crate::switch::Switch;
 
 /// A future that owns what it works on.
 pub type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// Serves a call of the CNI shim.
-pub type CniHandler = Arc<dyn Fn(CniCall) -> Task<Result<Option<Value>, CniFailure>> + Send + Sync>;
-
-/// Waits until an object version is in force; returns false if it never will be in this run.
-pub type WaitInForce = Arc<dyn Fn(u64) -> Task<bool> + Send + Sync>;
 
 /// What handlers act on.
 #[derive(Clone)]
@@ -58,8 +52,8 @@ pub struct RestState {
     pub workers: usize,
     /// The switch.
     pub switch: Arc<Switch>,
-    /// VM and mirror ports with all that belongs to them.
-    pub vms: Arc<VmPorts>,
+    /// What hangs on it.
+    pub attachments: Attachments,
     /// In a cluster: how far its objects are heard.
     pub cluster: Option<Arc<Health>>,
     /// The objects: the switch's own, or those of the cluster.
@@ -67,7 +61,7 @@ pub struct RestState {
     /// Leases.
     pub ipam: Arc<Ipam>,
     /// The CNI service.
-    pub cni: CniHandler,
+    pub cni: CniService,
     /// Waits until an object version is in force.
     pub in_force: WaitInForce,
     /// What the switch keeps over restarts.

@@ -10,6 +10,7 @@ use vswitch_datapath::flow::MatchSyntaxError;
 use super::Switch;
 use crate::reconcile::AdminFlow;
 use crate::store::{Bucket, Store, StoreError, Write};
+use crate::supervise;
 
 /// A flow that cannot be taken.
 #[derive(Debug, thiserror::Error)]
@@ -104,12 +105,26 @@ impl Switch {
             .collect()
     }
 
-    /// Adds or replaces a flow; durable and in force when this returns.
+    /// Adds or replaces a flow; durable and in force when this returns. Goes on if the caller
+    /// goes away: what is stored and what is in force are the same at any time.
     ///
     /// # Errors
     /// [`AdminFlowError`].
-    pub async fn put_admin_flow(&self, flow: v1::AdminFlow) -> Result<(), AdminFlowError> {
+    pub async fn put_admin_flow(
+        self: &Arc<Self>,
+        flow: v1::AdminFlow,
+    ) -> Result<(), AdminFlowError> {
         let compiled = compile(&flow)?;
+        let switch = Arc::clone(self);
+        let put = supervise::request(async move { switch.keep_flow(flow, compiled).await });
+        put.await.map_err(|_| AdminFlowError::Stopping)?
+    }
+
+    async fn keep_flow(
+        &self,
+        flow: v1::AdminFlow,
+        compiled: AdminFlow,
+    ) -> Result<(), AdminFlowError> {
         let name = flow.name.clone();
         let record = serde_json::to_vec(&flow).expect("a flow is strings and a number");
         let mut admin = self.admin.lock().await;
@@ -119,20 +134,25 @@ impl Switch {
         self.publish(&admin).await
     }
 
-    /// Deletes a flow; durable and out of force when this returns.
+    /// Deletes a flow; durable and out of force when this returns. Goes on if the caller goes
+    /// away.
     ///
     /// # Errors
     /// [`AdminFlowError::NotFound`] and others.
-    pub async fn delete_admin_flow(&self, name: &str) -> Result<(), AdminFlowError> {
+    pub async fn delete_admin_flow(self: &Arc<Self>, name: &str) -> Result<(), AdminFlowError> {
+        let (switch, name) = (Arc::clone(self), name.to_owned());
+        let deleted = supervise::request(async move { switch.forget_flow(name).await });
+        deleted.await.map_err(|_| AdminFlowError::Stopping)?
+    }
+
+    async fn forget_flow(&self, name: String) -> Result<(), AdminFlowError> {
         let mut admin = self.admin.lock().await;
-        if !admin.flows.contains_key(name) {
-            return Err(AdminFlowError::NotFound {
-                name: name.to_owned(),
-            });
+        if !admin.flows.contains_key(&name) {
+            return Err(AdminFlowError::NotFound { name });
         }
         let write = Write::Delete(Bucket::AdminFlows, name.as_bytes().to_vec());
-        self.commit_flow(name, write).await?;
-        admin.flows.remove(name);
+        self.commit_flow(&name, write).await?;
+        admin.flows.remove(&name);
         self.publish(&admin).await
     }
 

@@ -5,36 +5,42 @@
 //! hands before its rules go.
 
 mod admin_flows;
+mod device;
 mod explain;
-mod extra_ports;
-mod vm;
+mod host_events;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Mutex;
 use vswitch_api::{IfName, MacAddr, PortNo};
 use vswitch_datapath::Datapath;
 
 use crate::clock::MonotonicClock;
-use crate::kernel_path::{FastPath, PortKind};
-use crate::port::{LinkState, Port, PortError, TapOffloads, open_veth};
+use crate::kernel_path::FastPath;
+use crate::port::{LinkState, Port, PortError, TapOffloads};
 use crate::reconcile::{PortAttachMode, ReconcileHandle, ReconcileStopped};
 use crate::state::Attachment;
 use crate::store::{SharedStore, StoreError};
+use crate::supervise::{Beats, Ended};
 use crate::worker::{WorkerError, WorkerPool};
 
 pub use admin_flows::AdminFlowError;
+pub use device::Device;
 pub use explain::ExplainError;
-pub use extra_ports::{ExtraPort, ExtraPortError};
-pub use vm::{VmPortError, VmPorts, VmSpec};
+pub use host_events::follow_host;
 
 /// The gateway's port number.
 pub const GATEWAY_PORT: PortNo = PortNo(1);
 
-/// Port numbers of pods; those of VM and mirror ports lie above.
-pub const POD_PORTS: std::ops::RangeInclusive<u32> = 2..=999_999;
+/// Numbers of all other ports.
+pub const PORT_NUMBERS: std::ops::RangeInclusive<u32> = 2..=999_999;
+
+/// How long ports that were attached again take TCP connections in mid-stream: longer than a
+/// stalled sender waits before it tries again (RFC 6298: 60 s at most is usual).
+const MIDSTREAM_FOR: Duration = Duration::from_secs(120);
 
 /// A port could not be attached or detached.
 #[derive(Debug, thiserror::Error)]
@@ -93,10 +99,6 @@ pub struct Switch {
     store: SharedStore,
     gateway: Gateway,
     fast_path: Option<Arc<FastPath>>,
-    /// VM and mirror ports; held while one is made or removed.
-    extra: Mutex<extra_ports::ExtraPorts>,
-    /// What the TAPs of VM ports can take, found out when they were opened.
-    tap_offloads: std::sync::Mutex<BTreeMap<PortNo, TapOffloads>>,
     /// Flows of operators; held while one is stored and published.
     admin: Mutex<admin_flows::AdminFlows>,
 }
@@ -117,7 +119,6 @@ impl Switch {
     ) -> Result<Self, StoreError> {
         let admin = admin_flows::AdminFlows::load(store.as_ref())?;
         reconcile.set_admin_flows(admin.compiled());
-        let extra = extra_ports::ExtraPorts::load(store.as_ref())?;
         Ok(Self {
             datapath,
             workers,
@@ -126,8 +127,6 @@ impl Switch {
             store,
             gateway,
             fast_path,
-            extra: Mutex::new(extra),
-            tap_offloads: std::sync::Mutex::default(),
             admin: Mutex::new(admin),
         })
     }
@@ -167,25 +166,41 @@ impl Switch {
         &self.gateway
     }
 
-    /// Attaches a pod's veth; returns when its rules are in force and it forwards.
+    /// Brings the rules of a pod or VM into force; its port does not forward yet.
     ///
     /// # Errors
-    /// [`SwitchError`]; nothing of the port is left then.
-    pub async fn attach_pod(
-        self: &Arc<Self>,
+    /// [`SwitchError`]; no rules are left then.
+    pub async fn enforce(
+        &self,
         attachment: &Attachment,
         mode: PortAttachMode,
     ) -> Result<(), SwitchError> {
-        let (no, host_ifname) = (attachment.port_no, attachment.host_ifname.clone());
-        let fast_path = self.fast_path.clone();
-        let open = move || {
-            let port = open_veth(no, &host_ifname, None)?;
-            if let (Some(fast_path), Some(rx)) = (&fast_path, &port.rx) {
-                fast_path.offer_to(&port, PortKind::Pod { socket: rx.fd() });
-            }
-            Ok(port)
-        };
-        self.attach(attachment, mode, open).await
+        let no = attachment.port_no;
+        self.reconcile.attach(attachment.clone(), mode);
+        let enforced = self.wait_until_in_force(no).await;
+        if enforced.is_err() {
+            self.reconcile.detach(no);
+        }
+        enforced
+    }
+
+    /// Opens a device and gives it to the workers: it forwards when this returns. Its rules are
+    /// in force, if it has any. Returns what a TAP can take.
+    ///
+    /// # Errors
+    /// [`SwitchError`]; the device is closed then, and off the fast path.
+    pub async fn forward(
+        self: &Arc<Self>,
+        no: PortNo,
+        device: Device,
+    ) -> Result<Option<TapOffloads>, SwitchError> {
+        let switch = Arc::clone(self);
+        let handed = tokio::task::spawn_blocking(move || {
+            let opened = device.open(no, switch.fast_path.as_ref());
+            let opened = opened.map_err(|source| SwitchError::OpenPort { port: no, source });
+            opened.and_then(|(port, offloads)| switch.hand_over(port).map(|()| offloads))
+        });
+        handed.await.map_err(|_| SwitchError::Stopping)?
     }
 
     /// Detaches a port; success if there is none.
@@ -223,17 +238,14 @@ impl Switch {
         up.map(|port| port.port).collect()
     }
 
-    /// Returns what the TAP of the gateway or a VM port can take; `None` for other ports.
-    #[must_use]
-    pub fn tap_offloads(&self, no: PortNo) -> Option<TapOffloads> {
-        if no == GATEWAY_PORT {
-            return Some(self.gateway.offloads);
+    /// Ends the time in which ports take TCP connections in mid-stream, when it is over.
+    pub async fn end_midstream(self: Arc<Self>, beat: Beats) -> Ended {
+        beat.wait(tokio::time::sleep(MIDSTREAM_FOR)).await;
+        self.reconcile.set_midstream(GATEWAY_PORT, false);
+        for port in self.reconcile.snapshot().attachments.keys() {
+            self.reconcile.set_midstream(*port, false);
         }
-        self.tap_offloads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&no)
-            .copied()
+        Ended::AsTold
     }
 
     /// Lets the workers hand on what their ports have queued, and ends them.
@@ -242,40 +254,16 @@ impl Switch {
         self.workers.shutdown();
     }
 
-    /// Rules first, then frames.
-    async fn attach(
-        self: &Arc<Self>,
-        attachment: &Attachment,
-        mode: PortAttachMode,
-        open: impl FnOnce() -> Result<Port, PortError> + Send + 'static,
-    ) -> Result<(), SwitchError> {
-        let no = attachment.port_no;
-        self.reconcile.attach(attachment.clone(), mode);
-        let attached = match self.wait_until_in_force(no).await {
-            Ok(()) => self.hand_over(no, open).await,
-            Err(error) => Err(error),
-        };
-        if attached.is_err() {
-            self.reconcile.detach(no);
+    /// Gives an open port to the workers. Blocks.
+    fn hand_over(&self, port: Port) -> Result<(), SwitchError> {
+        let no = port.no;
+        let attached = self.workers.attach(port);
+        if attached.is_err()
+            && let Some(fast_path) = &self.fast_path
+        {
+            fast_path.detach(no);
         }
-        attached
-    }
-
-    /// Opens a device and gives it to the workers.
-    async fn hand_over(
-        self: &Arc<Self>,
-        no: PortNo,
-        open: impl FnOnce() -> Result<Port, PortError> + Send + 'static,
-    ) -> Result<(), SwitchError> {
-        let switch = Arc::clone(self);
-        let handed = tokio::task::spawn_blocking(move || {
-            let port = open().map_err(|source| SwitchError::OpenPort { port: no, source })?;
-            switch
-                .workers
-                .attach(port)
-                .map_err(|source| SwitchError::Worker { port: no, source })
-        });
-        handed.await.map_err(|_| SwitchError::Stopping)?
+        attached.map_err(|source| SwitchError::Worker { port: no, source })
     }
 
     async fn wait_until_in_force(&self, port: PortNo) -> Result<(), SwitchError> {

@@ -222,6 +222,12 @@ impl WorkerPool {
         result
     }
 
+    /// Returns whether a port has this number.
+    #[must_use]
+    pub fn has_port(&self, no: PortNo) -> bool {
+        self.table.load().contains_key(&no)
+    }
+
     /// Returns the counters of every port, by number.
     #[must_use]
     pub fn port_stats(&self) -> Vec<PortStats> {

@@ -2,21 +2,23 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::world::{V4, World, add, call, call_with, code};
+use super::world::{add, call, call_with, cni, code, serving};
+use crate::attach::tests::world::{V4, World};
 use crate::state::HostPort;
 use crate::store::Bucket;
 
 #[tokio::test]
 async fn add_makes_each_step_in_order_and_records_it() {
     let world = World::default();
-    let service = world.service(V4);
-    add(&service, "a").await;
+    let attachments = world.open(V4);
+    add(&serving(&attachments), "a").await;
     assert_eq!(
         world.done(),
         ["declare a/eth0", "create a/eth0", "attach a/eth0"]
     );
     assert_eq!(world.store().keys(Bucket::Attachments), ["a/eth0"]);
-    let attached = service.attachments().unwrap().remove(0);
+    let record = attachments.all().remove(0);
+    let attached = &record.attachment;
     assert_eq!((attached.mtu, attached.port_no.0), (1450, 100));
     assert_eq!(attached.pod.to_string(), "default/a");
 }
@@ -34,7 +36,7 @@ async fn result_has_the_form_of_each_version() {
         let world = World::default();
         let mut call = call_with("ADD", "a", "cniVersion", json!(version));
         call.config["dns"] = json!({"nameservers": ["10.1.0.1"]});
-        let result = world.service(&dual).handle(call).await.unwrap().unwrap();
+        let result = cni(&world, &dual).handle(call).await.unwrap().unwrap();
         let mut expected = json!({
             "cniVersion": version,
             "interfaces": [
@@ -70,8 +72,7 @@ async fn result_of_an_earlier_plugin_is_kept_in_front() {
         "interfaces": [{"name": "lo", "sandbox": "/run/netns/a"}],
         "ips": [{"interface": 0, "address": "127.0.0.1/8"}],
     });
-    let result = world
-        .service(V4)
+    let result = cni(&world, V4)
         .handle(call_with("ADD", "a", "prevResult", prev))
         .await;
     let result = result.unwrap().unwrap();
@@ -93,7 +94,7 @@ async fn failed_step_is_undone_in_reverse() {
         ),
     ] {
         let world = World::default();
-        let service = world.service(V4);
+        let service = cni(&world, V4);
         world.fail(step);
         let failure = service.handle(call("ADD", "a")).await.unwrap_err();
         assert_eq!(failure.code, code_expected, "{failure}");
@@ -118,13 +119,13 @@ async fn failed_step_is_undone_in_reverse() {
 async fn step_that_may_work_later_is_code_11() {
     let world = World::default();
     world.fail("attach later");
-    assert_eq!(code(&world.service(V4), call("ADD", "a")).await, 11);
+    assert_eq!(code(&cni(&world, V4), call("ADD", "a")).await, 11);
 }
 
 #[tokio::test]
 async fn store_that_fails_before_the_first_step_leaves_nothing() {
     let world = World::default();
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     world.store().set_failing(true);
     assert_eq!(code(&service, call("ADD", "a")).await, 5);
     assert_eq!(world.done(), [""; 0]);
@@ -133,7 +134,7 @@ async fn store_that_fails_before_the_first_step_leaves_nothing() {
 #[tokio::test]
 async fn undoing_that_fails_is_reported_and_healed_by_the_next_add() {
     let world = World::default();
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     world.fail("store after attach");
     let failure = service.handle(call("ADD", "a")).await.unwrap_err();
     assert_eq!(failure.code, 5);
@@ -144,26 +145,27 @@ async fn undoing_that_fails_is_reported_and_healed_by_the_next_add() {
     assert_eq!(world.store().keys(Bucket::Attachments), ["a/eth0"]);
     world.heal();
     add(&service, "a").await;
-    assert_eq!(service.attachments().unwrap().len(), 1);
+    assert_eq!(world.store().keys(Bucket::Attachments), ["a/eth0"]);
 }
 
 #[tokio::test]
 async fn second_add_is_refused_while_the_first_stands() {
     let world = World::default();
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     add(&service, "a").await;
     world.done();
     assert_eq!(code(&service, call("ADD", "a")).await, 100);
     assert_eq!(world.done(), [""; 0], "the refused ADD touches nothing");
     world.lose_interface("a/eth0");
     add(&service, "a").await;
-    assert_eq!(service.attachments().unwrap().len(), 1);
+    assert_eq!(world.store().keys(Bucket::Attachments), ["a/eth0"]);
 }
 
 #[tokio::test]
 async fn parallel_adds_share_no_address_and_no_port() {
     let world = World::default();
-    let service = world.service(V4);
+    let attachments = world.open(V4);
+    let service = serving(&attachments);
     let calls = (0..40).map(|n| {
         let service = service.clone();
         crate::supervise::request(async move { add(&service, &format!("c{n}")).await })
@@ -172,19 +174,14 @@ async fn parallel_adds_share_no_address_and_no_port() {
     for call in calls.collect::<Vec<_>>() {
         addresses.insert(call.await.unwrap()["ips"][0]["address"].to_string());
     }
-    let ports: BTreeSet<_> = service
-        .attachments()
-        .unwrap()
-        .iter()
-        .map(|a| a.port_no)
-        .collect();
+    let ports: BTreeSet<_> = attachments.by_port().into_keys().collect();
     assert_eq!((addresses.len(), ports.len()), (40, 40));
 }
 
 #[tokio::test]
 async fn of_parallel_adds_for_one_interface_one_succeeds() {
     let world = World::default();
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     let calls = (0..8).map(|_| {
         let service = service.clone();
         crate::supervise::request(async move { code(&service, call("ADD", "a")).await })
@@ -200,7 +197,7 @@ async fn of_parallel_adds_for_one_interface_one_succeeds() {
 #[tokio::test]
 async fn add_goes_on_when_its_caller_goes_away() {
     let world = World::default();
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     let pending = service.handle(call("ADD", "a"));
     let gave_up = tokio::time::timeout(std::time::Duration::ZERO, pending).await;
     assert!(gave_up.is_err());
@@ -218,7 +215,7 @@ async fn add_goes_on_when_its_caller_goes_away() {
 
 #[tokio::test]
 async fn namespaces_that_cannot_be_are_named() {
-    let service = World::default().service(V4);
+    let service = cni(&World::default(), V4);
     for (path, problem) in [
         ("/proc/1/ns/net", "of the host"),
         ("/etc/passwd", "not a network namespace"),
@@ -234,13 +231,13 @@ async fn namespaces_that_cannot_be_are_named() {
     }
     let world = World::default();
     world.lose_netns("/run/netns/a");
-    assert_eq!(code(&world.service(V4), call("ADD", "a")).await, 4);
+    assert_eq!(code(&cni(&world, V4), call("ADD", "a")).await, 4);
 }
 
 #[tokio::test]
 async fn requested_address_and_mac_are_honoured() {
     let world = World::default();
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     let runtime = json!({"ips": ["10.1.0.77/24"], "mac": "02:00:00:00:00:07", "portMappings": []});
     let result = service
         .handle(call_with("ADD", "a", "runtimeConfig", runtime))
@@ -266,7 +263,8 @@ fn mapping(entry: Value) -> Value {
 
 #[tokio::test]
 async fn port_mappings_are_kept_with_the_attachment() {
-    let service = World::default().service(V4);
+    let world = World::default();
+    let attachments = world.open(V4);
     let mappings = json!({"portMappings": [
         {"hostPort": 8080, "containerPort": 80, "protocol": "TCP", "hostIP": "0.0.0.0"},
         {"hostPort": 8080, "containerPort": 80, "protocol": "TCP", "hostIP": "0.0.0.0"},
@@ -274,9 +272,9 @@ async fn port_mappings_are_kept_with_the_attachment() {
         {"hostPort": 0, "containerPort": 9090},
     ]});
     let call = call_with("ADD", "a", "runtimeConfig", mappings);
-    service.handle(call).await.unwrap();
-    let attachments = service.attachments().unwrap();
-    let kept: Vec<_> = attachments[0]
+    serving(&attachments).handle(call).await.unwrap();
+    let kept: Vec<_> = attachments.all()[0]
+        .attachment
         .host_ports
         .iter()
         .map(HostPort::key)
@@ -287,7 +285,7 @@ async fn port_mappings_are_kept_with_the_attachment() {
 
 #[tokio::test]
 async fn configuration_that_makes_no_sense_is_code_7() {
-    let service = World::default().service(V4);
+    let service = cni(&World::default(), V4);
     for (key, value) in [
         ("mtu", json!(70_000)),
         ("mtu", json!("big")),
@@ -328,7 +326,7 @@ async fn configuration_that_makes_no_sense_is_code_7() {
 
 #[tokio::test]
 async fn exhausted_pool_is_code_11_for_add_and_50_for_status() {
-    let service = World::default().service(&["10.1.0.0/30"]);
+    let service = cni(&World::default(), &["10.1.0.0/30"]);
     assert_eq!(code(&service, call("STATUS", "a")).await, 0);
     add(&service, "a").await;
     assert_eq!(code(&service, call("ADD", "b")).await, 11);
@@ -337,7 +335,7 @@ async fn exhausted_pool_is_code_11_for_add_and_50_for_status() {
 
 #[tokio::test]
 async fn configured_routes_replace_the_default_route_and_get_a_next_hop() {
-    let service = World::default().service(V4);
+    let service = cni(&World::default(), V4);
     let ipam = json!({"type": "vswitch", "routes": [{"dst": "10.0.0.0/8"}, {"dst": "10.9.0.0/16", "gw": "10.1.0.3"}]});
     let result = service
         .handle(call_with("ADD", "a", "ipam", ipam))
@@ -352,7 +350,7 @@ async fn configured_routes_replace_the_default_route_and_get_a_next_hop() {
 #[tokio::test]
 async fn mtu_below_what_ipv6_needs_is_refused_and_leases_nothing() {
     let world = World::default();
-    let dual = world.service(&["10.1.0.0/24", "fd00::/64"]);
+    let dual = cni(&world, &["10.1.0.0/24", "fd00::/64"]);
     assert_eq!(
         code(&dual, call_with("ADD", "a", "mtu", json!(1200))).await,
         7
@@ -364,7 +362,7 @@ async fn mtu_below_what_ipv6_needs_is_refused_and_leases_nothing() {
     );
     assert_eq!(
         code(
-            &World::default().service(V4),
+            &cni(&World::default(), V4),
             call_with("ADD", "a", "mtu", json!(1200))
         )
         .await,
@@ -375,7 +373,7 @@ async fn mtu_below_what_ipv6_needs_is_refused_and_leases_nothing() {
 #[tokio::test]
 async fn an_add_whose_pod_is_not_known_is_to_be_tried_again_and_leaves_nothing() {
     let world = World::default();
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     world.fail("expect");
     let failure = service.handle(call("ADD", "a")).await.unwrap_err();
     assert_eq!(failure.code, 11);

@@ -5,7 +5,8 @@ use serde_json::json;
 use tempfile::TempDir;
 use vswitch_api::cni::CniCall;
 
-use super::world::{V4, World, call, code};
+use super::world::{call, cni, code};
+use crate::attach::tests::world::{V4, World};
 use crate::store::Bucket;
 
 /// A plugin that writes down its commands, and what it answers.
@@ -51,7 +52,7 @@ const ADDRESS: &str = r#"[ $CNI_COMMAND = ADD ] && echo '{"cniVersion":"1.0.0",
 async fn addresses_come_from_the_plugin_and_go_back_to_it() {
     let (world, plugin) = (World::default(), Plugin::new(ADDRESS));
     world.allow_plugins_in(plugin.path());
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     let result = service.handle(plugin.call("ADD")).await.unwrap().unwrap();
     assert_eq!(result["ips"][0]["address"], "192.168.5.9/24");
     assert_eq!(
@@ -74,7 +75,7 @@ async fn failed_attach_gives_the_address_back_to_the_plugin() {
     let (world, plugin) = (World::default(), Plugin::new(ADDRESS));
     world.allow_plugins_in(plugin.path());
     world.fail("attach");
-    assert_eq!(code(&world.service(V4), plugin.call("ADD")).await, 105);
+    assert_eq!(code(&cni(&world, V4), plugin.call("ADD")).await, 105);
     assert_eq!(plugin.runs(), ["ADD a", "DEL a"]);
 }
 
@@ -83,7 +84,7 @@ async fn plugin_that_refuses_decides_the_code() {
     let plugin = Plugin::new(r#"echo '{"code": 11, "msg": "no address"}'; exit 1"#);
     let world = World::default();
     world.allow_plugins_in(plugin.path());
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     let failure = service.handle(plugin.call("ADD")).await.unwrap_err();
     assert_eq!(failure.code, 11);
     assert!(failure.msg.contains("test-ipam: no address"), "{failure}");
@@ -94,7 +95,7 @@ async fn plugin_that_refuses_decides_the_code() {
 #[tokio::test]
 async fn plugin_outside_the_allowed_directories_is_not_run() {
     let (world, plugin) = (World::default(), Plugin::new(ADDRESS));
-    assert_eq!(code(&world.service(V4), plugin.call("ADD")).await, 103);
+    assert_eq!(code(&cni(&world, V4), plugin.call("ADD")).await, 103);
     assert_eq!(plugin.runs(), [""; 0]);
 }
 
@@ -104,7 +105,7 @@ async fn gc_and_status_reach_the_plugin_and_older_ones_may_not_know_them() {
         echo '{"code": 4, "msg": "unknown CNI_COMMAND"}'; exit 1;; esac"#;
     let (world, plugin) = (World::default(), Plugin::new(unknown));
     world.allow_plugins_in(plugin.path());
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     assert_eq!(code(&service, plugin.call("STATUS")).await, 0);
     let mut gc = plugin.call("GC");
     gc.config["cni.dev/valid-attachments"] = json!([]);

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::world::{V4, World, call};
+use super::world::{call, cni};
+use crate::attach::tests::world::{V4, World};
 
 fn json_value() -> impl Strategy<Value = Value> {
     let text = prop_oneof![
@@ -70,7 +71,7 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let service = World::default().service(V4);
+            let service = cni(&World::default(), V4);
             for command in ["ADD", "CHECK", "STATUS", "GC", "DEL"] {
                 let mut call = call(command, "a");
                 call.args = args.clone();

@@ -1,7 +1,11 @@
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use vswitch_api::cni::CniCall;
 
-use super::world::{Service, V4, World, add, call, call_with, code};
+use super::world::{add, call, call_with, cni, code, serving};
+use crate::attach::Record;
+use crate::attach::tests::world::{V4, World};
 use crate::store::{Bucket, Store, Write};
 
 fn is_leased(world: &World, address: &str) -> bool {
@@ -11,19 +15,14 @@ fn is_leased(world: &World, address: &str) -> bool {
         .contains(&format!("lease/{address}"))
 }
 
-fn attached(service: &Service) -> Vec<String> {
-    service
-        .attachments()
-        .unwrap()
-        .into_iter()
-        .map(|a| a.container_id)
-        .collect()
+fn attached(world: &World) -> Vec<String> {
+    world.store().keys(Bucket::Attachments)
 }
 
 #[tokio::test]
 async fn del_undoes_all_and_a_second_one_is_success() {
     let world = World::default();
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     add(&service, "a").await;
     world.done();
     let mut del = call("DEL", "a");
@@ -42,7 +41,7 @@ async fn del_undoes_all_and_a_second_one_is_success() {
 #[tokio::test]
 async fn del_goes_on_past_failures_and_the_next_one_finishes() {
     let world = World::default();
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     add(&service, "a").await;
     world.done();
     world.fail("detach");
@@ -65,7 +64,7 @@ async fn del_goes_on_past_failures_and_the_next_one_finishes() {
 #[tokio::test]
 async fn check_passes_for_what_add_returned_and_fails_for_less() {
     let world = World::default();
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     let result = add(&service, "a").await;
     let check = |prev: Value| call_with("CHECK", "a", "prevResult", prev);
     assert_eq!(service.handle(check(result.clone())).await, Ok(None));
@@ -112,7 +111,7 @@ fn gc(valid: Value) -> CniCall {
 #[tokio::test]
 async fn gc_releases_what_is_not_listed_of_its_network_only() {
     let world = World::default();
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     add(&service, "kept").await;
     add(&service, "stale").await;
     service
@@ -121,7 +120,7 @@ async fn gc_releases_what_is_not_listed_of_its_network_only() {
         .unwrap();
     let valid = json!([{"containerID": "kept", "ifname": "eth0"}]);
     assert_eq!(service.handle(gc(valid)).await, Ok(None));
-    assert_eq!(attached(&service), ["kept", "other"]);
+    assert_eq!(attached(&world), ["kept/eth0", "other/eth0"]);
     assert!(is_leased(&world, "10.1.0.2") && is_leased(&world, "10.1.0.4"));
     assert!(!is_leased(&world, "10.1.0.3"));
 }
@@ -132,7 +131,7 @@ async fn gc_releases_leases_of_which_nothing_else_is_known() {
     let lost = br#"{"container_id":"lost","ifname":"eth0","leased_at":0}"#;
     let write = Write::Put(Bucket::Leases, b"lease/10.1.0.9".to_vec(), lost.to_vec());
     world.store().commit(vec![write]).unwrap();
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     assert!(is_leased(&world, "10.1.0.9"));
     service.handle(gc(json!([]))).await.unwrap();
     assert!(!is_leased(&world, "10.1.0.9"));
@@ -141,19 +140,19 @@ async fn gc_releases_leases_of_which_nothing_else_is_known() {
 #[tokio::test]
 async fn gc_without_a_list_releases_nothing() {
     let world = World::default();
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     add(&service, "a").await;
     assert_eq!(code(&service, call("GC", "x")).await, 7);
     for list in [json!({}), json!([{"containerID": "a"}]), json!(["a"])] {
         assert_eq!(code(&service, gc(list)).await, 7);
     }
-    assert_eq!(attached(&service), ["a"]);
+    assert_eq!(attached(&world), ["a/eth0"]);
 }
 
 #[tokio::test]
 async fn status_says_when_the_switch_is_not_ready() {
     let world = World::default();
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     assert_eq!(service.handle(call("STATUS", "x")).await, Ok(None));
     world.fail("ready");
     let failure = service.handle(call("STATUS", "x")).await.unwrap_err();
@@ -164,19 +163,21 @@ async fn status_says_when_the_switch_is_not_ready() {
 #[tokio::test]
 async fn restart_keeps_what_stands_and_releases_what_is_gone() {
     let world = World::default();
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     add(&service, "stands").await;
     add(&service, "gone").await;
     world.lose_netns("/run/netns/gone");
     drop(service);
 
-    let service = world.service(V4);
-    let recovered = service.recover().await.unwrap();
+    let attachments = world.open(V4);
+    let recovered = attachments.recover().await;
     assert_eq!(recovered.problems, [""; 0]);
-    let ids = |of: &[crate::state::Attachment]| -> Vec<String> {
-        of.iter().map(|a| a.container_id.clone()).collect()
+    let ids = |of: &[Arc<Record>]| -> Vec<String> {
+        let ids = of.iter().map(|a| a.attachment.container_id.clone());
+        ids.collect()
     };
-    assert_eq!(ids(&recovered.attachments), ["stands"]);
+    let service = serving(&attachments);
+    assert_eq!(ids(&recovered.attached), ["stands"]);
     assert_eq!(ids(&recovered.released), ["gone"]);
     assert!(is_leased(&world, "10.1.0.2") && !is_leased(&world, "10.1.0.3"));
     assert_eq!(code(&service, call("ADD", "stands")).await, 100);
@@ -186,7 +187,7 @@ async fn restart_keeps_what_stands_and_releases_what_is_gone() {
 async fn add_that_a_crash_cut_short_is_undone_at_start() {
     let world = World::default();
     world.fail("create hangs");
-    let service = world.service(V4);
+    let service = cni(&world, V4);
     let adding = service.clone();
     crate::supervise::request(async move { adding.handle(call("ADD", "a")).await });
     let mut done = Vec::new();
@@ -201,11 +202,8 @@ async fn add_that_a_crash_cut_short_is_undone_at_start() {
     assert_eq!(done, ["declare a/eth0", "create a/eth0"]);
     world.heal();
 
-    let recovered = world.service(V4).recover().await.unwrap();
-    assert_eq!(
-        (recovered.attachments.len(), recovered.released.len()),
-        (0, 1)
-    );
+    let recovered = world.open(V4).recover().await;
+    assert_eq!((recovered.attached.len(), recovered.released.len()), (0, 1));
     assert_eq!(
         world.done(),
         ["detach a/eth0", "remove a/eth0", "retract a/eth0"]
@@ -216,7 +214,7 @@ async fn add_that_a_crash_cut_short_is_undone_at_start() {
 #[tokio::test]
 async fn restart_gives_an_attachment_its_lost_lease_back() {
     let world = World::default();
-    add(&world.service(V4), "a").await;
+    add(&cni(&world, V4), "a").await;
     world
         .store()
         .commit(vec![Write::Delete(
@@ -224,8 +222,7 @@ async fn restart_gives_an_attachment_its_lost_lease_back() {
             b"lease/10.1.0.2".to_vec(),
         )])
         .unwrap();
-    let service = world.service(V4);
-    assert_eq!(service.recover().await.unwrap().problems, [""; 0]);
+    assert_eq!(world.open(V4).recover().await.problems, [""; 0]);
     assert!(is_leased(&world, "10.1.0.2"));
 }
 
@@ -238,8 +235,11 @@ async fn damaged_record_is_reported_and_del_removes_it() {
         b"{\"container_id\"".to_vec(),
     );
     world.store().commit(vec![write]).unwrap();
-    let service = world.service(V4);
-    assert_eq!(service.recover().await.unwrap().problems.len(), 1);
-    service.handle(call("DEL", "a")).await.unwrap();
+    let attachments = world.open(V4);
+    assert_eq!(attachments.recover().await.problems.len(), 1);
+    serving(&attachments)
+        .handle(call("DEL", "a"))
+        .await
+        .unwrap();
     assert_eq!(world.store().keys(Bucket::Attachments), [""; 0]);
 }

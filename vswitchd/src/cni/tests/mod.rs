@@ -1,4 +1,4 @@
-//! The service with fakes around it. `world` holds the fakes, the other modules the tests.
+//! The service over attachments in memory. `world` holds the calls, the other modules the tests.
 
 mod add;
 mod delegated;

@@ -389,15 +389,19 @@ async fn a_change_and_its_slices_are_one_step_of_which_watches_see_each_part() {
 fn pods_that_cni_declares_are_endpoints() {
     let registry = registry(V4);
     web_service(&registry, json!({}));
-    let labels = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
-    let ips = ["10.244.0.5".parse().unwrap()];
-    registry
-        .declare_pod("default", "a", "c1/eth0", None, &labels, &ips)
-        .unwrap();
+    let pod = crate::objects::MadePod {
+        namespace: "default".to_owned(),
+        name: "a".to_owned(),
+        maker: "c1/eth0".to_owned(),
+        uid: None,
+        labels: Some(BTreeMap::from([("app".to_owned(), "web".to_owned())])),
+        ips: vec!["10.244.0.5".parse().unwrap()],
+    };
+    registry.declare_pod(&pod).unwrap();
     let endpoint = slice(&registry)["endpoints"][0].clone();
     assert_eq!(endpoint["addresses"], json!(["10.244.0.5"]));
     assert_eq!(endpoint["conditions"]["ready"], true);
-    registry.retract_pod("default", "a", "c1/eth0").unwrap();
+    registry.retract_pod(&pod).unwrap();
     assert_eq!(slice(&registry)["endpoints"], json!([]));
 }
 

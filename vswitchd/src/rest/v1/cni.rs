@@ -32,7 +32,7 @@ pub(super) async fn call(
             return (StatusCode::BAD_REQUEST, Json(failure)).into_response();
         }
     };
-    match (state.cni)(call).await {
+    match state.cni.handle(call).await {
         Ok(Some(result)) => Json(result).into_response(),
         Ok(None) => StatusCode::OK.into_response(),
         Err(failure) => (StatusCode::UNPROCESSABLE_ENTITY, Json(failure)).into_response(),

@@ -1,4 +1,4 @@
-//! Port numbers of attachments: each number once around the range before one comes again,
+//! Port numbers: each number once around the range before one comes again,
 //! over restarts too, so that a late event of a removed port never meets its successor.
 
 use std::collections::BTreeSet;
@@ -9,6 +9,7 @@ use vswitch_api::PortNo;
 
 use crate::store::{Bucket, Loss, SharedStore, StoreError, Write};
 
+/// The name is that of release 0.1, which numbered only pods here.
 const KEY: &[u8] = b"cni/next_port_no";
 
 /// Numbers reserved with one write; a restart skips at most so many.
@@ -65,8 +66,12 @@ impl PortNumbers {
         })
     }
 
-    /// Returns a number that nobody has; `None` if all are in use. Blocks.
-    pub(super) fn allocate(&self) -> Result<Option<PortNo>, StoreError> {
+    /// Returns a number that nobody has; `None` if all are in use. A number that `is_live` is
+    /// somebody's, whether or not it was given here. Blocks.
+    pub(super) fn allocate(
+        &self,
+        is_live: impl Fn(PortNo) -> bool,
+    ) -> Result<Option<PortNo>, StoreError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let size = u64::from(self.range.end() - self.range.start()) + 1;
         for _ in 0..size {
@@ -83,7 +88,7 @@ impl PortNumbers {
             }
             state.reserved -= 1;
             state.next = self.advance(number, 1);
-            if state.used.insert(number) {
+            if !is_live(PortNo(number)) && state.used.insert(number) {
                 return Ok(Some(PortNo(number)));
             }
         }
@@ -111,14 +116,25 @@ mod tests {
     use super::*;
     use crate::ipam::memory_store::MemoryStore;
 
+    fn nobody(_: PortNo) -> bool {
+        false
+    }
+
+    #[test]
+    fn number_that_an_unlisted_port_has_is_not_given() {
+        let numbers = PortNumbers::load(MemoryStore::shared(), 10..=12, std::iter::empty());
+        let next = numbers.unwrap().allocate(|no| no.0 == 10).unwrap();
+        assert_eq!(next, Some(PortNo(11)));
+    }
+
     #[test]
     fn numbers_go_around_before_one_comes_again() {
         let store = MemoryStore::shared();
         let numbers = PortNumbers::load(store.clone(), 10..=12, [PortNo(11)].into_iter()).unwrap();
-        let next = || numbers.allocate().unwrap().map(|port| port.0);
+        let next = || numbers.allocate(nobody).unwrap().map(|port| port.0);
         assert_eq!((next(), next(), next()), (Some(10), Some(12), None));
         numbers.release(PortNo(10));
-        assert_eq!(numbers.allocate().unwrap(), Some(PortNo(10)));
+        assert_eq!(numbers.allocate(nobody).unwrap(), Some(PortNo(10)));
     }
 
     #[test]
@@ -127,10 +143,10 @@ mod tests {
         let load = || PortNumbers::load(store.clone(), 100..=10_000, std::iter::empty()).unwrap();
         let first = load();
         let given: Vec<_> = (0..100)
-            .map(|_| first.allocate().unwrap().unwrap())
+            .map(|_| first.allocate(nobody).unwrap().unwrap())
             .collect();
         given.iter().for_each(|port| first.release(*port));
-        let after = load().allocate().unwrap().unwrap();
+        let after = load().allocate(nobody).unwrap().unwrap();
         assert!(!given.contains(&after), "{after}");
     }
 }

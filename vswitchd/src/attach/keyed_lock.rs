@@ -21,7 +21,7 @@ impl<K> Default for KeyedLocks<K> {
     }
 }
 
-impl<K: Hash + Eq> KeyedLocks<K> {
+impl<K: Hash + Eq + Clone> KeyedLocks<K> {
     /// Waits until nobody else holds the key.
     pub(super) async fn lock(&self, key: K) -> OwnedMutexGuard<()> {
         self.of(key).lock_owned().await
@@ -32,12 +32,29 @@ impl<K: Hash + Eq> KeyedLocks<K> {
         self.of(key).try_lock_owned().ok()
     }
 
+    /// Says whether somebody holds the key, or waits for it.
+    pub(super) fn is_held(&self, key: &K) -> bool {
+        let locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.get(key).is_some_and(is_in_use)
+    }
+
+    /// Returns the keys that somebody holds, or waits for.
+    pub(super) fn held(&self) -> Vec<K> {
+        let locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = locks.iter().filter(|(_, lock)| is_in_use(lock));
+        held.map(|(key, _)| key.clone()).collect()
+    }
+
     fn of(&self, key: K) -> Arc<tokio::sync::Mutex<()>> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        // A guard and a waiter each hold a count: one count means that nobody is there.
-        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        locks.retain(|_, lock| is_in_use(lock));
         locks.entry(key).or_default().clone()
     }
+}
+
+/// A guard and a waiter each hold a count: one count means that nobody is there.
+fn is_in_use(lock: &Arc<tokio::sync::Mutex<()>>) -> bool {
+    Arc::strong_count(lock) > 1
 }
 
 #[cfg(test)]
@@ -50,6 +67,8 @@ mod tests {
         let held = locks.lock("a").await;
         assert!(locks.try_lock("a").is_none());
         assert!(locks.try_lock("b").is_some());
+        assert!(locks.is_held(&"a") && !locks.is_held(&"b"));
+        assert_eq!(locks.held(), ["a"]);
         drop(held);
         assert!(locks.try_lock("a").is_some());
         drop(locks.lock("c").await);

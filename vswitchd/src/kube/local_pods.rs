@@ -1,13 +1,15 @@
 //! Pods that the API server has to tell of before they get a network.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::in_force::InForce;
-use crate::cni::{PodIdentity, StepError};
-use crate::kube::Health;
+use super::Health;
+use crate::attach::{Kind, PodDirectory, PodIdentity, Record, Step, StepError, WaitInForce};
+use crate::ipam::LeaseOwner;
 use crate::objects::{Registry, Resource};
 use crate::reconcile::ReconcileHandle;
 use crate::state::ObjectKey;
@@ -17,15 +19,28 @@ use crate::state::ObjectKey;
 const STATIC_POD_UID: &str = "kubernetes.io/config.mirror";
 
 /// The pods of the cluster.
-#[derive(Debug, Clone)]
-pub(crate) struct ClusterPods {
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) health: Arc<Health>,
-    pub(crate) in_force: InForce,
-    pub(crate) reconcile: ReconcileHandle,
-    pub(crate) node_name: String,
+#[derive(Clone)]
+pub struct ClusterPods {
+    /// What the API server told.
+    pub registry: Arc<Registry>,
+    /// How far it is heard.
+    pub health: Arc<Health>,
+    /// Waits until a version of the objects is enforced.
+    pub in_force: WaitInForce,
+    /// Says when everything has been told once.
+    pub reconcile: ReconcileHandle,
+    /// Name of this node's Node object.
+    pub node_name: String,
     /// How long to wait for a pod.
-    pub(crate) wait: Duration,
+    pub wait: Duration,
+}
+
+impl fmt::Debug for ClusterPods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterPods")
+            .field("node_name", &self.node_name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A pod that cannot be attached yet.
@@ -38,6 +53,10 @@ enum NotYet {
         seconds: u64,
         found: String,
     },
+    #[error("pod {pod} is not known to the API server: {found}")]
+    Gone { pod: ObjectKey, found: String },
+    #[error("in a cluster the API server makes Pod objects; there can be none for a VM port")]
+    Vm,
     #[error("the policies of the cluster are not known within {seconds} s: {why}")]
     NotSynced { seconds: u64, why: String },
 }
@@ -49,14 +68,13 @@ fn uid(asked: &Option<String>) -> String {
 }
 
 impl ClusterPods {
-    /// Waits until the pod is known and its rules are in force.
-    pub(super) async fn expect(&self, identity: &PodIdentity) -> Result<(), StepError> {
+    async fn known(&self, identity: &PodIdentity) -> Result<(), StepError> {
         let rules = async {
             self.synced().await;
             self.registry
                 .until(|registry| self.is_known(registry, identity))
                 .await;
-            self.in_force.reached(self.registry.current_version()).await;
+            (self.in_force)(self.registry.current_version()).await;
         };
         let in_time = tokio::time::timeout(self.wait, rules).await;
         in_time.map_err(|_| StepError::new(self.not_yet(identity)).retry_later())
@@ -124,5 +142,49 @@ impl ClusterPods {
             seconds,
             found,
         }
+    }
+}
+
+impl PodDirectory for ClusterPods {
+    /// Waits until the pod is known and its rules are in force.
+    fn expect<'a>(&'a self, identity: &'a PodIdentity) -> Step<'a> {
+        Box::pin(self.known(identity))
+    }
+
+    /// The kubelet writes the status; rules go by the attachment until then and after.
+    fn declare<'a>(&'a self, record: &'a Record) -> Step<'a> {
+        Box::pin(async move {
+            match record.kind {
+                Kind::Vm => Err(StepError::new(NotYet::Vm).refused()),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn retract<'a>(&'a self, _record: &'a Record) -> Step<'a> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn check<'a>(&'a self, record: &'a Record) -> Step<'a> {
+        Box::pin(async move {
+            let Some(identity) = record.pod() else {
+                return Ok(());
+            };
+            let ObjectKey { namespace, name } = &identity.key;
+            let pod = self.registry.get(Resource::Pod, namespace, name).ok();
+            let found = match pod {
+                None => "there is none".to_owned(),
+                Some(pod) => match self.mismatch(&pod, &identity) {
+                    None => return Ok(()),
+                    Some(found) => found,
+                },
+            };
+            let pod = identity.key.clone();
+            Err(StepError::new(NotYet::Gone { pod, found }))
+        })
+    }
+
+    fn retain<'a>(&'a self, _owners: &'a BTreeSet<LeaseOwner>) -> Step<'a> {
+        Box::pin(async { Ok(()) })
     }
 }

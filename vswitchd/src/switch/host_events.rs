@@ -1,0 +1,43 @@
+//! What happens to the host: its addresses, and the devices of ports.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Switch;
+use crate::host::{HostEvent, HostWatcher, LinkEvent};
+use crate::supervise::{Beats, Ended};
+
+/// Pause before a failed netlink read is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Tells the reconciler what changes in the host, until the daemon ends.
+pub async fn follow_host(switch: Arc<Switch>, mut watcher: HostWatcher, beat: Beats) -> Ended {
+    loop {
+        match beat.wait(watcher.next()).await {
+            Ok(HostEvent::Addresses(addresses)) => {
+                switch.reconcile().set_node_addresses(addresses);
+            }
+            Ok(HostEvent::Link(link)) => note_link(&switch, &link),
+            Err(error) => {
+                tracing::warn!(error = %error, "reading host events failed; subscribing anew");
+                beat.wait(tokio::time::sleep(RETRY)).await;
+                if let Err(error) = watcher.reopen() {
+                    tracing::warn!(error = %error, "subscribing to host events failed");
+                }
+            }
+        }
+    }
+}
+
+fn note_link(switch: &Switch, link: &LinkEvent) {
+    let ports = switch.workers().port_stats();
+    let Some(port) = ports.iter().find(|port| port.ifname == link.ifname) else {
+        return;
+    };
+    if link.gone {
+        tracing::warn!(ifname = %link.ifname, port = port.port.0, "device of a port is gone");
+        return;
+    }
+    let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
+    switch.reconcile().set_port_mtu(port.port, mtu);
+}
