@@ -123,18 +123,19 @@ fn a_file_that_is_gone_costs_nothing() {
 #[test]
 fn a_start_waits_for_the_process_that_ends() {
     let mut daemon = Daemon::start(&DaemonOptions::default()).unwrap();
-    for _ in 0..3 {
+    for starts in 1..=3 {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(daemon.pid()).unwrap());
         let mut ending = daemon.launch_beside().unwrap();
+        eventually("the log says that a start waits", || {
+            let log = daemon.log();
+            let waited = log.matches("waiting for another process").count();
+            anyhow::ensure!(waited == starts, "{waited} of {starts}: {log}");
+            Ok(())
+        });
         nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
         ending.wait().unwrap();
         daemon.wait_until_ready();
     }
-    eventually("the log says that a start has waited", || {
-        let log = daemon.log();
-        anyhow::ensure!(log.contains("waiting for another process"), "{log}");
-        Ok(())
-    });
 }
 
 #[test]
