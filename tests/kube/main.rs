@@ -5,6 +5,7 @@
 
 mod hub;
 mod manifests;
+mod server_side_apply;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};

@@ -36,7 +36,7 @@ pub fn cluster_change(manifest: &Value) -> Result<Option<ClusterChange>, StatusE
         metadata.remove("resourceVersion");
     }
     let options = WriteOptions::default();
-    let (mut object, _warnings) = prepare::new_object(info, namespace, object, "", options)?;
+    let (mut object, _warnings) = prepare::new_object(info, namespace, object, "", &options)?;
     if let Some(status) = manifest.get("status")
         && matches!(info.resource, Resource::Pod | Resource::Service)
     {

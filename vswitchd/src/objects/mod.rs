@@ -6,6 +6,7 @@
 //! In a cluster the same registry mirrors the objects of the API server: `kube` tells it what it
 //! hears, [`follow`] keeps it for the next start, and nobody else writes.
 
+mod apply;
 mod bandwidth;
 mod defaults;
 mod endpoints;

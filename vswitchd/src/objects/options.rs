@@ -87,7 +87,7 @@ pub enum FieldValidation {
 }
 
 /// Options of a write.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WriteOptions {
     /// fieldValidation.
     pub field_validation: FieldValidation,
@@ -95,6 +95,10 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// The request goes to `/status`.
     pub status: bool,
+    /// fieldManager: who owns what is written; empty for the daemon itself.
+    pub manager: String,
+    /// force of an applied configuration: takes over what other managers set.
+    pub force: bool,
 }
 
 /// A write's answer.
@@ -115,7 +119,6 @@ pub enum PatchKind {
     Json,
     Merge,
     StrategicMerge,
-    Apply,
 }
 
 /// Options of a delete (meta/v1 DeleteOptions).

@@ -23,7 +23,7 @@ pub(super) fn new_object(
     namespace: &str,
     object: Value,
     node_name: &str,
-    options: WriteOptions,
+    options: &WriteOptions,
 ) -> Result<(Value, Vec<String>), StatusError> {
     let (mut object, warnings) = parsed(info, object, options)?;
     if !object["metadata"]["resourceVersion"].is_null() {
@@ -43,7 +43,6 @@ pub(super) fn new_object(
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
         "selfLink",
-        "managedFields",
     ] {
         metadata
             .as_object_mut()
@@ -66,7 +65,7 @@ pub(super) fn changed_object(
     name: &str,
     old: &Value,
     object: Value,
-    options: WriteOptions,
+    options: &WriteOptions,
 ) -> Result<(Value, Vec<String>), StatusError> {
     let (mut object, warnings) = parsed(info, object, options)?;
     set_namespace(info, &mut object, namespace)?;
@@ -88,7 +87,7 @@ pub(super) fn changed_object(
 fn parsed(
     info: &ResourceInfo,
     object: Value,
-    options: WriteOptions,
+    options: &WriteOptions,
 ) -> Result<(Value, Vec<String>), StatusError> {
     check_kind(info, &object)?;
     schema::canonical(info, object, options.field_validation)
@@ -209,7 +208,6 @@ fn keep_metadata(info: &ResourceInfo, object: &mut Value, old: &Value) {
     ) else {
         return;
     };
-    metadata.remove("managedFields");
     let fixed = [
         "uid",
         "creationTimestamp",
@@ -246,11 +244,16 @@ fn finish(
     if !causes.is_empty() {
         return Err(StatusError::invalid(info, &name, causes.into_list()));
     }
+    Ok((object, warnings))
+}
+
+/// Checks the size of an object that is complete.
+pub(super) fn check_size(object: &Value) -> Result<(), StatusError> {
     if object.to_string().len() > MAX_OBJECT_BYTES {
         let message = format!("Request entity too large: limit is {MAX_OBJECT_BYTES}");
         return Err(StatusError::plain(413, "RequestEntityTooLarge", message));
     }
-    Ok((object, warnings))
+    Ok(())
 }
 
 /// Five characters as the API server appends to generateName.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::apply::{self, Applied};
 use super::pods::{MadePod, PodMismatch};
 use super::selectors::Selector;
 use super::shelf::{ObjectChange, ObjectId, Shelf};
@@ -327,19 +328,23 @@ impl Registry {
         options: WriteOptions,
     ) -> Result<Written, StatusError> {
         let _writer = self.writer()?;
-        self.create_locked(resource, namespace, object, options)
+        self.create_locked(resource, namespace, object, &options, None)
     }
 
+    /// Creates an object, which may be what an applied configuration came to.
     fn create_locked(
         &self,
         resource: Resource,
         namespace: &str,
         object: Value,
-        options: WriteOptions,
+        options: &WriteOptions,
+        applied: Option<Applied>,
     ) -> Result<Written, StatusError> {
         let info = resource.info();
         let (mut object, warnings) =
             prepare::new_object(info, namespace, object, &self.config.node_name, options)?;
+        record(info, None, &mut object, options, applied);
+        prepare::check_size(&object)?;
         let name = name_of(&object);
         if info.scope == Scope::Namespaced {
             self.get(Resource::Namespace, "", namespace)?;
@@ -371,10 +376,10 @@ impl Registry {
     ) -> Result<Written, StatusError> {
         let _writer = self.writer()?;
         let old = self.get(resource, namespace, name)?;
-        self.replace(resource, namespace, name, &old, object, options)
+        self.replace(resource, (namespace, name), &old, object, &options, None)
     }
 
-    /// Patches an object; [`PatchKind::Apply`] creates what is missing. Blocks.
+    /// Patches an object. Blocks.
     ///
     /// # Errors
     /// As update.
@@ -388,31 +393,60 @@ impl Registry {
         options: WriteOptions,
     ) -> Result<Written, StatusError> {
         let _writer = self.writer()?;
-        let old = match self.get(resource, namespace, name) {
-            Ok(old) => old,
-            Err(error) if kind == PatchKind::Apply && error.code == 404 => {
-                let object = named(patch, name)?;
-                return self.create_locked(resource, namespace, object, options);
-            }
-            Err(error) => return Err(error),
-        };
+        let old = self.get(resource, namespace, name)?;
         let patched =
             super::patch::patched(kind, super::schema::root(resource.info()), &old, patch)?;
-        self.replace(resource, namespace, name, &old, patched, options)
+        self.replace(resource, (namespace, name), &old, patched, &options, None)
     }
 
-    fn replace(
+    /// Applies a configuration to an object, or makes one of it (server-side apply). Blocks.
+    ///
+    /// # Errors
+    /// As create and update; 409 names the fields that other managers set.
+    pub fn apply(
         &self,
         resource: Resource,
         namespace: &str,
         name: &str,
+        config: &Value,
+        options: &WriteOptions,
+    ) -> Result<Written, StatusError> {
+        let _writer = self.writer()?;
+        let info = resource.info();
+        let config = named(config, name)?;
+        let live = match self.get(resource, namespace, name) {
+            Ok(live) => Some(live),
+            Err(error) if error.code == 404 && !options.status => None,
+            Err(error) => return Err(error),
+        };
+        let writer = writer_of(info, options, true);
+        let applied = apply::applied(info, live.as_deref(), &config, &writer, options.force)?;
+        let object = applied.object.clone();
+        match live {
+            None => self.create_locked(resource, namespace, object, options, Some(applied)),
+            Some(live) => {
+                let place = (namespace, name);
+                self.replace(resource, place, &live, object, options, Some(applied))
+            }
+        }
+    }
+
+    /// Puts an object, which may be what an applied configuration came to, in the place of the
+    /// old one.
+    fn replace(
+        &self,
+        resource: Resource,
+        (namespace, name): (&str, &str),
         old: &Arc<Value>,
         object: Value,
-        options: WriteOptions,
+        options: &WriteOptions,
+        applied: Option<Applied>,
     ) -> Result<Written, StatusError> {
         let info = resource.info();
         let (mut object, warnings) =
             prepare::changed_object(info, namespace, name, old, object, options)?;
+        record(info, Some(old), &mut object, options, applied);
+        prepare::check_size(&object)?;
         if !options.status {
             self.allocate(resource, Some(old), &mut object)?;
         }
@@ -534,7 +568,8 @@ impl Registry {
                 let mut object = (**old).clone();
                 pods::hand_over(&mut object, pod);
                 let options = WriteOptions::default();
-                self.replace(Resource::Pod, namespace, name, old, object, options)?;
+                let id = (namespace, name);
+                self.replace(Resource::Pod, id, old, object, &options, None)?;
             }
             Some(_) => {}
         }
@@ -552,12 +587,13 @@ impl Registry {
 
     fn make_pod(&self, pod: &MadePod) -> Result<(), StatusError> {
         let namespace = pod.namespace.as_str();
+        let options = WriteOptions::default();
         if self.get(Resource::Namespace, "", namespace).is_err() {
             let object = json!({"metadata": {"name": namespace}});
-            self.create_locked(Resource::Namespace, "", object, WriteOptions::default())?;
+            self.create_locked(Resource::Namespace, "", object, &options, None)?;
         }
         let object = pods::made_for(pod);
-        self.create_locked(Resource::Pod, namespace, object, WriteOptions::default())
+        self.create_locked(Resource::Pod, namespace, object, &options, None)
             .map(drop)
     }
 
@@ -648,7 +684,7 @@ impl Registry {
             status: true,
             ..WriteOptions::default()
         };
-        self.replace(Resource::Pod, namespace, name, &old, pod, options)
+        self.replace(Resource::Pod, (namespace, name), &old, pod, &options, None)
             .map(drop)
     }
 
@@ -731,9 +767,45 @@ fn id(resource: Resource, namespace: &str, name: &str) -> ObjectId {
     (resource, namespace.to_owned(), name.to_owned())
 }
 
+/// The manager of what the daemon writes itself.
+const OWN_MANAGER: &str = "vswitchd";
+
+fn writer_of(info: &ResourceInfo, options: &WriteOptions, applies: bool) -> apply::Writer {
+    let manager = match options.manager.as_str() {
+        "" => OWN_MANAGER,
+        manager => manager,
+    };
+    apply::Writer {
+        manager: manager.to_owned(),
+        applies,
+        api_version: info.api_version(),
+        is_status: options.status,
+    }
+}
+
+/// Records who owns the fields of an object that is to be written.
+fn record(
+    info: &ResourceInfo,
+    old: Option<&Value>,
+    object: &mut Value,
+    options: &WriteOptions,
+    applied: Option<Applied>,
+) {
+    match applied {
+        Some(applied) => applied.record(object),
+        None => apply::record(info, old, object, &writer_of(info, options, false)),
+    }
+}
+
 /// Returns an applied configuration with the name that its URL has.
-fn named(patch: &Value, name: &str) -> Result<Value, StatusError> {
-    let mut object = patch.clone();
+fn named(config: &Value, name: &str) -> Result<Value, StatusError> {
+    let given = config["metadata"]["name"].as_str();
+    if let Some(given) = given.filter(|given| *given != name) {
+        let message =
+            format!("the name of the object ({given}) does not match the name on the URL ({name})");
+        return Err(StatusError::bad_request(message));
+    }
+    let mut object = config.clone();
     let metadata = object.as_object_mut().and_then(|object| {
         object
             .entry("metadata")

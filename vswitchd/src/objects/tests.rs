@@ -228,7 +228,7 @@ fn putting_the_manifest_back_changes_nothing() {
         "default",
         "p",
         policy(spec),
-        options,
+        options.clone(),
     );
     assert_eq!(again.unwrap().object, first);
     let pod_before = create(&registry, Resource::Pod, "default", pod("web"));
@@ -767,11 +767,19 @@ proptest! {
             let _ = registry.create(info.resource, namespace, body.clone(), WriteOptions::default());
         }
         create(&registry, Resource::NetworkPolicy, "default", policy(json!({"podSelector": {}})));
-        for kind in [PatchKind::Json, PatchKind::Merge, PatchKind::StrategicMerge, PatchKind::Apply] {
-            let options = WriteOptions::default();
-            let _ = registry.patch(Resource::NetworkPolicy, "default", "p", kind, &patch, options);
-            let _ = registry.patch(Resource::NetworkPolicy, "default", "q", kind, &patch, options);
+        let (resource, options) = (Resource::NetworkPolicy, WriteOptions::default());
+        for kind in [PatchKind::Json, PatchKind::Merge, PatchKind::StrategicMerge] {
+            let _ = registry.patch(resource, "default", "p", kind, &patch, options.clone());
+            let _ = registry.patch(resource, "default", "q", kind, &patch, options.clone());
         }
+        let mut config = policy(json!({"podSelector": {}}));
+        config["apiVersion"] = json!("networking.k8s.io/v1");
+        config["kind"] = json!("NetworkPolicy");
+        for odd in [patch.clone(), json!({"podSelector": patch, "ingress": patch})] {
+            config["spec"] = odd;
+            let _ = registry.apply(resource, "default", "p", &config, &options);
+        }
+        let _ = registry.apply(resource, "default", "q", &patch, &options);
         let _ = feed(&registry);
     }
 }

@@ -411,7 +411,7 @@ fn a_namespace_takes_its_slices_with_it() {
     let options = WriteOptions::default();
     let shop = json!({"metadata": {"name": "shop"}});
     registry
-        .create(Resource::Namespace, "", shop, options)
+        .create(Resource::Namespace, "", shop, options.clone())
         .unwrap();
     let object = service("web", json!({"selector": {"app": "web"}}));
     registry
@@ -513,7 +513,7 @@ fn traffic_distribution_becomes_hints_that_follow_the_node_s_zone() {
     let options = WriteOptions::default();
     let node = |zone: &str| json!({"metadata": {"name": "n", "labels": {super::ZONE: zone}}});
     registry
-        .create(Resource::Node, "", node("a"), options)
+        .create(Resource::Node, "", node("a"), options.clone())
         .unwrap();
     let pod = json!({"metadata": {"name": "p", "labels": {"app": "web"}},
         "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});

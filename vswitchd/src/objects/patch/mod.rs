@@ -27,9 +27,7 @@ pub(super) fn patched(
             apply_operations(&mut object, &patch)?;
         }
         PatchKind::Merge => json_patch::merge(&mut object, as_object(patch)?),
-        // There are no managed fields: what an applied configuration names is set, lists are
-        // merged by their keys, and nothing that it does not name is taken away.
-        PatchKind::StrategicMerge | PatchKind::Apply => {
+        PatchKind::StrategicMerge => {
             strategic::merge(of, &mut object, as_object(patch)?)
                 .map_err(|fault| StatusError::bad_request(format!("the patch: {fault}")))?;
         }

@@ -11,4 +11,4 @@ mod types;
 pub(super) use canonical::canonical;
 #[cfg(test)]
 pub(super) use types::{DEFINITIONS, definition_of};
-pub(super) use types::{List, Map, Strategy, Type, root};
+pub(super) use types::{List, Map, Relation, Strategy, Type, root};

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::request::{Path, Query, Shape, Target, body, parse_path, patch, shape};
+use super::request::{Patch, Path, Query, Shape, Target, body, parse_path, patch, shape};
 use super::{ApiState, respond, table, watch};
 use crate::objects::{
     DeleteOptions, ObjectList, Registry, ResourceInfo, Scope, StatusError, Written,
@@ -170,7 +170,7 @@ impl Request {
             return Err(respond::method_not_allowed());
         }
         let object = body(&self.headers, &self.body)?;
-        let options = self.query.write_options(false)?;
+        let options = self.query.write_options(&self.headers, false, false)?;
         self.write(move |registry, target| {
             let namespace = target.namespace.unwrap_or_default();
             registry.create(target.info.resource, &namespace, object, options)
@@ -180,7 +180,8 @@ impl Request {
 
     async fn update(self) -> Result<Response, StatusError> {
         let object = body(&self.headers, &self.body)?;
-        let options = self.query.write_options(self.target.is_status)?;
+        let is_status = self.target.is_status;
+        let options = self.query.write_options(&self.headers, is_status, false)?;
         self.write(move |registry, target| {
             let (namespace, name) = ends(target.namespace, target.name);
             registry.update(target.info.resource, &namespace, &name, object, options)
@@ -189,18 +190,23 @@ impl Request {
     }
 
     async fn patch(self) -> Result<Response, StatusError> {
-        let (kind, patch) = patch(&self.headers, &self.body)?;
-        let options = self.query.write_options(self.target.is_status)?;
+        let patch = patch(&self.headers, &self.body)?;
+        let is_status = self.target.is_status;
+        let is_apply = matches!(patch, Patch::Configuration(_));
+        let options = self
+            .query
+            .write_options(&self.headers, is_status, is_apply)?;
         self.write(move |registry, target| {
             let (namespace, name) = ends(target.namespace, target.name);
-            registry.patch(
-                target.info.resource,
-                &namespace,
-                &name,
-                kind,
-                &patch,
-                options,
-            )
+            let resource = target.info.resource;
+            match patch {
+                Patch::Change(kind, patch) => {
+                    registry.patch(resource, &namespace, &name, kind, &patch, options)
+                }
+                Patch::Configuration(config) => {
+                    registry.apply(resource, &namespace, &name, &config, &options)
+                }
+            }
         })
         .await
     }

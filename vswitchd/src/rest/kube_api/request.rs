@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::respond::unsupported_media;
 use crate::objects::{
     FieldValidation, Page, PageStart, PatchKind, RESOURCES, ResourceInfo, Scope, Selection,
-    StatusError, WriteOptions,
+    StatusCause, StatusError, WriteOptions,
 };
 
 /// What a path names.
@@ -94,6 +94,8 @@ pub(super) struct Query {
     page_start: String,
     field_validation: String,
     dry_run: String,
+    field_manager: String,
+    force: String,
     pub(super) include_object: String,
 }
 
@@ -163,7 +165,17 @@ impl Query {
         })
     }
 
-    pub(super) fn write_options(&self, is_status: bool) -> Result<WriteOptions, StatusError> {
+    /// Returns the options of a write.
+    ///
+    /// # Errors
+    /// 400 and 422 for a value that the API server would refuse.
+    pub(super) fn write_options(
+        &self,
+        headers: &HeaderMap,
+        is_status: bool,
+        is_apply: bool,
+    ) -> Result<WriteOptions, StatusError> {
+        self.check_manager(is_apply)?;
         let field_validation = match self.field_validation.as_str() {
             "" | "Warn" => FieldValidation::Warn,
             "Strict" => FieldValidation::Strict,
@@ -177,8 +189,70 @@ impl Query {
             field_validation,
             dry_run: self.is_dry_run(),
             status: is_status,
+            manager: match self.field_manager.as_str() {
+                "" => program(headers),
+                manager => manager.to_owned(),
+            },
+            force: is_true(&self.force),
         })
     }
+
+    /// What the API server asks of fieldManager and force (`ValidatePatchOptions`).
+    fn check_manager(&self, is_apply: bool) -> Result<(), StatusError> {
+        let manager = &self.field_manager;
+        let why = if is_apply && manager.is_empty() {
+            "fieldManager: Required value: is required for apply patch".to_owned()
+        } else if manager.len() > MAX_MANAGER {
+            format!("fieldManager: Too long: may not be more than {MAX_MANAGER} bytes")
+        } else if manager.chars().any(char::is_control) {
+            format!(
+                "fieldManager: Invalid value: {manager:?}: should only contain printable characters"
+            )
+        } else if !is_apply && !self.force.is_empty() {
+            "force: Forbidden: may not be specified for non-apply patch".to_owned()
+        } else {
+            return Ok(());
+        };
+        let (field, message) = why.split_once(": ").unwrap_or_default();
+        let reason = match message.split(':').next() {
+            Some("Required value") => "FieldValueRequired",
+            Some("Forbidden") => "FieldValueForbidden",
+            Some("Too long") => "FieldValueTooLong",
+            _ => "FieldValueInvalid",
+        };
+        let cause = StatusCause {
+            reason,
+            field: field.to_owned(),
+            message: message.to_owned(),
+        };
+        let message = format!("PatchOptions.meta.k8s.io \"\" is invalid: {why}");
+        Err(StatusError {
+            group: "meta.k8s.io".to_owned(),
+            kind: "PatchOptions".to_owned(),
+            causes: vec![cause],
+            ..StatusError::plain(422, "Invalid", message)
+        })
+    }
+}
+
+/// Longest name of a manager, bytes (`FieldManagerMaxLength`).
+const MAX_MANAGER: usize = 128;
+
+/// The program that a request comes from: what its user agent begins with.
+fn program(headers: &HeaderMap) -> String {
+    let agent = headers
+        .get(header::USER_AGENT)
+        .and_then(|value| value.to_str().ok());
+    let program = agent
+        .unwrap_or_default()
+        .split('/')
+        .next()
+        .unwrap_or_default();
+    let program: String = program.chars().take(MAX_MANAGER).collect();
+    if program.is_empty() {
+        return "unknown".to_owned();
+    }
+    program
 }
 
 /// How the answer is to be shaped.
@@ -245,21 +319,25 @@ fn yaml_body(bytes: &[u8]) -> Result<Value, StatusError> {
     serde_saphyr::from_str(text).map_err(|error| refuse(&error))
 }
 
+/// The body of a PATCH.
+#[derive(Debug, PartialEq)]
+pub(super) enum Patch {
+    /// How the object is to change.
+    Change(PatchKind, Value),
+    /// What it is to be, as far as the manager has a say (server-side apply).
+    Configuration(Value),
+}
+
 /// Decodes a patch; its Content-Type says which kind it is.
-pub(super) fn patch(headers: &HeaderMap, bytes: &[u8]) -> Result<(PatchKind, Value), StatusError> {
-    let (kind, is_yaml) = match content_type(headers) {
-        "application/json-patch+json" => (PatchKind::Json, false),
-        "application/merge-patch+json" => (PatchKind::Merge, false),
-        "application/strategic-merge-patch+json" => (PatchKind::StrategicMerge, false),
-        "application/apply-patch+yaml" => (PatchKind::Apply, true),
+pub(super) fn patch(headers: &HeaderMap, bytes: &[u8]) -> Result<Patch, StatusError> {
+    let kind = match content_type(headers) {
+        "application/json-patch+json" => PatchKind::Json,
+        "application/merge-patch+json" => PatchKind::Merge,
+        "application/strategic-merge-patch+json" => PatchKind::StrategicMerge,
+        "application/apply-patch+yaml" => return yaml_body(bytes).map(Patch::Configuration),
         other => return Err(unsupported_media(other)),
     };
-    let value = if is_yaml {
-        yaml_body(bytes)
-    } else {
-        json_body(bytes)
-    }?;
-    Ok((kind, value))
+    json_body(bytes).map(|patch| Patch::Change(kind, patch))
 }
 
 #[cfg(test)]
