@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod everyday;
 mod hub;
 mod manifests;
 mod server_side_apply;

@@ -45,6 +45,7 @@ pub use pods::{MadePod, PodMismatch};
 pub use prepare::now;
 pub use registry::Registry;
 pub use resource::{RESOURCES, Resource, ResourceInfo, Scope};
+pub(crate) use schema::{definition_of, definitions, from_protobuf};
 pub use shelf::ObjectId;
 pub use status::{StatusCause, StatusError};
 pub use strip::stripped;

@@ -414,7 +414,7 @@ fn configurations_that_are_none_are_refused_with_the_field_named() {
         (json!([]), "metadata is not an object"),
         (json!({"metadata": 7}), "metadata"),
         (with("/apiVersion", json!("v2")), "expected: v1"),
-        (with("/kind", json!("Pod")), "must be of kind Service"),
+        (with("/kind", json!("Node")), "must be of kind Service"),
         (
             with("/metadata/name", json!("other")),
             "does not match the name on the URL",

@@ -335,8 +335,7 @@ fn nested(path: &[String], value: &Value) -> Value {
 
 #[test]
 fn every_list_of_every_kind_is_merged_as_kubernetes_openapi_says() {
-    let definitions: BTreeMap<String, Value> =
-        serde_json::from_str(crate::objects::schema::DEFINITIONS).unwrap();
+    let definitions = crate::objects::definitions();
     let mut counts = (0, 0, 0);
     for info in &RESOURCES {
         let mut found = Vec::new();

@@ -6,9 +6,10 @@
 //! (patches, server-side apply, the published OpenAPI) reads it here.
 
 mod canonical;
+mod protobuf;
 mod types;
 
 pub(super) use canonical::canonical;
-#[cfg(test)]
-pub(super) use types::{DEFINITIONS, definition_of};
+pub(crate) use protobuf::from_protobuf;
 pub(super) use types::{List, Map, Relation, Strategy, Type, root};
+pub(crate) use types::{definition_of, definitions};

@@ -8,16 +8,20 @@ use serde_json::Value;
 use crate::objects::ResourceInfo;
 
 /// Kubernetes' OpenAPI definitions, by name.
-pub(in crate::objects) const DEFINITIONS: &str = include_str!("openapi.json");
+const DEFINITIONS: &str = include_str!("openapi.json");
 
 static TYPES: LazyLock<HashMap<String, Type>> = LazyLock::new(|| {
-    let definitions: BTreeMap<String, Value> =
-        serde_json::from_str(DEFINITIONS).expect("the embedded definitions are JSON");
+    let definitions = definitions();
     let types = definitions.iter();
     types
         .map(|(name, schema)| (name.clone(), Type::of(name, schema)))
         .collect()
 });
+
+/// Returns Kubernetes' OpenAPI definitions of what is served, by name.
+pub(crate) fn definitions() -> BTreeMap<String, Value> {
+    serde_json::from_str(DEFINITIONS).expect("the embedded definitions are JSON")
+}
 
 /// What a value is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +103,7 @@ pub(in crate::objects) fn root(info: &ResourceInfo) -> &'static Type {
 }
 
 /// Returns the name of the definition of a resource's objects.
-pub(in crate::objects) fn definition_of(info: &ResourceInfo) -> String {
+pub(crate) fn definition_of(info: &ResourceInfo) -> String {
     // `networking.k8s.io` is `networking` in the names of its types.
     let group = match info.group {
         "" => "core",
@@ -205,7 +209,7 @@ mod tests {
 
     #[test]
     fn every_named_definition_is_there_and_no_reference_says_more_than_its_definition() {
-        let definitions: BTreeMap<String, Value> = serde_json::from_str(DEFINITIONS).unwrap();
+        let definitions = definitions();
         for info in &RESOURCES {
             assert!(matches!(root(info), Type::Map(_)), "{}", info.kind);
         }

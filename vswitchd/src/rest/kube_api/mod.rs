@@ -1,6 +1,6 @@
 //! The standalone Kubernetes API on the wire: discovery, objects, watches, `Status` errors.
 //!
-//! Speaks what an unmodified kubectl speaks (JSON and YAML in, JSON out). All knowledge about
+//! Speaks what an unmodified kubectl speaks (JSON, YAML and protobuf in, JSON out). All knowledge about
 //! objects is in `crate::objects`; here are paths, headers, encodings.
 
 mod discovery;

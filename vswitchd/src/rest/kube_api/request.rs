@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::respond::unsupported_media;
 use crate::objects::{
     FieldValidation, Page, PageStart, PatchKind, RESOURCES, ResourceInfo, Scope, Selection,
-    StatusCause, StatusError, WriteOptions,
+    StatusCause, StatusError, WriteOptions, from_protobuf,
 };
 
 /// What a path names.
@@ -302,6 +302,7 @@ pub(super) fn body(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, StatusErr
     match content_type(headers) {
         "" | "application/json" => json_body(bytes),
         "application/yaml" | "application/x-yaml" | "text/yaml" => yaml_body(bytes),
+        "application/vnd.kubernetes.protobuf" => from_protobuf(bytes),
         other => Err(unsupported_media(other)),
     }
 }

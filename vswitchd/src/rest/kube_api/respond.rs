@@ -33,7 +33,7 @@ pub(super) fn method_not_allowed() -> StatusError {
 pub(super) fn unsupported_media(content_type: &str) -> StatusError {
     let message = format!(
         "the body of the request was in an unknown format - accepted media types include: \
-         application/json, application/yaml; got {content_type:?}"
+         application/json, application/yaml, application/vnd.kubernetes.protobuf; got {content_type:?}"
     );
     StatusError::plain(415, "UnsupportedMediaType", message)
 }
