@@ -345,7 +345,11 @@ impl Connection {
     fn learn(&self, facts: u8) {
         let before = self.facts.fetch_or(facts, Relaxed);
         if self.waits(before) && self.is_answered_by(before | facts) {
-            self.share.answer();
+            match self.faces.proto() {
+                // Any pod answers any number of echo requests: they make no client.
+                ip_proto::ICMP | ip_proto::ICMPV6 => self.share.give_up(),
+                _ => self.share.answer(),
+            }
         }
     }
 

@@ -180,3 +180,17 @@ fn a_table_gives_back_the_room_of_a_flood() {
     let found = lab.lookup(&udp(SERVER, end(1, 1)));
     assert!(Arc::ptr_eq(&found.conn.unwrap(), &kept));
 }
+
+#[test]
+fn an_echo_reply_ends_the_wait_and_makes_no_client() {
+    let lab = small(100);
+    let share = lab.table.port_share(CLIENT_PORT);
+    let echo = |from: End, to: End, icmp_type| {
+        let payload = [icmp_type, 0, 0, 0, 0, 7, 0, 1];
+        ipv4(from.0, to.0, ip_proto::ICMP, 1, 0, &payload)
+    };
+    lab.accept(&echo(CLIENT, SERVER, 8));
+    assert_eq!((share.unanswered(), share.answered()), (1, 0));
+    lab.accept(&echo(SERVER, CLIENT, 0));
+    assert_eq!((share.unanswered(), share.answered()), (0, 0));
+}
