@@ -35,12 +35,26 @@ impl ApiServer {
     pub fn start_in(machine: Namespace, address: &str, hub: &DaemonOptions) -> Result<Self> {
         let server = match std::env::var_os("KUBEBUILDER_ASSETS") {
             Some(assets) => {
-                let kubernetes = Kubernetes::start_in(machine, address, assets.into())?;
+                let kubernetes = Kubernetes::start_in(machine, address, assets.into(), false)?;
                 eprintln!("API server: {}", kubernetes.version()?);
                 Server::Kubernetes(Box::new(kubernetes))
             }
             None => Server::Hub(Box::new(Hub::start_in(machine, address, hub)?)),
         };
+        Self::of(server)
+    }
+
+    /// Starts the kube-apiserver and the etcd of a folder; pods have service accounts there, which
+    /// a controller-manager has to make.
+    ///
+    /// # Errors
+    /// Fails if it cannot be started.
+    pub fn kubernetes_in(machine: Namespace, address: &str, assets: PathBuf) -> Result<Self> {
+        let kubernetes = Kubernetes::start_in(machine, address, assets, true)?;
+        Self::of(Server::Kubernetes(Box::new(kubernetes)))
+    }
+
+    fn of(server: Server) -> Result<Self> {
         let prefix = format!("vswitch-test-{}-", std::process::id());
         let home = tempfile::Builder::new().prefix(&prefix).tempdir()?;
         let api = Self { server, home };
@@ -63,7 +77,9 @@ impl ApiServer {
         bail!("{} does not answer", self.url())
     }
 
-    fn machine(&self) -> &Namespace {
+    /// Returns where it runs.
+    #[must_use]
+    pub fn machine(&self) -> &Namespace {
         match &self.server {
             Server::Hub(hub) => hub.daemon().node(),
             Server::Kubernetes(kubernetes) => kubernetes.machine(),
@@ -77,7 +93,18 @@ impl ApiServer {
         }
     }
 
-    fn authority(&self) -> PathBuf {
+    /// Returns the key that signs tokens of service accounts; `None` for a hub.
+    #[must_use]
+    pub fn account_key(&self) -> Option<PathBuf> {
+        match &self.server {
+            Server::Hub(_) => None,
+            Server::Kubernetes(kubernetes) => Some(kubernetes.account_key()),
+        }
+    }
+
+    /// Returns the certificate of the authority that its own is checked by.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
         match &self.server {
             Server::Hub(hub) => hub.authority(),
             Server::Kubernetes(kubernetes) => kubernetes.authority(),

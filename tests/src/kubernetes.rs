@@ -17,6 +17,8 @@ pub(crate) struct Kubernetes {
     assets: PathBuf,
     machine: Namespace,
     address: String,
+    /// Whether pods have service accounts; somebody has to make them then.
+    has_accounts: bool,
     folder: TempDir,
     etcd: Child,
     server: Option<Child>,
@@ -24,7 +26,12 @@ pub(crate) struct Kubernetes {
 
 impl Kubernetes {
     /// Starts both programs, which are in the folder `assets`; the machine has the address.
-    pub(crate) fn start_in(machine: Namespace, address: &str, assets: PathBuf) -> Result<Self> {
+    pub(crate) fn start_in(
+        machine: Namespace,
+        address: &str,
+        assets: PathBuf,
+        has_accounts: bool,
+    ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut openssl = Command::new("openssl");
         openssl
@@ -47,6 +54,7 @@ impl Kubernetes {
             assets,
             machine,
             address: address.to_owned(),
+            has_accounts,
             folder,
             etcd,
             server: None,
@@ -64,9 +72,11 @@ impl Kubernetes {
             .append(true)
             .open(at("server.log"))?;
         let address = &self.address;
-        let server = self
-            .machine
-            .command(self.assets.join("kube-apiserver"))
+        let mut command = self.machine.command(self.assets.join("kube-apiserver"));
+        if !self.has_accounts {
+            command.arg("--disable-admission-plugins=ServiceAccount");
+        }
+        let server = command
             .args(["--etcd-servers=http://127.0.0.1:2379", "--secure-port=6443"])
             .arg(format!("--bind-address={address}"))
             .arg(format!("--advertise-address={address}"))
@@ -76,7 +86,7 @@ impl Kubernetes {
                 "--authorization-mode=RBAC",
                 "--service-cluster-ip-range=10.96.0.0/16",
             ])
-            .args(["--disable-admission-plugins=ServiceAccount"])
+            .args(["--kubelet-preferred-address-types=InternalIP"])
             .arg("--service-account-issuer=https://kubernetes.default.svc")
             .arg(format!(
                 "--service-account-signing-key-file={}",
@@ -115,6 +125,11 @@ impl Kubernetes {
     /// Returns the certificate that it made for itself, which is its own authority.
     pub(crate) fn authority(&self) -> PathBuf {
         self.folder.path().join("certs/apiserver.crt")
+    }
+
+    /// Returns the key that signs tokens of service accounts.
+    pub(crate) fn account_key(&self) -> PathBuf {
+        self.folder.path().join("sa.key")
     }
 
     /// Returns its namespace.

@@ -21,7 +21,7 @@ pub use daemon::{Daemon, DaemonOptions};
 pub use eventually::eventually;
 pub use hub::{Hub, kubeconfig, make_certificate};
 pub use namespace::{Namespace, inside, join};
-pub use nodes::{Cluster, ClusterOptions};
+pub use nodes::{Cluster, ClusterOptions, plug, underlay};
 pub use pod::{Pod, PodBuilder};
 pub use raw_socket::RawSocket;
 pub use throughput::{Iperf, megabits};

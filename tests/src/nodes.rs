@@ -62,11 +62,7 @@ impl Cluster {
     /// # Errors
     /// Fails if a namespace or a daemon cannot be made.
     pub fn start(options: &ClusterOptions) -> Result<Self> {
-        let underlay = Namespace::new("underlay")?;
-        underlay.ip(&["link", "add", "br0", "type", "bridge"])?;
-        underlay.ip(&["link", "set", "br0", "up"])?;
-        underlay.ip(&["address", "add", "192.0.2.254/24", "dev", "br0"])?;
-        underlay.ip(&["address", "add", "2001:db8::254/64", "dev", "br0", "nodad"])?;
+        let underlay = underlay()?;
         let machine = Namespace::new("hub")?;
         plug(&underlay, &machine, API_SERVER)?;
         let hub = options.daemon("hub", options.pod_cidrs(API_SERVER));
@@ -214,8 +210,25 @@ fn uids(nodes: &Value) -> BTreeMap<&str, &Value> {
         .collect()
 }
 
-/// Connects a namespace to the bridge by its interface `eth0`.
-fn plug(underlay: &Namespace, machine: &Namespace, place: usize) -> Result<()> {
+/// Makes a namespace with a bridge that machines are plugged into; see [`Cluster`].
+///
+/// # Errors
+/// Fails if a step of `ip` does.
+pub fn underlay() -> Result<Namespace> {
+    let underlay = Namespace::new("underlay")?;
+    underlay.ip(&["link", "add", "br0", "type", "bridge"])?;
+    underlay.ip(&["link", "set", "br0", "up"])?;
+    underlay.ip(&["address", "add", "192.0.2.254/24", "dev", "br0"])?;
+    underlay.ip(&["address", "add", "2001:db8::254/64", "dev", "br0", "nodad"])?;
+    Ok(underlay)
+}
+
+/// Connects a namespace to the bridge of an [`underlay`] by its interface `eth0`; a machine at
+/// place `n` has the address 192.0.2.(n+1).
+///
+/// # Errors
+/// Fails if a step of `ip` does.
+pub fn plug(underlay: &Namespace, machine: &Namespace, place: usize) -> Result<()> {
     let port = format!("port{place}");
     let veth = ["link", "add", &port, "type", "veth"];
     let peer = ["peer", "name", "eth0", "netns", machine.name()];
