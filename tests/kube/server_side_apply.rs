@@ -77,7 +77,9 @@ fn what_was_applied_by_the_client_is_taken_over_by_the_server() {
             kubectl.with_input(how, &service(labels, port)).unwrap()
         };
         apply(&["apply", "-f", "-"], "a: '1', b: '1'", "port: 80");
-        apply(&SERVER_SIDE, "a: '2', b: '1'", "port: 80, targetPort: 8080");
+        // What the client's record names is taken over; a default that it does not name would be
+        // another manager's value.
+        apply(&SERVER_SIDE, "a: '2', b: '1'", "port: 80, targetPort: 80");
         let shown = kubectl.run(&[
             "get",
             "svc",
@@ -85,7 +87,7 @@ fn what_was_applied_by_the_client_is_taken_over_by_the_server() {
             "-o",
             "jsonpath={.metadata.labels}{.spec.ports[*].targetPort}",
         ]);
-        assert_eq!(shown, r#"{"a":"2","b":"1"}8080"#, "{version}");
+        assert_eq!(shown, r#"{"a":"2","b":"1"}80"#, "{version}");
         // And back: what the client's record names and the manifest does not goes.
         apply(
             &["apply", "-f", "-"],

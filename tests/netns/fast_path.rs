@@ -233,20 +233,34 @@ fn datagrams_of_a_flow_go_past_the_workers() {
     let to = SocketAddr::from((server.ip(), 53));
     let open = move || {
         let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
         socket.connect(to)?;
         Ok(socket)
     };
     let sender = join(inside(&client.netns, open).unwrap()).unwrap();
     let mut heard = [0; 16];
-    for number in 0..200_u32 {
+    let mut send = |number: u32, is_answered: bool| {
         sender.send(&number.to_be_bytes()).unwrap();
-        let length = receiver.recv(&mut heard).unwrap();
+        let (length, from) = receiver.recv_from(&mut heard).unwrap();
         assert_eq!(heard[..length], number.to_be_bytes());
-    }
-    assert_eq!(flows(&daemon), 1);
+        if is_answered {
+            receiver.send_to(&heard[..length], from).unwrap();
+            let length = sender.recv(&mut heard).unwrap();
+            assert_eq!(heard[..length], number.to_be_bytes());
+        }
+    };
+    (0..100).for_each(|number| send(number, false));
+    assert_eq!(
+        flows(&daemon),
+        0,
+        "what nobody answers stays with the workers"
+    );
+    (100..200).for_each(|number| send(number, true));
+    assert_eq!(flows(&daemon), 2);
     let connections = daemon.vsctl_json(&["dump-conntrack"]).unwrap();
     let connection = &connections.as_array().unwrap()[0];
     assert_eq!(connection["orig_packets"], 200, "{connections}");
+    assert_eq!(connection["reply_packets"], 100, "{connections}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use serde_json::Value;
-use vswitch_tests::{Daemon, Pod, RawSocket, eventually};
+use vswitch_tests::{Daemon, DaemonOptions, Pod, RawSocket, eventually};
 
 use crate::daemon;
 
@@ -246,7 +246,12 @@ fn received_and_dropped(port: &Value) -> (u64, u64) {
 
 #[test]
 fn twenty_thousand_malformed_frames_are_counted_one_by_one_and_harm_nobody() {
-    let daemon = daemon();
+    let options = DaemonOptions {
+        // Fragments whose first one never comes are held for so long, then counted.
+        extra: "[conntrack]\nfrag_timeout = 1\n".to_owned(),
+        ..DaemonOptions::default()
+    };
+    let daemon = Daemon::start(&options).unwrap();
     let attacker = Pod::named("attacker").attach(&daemon).unwrap();
     let neighbour = Pod::named("neighbour").attach(&daemon).unwrap();
     let bystander = Pod::named("bystander").attach(&daemon).unwrap();
@@ -290,14 +295,17 @@ fn twenty_thousand_malformed_frames_are_counted_one_by_one_and_harm_nobody() {
         }
     }
 
+    eventually("every frame is counted as received and as dropped", || {
+        let port = port_of(&daemon, "default/attacker");
+        let (rx, dropped) = received_and_dropped(&port);
+        let dropped = dropped - dropped_before;
+        anyhow::ensure!(
+            dropped >= FRAMES && rx - rx_before == dropped,
+            "{dropped} of {FRAMES}: {port}"
+        );
+        Ok(())
+    });
     let port = port_of(&daemon, "default/attacker");
-    let (rx, dropped) = received_and_dropped(&port);
-    assert!(dropped - dropped_before >= FRAMES, "{port}");
-    assert_eq!(
-        rx - rx_before,
-        dropped - dropped_before,
-        "every frame was counted: {port}"
-    );
     let reasons = port["drops"].as_object().unwrap().len();
     assert!(reasons >= 10, "by reason: {port}");
     assert!(

@@ -159,7 +159,7 @@ fn the_shipped_configuration_and_cni_list_are_valid() {
         .iter()
         .map(|p| p["type"].clone())
         .collect();
-    assert_eq!(types, ["vswitch-cni", "portmap", "bandwidth"]);
+    assert_eq!(types, ["vswitch-cni", "bandwidth"]);
 }
 
 #[test]
