@@ -5,8 +5,6 @@ use std::net::Ipv4Addr;
 use serde_json::Value;
 use vswitch_tests::{Daemon, DaemonOptions, Pod, RawSocket, eventually};
 
-use crate::daemon;
-
 const FRAMES: u64 = 20_000;
 
 /// Numbers that look random and are the same in every run (xorshift64).
