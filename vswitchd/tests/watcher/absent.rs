@@ -251,7 +251,8 @@ async fn proxied(upstream: std::net::SocketAddr) -> std::net::SocketAddr {
                 "message": "lost", "code": 404});
             return (404, status);
         }
-        fetch(upstream, target)
+        // Blocking: the server behind is a task of the same runtime.
+        tokio::task::block_in_place(|| fetch(upstream, target))
     })
     .await
 }
