@@ -257,8 +257,20 @@ async fn forward(
     }
 }
 
+/// What the parts of a node see of its end: without it, one that finds another gone while a test
+/// drops them takes that for a failure, and ends the process.
+struct Ending(Supervisor);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
 /// A node that watches.
 pub(crate) struct Node {
+    /// Dropped before what it is about.
+    ending: Ending,
     pub(crate) cluster: Cluster,
     stop: watch::Sender<bool>,
 }
@@ -279,7 +291,11 @@ impl Node {
             stopping,
             &supervisor,
         );
-        Self { cluster, stop }
+        Self {
+            ending: Ending(supervisor),
+            cluster,
+            stop,
+        }
     }
 
     pub(crate) async fn synced(&mut self) {
@@ -290,7 +306,9 @@ impl Node {
             .unwrap();
     }
 
+    /// Stops as the daemon does: first its end is stated, then each part is asked to end.
     pub(crate) async fn stop(self) {
+        self.ending.0.stop();
         self.stop.send_replace(true);
         self.cluster.stored().await;
     }

@@ -204,8 +204,8 @@ async fn five_thousand_pods_are_heard_and_stored_in_few_commits() {
     let mut node = Node::start(&api, &store);
     node.synced().await;
     assert!(node.pod("p0").is_some() && node.pod("p4999").is_some());
-    soon("it is stored", || {
-        LastKnown::load(&store, api.url()).unwrap().is_some()
+    soon("it is stored while the node runs", || {
+        counting.commits.load(Ordering::Relaxed) > 0
     })
     .await;
     node.stop().await;

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 
 use super::world::{add, call, call_with, cni, code, serving};
@@ -198,9 +199,9 @@ async fn of_parallel_adds_for_one_interface_one_succeeds() {
 async fn add_goes_on_when_its_caller_goes_away() {
     let world = World::default();
     let service = cni(&world, V4);
-    let pending = service.handle(call("ADD", "a"));
-    let gave_up = tokio::time::timeout(std::time::Duration::ZERO, pending).await;
-    assert!(gave_up.is_err());
+    // Polled once, the call has begun; the runtime had no turn in which to carry it to its end.
+    let begun = service.handle(call("ADD", "a")).now_or_never();
+    assert!(begun.is_none());
     // DEL waits for the lock that the running ADD holds, or finds nothing at all.
     tokio::task::yield_now().await;
     service.handle(call("DEL", "a")).await.unwrap();
