@@ -5,6 +5,7 @@
 mod bandwidth;
 mod connections;
 mod dualstack;
+mod endings;
 mod fast_path;
 mod flood;
 mod frames;

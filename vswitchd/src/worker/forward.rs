@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::Sender;
 use vswitch_api::PortNo;
-use vswitch_datapath::DropReason;
 use vswitch_datapath::packet::Frame;
+use vswitch_datapath::{DropReason, Outputs};
 
 use super::processor::FrameProcessor;
 use super::table::SharedPort;
@@ -33,6 +33,16 @@ impl<P: FrameProcessor> Forwarder<'_, P> {
             len += 1;
         }
         self.send_grouped(&mut pending[..len]);
+    }
+
+    /// Sends what the switch itself made, and empties it.
+    pub(super) fn send_made(&mut self, out: &mut Outputs) {
+        for made in [&mut out.followers, &mut out.replies, &mut out.copies] {
+            if !made.is_empty() {
+                self.send(made.iter().map(|(port, frame)| (*port, frame)));
+                made.clear();
+            }
+        }
     }
 
     fn send_grouped<'f>(&mut self, pending: &mut [Option<(PortNo, &'f Frame)>]) {

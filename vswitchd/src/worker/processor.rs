@@ -35,6 +35,12 @@ pub trait FrameProcessor: Send + 'static {
         (Arc::new(PortShare::new(port)), false)
     }
 
+    /// Adds what no frame caused and is due to be sent, a batch at most; returns whether there was
+    /// any.
+    fn notify(&mut self, _out: &mut Outputs) -> bool {
+        false
+    }
+
     /// Gives back what is no longer needed; called now and then.
     fn tidy(&mut self) {}
 }
@@ -76,6 +82,10 @@ impl FrameProcessor for Engine {
 
     fn port_share(&mut self, port: PortNo) -> (Arc<PortShare>, bool) {
         Self::port_share(self, port)
+    }
+
+    fn notify(&mut self, out: &mut Outputs) -> bool {
+        Self::notify(self, out)
     }
 
     fn tidy(&mut self) {

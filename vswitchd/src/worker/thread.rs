@@ -155,6 +155,7 @@ impl<P: FrameProcessor> Worker<P> {
                     return self.drain(&mut wait);
                 }
             }
+            moved |= self.notify();
             empty_rounds = if moved {
                 0
             } else {
@@ -361,12 +362,23 @@ impl<P: FrameProcessor> Worker<P> {
                     Verdict::Answered | Verdict::Held | Verdict::Drop(_) => None,
                 }),
         );
-        for made in [&mut out.followers, &mut out.replies, &mut out.copies] {
-            if !made.is_empty() {
-                forwarder.send(made.iter().map(|(port, frame)| (*port, frame)));
-                made.clear();
-            }
+        forwarder.send_made(out);
+    }
+
+    /// Sends what no frame caused; returns whether there was anything.
+    fn notify(&mut self) -> bool {
+        let out = &mut self.buffers.out;
+        if !self.processor.notify(out) {
+            return false;
         }
+        let ports = self.table.load();
+        let mut forwarder = Forwarder {
+            ports: &ports,
+            processor: &mut self.processor,
+            events: &self.events,
+        };
+        forwarder.send_made(out);
+        true
     }
 
     fn tick(&mut self) {

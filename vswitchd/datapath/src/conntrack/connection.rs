@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
 use vswitch_api::{Epoch, PortNo};
 
 use super::faces::Faces;
@@ -20,6 +21,7 @@ use crate::drop_reason::DropReason;
 use crate::fairness::PortShare;
 use crate::flow::{CtState, ip_proto};
 use crate::kernel_path::KernelUsage;
+use crate::packet::emit::BarePacket;
 use crate::packet::{ParsedPacket, PlainPacket};
 use crate::time::Timestamp;
 
@@ -550,6 +552,12 @@ impl Connection {
         } else {
             None
         }
+    }
+
+    /// Returns packets without data that the end which sends in this direction may send next; none
+    /// if the connection is over, or of a protocol of which that is not known.
+    pub(crate) fn next_of(&self, direction: Direction) -> SmallVec<[BarePacket; 2]> {
+        self.lock().protocol.next_of(direction)
     }
 
     /// Returns everything there is to know at `now`.

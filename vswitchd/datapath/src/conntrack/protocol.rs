@@ -4,12 +4,15 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::sctp::SctpTrack;
 use super::tcp::TcpTrack;
 use super::{ConntrackConfig, Direction, generic, icmp, udp};
 use crate::drop_reason::DropReason;
 use crate::flow::ip_proto;
 use crate::kernel_path::TcpProgress;
+use crate::packet::emit::BarePacket;
 use crate::packet::{Fragment, ParsedPacket, PlainPacket};
 use crate::time::Timestamp;
 
@@ -188,6 +191,16 @@ impl Protocol {
                 .sctp
                 .is_some_and(|(_, chunk)| track.is_reopened_by(chunk)),
             Self::Udp | Self::Icmp | Self::Generic => false,
+        }
+    }
+
+    /// Returns what the end that sends in this direction may send next. Of SCTP nothing is known
+    /// that both ends would believe; its ends ask by themselves (RFC 9260 section 8.3).
+    pub(super) fn next_of(&self, direction: Direction) -> SmallVec<[BarePacket; 2]> {
+        match self {
+            Self::Tcp(track) => track.next_of(direction),
+            Self::Udp => SmallVec::from_slice(&[BarePacket::Datagram]),
+            Self::Sctp(_) | Self::Icmp | Self::Generic => SmallVec::new(),
         }
     }
 

@@ -134,7 +134,7 @@ impl Shard {
     pub(super) fn sweep(
         &mut self,
         budget: usize,
-        mut is_unwanted: impl FnMut(&Connection) -> bool,
+        mut is_unwanted: impl FnMut(&Arc<Connection>) -> bool,
     ) -> usize {
         let mut removed = 0;
         for _ in 0..budget.min(self.slots.len()) {

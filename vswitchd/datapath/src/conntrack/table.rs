@@ -451,8 +451,9 @@ impl ConnTable {
         } else {
             EXPIRE_BUDGET.max(self.config.max_entries / EXPIRE_SHARE)
         };
-        let is_over =
-            |conn: &Connection| conn.is_expired(now) || (is_pressed && self.is_overdue(conn, now));
+        let is_over = |conn: &Arc<Connection>| {
+            conn.is_expired(now) || (is_pressed && self.is_overdue(conn, now))
+        };
         for _ in 0..self.shards.len() {
             let at = self.tally.expire_at.load(Relaxed) % self.shards.len();
             let Some(locked) = self.shards.get(at) else {
@@ -488,7 +489,7 @@ impl ConnTable {
     }
 
     /// Removes the connections that `is_unwanted` names; returns how many.
-    pub fn flush(&self, mut is_unwanted: impl FnMut(&Connection) -> bool) -> usize {
+    pub fn flush(&self, mut is_unwanted: impl FnMut(&Arc<Connection>) -> bool) -> usize {
         let mut removed = 0;
         for shard in &self.shards {
             let mut shard = lock(&shard.connections);

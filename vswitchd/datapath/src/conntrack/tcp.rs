@@ -23,11 +23,14 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::protocol::{Progress, Start, Step};
 use super::tcp_window::{ResetPlace, Span, Windows, flag};
 use super::{ConntrackConfig, Direction};
 use crate::drop_reason::DropReason;
 use crate::kernel_path::TcpProgress;
+use crate::packet::emit::BarePacket;
 use crate::packet::{TcpSegment, tcp_flags};
 
 /// Repeats of one segment after which the other end is taken for gone (nf_conntrack's
@@ -219,6 +222,32 @@ impl TcpTrack {
     /// about the state.
     pub(super) fn is_open(&self) -> bool {
         self.state == TcpState::Established && self.stray_syn.is_none()
+    }
+
+    /// Returns what the end that sends in this direction may send next, as far as one can know: in
+    /// which order its last acknowledgement and the last data towards it came by says nothing of
+    /// what it has by now. Nothing of a connection that is over.
+    pub(super) fn next_of(&self, direction: Direction) -> SmallVec<[BarePacket; 2]> {
+        let mut next = SmallVec::new();
+        if matches!(
+            self.state,
+            TcpState::None | TcpState::TimeWait | TcpState::Close
+        ) {
+            return next;
+        }
+        let sender = self.windows.endpoint(direction);
+        let receiver = self.windows.endpoint(direction.opposite());
+        let seq = sender.end();
+        match sender.acknowledged() {
+            Some(ack) => next.push(BarePacket::Ack { seq, ack }),
+            None if sender.is(flag::KNOWN) => next.push(BarePacket::Syn { seq: sender.isn() }),
+            None => {}
+        }
+        if receiver.is(flag::KNOWN) && sender.acknowledged() != Some(receiver.end()) {
+            let ack = receiver.end();
+            next.push(BarePacket::Ack { seq, ack });
+        }
+        next
     }
 
     fn on_syn(&mut self, segment: &TcpSegment, step: Step<'_>) -> Accepted {

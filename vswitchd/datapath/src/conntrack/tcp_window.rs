@@ -326,6 +326,21 @@ impl TcpEnd {
         self.flags & flag != 0
     }
 
+    /// Returns the sequence number of its SYN.
+    pub(super) const fn isn(&self) -> u32 {
+        self.isn
+    }
+
+    /// Returns the end of the highest segment it sent.
+    pub(super) const fn end(&self) -> u32 {
+        self.end
+    }
+
+    /// Returns the highest acknowledgement it sent, if it sent any.
+    pub(super) fn acknowledged(&self) -> Option<u32> {
+        self.is(flag::ACKED).then_some(self.max_ack)
+    }
+
     pub(super) const fn set(&mut self, flag: u8) {
         self.flags |= flag;
     }

@@ -141,6 +141,13 @@ impl Engine {
         self.core.publish_cache_figures();
     }
 
+    /// Adds to `out` what is due to ends of connections that were ended, a batch at most; returns
+    /// whether there was any.
+    pub fn notify(&mut self, out: &mut Outputs) -> bool {
+        let notices = &self.core.datapath.notices;
+        !notices.is_empty() && notices.take(self.snapshot.load(), &mut out.replies)
+    }
+
     /// Counts a frame that was lost after its verdict (port down, kernel refused it).
     pub fn count_drop(&mut self, reason: DropReason) {
         self.core.counters.drops.count(reason);

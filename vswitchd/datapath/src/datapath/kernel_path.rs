@@ -87,6 +87,17 @@ impl Datapath {
         }
     }
 
+    /// Has the state of a connection know what went by below, if anything may have.
+    pub(super) fn catch_up(&self, conn: &Arc<Connection>) {
+        if let Some(kernel_path) = &self.kernel_path
+            && conn.is_in_kernel()
+        {
+            let at = (conn.last_seen(), self.conns.config());
+            let account = &mut |flow: &KernelFlow, usage| kernel_path.account(flow, usage, at);
+            kernel_path.below.catch_up(conn, account);
+        }
+    }
+
     /// Ends the validity of everything that was offered so far.
     pub(super) fn revoke(&self) {
         if let Some(kernel_path) = &self.kernel_path {

@@ -8,6 +8,7 @@ mod engine;
 mod held;
 mod in_hand;
 mod kernel_path;
+mod notices;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -36,6 +37,7 @@ use crate::time::Timestamp;
 use counters::{AllCounters, EngineCounters};
 use held::HeldFragments;
 use kernel_path::AttachedKernelPath;
+use notices::Notices;
 
 pub use engine::Engine;
 
@@ -84,6 +86,7 @@ pub struct Datapath {
     affinity: AffinityTable,
     counters: AllCounters,
     held: HeldFragments,
+    notices: Notices,
     /// What is dropped while no engine has it in hand; one thread at a time counts.
     late_drops: Mutex<Arc<EngineCounters>>,
     flow_cache_entries: usize,
@@ -128,6 +131,7 @@ impl Datapath {
             conns: ConnTable::new(config.conntrack),
             affinity: AffinityTable::default(),
             held: HeldFragments::default(),
+            notices: Notices::default(),
             late_drops: Mutex::new(counters.register()),
             counters,
             flow_cache_entries: config.flow_cache_entries,
@@ -156,11 +160,27 @@ impl Datapath {
         let epoch = next.epoch;
         self.published.store(Arc::new(next));
         if !forgotten.is_empty() {
-            self.conns.flush(|conn: &Connection| forgotten.has(conn));
-            self.conns.forget_ports(&forgotten.ports);
+            self.forget(&forgotten);
         }
         self.revoke();
         epoch
+    }
+
+    /// Removes connections, and has both ends of those know that it ends which end with an address.
+    fn forget(&self, forgotten: &Forgotten) {
+        let mut ended = Vec::new();
+        self.conns.flush(|conn| {
+            let is_ended = forgotten.ends(conn);
+            if is_ended {
+                ended.push(Arc::clone(conn));
+            }
+            is_ended || forgotten.moves(conn)
+        });
+        self.conns.forget_ports(&forgotten.ports);
+        for conn in &ended {
+            self.catch_up(conn);
+            self.notices.add(conn);
+        }
     }
 
     /// Returns what packets leave behind for later ones.
@@ -305,8 +325,8 @@ impl Datapath {
     }
 
     /// Removes the connections that `is_unwanted` names; returns how many.
-    pub fn flush_connections(&self, is_unwanted: impl FnMut(&Connection) -> bool) -> usize {
-        let flushed = self.conns.flush(is_unwanted);
+    pub fn flush_connections(&self, mut is_unwanted: impl FnMut(&Connection) -> bool) -> usize {
+        let flushed = self.conns.flush(|conn| is_unwanted(conn));
         self.revoke();
         flushed
     }
@@ -366,25 +386,38 @@ impl Forgotten {
             && self.untranslated.is_empty()
     }
 
-    fn has(&self, conn: &Connection) -> bool {
+    /// Returns whether the connection has lost one of its ends.
+    fn ends(&self, conn: &Connection) -> bool {
         let (original, reply) = (conn.original(), conn.reply());
         self.ports.contains(&conn.in_port())
             || self.ports.contains(&conn.out_port())
             || [original.src, original.dst, reply.src, reply.dst]
                 .iter()
                 .any(|address| self.addresses.contains(address))
-            || if conn.is_translated() {
-                self.endpoints.contains(&lost(&original, &reply))
-            } else {
-                self.has_untranslated(conn, &original)
-            }
+            || (original.proto != ip_proto::UDP && self.has_lost_endpoint(conn))
     }
 
-    /// UDP has no end: its next datagram would go where the first one went, for as long as they
-    /// come. What was answered of other protocols is a conversation with somebody else.
-    fn has_untranslated(&self, conn: &Connection, original: &Tuple) -> bool {
+    /// Returns whether its next packet is to be the first one of another connection, with another
+    /// endpoint or the first.
+    fn moves(&self, conn: &Connection) -> bool {
+        if conn.is_translated() {
+            return self.has_lost_endpoint(conn);
+        }
+        // UDP has no end: its next datagram would go where the first one went, for as long as they
+        // come. What was answered of other protocols is a conversation with somebody else.
+        let original = conn.original();
         let may_go = original.proto == ip_proto::UDP || !conn.is_replied();
-        may_go && !self.untranslated.is_empty() && self.untranslated.contains(&service_of(original))
+        may_go
+            && !self.untranslated.is_empty()
+            && self.untranslated.contains(&service_of(&original))
+    }
+
+    fn has_lost_endpoint(&self, conn: &Connection) -> bool {
+        conn.is_translated()
+            && !self.endpoints.is_empty()
+            && self
+                .endpoints
+                .contains(&lost(&conn.original(), &conn.reply()))
     }
 }
 

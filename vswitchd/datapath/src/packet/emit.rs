@@ -10,13 +10,14 @@ use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Icmpv6Packet, Icmpv6Repr, IpProtocol,
     Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, NdiscNeighborFlags, NdiscRepr, TcpControl,
-    TcpPacket, TcpRepr, TcpSeqNumber,
+    TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr,
 };
 use vswitch_api::MacAddr;
 
 use super::bytes::put_u16;
 use super::checksum::checksum;
 use super::parsed::{Fragment, ParsedPacket, tcp_flags};
+use super::rewrite::Ends;
 use super::{Frame, arp, icmp, ipv4, ipv6, l4_checksum, nd, rewrite};
 use crate::flow::{ether_type, ip_proto};
 
@@ -197,12 +198,29 @@ pub fn tcp_reset(original: &Frame, packet: &ParsedPacket) -> Option<Frame> {
         let len = tcp.payload_len + is_set(tcp_flags::SYN) + is_set(tcp_flags::FIN);
         (0, Some(seq_number(tcp.seq.wrapping_add(len))))
     };
+    let ends = Ends {
+        src,
+        dst,
+        tp_src: key.tp_dst,
+        tp_dst: key.tp_src,
+    };
+    let ip = bare_tcp(&ends, TcpControl::Rst, seq, ack)?;
+    answer(original, packet, key.eth_dst, key.eth_src, &ip)
+}
+
+/// Returns a TCP segment without data or options, with its IP header.
+fn bare_tcp(
+    ends: &Ends,
+    control: TcpControl,
+    seq: u32,
+    ack_number: Option<TcpSeqNumber>,
+) -> Option<Vec<u8>> {
     let repr = TcpRepr {
-        src_port: key.tp_dst,
-        dst_port: key.tp_src,
-        control: TcpControl::Rst,
+        src_port: ends.tp_src,
+        dst_port: ends.tp_dst,
+        control,
         seq_number: seq_number(seq),
-        ack_number: ack,
+        ack_number,
         window_len: 0,
         window_scale: None,
         max_seg_size: None,
@@ -214,12 +232,68 @@ pub fn tcp_reset(original: &Frame, packet: &ParsedPacket) -> Option<Frame> {
     let mut segment = vec![0; repr.buffer_len()];
     repr.emit(
         &mut TcpPacket::new_unchecked(segment.as_mut_slice()),
-        &src.into(),
-        &dst.into(),
+        &ends.src.into(),
+        &ends.dst.into(),
         &ChecksumCapabilities::default(),
     );
-    let ip = wrap_ip(src, dst, IpProtocol::Tcp, &segment)?;
-    answer(original, packet, key.eth_dst, key.eth_src, &ip)
+    wrap_ip(ends.src, ends.dst, IpProtocol::Tcp, &segment)
+}
+
+/// A packet without data that an end of a connection may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BarePacket {
+    /// A UDP datagram.
+    Datagram,
+    /// The segment that opens a TCP connection.
+    Syn {
+        /// Its sequence number.
+        seq: u32,
+    },
+    /// A segment of an open TCP connection.
+    Ack {
+        /// Its sequence number.
+        seq: u32,
+        /// What it acknowledges.
+        ack: u32,
+    },
+}
+
+/// Returns the frame of a bare packet from one end to the other.
+#[must_use]
+pub fn bare_packet(
+    packet: BarePacket,
+    ends: &Ends,
+    eth_src: MacAddr,
+    eth_dst: MacAddr,
+) -> Option<Frame> {
+    let ip = match packet {
+        BarePacket::Datagram => {
+            let repr = UdpRepr {
+                src_port: ends.tp_src,
+                dst_port: ends.tp_dst,
+            };
+            let mut datagram = vec![0; repr.header_len()];
+            repr.emit(
+                &mut UdpPacket::new_unchecked(datagram.as_mut_slice()),
+                &ends.src.into(),
+                &ends.dst.into(),
+                0,
+                |_| {},
+                &ChecksumCapabilities::default(),
+            );
+            wrap_ip(ends.src, ends.dst, IpProtocol::Udp, &datagram)?
+        }
+        BarePacket::Syn { seq } => bare_tcp(ends, TcpControl::Syn, seq, None)?,
+        BarePacket::Ack { seq, ack } => {
+            bare_tcp(ends, TcpControl::None, seq, Some(seq_number(ack)))?
+        }
+    };
+    let eth_type = match ends.src {
+        IpAddr::V4(_) => ether_type::IPV4,
+        IpAddr::V6(_) => ether_type::IPV6,
+    };
+    let frame = [&eth_dst.0[..], &eth_src.0, &eth_type.to_be_bytes(), &ip].concat();
+    Some(Frame::from_bytes(&frame))
 }
 
 fn seq_number(number: u32) -> TcpSeqNumber {

@@ -7,6 +7,7 @@ mod bandwidth;
 mod cache;
 mod concurrent;
 mod defaults;
+mod endings;
 mod fairness;
 mod hostile;
 mod kernel_path;
