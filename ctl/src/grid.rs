@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 
 use crate::output::columns;
-use crate::simulate::Verdict;
+use crate::verdict::Verdict;
 
 const ALLOWED: &str = "yes";
 const DENIED: &str = "no";

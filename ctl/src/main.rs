@@ -20,6 +20,7 @@ mod simulate;
 mod status;
 mod store;
 mod trace;
+mod verdict;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

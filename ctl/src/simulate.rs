@@ -13,6 +13,7 @@ use crate::expect;
 use crate::files::{numbered_lines, read_manifests, read_text};
 use crate::grid;
 use crate::output::{Format, columns, print, write_out};
+use crate::verdict::Verdict;
 
 /// `simulate`.
 #[derive(Debug, Args)]
@@ -39,15 +40,6 @@ pub(crate) struct SimulateArgs {
     /// left out): prints what differs and exits 1.
     #[arg(long)]
     expect: Option<PathBuf>,
-}
-
-/// A judged connection.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Verdict {
-    #[serde(flatten)]
-    pub(crate) probe: Probe,
-    #[serde(flatten)]
-    pub(crate) answer: Answer,
 }
 
 /// Judges, prints, compares.

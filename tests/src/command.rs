@@ -6,8 +6,6 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::Namespace;
-
 /// What a program printed and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
@@ -58,16 +56,6 @@ pub fn run(command: &mut Command, input: &str) -> Result<Output> {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
-}
-
-/// Runs `arguments` inside a namespace, for at most 60 seconds.
-///
-/// # Errors
-/// Fails if the program cannot be started.
-pub fn run_in(namespace: &Namespace, arguments: &[&str]) -> Result<Output> {
-    let mut command = namespace.command("timeout");
-    command.arg("60").args(arguments);
-    run(&mut command, "")
 }
 
 /// Returns the path of one of the project's programs, built by `make build`.

@@ -16,11 +16,11 @@ mod throughput;
 mod web;
 
 pub use api_server::{ApiServer, pod_manifest, wait_for_state};
-pub use command::{Output, binary, run, run_in, tool};
+pub use command::{Output, binary, run, tool};
 pub use daemon::{Daemon, DaemonOptions};
 pub use eventually::eventually;
 pub use hub::{Hub, kubeconfig, make_certificate};
-pub use namespace::{Namespace, inside, join};
+pub use namespace::{Namespace, inside, join, run_in};
 pub use nodes::{Cluster, ClusterOptions, plug, underlay};
 pub use pod::{Pod, PodBuilder};
 pub use raw_socket::RawSocket;

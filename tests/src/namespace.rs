@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::run;
+use crate::command::{Output, run};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -177,4 +177,14 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         self.remove();
     }
+}
+
+/// Runs `arguments` inside a namespace, for at most 60 seconds.
+///
+/// # Errors
+/// Fails if the program cannot be started.
+pub fn run_in(namespace: &Namespace, arguments: &[&str]) -> Result<Output> {
+    let mut command = namespace.command("timeout");
+    command.arg("60").args(arguments);
+    run(&mut command, "")
 }

@@ -7,6 +7,7 @@
 
 mod body;
 mod connection;
+mod framing;
 
 use std::io;
 use std::path::PathBuf;

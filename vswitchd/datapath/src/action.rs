@@ -7,7 +7,7 @@ use vswitch_api::{MacAddr, PortNo};
 use crate::drop_reason::DropReason;
 use crate::flow::{PortClass, split_fields};
 use crate::group::GroupId;
-use crate::pipeline::TableId;
+use crate::table_id::TableId;
 
 /// One step of a rule; a rule that decides nothing ([`Action::decides`]) drops with its table's
 /// default.

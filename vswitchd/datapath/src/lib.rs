@@ -32,11 +32,13 @@ pub mod group;
 pub mod kernel_path;
 pub mod packet;
 pub mod pipeline;
+mod table_id;
 pub mod time;
 
 pub use action::{Action, ActionList, parse_actions};
 pub use cache::CacheStats;
+pub use conntrack::{KernelUsage, TcpProgress};
 pub use datapath::{Datapath, DatapathConfig, Engine, Outputs, Verdict};
 pub use drop_reason::DropReason;
-pub use kernel_path::{KernelFlow, KernelPath, KernelUsage, TcpProgress};
+pub use kernel_path::{KernelFlow, KernelPath};
 pub use time::Timestamp;

@@ -2,71 +2,19 @@
 //! if a step fails.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use serde_json::Value;
-use vswitch_api::cni::CniCall;
 use vswitch_api::{IfName, MacAddr, PortNo};
 
 use super::error::{AttachError, of_problems};
 use super::record::{DelegatedCall, Kind, Record, Said, State, without_pod};
 use super::remove::Reached;
 use super::service::{Attachments, Locked};
-use super::world::{NetnsState, PodIdentity};
-use crate::ipam::{AddressPlan, LeaseOwner, PlannedIp, Route};
-use crate::state::{Attachment, HostPort};
-
-/// What shall hang on the switch.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// Whose it is; of a VM or mirror see [`Kind::owner`].
-    pub owner: LeaseOwner,
-    /// What it is; the gateway is never asked for.
-    pub kind: Kind,
-    /// Name of the CNI network; empty for a VM or mirror.
-    pub network: String,
-    /// The container's namespace, looked at by the caller; empty for a VM or mirror.
-    pub netns: PathBuf,
-    /// MAC of the container or guest, if a certain one.
-    pub mac: Option<MacAddr>,
-    /// MTU in bytes, if a certain one.
-    pub mtu: Option<u16>,
-    /// Whose pod; `None` for a mirror.
-    pub pod: Option<PodIdentity>,
-    /// Where its addresses come from.
-    pub addresses: WantedAddresses,
-    /// Ports of the node that lead to it.
-    pub host_ports: Vec<HostPort>,
-}
-
-/// Where addresses come from.
-#[derive(Debug, Clone)]
-pub enum WantedAddresses {
-    /// It has none.
-    None,
-    /// The built-in management.
-    BuiltIn {
-        /// Certain ones.
-        requested: Vec<IpAddr>,
-        /// The container's routes; none means a default route of each family.
-        routes: Vec<Route>,
-        /// DNS settings to hand on.
-        dns: Option<Value>,
-    },
-    /// A plugin.
-    Delegated(Delegation),
-}
-
-/// An IPAM plugin and the call that it sees.
-#[derive(Debug, Clone)]
-pub struct Delegation {
-    /// `ipam.type`.
-    pub plugin: String,
-    /// The call as it came.
-    pub call: CniCall,
-}
+use super::wanted::{Delegation, Wanted, WantedAddresses};
+use super::world::NetnsState;
+use crate::ipam::{AddressPlan, PlannedIp, Route};
+use crate::state::Attachment;
 
 impl Attachments {
     /// Attaches; everything is in force and durable when this returns. Goes on if the caller

@@ -31,21 +31,22 @@ mod recover;
 mod remove;
 mod service;
 mod shield;
+mod wanted;
 pub mod world;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use add::{Delegation, Wanted, WantedAddresses};
 pub use device::KernelDevices;
 pub use error::AttachError;
 pub use ledger::made_taps;
 pub use pods::{RegistryPods, WaitInForce};
 pub use ports::SwitchPorts;
-pub use record::{Kind, Record, State};
+pub use record::{Kind, PodIdentity, Record, State};
 pub use recover::Recovered;
 pub use service::{AttachDeps, AttachSettings, Attachments};
 pub use shield::keep_shields;
+pub use wanted::{Delegation, Wanted, WantedAddresses};
 pub use world::{
-    Devices, KernelNetns, NetnsProbe, NetnsState, PodDirectory, PodIdentity, Ports, Step, StepError,
+    Devices, KernelNetns, NetnsProbe, NetnsState, PodDirectory, Ports, Step, StepError,
 };

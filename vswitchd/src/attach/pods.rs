@@ -6,8 +6,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::record::Record;
-use super::world::{PodDirectory, PodIdentity, Step, StepError, blocking};
+use super::record::{PodIdentity, Record};
+use super::world::{PodDirectory, Step, StepError, blocking};
 use crate::ipam::LeaseOwner;
 use crate::objects::{MadePod, Registry, StatusError};
 

@@ -8,7 +8,6 @@ use serde_json::Value;
 use vswitch_api::cni::CniCall;
 use vswitch_api::{IfName, MacAddr, PortNo};
 
-use super::world::PodIdentity;
 use crate::ipam::{AddressPlan, LeaseOwner};
 use crate::state::{Attachment, ObjectKey};
 
@@ -48,6 +47,17 @@ impl Kind {
             ifname: ifname.clone(),
         }
     }
+}
+
+/// Whose pod an attachment is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodIdentity {
+    /// Namespace and name.
+    pub key: ObjectKey,
+    /// K8S_POD_UID, if the runtime said it.
+    pub uid: Option<String>,
+    /// Labels for a Pod object that nobody declared; `None` where they are not known any more.
+    pub labels: Option<BTreeMap<String, String>>,
 }
 
 /// How far an attachment has come. On disk it is `leased`, `attached` or `leaving`: a restart

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use vswitch_api::cni::CniCommand;
 
-use super::add::Delegation;
 use super::error::{AttachError, chain, of_problems};
 use super::record::{Record, State};
 use super::service::{Attachments, Inner, Locked};
+use super::wanted::Delegation;
 use super::world::StepError;
 use crate::ipam::LeaseOwner;
 

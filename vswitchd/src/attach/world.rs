@@ -3,7 +3,7 @@
 //! All methods that undo are idempotent: undoing what was never done, or done by half, is
 //! success.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -12,10 +12,9 @@ use std::pin::Pin;
 use nix::sys::statfs::{FsType, statfs};
 use vswitch_api::{IfName, MacAddr, PortNo};
 
-use super::record::Record;
+use super::record::{PodIdentity, Record};
 use crate::ipam::LeaseOwner;
 use crate::port::TapOffloads;
-use crate::state::ObjectKey;
 
 /// A step of a neighbour that failed.
 #[derive(Debug, thiserror::Error)]
@@ -101,17 +100,6 @@ where
 
 /// A step under way.
 pub type Step<'a, T = ()> = Pin<Box<dyn Future<Output = Result<T, StepError>> + Send + 'a>>;
-
-/// Whose pod an attachment is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodIdentity {
-    /// Namespace and name.
-    pub key: ObjectKey,
-    /// K8S_POD_UID, if the runtime said it.
-    pub uid: Option<String>,
-    /// Labels for a Pod object that nobody declared; `None` where they are not known any more.
-    pub labels: Option<BTreeMap<String, String>>,
-}
 
 /// Devices of attachments: veth pairs into containers, TAPs.
 pub trait Devices: Send + Sync + 'static {

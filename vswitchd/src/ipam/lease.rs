@@ -5,27 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use vswitch_api::IfName;
 
+use super::error::IpamError;
+use super::owner::LeaseOwner;
 use super::pool::{Pool, is_v4};
 use super::records::{self, LeaseRecord};
 use super::state::{Lost, Slot, State};
-use crate::store::{Bucket, SharedStore, StoreError, Write};
-
-/// Who holds a lease: one interface of one container.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LeaseOwner {
-    /// CNI_CONTAINERID.
-    pub container_id: String,
-    /// CNI_IFNAME.
-    pub ifname: IfName,
-}
-
-impl std::fmt::Display for LeaseOwner {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.container_id, self.ifname)
-    }
-}
+use crate::store::{Bucket, SharedStore, Write};
 
 /// What addresses there are.
 #[derive(Debug, Clone)]
@@ -45,50 +31,6 @@ pub struct Lease {
     pub address: IpAddr,
     /// Since when, Unix seconds.
     pub leased_at: u64,
-}
-
-/// Why an address could not be given or taken back.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say what the fields are")]
-pub enum IpamError {
-    /// The configuration cannot work.
-    #[error("pod CIDR {cidr} {problem}")]
-    Config { cidr: IpNet, problem: &'static str },
-    /// All addresses are leased or resting.
-    #[error("{}", exhausted_message(*cidr, *leased, *resting, *retry_after_secs))]
-    Exhausted {
-        cidr: IpNet,
-        leased: usize,
-        resting: usize,
-        retry_after_secs: Option<u64>,
-    },
-    /// The requested address belongs to no pod CIDR, or twice to the same.
-    #[error("requested address {address} {problem}")]
-    Unusable {
-        address: IpAddr,
-        problem: &'static str,
-    },
-    /// Somebody else has the requested address.
-    #[error("requested address {address} is leased to {owner}")]
-    InUse { address: IpAddr, owner: LeaseOwner },
-    /// The owner has another address already.
-    #[error("{owner} holds {held} and requests {address}")]
-    Conflict {
-        owner: LeaseOwner,
-        held: IpAddr,
-        address: IpAddr,
-    },
-    /// The lease could not be read or made durable.
-    #[error("keep leases in the store")]
-    Store { source: StoreError },
-}
-
-fn exhausted_message(cidr: IpNet, leased: usize, resting: usize, retry: Option<u64>) -> String {
-    let advice = match retry {
-        Some(seconds) => format!("{resting} resting, try again in {seconds} s"),
-        None => "no address is about to be released".to_owned(),
-    };
-    format!("pool {cidr} exhausted: {leased} leased, {advice}")
 }
 
 /// The leases of this node.

@@ -6,7 +6,9 @@
 //! that peers forget its former owner. Thread-safe; calls of [`Ipam`] block on the disk.
 
 mod delegate;
+mod error;
 mod lease;
+mod owner;
 mod pool;
 mod records;
 mod state;
@@ -17,4 +19,6 @@ pub(crate) mod memory_store;
 mod tests;
 
 pub use delegate::{AddressPlan, Delegate, DelegateError, PlannedIp, Route};
-pub use lease::{Ipam, IpamConfig, IpamError, Lease, LeaseOwner};
+pub use error::IpamError;
+pub use lease::{Ipam, IpamConfig, Lease};
+pub use owner::LeaseOwner;

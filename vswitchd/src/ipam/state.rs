@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::lease::{IpamError, LeaseOwner};
+use super::error::IpamError;
+use super::owner::LeaseOwner;
 use super::pool::{Pool, is_v4};
 use super::records::Stored;
 

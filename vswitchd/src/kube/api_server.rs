@@ -14,8 +14,8 @@ use kube::{Client, Config};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::health::Absence;
 use super::source::Source;
+use super::watched::Absence;
 
 /// How long the API server may take to begin a watch, and to answer what is short.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);

@@ -5,19 +5,10 @@ use std::time::Duration;
 
 use vswitch_datapath::Timestamp;
 
-use super::watcher::{WATCHED, Watched};
+use super::watched::{Absence, WATCHED, Watched};
 use crate::clock::{self, MonotonicClock};
 use crate::metrics::WatchFigures;
 use crate::objects::{LastKnown, Resource};
-
-/// Why a kind cannot be read, though the API server answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Absence {
-    /// The API server does not serve it.
-    NotServed,
-    /// This client must not read it.
-    Forbidden,
-}
 
 /// State of one watcher.
 #[derive(Debug, Clone, Default)]

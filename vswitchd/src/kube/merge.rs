@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
-use super::watcher::{WATCHED, Watched};
+use super::watched::{WATCHED, Watched};
 use crate::objects::{ObjectId, Objects, Resource};
 
 /// An object as a watcher saw it.

@@ -13,6 +13,7 @@ mod local_pods;
 mod merge;
 mod node;
 mod source;
+mod watched;
 mod watcher;
 
 pub use api_server::{ApiServer, KubeError};

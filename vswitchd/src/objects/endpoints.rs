@@ -14,9 +14,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::Resource;
-use super::registry::Pending;
 use super::services::selector;
-use super::shelf::{ObjectId, Shelf};
+use super::shelf::{ObjectId, Pending, Shelf};
 
 /// Label of a slice that names its Service.
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";

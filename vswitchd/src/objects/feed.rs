@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::reduce::{gone, present};
-use super::registry::Shared;
+use super::shared::Shared;
 use super::shelf::{ObjectId, Shelf};
 use super::{Registry, Resource};
 use crate::state::ClusterChange;

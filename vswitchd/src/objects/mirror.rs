@@ -9,7 +9,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
-use super::registry::Shared;
+use super::shared::Shared;
 use super::shelf::{ObjectChange, ObjectId, Shelf};
 use super::{Registry, RegistryConfig, StatusError};
 use crate::store::MemoryStore;

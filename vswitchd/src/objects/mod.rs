@@ -8,6 +8,7 @@
 
 mod apply;
 mod bandwidth;
+mod causes;
 mod defaults;
 mod endpoints;
 mod feed;
@@ -25,6 +26,7 @@ mod resource;
 mod schema;
 mod selectors;
 mod services;
+mod shared;
 mod shelf;
 mod status;
 mod strip;

@@ -3,7 +3,8 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
-use super::validate::{self, Causes};
+use super::causes::Causes;
+use super::validate;
 use super::{Resource, ResourceInfo, Scope, StatusError, WriteOptions, defaults, schema, services};
 
 /// Largest object, bytes of JSON: etcd's limit, which the API server has as well.

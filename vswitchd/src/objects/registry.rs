@@ -4,7 +4,7 @@
 //! Readers see a consistent shelf. A write that changes nothing is none.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use super::apply::{self, Applied};
 use super::pods::{MadePod, PodMismatch};
 use super::selectors::Selector;
-use super::shelf::{ObjectChange, ObjectId, Shelf};
+use super::shared::Shared;
+use super::shelf::{ObjectChange, ObjectId, Pending, Shelf};
 use super::watch::{Scope as WatchScope, Watch, WatchEvent, bookmark};
 use super::{
     DeleteOptions, ObjectList, Page, PageStart, PatchKind, RegistryConfig, Resource, ResourceInfo,
@@ -20,39 +21,6 @@ use super::{
     prepare, services,
 };
 use crate::store::{Bucket, Loss, SharedStore, StoreError};
-
-/// What watches and the feed share with the registry.
-#[derive(Debug)]
-pub(super) struct Shared {
-    /// Guards objects and history; held for reading only as long as it takes to copy references.
-    shelf: RwLock<Shelf>,
-    /// The newest version; wakes watches.
-    newest: watch::Sender<u64>,
-}
-
-impl Shared {
-    /// Every change to the shelf is a single call, so a panic elsewhere leaves it whole.
-    pub(super) fn shelf(&self) -> RwLockReadGuard<'_, Shelf> {
-        self.shelf.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// For the one writer.
-    pub(super) fn shelf_mut(&self) -> RwLockWriteGuard<'_, Shelf> {
-        self.shelf.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn new(shelf: Shelf) -> Self {
-        Self {
-            newest: watch::Sender::new(shelf.version()),
-            shelf: RwLock::new(shelf),
-        }
-    }
-
-    /// Wakes who waits for changes.
-    pub(super) fn wake(&self, version: u64) {
-        self.newest.send_replace(version);
-    }
-}
 
 /// The standalone API server's core. Reads are cheap; writes block until durable.
 #[derive(Debug)]
@@ -759,9 +727,6 @@ impl Registry {
         Ok(())
     }
 }
-
-/// A change without its version.
-pub(super) type Pending = (ObjectId, Option<Arc<Value>>, Option<Arc<Value>>);
 
 fn id(resource: Resource, namespace: &str, name: &str) -> ObjectId {
     (resource, namespace.to_owned(), name.to_owned())

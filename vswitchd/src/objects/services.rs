@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::causes::Causes;
 use super::shelf::Shelf;
-use super::validate::Causes;
 use super::{RegistryConfig, Resource, StatusError};
 
 pub(super) use kept::keep;

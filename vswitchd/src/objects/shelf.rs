@@ -30,6 +30,9 @@ pub(super) struct ObjectChange {
     pub(super) after: Option<Arc<Value>>,
 }
 
+/// A change without its version.
+pub(super) type Pending = (ObjectId, Option<Arc<Value>>, Option<Arc<Value>>);
+
 /// The objects and their recent history.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::registry::Shared;
 use super::selectors::Selector;
+use super::shared::Shared;
 use super::shelf::{ObjectChange, Shelf};
 use super::{Resource, StatusError};
 

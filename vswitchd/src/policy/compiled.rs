@@ -8,13 +8,13 @@ use k8s_openapi::api::networking::v1::{NetworkPolicyPeer, NetworkPolicyPort, Net
 use vswitch_datapath::flow::{Match, PortRange, SetName};
 use vswitch_datapath::pipeline::{Origin, Rule};
 
-use super::compiler::PolicyId;
 use super::direction::Direction;
 use super::groups::{Facts, Groups};
+use super::ids::{PolicyId, RosterId};
 use super::peers::{Peer, PodPeer};
 use super::ports::PortDemand;
 use super::program::{PolicyProblem, priority};
-use super::roster::{NamedPort, RosterId, Within};
+use super::roster::{NamedPort, Within};
 use crate::config::Deny;
 use crate::rules::{RuleOwner, RuleSet};
 use crate::state::{PolicyRecord, Selector};

@@ -12,17 +12,13 @@ use vswitch_datapath::pipeline::Rule;
 use super::compiled::{self, CompiledPolicy, Subject};
 use super::endpoints;
 use super::groups::{Facts, Groups};
+use super::ids::{PolicyId, RosterId};
 use super::namespaces::Namespaces;
 use super::pods::{Locals, Pod, PodId, Pods, is_addressable};
 use super::program::{NodeFacts, PolicyProblem, node_set};
-use super::roster::RosterId;
 use crate::config::Deny;
 use crate::rules::{Ledger, RuleDelta};
 use crate::state::{ClusterChange, ClusterState, LocalEndpoint, ObjectKey, PolicyRecord};
-
-/// Number of a policy inside one compiler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct PolicyId(usize);
 
 /// A policy, whether it selects a pod of this node or not.
 #[derive(Debug)]

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use slab::Slab;
 use vswitch_datapath::flow::SetName;
 
-use super::compiler::PolicyId;
+use super::ids::{PolicyId, RosterId};
 use super::namespaces::Namespaces;
 use super::peers::{PodPeer, Scope};
 use super::pods::{Pod, PodId, Pods};
-use super::roster::{Roster, RosterId};
+use super::roster::Roster;
 use super::selector_index::SelectorIndex;
 use crate::rules::Ledger;
 use crate::state::Selector;

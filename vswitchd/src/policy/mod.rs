@@ -23,6 +23,7 @@ mod direction;
 mod endpoints;
 pub mod explain;
 mod groups;
+mod ids;
 mod namespaces;
 mod peers;
 mod pods;

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use slab::Slab;
 use vswitch_api::PortNo;
 
+use super::ids::RosterId;
 use super::program::NodeFacts;
-use super::roster::RosterId;
 use super::selector_index::LabelIndex;
 use crate::state::{ClusterState, LocalEndpoint, ObjectKey, PodPhase, PodRecord, Selector};
 

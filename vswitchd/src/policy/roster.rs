@@ -6,14 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use vswitch_datapath::flow::SetName;
 
-use super::compiler::PolicyId;
+use super::ids::PolicyId;
 use super::pods::{Pod, PodId, Pods};
 use crate::rules::Ledger;
 use crate::state::Escaped;
-
-/// Number of a roster inside one compiler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct RosterId(pub(super) usize);
 
 /// A named port that some policy asks for at the pods of a roster.
 #[derive(Debug)]

@@ -25,7 +25,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::serve::stopped;
+/// Waits until the daemon stops.
+pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {
+    // A closed channel means that the daemon is gone: stop as well.
+    let _ = stop.wait_for(|stopped| *stopped).await;
+}
 
 /// How long a client may take for its TLS handshake, and for the head of each request: longer
 /// than three retransmissions of TCP (RFC 6298: 1 + 2 + 4 s).

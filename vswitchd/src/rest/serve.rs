@@ -10,7 +10,7 @@ use axum::{Extension, Router};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use super::connections::{self, Connections, Refusals, Slots};
+use super::connections::{self, Connections, Refusals, Slots, stopped};
 use crate::supervise::{Beats, Ended};
 
 /// Connections of one process at a time. Those of a user are bounded by `api.max_connections`, as
@@ -150,12 +150,6 @@ async fn accept(listener: &UnixListener) -> UnixStream {
 
 /// Pause before a connection is accepted again.
 const ACCEPT_AGAIN_AFTER: std::time::Duration = std::time::Duration::from_millis(100);
-
-/// Waits until the daemon stops.
-pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {
-    // A closed channel means that the daemon is gone: stop as well.
-    let _ = stop.wait_for(|stopped| *stopped).await;
-}
 
 #[cfg(test)]
 mod tests {

@@ -14,8 +14,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::auth::{self, Tokens};
-use super::connections::{self, Connections, HEAD_TIMEOUT, Refusals};
-use super::serve::{Peer, ServeError, stopped};
+use super::connections::{self, Connections, HEAD_TIMEOUT, Refusals, stopped};
+use super::serve::{Peer, ServeError};
 use super::tls::Certificate;
 use crate::supervise::{Beats, Ended};
 

@@ -9,9 +9,8 @@ use vswitch_datapath::flow::ip_proto;
 use vswitch_datapath::group::{GroupId, GroupUpdate, LostEndpoint, ServiceAddress};
 
 use super::host_ports::{HostPortForward, HostPortMapping, HostPorts, Output};
-use super::program::{
-    self, GroupKey, Numbers, Program, ServiceNode, Surface, cluster_ip_set, node_port_set,
-};
+use super::node::ServiceNode;
+use super::program::{self, GroupKey, Numbers, Program, Surface, cluster_ip_set, node_port_set};
 use crate::rules::{Ledger, RuleDelta};
 use crate::state::{ClusterChange, ClusterState, ObjectKey, PodPhase};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vswitch_datapath::group::Endpoint;
 
-use super::program::ServiceNode;
+use super::node::ServiceNode;
 use crate::state::{EndpointRecord, EndpointSliceRecord, ServicePort};
 
 /// Endpoints of one family that serve one port, by address.

@@ -21,7 +21,8 @@ use vswitch_datapath::group::{
 };
 use vswitch_datapath::pipeline::{Origin, Rule, TableId};
 
-use super::program::{ServiceNode, node_port_set, protocol_name};
+use super::node::ServiceNode;
+use super::program::{node_port_set, protocol_name};
 use crate::rules::{Ledger, RuleOwner, RuleSet, virtual_addresses};
 use crate::state::{HostPort, ObjectKey};
 

@@ -19,10 +19,12 @@
 mod compiler;
 mod endpoints;
 mod host_ports;
+mod node;
 mod program;
 #[cfg(test)]
 mod tests;
 
 pub use compiler::{ServiceCompiler, ServiceDelta};
 pub use host_ports::{HostPortForward, HostPortMapping};
-pub use program::{HealthCheck, ServiceNode, Surface, protocol_name};
+pub use node::ServiceNode;
+pub use program::{HealthCheck, Surface, protocol_name};

@@ -14,9 +14,10 @@ use vswitch_datapath::pipeline::{Origin, Rule, TableId};
 use vswitch_datapath::{Action, DropReason};
 
 use super::endpoints::Endpoints;
+use super::node::ServiceNode;
 use crate::policy::node_set;
 use crate::rules::{RuleOwner, RuleSet, virtual_addresses};
-use crate::state::{EndpointRecord, EndpointSliceRecord, ObjectKey, ServicePort, ServiceRecord};
+use crate::state::{EndpointSliceRecord, ObjectKey, ServicePort, ServiceRecord};
 
 /// Priorities inside the ServiceLb table; a higher one wins.
 mod priority {
@@ -35,30 +36,6 @@ mod priority {
 
 /// Above the datapath's own rule that drops what fits no connection.
 const REFUSE: Priority = Priority(75);
-
-/// What Services depend on besides the cluster's objects.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ServiceNode {
-    /// Name of this node.
-    pub name: String,
-    /// Zone of this node.
-    pub zone: Option<String>,
-    /// Addresses of this node: its NodePorts are there.
-    pub addresses: BTreeSet<IpAddr>,
-}
-
-impl ServiceNode {
-    pub(super) fn is_local(&self, endpoint: &EndpointRecord) -> bool {
-        endpoint.node_name.as_ref() == Some(&self.name)
-    }
-
-    /// Returns where connections to NodePorts may be addressed to.
-    pub(super) fn node_port_addresses(&self) -> BTreeSet<IpAddr> {
-        let own = self.addresses.iter();
-        let virtuals = own.clone().map(|ip| virtual_addresses(*ip).node_port);
-        own.copied().chain(virtuals).collect()
-    }
-}
 
 /// What outside the switch has to lead to a Service.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

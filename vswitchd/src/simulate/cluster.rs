@@ -5,20 +5,10 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::probe::{End, ProbeError, Protocol};
+use super::ports::ClusterPort;
+use super::probe::{End, ProbeError};
 use crate::objects::{StatusError, cluster_change};
 use crate::state::{ClusterChange, ClusterState, NamespaceRecord, ObjectKey, PodRecord};
-
-/// A declared port of a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClusterPort {
-    /// Its name; empty for none.
-    pub name: String,
-    /// Its number.
-    pub port: u16,
-    /// Its protocol.
-    pub protocol: Protocol,
-}
 
 /// A pod with what a simulation needs besides its record.
 #[derive(Debug, Clone, PartialEq, Eq)]

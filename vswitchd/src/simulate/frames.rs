@@ -13,7 +13,7 @@ use vswitch_api::MacAddr;
 use vswitch_datapath::flow::{ether_type, ip_proto};
 use vswitch_datapath::packet::{Frame, crc32c};
 
-use super::probe::Protocol;
+use super::ports::Protocol;
 
 /// What the first frame of a connection says.
 #[derive(Debug, Clone, Copy)]

@@ -8,6 +8,7 @@
 
 mod cluster;
 mod frames;
+mod ports;
 mod probe;
 mod switch;
 mod world;
@@ -22,9 +23,10 @@ use vswitch_datapath::pipeline::Trace;
 
 use crate::state::{ClusterChange, ObjectKey};
 
-pub use cluster::{Cluster, ClusterPod, ClusterPort, ManifestError};
+pub use cluster::{Cluster, ClusterPod, ManifestError};
 pub use frames::{Packet, first_frame};
-pub use probe::{Answer, End, PortName, Probe, ProbeError, Protocol};
+pub use ports::{ClusterPort, Protocol};
+pub use probe::{Answer, End, PortName, Probe, ProbeError};
 pub use world::{World, WorldError};
 
 use switch::{SimulatedSwitch, Who};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use vswitch_datapath::DropReason;
 use vswitch_datapath::flow::ip_proto;
 
-use super::cluster::ClusterPort;
+use super::ports::{ClusterPort, Protocol};
 use crate::state::ObjectKey;
 
 /// One end of a connection.
@@ -21,21 +21,6 @@ pub enum End {
         /// The address.
         ip: IpAddr,
     },
-}
-
-/// Protocol of a connection.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
-#[serde(rename_all = "UPPERCASE")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Protocol {
-    #[default]
-    Tcp,
-    Udp,
-    Sctp,
-    /// An echo request.
-    Icmp,
 }
 
 /// A destination port.

@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use vswitch_datapath::pipeline::Bandwidth;
 
 use super::Simulator;
-use super::cluster::{Cluster, ClusterPort, ManifestError};
-use super::probe::{Answer, Probe, ProbeError, Protocol};
+use super::cluster::{Cluster, ManifestError};
+use super::ports::{ClusterPort, Protocol};
+use super::probe::{Answer, Probe, ProbeError};
 use crate::state::{ClusterChange, NamedPort, NamespaceRecord, ObjectKey, PodPhase, PodRecord};
 
 type Labels = std::collections::BTreeMap<String, String>;

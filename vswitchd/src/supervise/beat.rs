@@ -4,8 +4,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::entry::Entry;
 use super::fault::{Fault, fail};
-use super::supervisor::Entry;
 
 /// Gives the signs of life of one thread or task; the watch ends with it.
 #[derive(Debug)]

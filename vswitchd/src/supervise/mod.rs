@@ -14,6 +14,9 @@
 //! `spawn_blocking` whose panic is that of the part which waits for it.
 
 mod beat;
+mod depth;
+mod end;
+mod entry;
 mod fault;
 mod part;
 mod queue;
@@ -25,9 +28,10 @@ pub mod watchdog;
 mod tests;
 
 pub use beat::Beat;
+pub use depth::Depth;
+pub(crate) use end::panic_message;
 pub use fault::{Fault, Faults};
 pub use part::{Limits, Part};
-pub use queue::{Depth, Queue};
-pub(crate) use start::panic_message;
+pub use queue::Queue;
 pub use start::{Beats, Ended, Task, blocking, request};
 pub use supervisor::{Late, Supervisor};

@@ -2,39 +2,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::depth::Counts;
+use super::end::{end, panic_message};
+use super::entry::Entry;
 use super::fault::fail;
-use super::start::{end, panic_message};
-use super::supervisor::Entry;
-
-/// State of a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Depth {
-    /// What waits in it.
-    pub waiting: u64,
-    /// What was ever taken out of it: a queue of which this stands still while something waits
-    /// is stuck, whoever empties it.
-    pub taken: u64,
-}
-
-/// How much ever began and ended of some kind of work that is done on its callers' threads.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    begun: AtomicU64,
-    done: AtomicU64,
-}
-
-impl Counts {
-    pub(super) fn depth(&self) -> Depth {
-        let taken = self.done.load(Relaxed);
-        Depth {
-            waiting: self.begun.load(Relaxed).saturating_sub(taken),
-            taken,
-        }
-    }
-}
 
 /// A kind of work, or a queue, under supervision; the watch ends with it.
 #[derive(Debug)]

@@ -9,8 +9,10 @@ use futures_util::FutureExt as _;
 use tokio::task::JoinHandle as TaskHandle;
 
 use super::beat::Beat;
+use super::end::{end, panic_message};
+use super::entry::Sign;
 use super::part::Part;
-use super::supervisor::{Sign, Supervisor};
+use super::supervisor::Supervisor;
 
 /// Why a thread or task returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,18 +153,4 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
             Err(_) => std::future::pending().await,
         },
     }
-}
-
-/// Ends the process at once: nothing of a switch that is not whole may go on.
-pub(super) fn end(name: &str, why: &str) -> ! {
-    tracing::error!(name, why, "a part of the switch failed; the process ends");
-    std::process::abort();
-}
-
-/// Returns the text of a panic.
-#[must_use]
-pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").to_owned()
 }

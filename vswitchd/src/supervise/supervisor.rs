@@ -1,79 +1,16 @@
 //! Who is watched, and who is late.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use super::depth::{Counts, Depth};
+use super::entry::{Entry, Shared, Sign};
 use super::fault::Faults;
-use super::part::{Limits, Part};
-use super::queue::{Counts, Depth, Queue};
-
-/// How it is seen that a part lives.
-pub(super) enum Sign {
-    /// Its number of beats grows.
-    Beats,
-    /// Its queue is empty or moves.
-    Queue(Box<dyn Fn() -> Depth + Send + Sync>),
-}
-
-/// Something that is watched.
-pub(super) struct Entry {
-    /// Tells it from every other that ever was.
-    pub(super) id: u64,
-    pub(super) part: Part,
-    /// The part's name, and which one where there are several.
-    pub(super) name: String,
-    pub(super) limits: Limits,
-    pub(super) faults: Faults,
-    pub(super) sign: Sign,
-    pub(super) beats: AtomicU64,
-    /// For how long the watchdog has seen no sign of life, milliseconds.
-    pub(super) silent: AtomicU64,
-    shared: Weak<Shared>,
-}
-
-impl fmt::Debug for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Entry").field(&self.name).finish()
-    }
-}
-
-impl Entry {
-    pub(super) fn silent_for(&self) -> Duration {
-        Duration::from_millis(self.silent.load(Relaxed))
-    }
-
-    /// Ends the watch.
-    pub(super) fn leave(&self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.lock().retain(|entry| entry.id != self.id);
-        }
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.shared
-            .upgrade()
-            .is_none_or(|shared| shared.is_stopping.load(Relaxed))
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    /// Guards the list; held for a copy or a change of it.
-    entries: Mutex<Vec<Arc<Entry>>>,
-    is_stopping: AtomicBool,
-    faults: Faults,
-    next_id: AtomicU64,
-}
-
-impl Shared {
-    /// The list is changed by single calls, so a panic elsewhere leaves it whole.
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Entry>>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use super::part::Part;
+use super::queue::Queue;
 
 /// A part that gave no sign of life for longer than it may.
 #[derive(Debug, Clone, PartialEq, Eq)]

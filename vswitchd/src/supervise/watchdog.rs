@@ -12,10 +12,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::beat::Beat;
+use super::depth::Depth;
+use super::end::end;
+use super::entry::{Entry, Sign};
 use super::part::Part;
-use super::queue::Depth;
-use super::start::{Ended, end};
-use super::supervisor::{Entry, Sign, Supervisor};
+use super::start::Ended;
+use super::supervisor::Supervisor;
 
 /// The running watchdog; it ends when this is dropped.
 #[derive(Debug)]

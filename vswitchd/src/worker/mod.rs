@@ -16,6 +16,7 @@
 //! A panic on a worker ends the process: a switch that forwards on half of its threads would look
 //! healthy. systemd starts it again; until then nothing passes (fail closed).
 
+mod config;
 #[cfg(test)]
 mod datapath_tests;
 mod forward;
@@ -27,5 +28,6 @@ mod table;
 mod tests;
 mod thread;
 
-pub use pool::{WorkerConfig, WorkerError, WorkerPool};
+pub use config::WorkerConfig;
+pub use pool::{WorkerError, WorkerPool};
 pub use processor::{FrameProcessor, WorkerDatapath};

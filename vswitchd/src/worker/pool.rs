@@ -12,12 +12,12 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::Sender;
 use vswitch_api::PortNo;
 
+use super::config::WorkerConfig;
 use super::processor::WorkerDatapath;
 use super::table::{PortTable, SharedPort};
 use super::thread::{Command, WAKE, Worker};
-use crate::clock::MonotonicClock;
 use crate::heap;
-use crate::port::{MAX_BATCH, Port, PortNotice, PortStats};
+use crate::port::{Port, PortNotice, PortStats};
 use crate::supervise::{Ended, Part, Supervisor};
 
 /// Commands that may wait for one worker; callers block beyond it.
@@ -29,43 +29,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections that take some megabytes: when so many have gone, their memory is given back.
 const MANY: usize = 16_384;
-
-/// How the workers work.
-#[derive(Debug, Clone)]
-pub struct WorkerConfig {
-    /// Threads, at least 1.
-    pub workers: usize,
-    /// Frames per receive call, 1 to [`MAX_BATCH`]; each costs a 64 KiB buffer per worker.
-    pub batch: usize,
-    /// Rounds without a frame after which a worker sleeps; 0 sleeps at once.
-    pub spin_polls: u32,
-    /// How often connections past their time are removed.
-    pub expire_interval: Duration,
-    /// The clock whose time stamps the datapath sees.
-    pub clock: MonotonicClock,
-}
-
-impl WorkerConfig {
-    /// Returns the defaults: one worker, batches of 16. Sixteen super-frames, a mebibyte, still
-    /// fit the second-level cache of many cores between receive and send; twice as many do not,
-    /// and are twice the buffers of each worker.
-    #[must_use]
-    pub const fn new(clock: MonotonicClock) -> Self {
-        Self {
-            workers: 1,
-            batch: 16,
-            spin_polls: 16,
-            expire_interval: Duration::from_secs(1),
-            clock,
-        }
-    }
-
-    fn checked(mut self) -> Self {
-        self.workers = self.workers.max(1);
-        self.batch = self.batch.clamp(1, MAX_BATCH);
-        self
-    }
-}
 
 /// The pool could not do what was asked.
 #[derive(Debug, thiserror::Error)]

@@ -13,8 +13,8 @@ use vswitch_datapath::fairness::{Account, Contention, PortShare, Standing, Work}
 use vswitch_datapath::packet::Frame;
 use vswitch_datapath::{Outputs, Timestamp, Verdict};
 
+use super::config::WorkerConfig;
 use super::forward::Forwarder;
-use super::pool::WorkerConfig;
 use super::processor::FrameProcessor;
 use super::processor_wait::ProcessorWait;
 use super::table::{PortTable, SharedPort};

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::body::Framing;
+use super::framing::Framing;
 use super::{ClientError, Server};
 
 /// Largest head (status line and headers) taken; hyper's default is of the same order.

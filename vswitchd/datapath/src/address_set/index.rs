@@ -6,8 +6,8 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use ipnet::IpNet;
 
+use super::set_id::{Ids, SetId, SetIds, add_id, remove_id};
 use super::trie::PrefixTrie;
-use super::{Ids, SetId, SetIds, add_id, remove_id};
 use crate::fixed_hash;
 
 /// Shards of the exact addresses. A change copies one of them: with 100,000 addresses 400

@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use ipnet::IpNet;
 
+use super::SetUpdate;
 use super::{AddressIndex, SetId};
 use crate::flow::SetName;
-use crate::pipeline::SetUpdate;
 
 /// All sets. Owned by the one writer of a datapath.
 #[derive(Debug, Default)]

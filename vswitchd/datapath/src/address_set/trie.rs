@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{Ids, SetId, SetIds, add_id, remove_id};
+use super::set_id::{Ids, SetId, SetIds, add_id, remove_id};
 
 /// Networks of one family, addresses left-aligned in 128 bits.
 #[derive(Debug, Clone, Default)]

@@ -2,11 +2,11 @@
 
 use ipnet::IpNet;
 
-use super::Membership;
-use super::packed::{
-    CT_WORD, ETH_TYPE_WORD, PROTO_SHIFT, PackedKey, TRANSPORT_WORD, WORDS, flag, mac, split,
-};
-use super::subtable::{Anchor, Mask, Words};
+use super::PreferredAnchor;
+use super::anchor::Anchor;
+use super::beyond_mask::BeyondMask;
+use super::packed::{flag, mac, split};
+use super::words::{CT_WORD, ETH_TYPE_WORD, Mask, PROTO_SHIFT, TRANSPORT_WORD, WORDS, Words};
 use crate::address_set::SetId;
 use crate::flow::{AddressMatch, CtState, Match, PortRange, SetName};
 
@@ -166,6 +166,11 @@ impl CompiledMatch {
         self.mask.get(CT_WORD).is_some_and(|mask| mask & bits != 0)
     }
 
+    /// Returns the set that a rule with this match is filed under.
+    pub(super) fn anchor(&self, prefer: PreferredAnchor) -> Anchor {
+        Anchor::choose(self.src_set, self.dst_set, prefer)
+    }
+
     /// Returns the demands beside the mask; the anchor's set is demanded by where the rule is
     /// filed.
     pub(super) fn beyond_mask(&self, anchor: Anchor) -> BeyondMask {
@@ -185,55 +190,7 @@ impl CompiledMatch {
     }
 }
 
-/// What a rule demands that neither its mask nor its place expresses.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct BeyondMask {
-    /// There is any demand at all.
-    is_any: bool,
-    src_set: Option<SetId>,
-    dst_set: Option<SetId>,
-    tp_src: Option<PortRange>,
-    tp_dst: Option<PortRange>,
-}
-
-impl BeyondMask {
-    /// Demands that the source address is in the set as well.
-    pub(super) const fn with_src_set(mut self, set: SetId) -> Self {
-        self.src_set = Some(set);
-        self.is_any = true;
-        self
-    }
-
-    /// Demands that the destination address is in the set as well.
-    pub(super) const fn with_dst_set(mut self, set: SetId) -> Self {
-        self.dst_set = Some(set);
-        self.is_any = true;
-        self
-    }
-
-    /// Returns whether a key that is equal under the mask meets them.
-    #[inline]
-    pub(super) fn is_met(&self, key: &PackedKey, member_of: &Membership) -> bool {
-        !self.is_any || self.are_all_met(key, member_of)
-    }
-
-    fn are_all_met(&self, key: &PackedKey, member_of: &Membership) -> bool {
-        is_in(self.tp_dst, key.tp_dst())
-            && is_in(self.tp_src, key.tp_src())
-            && is_member(self.src_set, &member_of.src)
-            && is_member(self.dst_set, &member_of.dst)
-    }
-}
-
 /// A single port is a matter of the mask, all ports are no demand.
 fn is_proper_range(range: &PortRange) -> bool {
     range.first != range.last && (range.first, range.last) != (0, u16::MAX)
-}
-
-fn is_in(range: Option<PortRange>, port: u16) -> bool {
-    range.is_none_or(|range| (range.first..=range.last).contains(&port))
-}
-
-fn is_member(set: Option<SetId>, sets: &[SetId]) -> bool {
-    set.is_none_or(|set| sets.binary_search(&set).is_ok())
 }

@@ -1,6 +1,5 @@
 //! What a packet is at the first glance.
 
-use super::subtable::Demands;
 use crate::flow::{ether_type, ip_proto};
 
 /// The kinds of packets that most rules are for one of. A lookup passes by the lanes of other
@@ -46,11 +45,9 @@ impl Kind {
         self.0 as usize
     }
 
-    /// Returns whether a packet of this kind can meet the demands.
-    pub(super) fn can_meet(self, demands: &Demands) -> bool {
-        let (eth_type, proto) = KINDS.get(self.index()).copied().unwrap_or_default();
-        eth_type.is_none_or(|eth_type| demands.admit_eth_type(eth_type))
-            && proto.is_none_or(|proto| demands.admit_ip_proto(proto))
+    /// Returns what the packets of this kind have in common: EtherType and protocol.
+    pub(super) fn common(self) -> (Option<u16>, Option<u8>) {
+        KINDS.get(self.index()).copied().unwrap_or_default()
     }
 }
 

@@ -3,8 +3,9 @@
 use std::slice;
 use std::sync::Arc;
 
+use super::demands::Demands;
 use super::kind::Kind;
-use super::subtable::{Demands, Filed, Subtable};
+use super::subtable::{Filed, Subtable};
 use super::{Membership, PackedKey, Rank};
 
 /// A subtable as lookups pass it by. Lanes lie side by side: most are turned down by what all
@@ -55,7 +56,7 @@ impl<T> Lane<T> {
 
     /// Returns whether a packet of that kind can match any of the rules.
     pub(super) fn is_for(&self, kind: Kind) -> bool {
-        kind.can_meet(&self.demands)
+        self.demands.admit_kind(kind)
     }
 
     /// Calls `visit` with the rules of each bucket that fits the key under the mask, best

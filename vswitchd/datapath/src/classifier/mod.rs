@@ -20,7 +20,10 @@
 //! Invariant: [`Classifier::lookup`] returns what a scan of all rules, highest priority
 //! first and lowest id among equals, would return.
 
+mod anchor;
+mod beyond_mask;
 mod compiled;
+mod demands;
 mod kind;
 mod lane;
 mod packed;
@@ -29,6 +32,7 @@ mod set_counts;
 mod subtable;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -38,7 +42,7 @@ use smallvec::SmallVec;
 use crate::address_set::SetIds;
 use kind::Kind;
 use lane::Lane;
-use subtable::{Anchor, Filed, Shape, Subtable};
+use subtable::{Filed, Shape, Subtable};
 
 pub(crate) use compiled::CompiledMatch;
 pub(crate) use packed::PackedKey;
@@ -98,7 +102,7 @@ impl<T> Classifier<T> {
 
     /// Files a rule; its rank must be nobody else's.
     pub(crate) fn insert(&mut self, rank: Rank, matches: &CompiledMatch, value: Arc<T>) {
-        let anchor = Anchor::choose(matches, self.prefer);
+        let anchor = matches.anchor(self.prefer);
         self.state_dependent += usize::from(matches.tells_new_from_established());
         let mut subtable = self.take(&Shape::of(matches, anchor));
         Arc::make_mut(&mut subtable).insert(anchor, rank, matches, value);
@@ -107,7 +111,7 @@ impl<T> Classifier<T> {
 
     /// Removes the rule of that rank with that match, if it is there.
     pub(crate) fn remove(&mut self, rank: Rank, matches: &CompiledMatch) {
-        let anchor = Anchor::choose(matches, self.prefer);
+        let anchor = matches.anchor(self.prefer);
         let mut subtable = self.take(&Shape::of(matches, anchor));
         let was_there = Arc::make_mut(&mut subtable).remove(anchor, rank, matches);
         self.state_dependent -= usize::from(was_there && matches.tells_new_from_established());

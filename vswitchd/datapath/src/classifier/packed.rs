@@ -5,19 +5,8 @@ use std::net::IpAddr;
 use vswitch_api::MacAddr;
 
 use super::kind::Kind;
+use super::words::{PROTO_SHIFT, WORDS};
 use crate::flow::FlowKey;
-
-/// Words of a packed key.
-pub(super) const WORDS: usize = 11;
-
-/// Index of the word that holds class and `ct_state` (low byte).
-pub(super) const CT_WORD: usize = 1;
-/// Index of the word that holds the EtherType (lowest 16 bits).
-pub(super) const ETH_TYPE_WORD: usize = 3;
-/// Index of the word that holds ports and protocol.
-pub(super) const TRANSPORT_WORD: usize = 10;
-/// Where the protocol stands in it.
-pub(super) const PROTO_SHIFT: u32 = 16;
 
 /// Bits of the lowest half word: facts that are not numbers.
 pub(super) mod flag {

@@ -7,64 +7,14 @@ use hashbrown::HashTable;
 use smallvec::SmallVec;
 use vswitch_api::Priority;
 
-use super::compiled::BeyondMask;
-use super::packed::{ETH_TYPE_WORD, PROTO_SHIFT, TRANSPORT_WORD};
+use super::anchor::{Anchor, Side};
+use super::beyond_mask::BeyondMask;
+use super::demands::{DEMANDED_WORDS, Demands};
 use super::set_counts::SetCounts;
-use super::{CompiledMatch, Membership, PackedKey, PreferredAnchor, Rank};
+use super::words::{Mask, Words};
+use super::{CompiledMatch, Membership, PackedKey, Rank};
 use crate::address_set::SetId;
 use crate::fixed_hash;
-
-/// The set that a rule is filed under.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Anchor {
-    /// It demands no set.
-    None,
-    /// The source address's.
-    Source(SetId),
-    /// The destination address's.
-    Destination(SetId),
-}
-
-/// The side of an anchor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Side {
-    None,
-    Source,
-    Destination,
-}
-
-impl Anchor {
-    pub(super) fn choose(matches: &CompiledMatch, prefer: PreferredAnchor) -> Self {
-        let src = matches.src_set.map(Self::Source);
-        let dst = matches.dst_set.map(Self::Destination);
-        match prefer {
-            PreferredAnchor::Source => src.or(dst),
-            PreferredAnchor::Destination => dst.or(src),
-        }
-        .unwrap_or(Self::None)
-    }
-
-    pub(super) const fn side(self) -> Side {
-        match self {
-            Self::None => Side::None,
-            Self::Source(_) => Side::Source,
-            Self::Destination(_) => Side::Destination,
-        }
-    }
-
-    const fn number(self) -> u32 {
-        match self {
-            Self::None => 0,
-            Self::Source(SetId(id)) | Self::Destination(SetId(id)) => id,
-        }
-    }
-}
-
-/// Index and bits of the words of a key that are looked at.
-pub(super) type Mask = SmallVec<[(usize, u64); 4]>;
-
-/// Words of a masked key.
-pub(super) type Words = SmallVec<[u64; 4]>;
 
 /// What makes rules share a subtable.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -98,71 +48,6 @@ pub(super) struct Subtable<T> {
     rules: usize,
     /// How many rules have each priority.
     priorities: BTreeMap<Priority, usize>,
-}
-
-/// Words of a key that [`Demands`] looks at.
-const DEMANDED_WORDS: usize = 3;
-
-/// The bits that are the same in all rules of a subtable: an EtherType, a protocol. They only
-/// shrink while rules come; a subtable that empties goes as a whole.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Demands([Demand; DEMANDED_WORDS]);
-
-/// Bits of one word; the default demands nothing.
-#[derive(Debug, Clone, Copy, Default)]
-struct Demand {
-    mask: u64,
-    value: u64,
-    word: usize,
-}
-
-impl Demands {
-    fn of(mask: &Mask, words: &Words) -> Self {
-        let mut demands = Self::default();
-        // The last word holds the protocol, the first those that differ between ports.
-        let all = mask.iter().zip(words).rev();
-        for (demand, ((word, mask), value)) in demands.0.iter_mut().zip(all) {
-            *demand = Demand {
-                mask: *mask,
-                value: *value,
-                word: *word,
-            };
-        }
-        demands
-    }
-
-    /// Returns what both demand; both are of one shape.
-    fn common(mut self, other: Self) -> Self {
-        for (demand, other) in self.0.iter_mut().zip(other.0) {
-            demand.mask &= other.mask & !(demand.value ^ other.value);
-            demand.value &= demand.mask;
-        }
-        self
-    }
-
-    /// Returns whether packets of that EtherType can meet them.
-    pub(super) fn admit_eth_type(&self, eth_type: u16) -> bool {
-        self.admit(ETH_TYPE_WORD, u64::from(eth_type), 0xffff)
-    }
-
-    /// Returns whether packets of that protocol can meet them.
-    pub(super) fn admit_ip_proto(&self, proto: u8) -> bool {
-        let (value, mask) = (u64::from(proto) << PROTO_SHIFT, 0xff << PROTO_SHIFT);
-        self.admit(TRANSPORT_WORD, value, mask)
-    }
-
-    /// Returns whether a key with that value under that mask can meet them.
-    fn admit(&self, word: usize, value: u64, mask: u64) -> bool {
-        let mut demands = self.0.iter().filter(|demand| demand.word == word);
-        demands.all(|demand| (value ^ demand.value) & demand.mask & mask == 0)
-    }
-
-    #[inline]
-    pub(super) fn are_met(&self, key: &PackedKey) -> bool {
-        // No branch between the words: which of them differs is not to be foretold.
-        let differing = |demand: &Demand| (key.word(demand.word) & demand.mask) ^ demand.value;
-        self.0.iter().fold(0, |all, demand| all | differing(demand)) == 0
-    }
 }
 
 type Shard<T> = HashTable<Bucket<T>>;

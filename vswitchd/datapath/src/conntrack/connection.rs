@@ -15,12 +15,13 @@ use smallvec::SmallVec;
 use vswitch_api::{Epoch, PortNo};
 
 use super::faces::Faces;
-use super::protocol::{Progress, Protocol, Step};
+use super::kernel_usage::KernelUsage;
+use super::protocol::Protocol;
+use super::step::{Progress, Step};
 use super::{ConntrackConfig, Direction, Tuple};
 use crate::drop_reason::DropReason;
 use crate::fairness::PortShare;
 use crate::flow::{CtState, ip_proto};
-use crate::kernel_path::KernelUsage;
 use crate::packet::emit::BarePacket;
 use crate::packet::{ParsedPacket, PlainPacket};
 use crate::time::Timestamp;

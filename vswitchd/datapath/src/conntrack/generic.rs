@@ -2,7 +2,7 @@
 //! packets go either way.
 
 use super::ConntrackConfig;
-use super::protocol::Progress;
+use super::step::Progress;
 
 /// Returns how a packet of a protocol without ports keeps its connection.
 pub(super) fn track(config: &ConntrackConfig, replied: bool) -> Progress {

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::fragment::DatagramId;
-use super::protocol::{Protocol, Start};
+use super::protocol::Protocol;
+use super::step::Start;
 use super::{ConnTable, Connection, Direction, Tuple, icmp};
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey};

@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use super::protocol::{Progress, Start, Step};
+use super::step::{Progress, Start, Step};
 use super::{ConntrackConfig, Direction};
 use crate::drop_reason::DropReason;
 

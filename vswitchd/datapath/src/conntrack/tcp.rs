@@ -25,11 +25,11 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::protocol::{Progress, Start, Step};
+use super::kernel_usage::TcpProgress;
+use super::step::{Progress, Start, Step};
 use super::tcp_window::{ResetPlace, Span, Windows, flag};
 use super::{ConntrackConfig, Direction};
 use crate::drop_reason::DropReason;
-use crate::kernel_path::TcpProgress;
 use crate::packet::emit::BarePacket;
 use crate::packet::{TcpSegment, tcp_flags};
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::protocol::{Progress, Step};
+use super::step::{Progress, Step};
 
 /// A flow that is still active after this time is a stream; DNS is over by then (nf_conntrack
 /// uses the same two seconds).

@@ -5,13 +5,10 @@ use std::sync::{Arc, LazyLock};
 
 use vswitch_api::{Cookie, Priority};
 
+use super::rule::FIRST_BUILTIN_ID;
 use super::{Origin, Rule, RuleId, TableId};
 use crate::action::{Action, parse_actions};
 use crate::flow::Match;
-
-/// Ids of the built-in rules start here, so that they lose a tie of priorities against any
-/// other rule.
-const FIRST_ID: u64 = u64::MAX - 0xff;
 
 /// Table, priority, match, actions, reason for the default.
 type Line = (TableId, u16, &'static str, &'static str, &'static str);
@@ -191,18 +188,13 @@ const LINES: &[Line] = &[
 ];
 
 /// Built once: the text above is constant.
-static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| (FIRST_ID..).zip(LINES).map(rule).collect());
+static RULES: LazyLock<Vec<Rule>> =
+    LazyLock::new(|| (FIRST_BUILTIN_ID..).zip(LINES).map(rule).collect());
 
 /// Returns the built-in rules.
 #[must_use]
 pub fn builtin_rules() -> Vec<Rule> {
     RULES.clone()
-}
-
-/// Returns whether this is the id of a built-in rule, which no transaction can change.
-#[must_use]
-pub fn is_builtin(id: RuleId) -> bool {
-    id.0 >= FIRST_ID
 }
 
 fn rule((id, (table, priority, matches, actions, why)): (u64, &Line)) -> Rule {

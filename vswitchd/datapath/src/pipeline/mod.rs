@@ -17,12 +17,13 @@ mod trace;
 mod translate;
 mod walk;
 
+pub use crate::address_set::SetUpdate;
+pub use crate::table_id::TableId;
 pub use bandwidth::Bandwidth;
-pub use builtin::{builtin_rules, is_builtin};
+pub use builtin::builtin_rules;
 pub use rule::{
-    Origin, PortSpec, PortUpdate, Rule, RuleError, RuleId, RuleStats, SetUpdate, Transaction,
+    Origin, PortSpec, PortUpdate, Rule, RuleError, RuleId, RuleStats, Transaction, is_builtin,
 };
-pub use table::TableId;
 pub use trace::{Trace, TraceInput, TracePacket, TraceStep, TraceTranslation, TraceVerdict};
 
 pub(crate) use bandwidth::PortLimits;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use vswitch_api::{Cookie, MacAddr, PortNo, Priority};
 
 use super::{Bandwidth, TableId};
 use crate::action::Action;
+use crate::address_set::SetUpdate;
 use crate::flow::{Match, PortClass, SetName};
 use crate::group::{GroupUpdate, LostEndpoint, ServiceAddress};
 
@@ -84,7 +84,7 @@ impl Rule {
     ///
     /// What is wrong with it.
     pub fn check(&self) -> Result<(), RuleError> {
-        if super::is_builtin(self.id) {
+        if is_builtin(self.id) {
             return Err(RuleError::BuiltinId { id: self.id });
         }
         if !self.matches.is_satisfiable() {
@@ -133,17 +133,14 @@ pub enum PortUpdate {
     Remove(PortNo),
 }
 
-/// A change to one address set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SetUpdate {
-    /// Make these its members (creates the set).
-    Replace(Vec<IpNet>),
-    /// Add members (creates the set).
-    Add(Vec<IpNet>),
-    /// Remove members.
-    Remove(Vec<IpNet>),
-    /// Remove the set; rules that still name it match nothing.
-    Delete,
+/// Ids of the built-in rules start here, so that they lose a tie of priorities against any
+/// other rule.
+pub(super) const FIRST_BUILTIN_ID: u64 = u64::MAX - 0xff;
+
+/// Returns whether this is the id of a built-in rule, which no transaction can change.
+#[must_use]
+pub fn is_builtin(id: RuleId) -> bool {
+    id.0 >= FIRST_BUILTIN_ID
 }
 
 /// Changes that take effect together: no packet sees half of them.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use foldhash::fast::FixedState;
 use vswitch_api::{Epoch, PortNo};
 
-use super::walk::Table;
+use super::table::Table;
 use super::{PortLimits, PortSpec, TableId};
 use crate::address_set::AddressIndex;
 use crate::drop_reason::DropReason;

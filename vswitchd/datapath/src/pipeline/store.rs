@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::rule_counters::CounterSlots;
-use super::walk::{InstalledRule, Table};
+use super::table::{InstalledRule, Table};
 use super::{CounterSlot, Counts, Meter, Rule, RuleId, RuleStats, TableId};
 use crate::action::Action;
 use crate::address_set::AddressSets;

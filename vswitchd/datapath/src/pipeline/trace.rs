@@ -5,8 +5,9 @@ use std::sync::Arc;
 use vswitch_api::{MacAddr, PortNo};
 
 use super::builtin::drops;
+use super::table::InstalledRule;
 use super::translate::{Memory, Packet, Translation, translate};
-use super::walk::{End, Hit, InstalledRule, WalkScratch};
+use super::walk::{End, Hit, WalkScratch};
 use super::{Rule, Snapshot, TableId};
 use crate::classifier::{Membership, PackedKey};
 use crate::drop_reason::DropReason;

@@ -9,40 +9,13 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use vswitch_api::{MacAddr, PortNo};
 
-use super::{CounterSlot, Counts, Meter, Rule, Snapshot, TableId};
+use super::table::InstalledRule;
+use super::{Meter, Snapshot, TableId};
 use crate::action::Action;
-use crate::classifier::{Classifier, CompiledMatch, Membership, PackedKey, PreferredAnchor};
+use crate::classifier::{Membership, PackedKey};
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey, ether_type, ip_proto};
 use crate::group::{Endpoint, Group, GroupId};
-
-/// The rules of one table, ready for lookup.
-pub(crate) type Table = Classifier<InstalledRule>;
-
-impl Table {
-    /// Returns a table without rules.
-    pub(super) fn empty(table: TableId) -> Self {
-        // The sender's set selects the policy's pods in egress tables, the receiver's elsewhere.
-        Self::new(match table {
-            TableId::EgressRule | TableId::EgressDefault => PreferredAnchor::Source,
-            _ => PreferredAnchor::Destination,
-        })
-    }
-}
-
-/// A rule as it is installed.
-#[derive(Debug)]
-pub(crate) struct InstalledRule {
-    /// The rule's actions, where a walk finds them at once.
-    pub(super) actions: SmallVec<[Action; 3]>,
-    pub(crate) rule: Arc<Rule>,
-    /// `None` if no packet can match.
-    pub(super) matches: Option<CompiledMatch>,
-    pub(crate) counters: CounterSlot,
-    /// What rules before it have counted there.
-    pub(super) counted_before: Counts,
-    pub(super) meter: Option<Arc<Meter>>,
-}
 
 /// A table that a walk came through.
 #[derive(Debug, Clone, Copy)]

@@ -11,7 +11,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use vswitch_api::{IfName, MacAddr};
 
-use super::plan::{NodePlan, NodesSpec, Tunnel};
+use super::plan::{NodePlan, Tunnel};
+use super::spec::NodesSpec;
 use crate::host::NftTable;
 use crate::host::nft::{self, NftError};
 

@@ -14,7 +14,8 @@ use rtnetlink::LinkUnspec;
 use vswitch_api::{IfName, MacAddr};
 
 use super::filter::{self, NODE_DROPS, NodeDrop, SeenAt};
-use super::plan::{NodePlan, NodesSpec, Tunnel, tunnel_ifnames};
+use super::plan::{NodePlan, Tunnel};
+use super::spec::{NodesSpec, tunnel_ifnames};
 use crate::config::Backend;
 use crate::host::netlink::{self, Link, NetlinkError, OwnRoute, Session, Vxlan};
 use crate::host::nft::{self, NftError};

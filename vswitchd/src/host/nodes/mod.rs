@@ -12,12 +12,12 @@ mod filter;
 mod kernel;
 mod peer;
 mod plan;
+mod spec;
 #[cfg(test)]
 mod tests;
 
 pub use filter::{NODE_DROPS, NodeDrop};
 pub use kernel::{NodeNetwork, NodeNetworkError, NodeNetworkStatus};
 pub use peer::{NodePublication, Underlay, node_publication};
-pub use plan::{
-    NodePlan, NodesSpec, PeerProblem, Tunnel, plan_nodes, tunnel_ifnames, tunnel_overhead,
-};
+pub use plan::{NodePlan, PeerProblem, Tunnel, plan_nodes, tunnel_overhead};
+pub use spec::{NodesSpec, tunnel_ifnames};

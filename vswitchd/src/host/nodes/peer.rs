@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 use vswitch_api::{IfName, MacAddr};
 
-use super::plan::{NodesSpec, tunnel_ifnames};
+use super::spec::{NodesSpec, tunnel_ifnames};
 use crate::config::Backend;
 use crate::host::container_mac;
 use crate::state::{NETWORK_ANNOTATION, NodeRecord};

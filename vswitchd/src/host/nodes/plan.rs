@@ -11,7 +11,8 @@ use ipnet::IpNet;
 use vswitch_api::{IfName, MacAddr};
 
 use super::peer::{Underlay, Vtep, backend_of, underlay_of, vtep_of};
-use crate::config::{Backend, VxlanConfig};
+use super::spec::{NodesSpec, tunnel_ifnames};
+use crate::config::Backend;
 use crate::host::container_mac;
 use crate::state::NodeRecord;
 
@@ -23,23 +24,6 @@ const OVERHEAD_V6: u16 = 70;
 /// Shortest prefixes that are taken for the network of one node's pods: a shorter one would
 /// lead half the Internet astray.
 const SHORTEST_PREFIX: [u8; 2] = [8, 16];
-
-/// What does not change while the daemon runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodesSpec {
-    /// Name of this node's Node object.
-    pub node_name: String,
-    /// How packets get to other nodes.
-    pub backend: Backend,
-    /// Tunnels.
-    pub vxlan: VxlanConfig,
-    /// This node's pods.
-    pub pod_cidrs: Vec<IpNet>,
-    /// The gateway TAP, behind which the pods of this node are.
-    pub gateway_ifname: IfName,
-    /// MTU of tunnels, bytes.
-    pub mtu: u16,
-}
 
 /// A tunnel device and what is reached through it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,19 +120,6 @@ pub enum PeerProblem {
         /// What is missing.
         missing: &'static str,
     },
-}
-
-/// Returns the names of the tunnel devices, over IPv4 and over IPv6 (`true`).
-///
-/// # Panics
-/// If the name has 15 bytes, which the configuration does not take.
-#[must_use]
-pub fn tunnel_ifnames(ifname: &IfName) -> [(bool, IfName); 2] {
-    let v6 = format!("{ifname}6").parse();
-    [
-        (false, ifname.clone()),
-        (true, v6.expect("a name of 14 bytes has room for one more")),
-    ]
 }
 
 /// Returns the bytes to keep free in each packet for a tunnel. Which of the two tunnels a

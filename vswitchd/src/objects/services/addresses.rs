@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use super::super::causes::Causes;
 use super::super::shelf::Shelf;
-use super::super::validate::Causes;
 use super::super::{RegistryConfig, StatusError};
 use super::{exhausted, family_of, is_headless, others, selector, start_of};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::super::causes::Causes;
 use super::super::shelf::Shelf;
-use super::super::validate::Causes;
 use super::super::{RegistryConfig, StatusError};
 use super::{exhausted, needs_health_check_port, needs_node_ports, others, start_of};
 

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::{Causes, IMMUTABLE, items, one_of, port_number, protocol, special};
+use super::super::causes::Causes;
+use super::fields::{IMMUTABLE, items, one_of, port_number, protocol, special};
 
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_PORTS: usize = 100;

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::super::causes::Causes;
 use super::super::{Resource, ResourceInfo, Scope};
-use super::{Causes, items};
+use super::fields::items;
 
 const MAX_ANNOTATIONS_BYTES: usize = 256 * 1024;
 

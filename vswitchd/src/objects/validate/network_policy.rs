@@ -3,7 +3,9 @@
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::{Causes, PORT_RANGE, is_port, items, meta, port_name, protocol};
+use super::super::causes::Causes;
+use super::fields::{PORT_RANGE, is_port, items, port_name, protocol};
+use super::meta;
 
 /// spec of a NetworkPolicy.
 pub(super) fn spec(spec: &Value, causes: &mut Causes) {

@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use serde_json::Value;
 
+use super::super::causes::Causes;
 use super::super::services::{
     family_of, is_externally_reachable, is_headless, needs_cluster_ip, needs_health_check_port,
     needs_node_ports, selector,
 };
-use super::meta::{SUBDOMAIN, is_subdomain};
-use super::{
-    Causes, IMMUTABLE, PORT_RANGE, ip_address, is_port, items, one_of, port_name, port_number,
-    protocol, special,
+use super::fields::{
+    IMMUTABLE, PORT_RANGE, ip_address, is_port, items, one_of, port_name, port_number, protocol,
+    special,
 };
+use super::meta::{SUBDOMAIN, is_subdomain};
 
 /// A Service.
 pub(super) fn service(service: &Value, causes: &mut Causes) {

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::super::bandwidth::{EGRESS_BANDWIDTH, INGRESS_BANDWIDTH, bits_per_second};
-use super::{Causes, ip_address, items, port_name, port_number, protocol};
+use super::super::causes::Causes;
+use super::fields::{ip_address, items, port_name, port_number, protocol};
 
 /// A Pod.
 pub(super) fn pod(pod: &Value, causes: &mut Causes) {

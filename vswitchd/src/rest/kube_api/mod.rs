@@ -9,6 +9,7 @@ mod openapi;
 mod request;
 mod respond;
 mod table;
+mod version;
 mod watch;
 
 use std::sync::Arc;

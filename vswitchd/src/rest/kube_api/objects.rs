@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::request::{Patch, Path, Query, Shape, Target, body, parse_path, patch, shape};
+use super::version::version_of;
 use super::{ApiState, respond, table, watch};
 use crate::objects::{
     DeleteOptions, ObjectList, Registry, ResourceInfo, Scope, StatusError, Written,
@@ -297,14 +298,6 @@ async fn blocking<T: Send + 'static>(
         Ok(result) => result,
         Err(error) => Err(StatusError::internal(&error)),
     }
-}
-
-/// Returns the version of an object.
-pub(super) fn version_of(object: &Value) -> u64 {
-    let text = object["metadata"]["resourceVersion"]
-        .as_str()
-        .unwrap_or_default();
-    text.parse().unwrap_or(0)
 }
 
 fn list_value(info: &ResourceInfo, list: &ObjectList) -> Value {

@@ -10,8 +10,8 @@ use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::time::{Instant, Interval, interval_at, sleep_until};
 
-use super::objects::version_of;
 use super::request::{Query, Shape, Target};
+use super::version::version_of;
 use super::{ApiState, table};
 use crate::objects::{ObjectList, ResourceInfo, StatusError, Watch, WatchEvent, WatchOptions};
 

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use super::super::peer::node_publication;
 use super::*;
+use crate::config::VxlanConfig;
 
 fn spec(backend: Backend, pod_cidrs: &[&str]) -> NodesSpec {
     NodesSpec {

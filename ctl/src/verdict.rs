@@ -1,0 +1,13 @@
+//! A connection with what became of it in a simulated cluster.
+
+use serde::Serialize;
+use vswitchd::simulate::{Answer, Probe};
+
+/// A judged connection.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Verdict {
+    #[serde(flatten)]
+    pub(crate) probe: Probe,
+    #[serde(flatten)]
+    pub(crate) answer: Answer,
+}

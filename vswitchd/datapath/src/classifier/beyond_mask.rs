@@ -1,0 +1,53 @@
+//! What a rule demands that neither its mask nor where it is filed expresses.
+
+use super::{Membership, PackedKey};
+use crate::address_set::SetId;
+use crate::flow::PortRange;
+
+/// What a rule demands that neither its mask nor its place expresses.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BeyondMask {
+    /// There is any demand at all.
+    pub(super) is_any: bool,
+    pub(super) src_set: Option<SetId>,
+    pub(super) dst_set: Option<SetId>,
+    pub(super) tp_src: Option<PortRange>,
+    pub(super) tp_dst: Option<PortRange>,
+}
+
+impl BeyondMask {
+    /// Demands that the source address is in the set as well.
+    pub(super) const fn with_src_set(mut self, set: SetId) -> Self {
+        self.src_set = Some(set);
+        self.is_any = true;
+        self
+    }
+
+    /// Demands that the destination address is in the set as well.
+    pub(super) const fn with_dst_set(mut self, set: SetId) -> Self {
+        self.dst_set = Some(set);
+        self.is_any = true;
+        self
+    }
+
+    /// Returns whether a key that is equal under the mask meets them.
+    #[inline]
+    pub(super) fn is_met(&self, key: &PackedKey, member_of: &Membership) -> bool {
+        !self.is_any || self.are_all_met(key, member_of)
+    }
+
+    fn are_all_met(&self, key: &PackedKey, member_of: &Membership) -> bool {
+        is_in(self.tp_dst, key.tp_dst())
+            && is_in(self.tp_src, key.tp_src())
+            && is_member(self.src_set, &member_of.src)
+            && is_member(self.dst_set, &member_of.dst)
+    }
+}
+
+fn is_in(range: Option<PortRange>, port: u16) -> bool {
+    range.is_none_or(|range| (range.first..=range.last).contains(&port))
+}
+
+fn is_member(set: Option<SetId>, sets: &[SetId]) -> bool {
+    set.is_none_or(|set| sets.binary_search(&set).is_ok())
+}

@@ -1,0 +1,33 @@
+//! Checks of whole objects, by kind.
+
+use serde_json::Value;
+
+use super::super::causes::Causes;
+use super::super::{Resource, ResourceInfo};
+use super::{endpoint_slice, meta, network_policy, service, workload};
+
+/// Validates a canonical object with its defaults set.
+pub(in super::super) fn object(info: &ResourceInfo, object: &Value, causes: &mut Causes) {
+    meta::metadata(info, &object["metadata"], causes);
+    match info.resource {
+        Resource::Namespace | Resource::Node => {}
+        Resource::Pod => workload::pod(object, causes),
+        Resource::Service => service::service(object, causes),
+        Resource::EndpointSlice => endpoint_slice::slice(object, causes),
+        Resource::NetworkPolicy => network_policy::spec(&object["spec"], causes),
+    }
+}
+
+/// Validates what a write may not change of the object that it changes.
+pub(in super::super) fn change(
+    info: &ResourceInfo,
+    old: &Value,
+    object: &Value,
+    causes: &mut Causes,
+) {
+    match info.resource {
+        Resource::Service => service::change(old, object, causes),
+        Resource::EndpointSlice => endpoint_slice::change(old, object, causes),
+        _ => {}
+    }
+}
