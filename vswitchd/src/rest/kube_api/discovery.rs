@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::Path;
 use serde_json::{Value, json};
 
+use super::events;
 use super::respond::no_such_path;
 use crate::objects::{RESOURCES, ResourceInfo, Scope, StatusError};
 
@@ -11,7 +12,7 @@ use crate::objects::{RESOURCES, ResourceInfo, Scope, StatusError};
 const MAJOR: &str = "1";
 const MINOR: &str = "33";
 
-const GROUPS: [&str; 2] = ["networking.k8s.io", "discovery.k8s.io"];
+const GROUPS: [&str; 3] = ["networking.k8s.io", "discovery.k8s.io", "events.k8s.io"];
 
 /// `GET /version`.
 pub(super) async fn version() -> Json<Value> {
@@ -67,7 +68,8 @@ pub(super) async fn group_resources(
 
 fn resources(group: &str, group_version: &str) -> Value {
     let of_group = RESOURCES.iter().filter(|info| info.group == group);
-    let resources: Vec<Value> = of_group.flat_map(entries).collect();
+    let events = events::GROUPS.contains(&group).then(events::entry);
+    let resources: Vec<Value> = of_group.flat_map(entries).chain(events).collect();
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version,
         "resources": resources})
 }

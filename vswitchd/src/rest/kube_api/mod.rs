@@ -1,9 +1,11 @@
 //! The standalone Kubernetes API on the wire: discovery, objects, watches, `Status` errors.
 //!
-//! Speaks what an unmodified kubectl speaks (JSON, YAML and protobuf in, JSON out). All knowledge about
-//! objects is in `crate::objects`; here are paths, headers, encodings.
+//! Speaks what an unmodified kubectl speaks (JSON, YAML and protobuf in, JSON out); a client that takes
+//! no JSON is refused before anything is done. All knowledge about objects is in `crate::objects`;
+//! here are paths, headers, encodings.
 
 mod discovery;
+mod events;
 mod objects;
 mod openapi;
 mod request;
@@ -16,8 +18,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_extractor;
 use axum::routing::{any, get};
 
+use self::request::Shape;
 use super::Task;
 use super::connections::MAX_BODY_BYTES;
 use crate::objects::{Registry, StatusError};
@@ -53,16 +57,17 @@ struct ApiState {
 /// Returns the routes of the Kubernetes API; every other path is a `Status` 404.
 pub fn router(registry: Arc<Registry>, hooks: KubeApiHooks) -> Router {
     Router::new()
-        .route("/version", get(discovery::version))
         .route("/api", get(discovery::core_versions))
         .route("/apis", get(discovery::groups))
         .route("/apis/{group}", get(discovery::group))
         .route("/api/v1", get(discovery::core_resources))
         .route("/apis/{group}/{version}", get(discovery::group_resources))
-        .route("/openapi/v2", get(openapi::version_2))
         .route("/openapi/v3", get(openapi::version_3))
         .route("/openapi/v3/api/v1", get(openapi::core))
         .route("/openapi/v3/apis/{group}/{version}", get(openapi::group))
+        .route_layer(from_extractor::<Shape>())
+        .route("/openapi/v2", get(openapi::version_2))
+        .route("/version", get(discovery::version))
         .route("/api/v1/{*rest}", any(objects::core))
         .route("/apis/{group}/{version}/{*rest}", any(objects::group))
         .fallback(respond::no_such_path)

@@ -9,9 +9,9 @@ use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use super::request::{Patch, Path, Query, Shape, Target, body, parse_path, patch, shape};
+use super::request::{Patch, Path, Query, Shape, Target, body, parse_path, patch};
 use super::version::version_of;
-use super::{ApiState, respond, table, watch};
+use super::{ApiState, events, respond, table, watch};
 use crate::objects::{
     DeleteOptions, ObjectList, Registry, ResourceInfo, Scope, StatusError, Written,
 };
@@ -23,6 +23,7 @@ struct Request {
     query: Query,
     headers: HeaderMap,
     body: Bytes,
+    shape: Shape,
 }
 
 /// `/api/v1/…`.
@@ -32,6 +33,7 @@ pub(super) async fn core(
     UrlQuery(query): UrlQuery<Query>,
     method: Method,
     headers: HeaderMap,
+    shape: Shape,
     body: Bytes,
 ) -> Result<Response, StatusError> {
     serve(
@@ -40,6 +42,7 @@ pub(super) async fn core(
         query,
         &method,
         headers,
+        shape,
         body,
     )
     .await
@@ -52,6 +55,7 @@ pub(super) async fn group(
     UrlQuery(query): UrlQuery<Query>,
     method: Method,
     headers: HeaderMap,
+    shape: Shape,
     body: Bytes,
 ) -> Result<Response, StatusError> {
     serve(
@@ -60,6 +64,7 @@ pub(super) async fn group(
         query,
         &method,
         headers,
+        shape,
         body,
     )
     .await
@@ -71,12 +76,13 @@ async fn serve(
     query: Query,
     method: &Method,
     headers: HeaderMap,
+    shape: Shape,
     body: Bytes,
 ) -> Result<Response, StatusError> {
     let target = match path {
         Path::Target(target) => target,
-        Path::Events if method == Method::GET => return Ok(no_events()),
-        Path::Events | Path::Unknown => return Err(respond::no_such_path().await),
+        Path::Events(path) => return events::respond(&state, &path, &query, method, shape),
+        Path::Unknown => return Err(respond::no_such_path().await),
     };
     let has_name = target.name.is_some();
     let request = Request {
@@ -85,6 +91,7 @@ async fn serve(
         query,
         headers,
         body,
+        shape,
     };
     match (method.as_str(), has_name) {
         ("GET", true) if !request.query.is_watch() => request.get(),
@@ -97,13 +104,6 @@ async fn serve(
         ("DELETE", false) => request.delete_collection().await,
         _ => Err(respond::method_not_allowed()),
     }
-}
-
-/// Events are never recorded: an empty list.
-fn no_events() -> Response {
-    let list = json!({"kind": "EventList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"},
-        "items": []});
-    Json(list).into_response()
 }
 
 impl Request {
@@ -129,7 +129,7 @@ impl Request {
             items: vec![Arc::clone(&object)],
             next: None,
         };
-        Ok(match shape(&self.headers) {
+        Ok(match self.shape {
             Shape::Objects => Json((*object).clone()).into_response(),
             Shape::Table => {
                 Json(table::of(info, &list, &self.query.include_object)).into_response()
@@ -147,7 +147,7 @@ impl Request {
             let selection = self.query.selection();
             let registry = self.registry();
             let list = registry.list_page(info.resource, namespace, &selection, &page)?;
-            Ok(match shape(&self.headers) {
+            Ok(match self.shape {
                 Shape::Objects => Json(list_value(info, &list)).into_response(),
                 Shape::Table => {
                     Json(table::of(info, &list, &self.query.include_object)).into_response()
@@ -163,7 +163,7 @@ impl Request {
         if let Some(name) = &self.target.name {
             query.field_selector = format!("metadata.name={name}");
         }
-        watch::respond(&self.state, &self.target, &query, shape(&self.headers))
+        watch::respond(&self.state, &self.target, &query, self.shape)
     }
 
     async fn create(self) -> Result<Response, StatusError> {

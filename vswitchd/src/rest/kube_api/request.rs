@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::respond::unsupported_media;
+use super::events::{self, EventsPath};
+use super::respond::{not_acceptable, unsupported_media};
 use crate::objects::{
     FieldValidation, Page, PageStart, PatchKind, RESOURCES, ResourceInfo, Scope, Selection,
     StatusCause, StatusError, WriteOptions, from_protobuf,
@@ -27,8 +30,8 @@ pub(super) struct Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Path {
     Target(Target),
-    /// `events`, which describe asks for and which are never recorded.
-    Events,
+    /// `events`, of which there are none.
+    Events(EventsPath),
     Unknown,
 }
 
@@ -44,8 +47,16 @@ pub(super) fn parse_path(group: &str, version: &str, rest: &str) -> Path {
     let Some(plural) = parts.first() else {
         return Path::Unknown;
     };
-    if *plural == "events" && matches!(group, "" | "events.k8s.io") {
-        return Path::Events;
+    if *plural == "events" && version == "v1" {
+        let group = events::GROUPS.into_iter().find(|known| *known == group);
+        return match (group, parts.get(1..).unwrap_or_default()) {
+            (Some(group), []) => Path::Events(EventsPath { group, name: None }),
+            (Some(group), [name]) if namespace.is_some() => Path::Events(EventsPath {
+                group,
+                name: Some((*name).to_owned()),
+            }),
+            _ => Path::Unknown,
+        };
     }
     let known = |info: &&ResourceInfo| {
         info.group == group && info.version == version && info.plural == *plural
@@ -265,12 +276,23 @@ pub(super) enum Shape {
     Metadata,
 }
 
-/// Chooses the first shape of the Accept header that is served.
-pub(super) fn shape(headers: &HeaderMap) -> Shape {
-    let accept = headers
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok());
-    for choice in accept.unwrap_or_default().split(',') {
+impl<S: Sync> FromRequestParts<S> for Shape {
+    type Rejection = StatusError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, StatusError> {
+        shape(&parts.headers)
+    }
+}
+
+/// Chooses the first shape of the Accept headers (RFC 9110 section 12.5.1) that is served; 406 if
+/// none is.
+fn shape(headers: &HeaderMap) -> Result<Shape, StatusError> {
+    let accept = headers.get_all(header::ACCEPT).into_iter();
+    let accept: Vec<_> = accept
+        .map(|value| String::from_utf8_lossy(value.as_bytes()))
+        .collect();
+    let accept = accept.join(",");
+    for choice in accept.split(',') {
         let parameters: Vec<&str> = choice.split(';').map(str::trim).collect();
         let media = parameters.first().copied().unwrap_or_default();
         if !matches!(media, "application/json" | "*/*" | "application/*" | "") {
@@ -278,13 +300,15 @@ pub(super) fn shape(headers: &HeaderMap) -> Shape {
         }
         let transform = parameters.iter().find_map(|p| p.strip_prefix("as="));
         match transform {
-            None => return Shape::Objects,
-            Some("Table") => return Shape::Table,
-            Some("PartialObjectMetadata" | "PartialObjectMetadataList") => return Shape::Metadata,
+            None => return Ok(Shape::Objects),
+            Some("Table") => return Ok(Shape::Table),
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList") => {
+                return Ok(Shape::Metadata);
+            }
             Some(_) => {}
         }
     }
-    Shape::Objects
+    Err(not_acceptable(&accept))
 }
 
 fn content_type(headers: &HeaderMap) -> &str {
@@ -432,7 +456,27 @@ mod tests {
         ] {
             assert_eq!(target(group, rest), None, "{group} {rest}");
         }
-        assert_eq!(parse_path("", "v1", "namespaces/a/events"), Path::Events);
+    }
+
+    #[test]
+    fn events_are_named_in_both_of_their_groups() {
+        let path = |group, name: Option<&str>| {
+            let name = name.map(str::to_owned);
+            Path::Events(EventsPath { group, name })
+        };
+        for group in events::GROUPS {
+            let parsed = |rest| parse_path(group, "v1", rest);
+            assert_eq!(parsed("events"), path(group, None));
+            assert_eq!(parsed("namespaces/a/events"), path(group, None));
+            assert_eq!(parsed("namespaces/a/events/b"), path(group, Some("b")));
+            assert_eq!(parsed("events/b"), Path::Unknown);
+            assert_eq!(parsed("namespaces/a/events/b/status"), Path::Unknown);
+            assert_eq!(
+                parse_path(group, "v1beta1", "namespaces/a/events"),
+                Path::Unknown
+            );
+        }
+        assert_eq!(parse_path("apps", "v1", "events"), Path::Unknown);
     }
 
     #[test]
@@ -443,12 +487,39 @@ mod tests {
             shape(&headers)
         };
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
-        assert_eq!(shape_of(table), Shape::Table);
-        assert_eq!(
-            shape_of("application/vnd.kubernetes.protobuf,application/json"),
-            Shape::Objects
-        );
-        assert_eq!(shape_of("*/*"), Shape::Objects);
-        assert_eq!(shape(&HeaderMap::new()), Shape::Objects);
+        assert_eq!(shape_of(table), Ok(Shape::Table));
+        let protobuf_first = "application/vnd.kubernetes.protobuf,application/json";
+        assert_eq!(shape_of(protobuf_first), Ok(Shape::Objects));
+        assert_eq!(shape_of("*/*"), Ok(Shape::Objects));
+        assert_eq!(shape_of(""), Ok(Shape::Objects));
+        assert_eq!(shape(&HeaderMap::new()), Ok(Shape::Objects));
+
+        let mut two_headers = HeaderMap::new();
+        for accept in ["text/html", "application/json"] {
+            two_headers.append(header::ACCEPT, HeaderValue::from_static(accept));
+        }
+        assert_eq!(shape(&two_headers), Ok(Shape::Objects));
+    }
+
+    #[test]
+    fn who_accepts_nothing_that_is_served_is_refused_with_what_is() {
+        for accept in [
+            &b"application/vnd.kubernetes.protobuf"[..],
+            b"application/yaml, text/html",
+            b"application/json;as=Unheard;v=v1;g=meta.k8s.io",
+            b"\xff",
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_bytes(accept).unwrap());
+            let refused = shape(&headers).unwrap_err();
+            assert_eq!((refused.code, refused.reason), (406, "NotAcceptable"));
+            let accept = String::from_utf8_lossy(accept);
+            assert_eq!(
+                refused.message,
+                format!(
+                    "only the following media types are accepted: application/json; got {accept:?}"
+                )
+            );
+        }
     }
 }

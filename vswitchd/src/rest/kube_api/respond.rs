@@ -29,6 +29,13 @@ pub(super) fn method_not_allowed() -> StatusError {
     StatusError::plain(405, "MethodNotAllowed", message)
 }
 
+/// 406.
+pub(super) fn not_acceptable(accept: &str) -> StatusError {
+    let message =
+        format!("only the following media types are accepted: application/json; got {accept:?}");
+    StatusError::plain(406, "NotAcceptable", message)
+}
+
 /// 415.
 pub(super) fn unsupported_media(content_type: &str) -> StatusError {
     let message = format!(

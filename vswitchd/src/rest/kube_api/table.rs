@@ -59,15 +59,21 @@ const fn columns(resource: Resource) -> &'static [Column] {
     }
 }
 
+const EVENT_COLUMNS: [Column; 10] = [
+    ("Last Seen", "string", false),
+    ("Type", "string", false),
+    ("Reason", "string", false),
+    ("Object", "string", false),
+    ("Subobject", "string", true),
+    ("Source", "string", true),
+    ("Message", "string", false),
+    ("First Seen", "string", true),
+    ("Count", "string", true),
+    ("Name", "string", true),
+];
+
 /// Returns a meta.k8s.io/v1 Table of the objects.
 pub(super) fn of(info: &ResourceInfo, list: &ObjectList, include_object: &str) -> Value {
-    let definitions: Vec<Value> = columns(info.resource)
-        .iter()
-        .map(|(name, kind, wide)| {
-            json!({"name": name, "type": kind, "format": if *name == "Name" { "name" } else { "" },
-                "description": "", "priority": i32::from(*wide)})
-        })
-        .collect();
     let rows: Vec<Value> = list
         .items
         .iter()
@@ -78,6 +84,22 @@ pub(super) fn of(info: &ResourceInfo, list: &ObjectList, include_object: &str) -
                 _ => metadata_of(object),
             };
             json!({"cells": cells(info.resource, object), "object": included})
+        })
+        .collect();
+    table(columns(info.resource), &rows, list)
+}
+
+/// Returns the Table of a list of events, which is empty.
+pub(super) fn of_no_events(list: &ObjectList) -> Value {
+    table(&EVENT_COLUMNS, &[], list)
+}
+
+fn table(columns: &[Column], rows: &[Value], list: &ObjectList) -> Value {
+    let definitions: Vec<Value> = columns
+        .iter()
+        .map(|(name, kind, wide)| {
+            json!({"name": name, "type": kind, "format": if *name == "Name" { "name" } else { "" },
+                "description": "", "priority": i32::from(*wide)})
         })
         .collect();
     json!({

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{Stream, StreamExt as _, stream};
 use serde_json::{Value, json};
 use tokio::time::{Instant, Interval, interval_at, sleep_until};
 
@@ -60,15 +60,36 @@ pub(super) fn respond(
         stop: state.hooks.stop.clone(),
         is_over: false,
     };
-    let lines = stream::unfold(running, async |mut running| {
+    Ok(streamed(stream::unfold(running, async |mut running| {
         let line = running.next_line().await?;
-        Some((Ok::<_, Infallible>(line), running))
-    });
-    Ok((
-        [(CONTENT_TYPE, "application/json")],
-        Body::from_stream(lines),
-    )
-        .into_response())
+        Some((line, running))
+    })))
+}
+
+/// Starts a watch in which nothing happens; `initial` is the bookmark that ends the initial events.
+pub(super) fn of_nothing(state: &ApiState, query: &Query, initial: &Value) -> Response {
+    let wanted = query.wants_initial_events();
+    let initial = wanted.then(|| line("BOOKMARK", initial));
+    let end = Instant::now() + query.watch_for();
+    let mut stop = state.hooks.stop.clone();
+    let silence = async move {
+        tokio::select! {
+            () = sleep_until(end) => {}
+            _ = stop.wait_for(|stopped| *stopped) => {}
+        }
+    };
+    let silence = stream::once(silence).filter_map(async |()| None);
+    streamed(stream::iter(initial).chain(silence))
+}
+
+/// Returns an answer that goes on as long as there are lines.
+fn streamed(lines: impl Stream<Item = String> + Send + 'static) -> Response {
+    let lines = Body::from_stream(lines.map(Ok::<_, Infallible>));
+    ([(CONTENT_TYPE, "application/json")], lines).into_response()
+}
+
+fn line(kind: &str, object: &Value) -> String {
+    format!("{}\n", json!({"type": kind, "object": object}))
 }
 
 impl Running {
@@ -93,7 +114,7 @@ impl Running {
                 ("ERROR", status.to_value())
             }
         };
-        Some(format!("{}\n", json!({"type": kind, "object": object})))
+        Some(line(kind, &object))
     }
 
     fn shaped(&self, object: &std::sync::Arc<Value>) -> Value {
