@@ -12,7 +12,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::Result;
-use vswitch_tests::{Daemon, DaemonOptions, Pod, run, tool};
+use vswitch_tests::{Daemon, DaemonOptions, Pod, WebServer, run, tool};
 
 const SECURE_POD: &str = include_str!("../../config/samples/secure-pod.yaml");
 const VERSIONS: [&str; 2] = ["kubectl-1.35", "kubectl-1.20"];
@@ -63,14 +63,31 @@ fn daemon() -> Daemon {
     Daemon::start(&DaemonOptions::default()).unwrap()
 }
 
+/// Plays with each version of kubectl, against a daemon of its own.
+#[expect(
+    clippy::print_stdout,
+    reason = "what a failed test printed names the version"
+)]
+fn with_each_kubectl(play: impl Fn(&Kubectl<'_>, &Daemon)) {
+    for version in VERSIONS {
+        println!("{version}:");
+        let daemon = daemon();
+        play(&Kubectl::new(&daemon, version), &daemon);
+    }
+}
+
+/// Attaches two pods; the second one serves its name at the port.
+fn client_and_server(daemon: &Daemon, port: u16) -> (Pod, Pod, WebServer) {
+    let client = Pod::named("client").attach(daemon).unwrap();
+    let server = Pod::named("server").attach(daemon).unwrap();
+    let web = server.serve(port).unwrap();
+    (client, server, web)
+}
+
 #[test]
 fn kubectl_plays_the_story() {
-    for version in VERSIONS {
-        let daemon = daemon();
-        let kubectl = Kubectl::new(&daemon, version);
-        let client = Pod::named("client").attach(&daemon).unwrap();
-        let server = Pod::named("server").attach(&daemon).unwrap();
-        let _web = server.serve(80).unwrap();
+    with_each_kubectl(|kubectl, daemon| {
+        let (client, server, _web) = client_and_server(daemon, 80);
         kubectl.run(&["label", "pod", "server", "app=secure-pod"]);
         assert_eq!(client.fetch(server.ip(), 80).unwrap(), "server");
 
@@ -101,15 +118,13 @@ fn kubectl_plays_the_story() {
         client.fetch(server.ip(), 80).unwrap_err();
         kubectl.run(&["delete", "networkpolicy", "secure-pod"]);
         assert_eq!(client.fetch(server.ip(), 80).unwrap(), "server");
-    }
+    });
 }
 
 #[test]
 fn kubectl_shows_describes_annotates_edits_and_lists_resources() {
-    for version in VERSIONS {
-        let daemon = daemon();
-        let kubectl = Kubectl::new(&daemon, version);
-        let pod = Pod::named("client").attach(&daemon).unwrap();
+    with_each_kubectl(|kubectl, daemon| {
+        let pod = Pod::named("client").attach(daemon).unwrap();
         kubectl
             .with_input(&["apply", "-f", "-"], SECURE_POD)
             .unwrap();
@@ -122,8 +137,9 @@ fn kubectl_shows_describes_annotates_edits_and_lists_resources() {
             "services",
             "endpointslices",
             "networkpolicies",
+            "events",
         ] {
-            assert!(resources.contains(name), "{version}: {resources}");
+            assert!(resources.contains(name), "{resources}");
         }
         let wide = kubectl.run(&["get", "pods", "-o", "wide"]);
         assert!(
@@ -138,13 +154,10 @@ fn kubectl_shows_describes_annotates_edits_and_lists_resources() {
         let described = kubectl.run(&["describe", "networkpolicy", "secure-pod"]);
         assert!(
             described.contains("PodSelector:     app=secure-pod"),
-            "{version}: {described}"
+            "{described}"
         );
         let described = kubectl.run(&["describe", "pod", "client"]);
-        assert!(
-            described.contains(&pod.ip().to_string()),
-            "{version}: {described}"
-        );
+        assert!(described.contains(&pod.ip().to_string()), "{described}");
 
         kubectl.run(&["annotate", "pod", "client", "note=seen"]);
         let note = kubectl.run(&[
@@ -166,13 +179,13 @@ fn kubectl_shows_describes_annotates_edits_and_lists_resources() {
             "-o",
             "jsonpath={.spec.ingress[0].ports[0].port}",
         ]);
-        assert_eq!(port, "8080", "{version}");
+        assert_eq!(port, "8080");
         let shop = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: shop\n";
         kubectl.with_input(&["create", "-f", "-"], shop).unwrap();
         let label = kubectl.run(&["get", "ns", "shop", "-o", "jsonpath={.metadata.labels}"]);
         assert!(label.contains("kubernetes.io/metadata.name"), "{label}");
         kubectl.run(&["delete", "namespace", "shop"]);
-    }
+    });
 }
 
 /// What has kubectl print each policy as it comes.
@@ -199,9 +212,7 @@ fn assert_watch_sees_the_policy(watch: &mut Command, apply: impl FnOnce()) {
 
 #[test]
 fn kubectl_watches_changes_as_they_happen() {
-    for version in VERSIONS {
-        let daemon = daemon();
-        let kubectl = Kubectl::new(&daemon, version);
+    with_each_kubectl(|kubectl, _| {
         let watch = &mut kubectl.command(&WATCH_POLICIES);
         let apply = || {
             kubectl
@@ -209,7 +220,7 @@ fn kubectl_watches_changes_as_they_happen() {
                 .unwrap()
         };
         assert_watch_sees_the_policy(watch, || drop(apply()));
-    }
+    });
 }
 
 #[test]
@@ -253,12 +264,8 @@ fn what_the_api_server_would_refuse_is_refused_with_the_field_named() {
 
 #[test]
 fn kubectl_exposes_a_pod_and_its_endpoints_follow() {
-    for version in VERSIONS {
-        let daemon = daemon();
-        let kubectl = Kubectl::new(&daemon, version);
-        let client = Pod::named("client").attach(&daemon).unwrap();
-        let server = Pod::named("server").attach(&daemon).unwrap();
-        let _web = server.serve(8080).unwrap();
+    with_each_kubectl(|kubectl, daemon| {
+        let (client, server, _web) = client_and_server(daemon, 8080);
         kubectl.run(&["label", "pod", "server", "app=web"]);
         kubectl.run(&["expose", "pod", "server", "--port=80", "--target-port=8080"]);
         let address = kubectl.run(&[
@@ -271,16 +278,13 @@ fn kubectl_exposes_a_pod_and_its_endpoints_follow() {
         let address = address.parse().unwrap();
         assert_eq!(client.fetch(address, 80).unwrap(), "server");
         let slices = kubectl.run(&["get", "endpointslices"]);
-        assert!(
-            slices.contains(&server.ip().to_string()),
-            "{version}: {slices}"
-        );
+        assert!(slices.contains(&server.ip().to_string()), "{slices}");
         let services = kubectl.run(&["get", "services"]);
-        assert!(services.contains("80/TCP"), "{version}: {services}");
+        assert!(services.contains("80/TCP"), "{services}");
         kubectl.run(&["label", "pod", "server", "app-"]);
         client.fetch(address, 80).unwrap_err();
         kubectl.run(&["delete", "service", "server"]);
         let slices = kubectl.run(&["get", "endpointslices", "-o", "name"]);
-        assert_eq!(slices, "", "{version}");
-    }
+        assert_eq!(slices, "");
+    });
 }
