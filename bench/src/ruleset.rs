@@ -182,6 +182,7 @@ impl Ruleset {
             name: "ns-0000/svc:80/TCP".into(),
             endpoints: [endpoint].into(),
             affinity: None,
+            entrances: [].into(),
             hairpin_source: Ipv4Addr::new(169, 254, 86, 1).into(),
         };
         self.datapath.apply(Transaction {

@@ -75,6 +75,9 @@ drop_reasons! {
     OverShare => "over_share",
     /// Connection tracking found the packet invalid (state, window, checksum).
     CtInvalid => "ct_invalid",
+    /// In the middle of a stream from a Service's endpoint, after a restart: its client is asked which
+    /// address it is connected to, and the endpoint sends again.
+    CtAsksClient => "ct_asks_client",
     /// No source port was free that would tell a connection's answers from another's.
     NatPortsExhausted => "nat_ports_exhausted",
     /// The packet's address cannot be translated (a fragmented SCTP packet).

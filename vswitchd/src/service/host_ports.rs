@@ -167,18 +167,25 @@ fn replace(
             *out.next_group += 1;
             id
         });
-        let group = group(id, mapping, endpoint);
-        add_rule(&mut rules, (priority, to), mapping, &group);
-        groups.push(group);
         let addresses = node.node_port_addresses().into_iter();
-        kept.extend(addresses.map(|ip| LostEndpoint {
-            proto: mapping.port.proto,
-            service: Endpoint {
-                ip,
-                port: mapping.port.port,
-            },
+        let entrances: Vec<ServiceAddress> = addresses
+            .filter(|ip| ip.is_ipv4() == endpoint.ip.is_ipv4())
+            .map(|ip| ServiceAddress {
+                proto: mapping.port.proto,
+                service: Endpoint {
+                    ip,
+                    port: mapping.port.port,
+                },
+            })
+            .collect();
+        kept.extend(entrances.iter().map(|entrance| LostEndpoint {
+            proto: entrance.proto,
+            service: entrance.service,
             endpoint,
         }));
+        let group = group(id, mapping, endpoint, &entrances);
+        add_rule(&mut rules, (priority, to), mapping, &group);
+        groups.push(group);
     }
     let mut installed = old.map_or_else(
         || (Vec::new(), Vec::new(), BTreeSet::new()),
@@ -229,11 +236,17 @@ fn name(port: &HostPort) -> String {
     format!("hostPort {}/{}", port.port, protocol_name(port.proto))
 }
 
-fn group(id: GroupId, mapping: &HostPortMapping, endpoint: Endpoint) -> Group {
+fn group(
+    id: GroupId,
+    mapping: &HostPortMapping,
+    endpoint: Endpoint,
+    entrances: &[ServiceAddress],
+) -> Group {
     Group {
         id,
         name: format!("{} {}", mapping.pod, name(&mapping.port)).into(),
         endpoints: [endpoint].into(),
+        entrances: entrances.into(),
         affinity: None,
         hairpin_source: virtual_addresses(endpoint.ip).hairpin,
     }

@@ -238,8 +238,9 @@ impl Builder<'_> {
             if entrances.is_empty() {
                 continue;
             }
-            self.keep(port, is_ipv6, &endpoints);
-            let targets = self.targets(port, is_ipv6, &endpoints, numbers);
+            let served = self.served(port, is_ipv6);
+            self.keep(port, &served, &endpoints);
+            let targets = self.targets(port, (is_ipv6, &served), &endpoints, numbers);
             for (entrance, to, number) in entrances {
                 let matches = Match {
                     eth_type: Some(if is_ipv6 {
@@ -289,28 +290,30 @@ impl Builder<'_> {
         }))
     }
 
-    /// Notes which connections of the port may go on.
-    fn keep(&mut self, port: &ServicePort, is_ipv6: bool, endpoints: &Endpoints<'_>) {
+    /// Returns where clients of the port may connect to.
+    fn served(&self, port: &ServicePort, is_ipv6: bool) -> Arc<[ServiceAddress]> {
         let vips = addresses(self.service).map(|ip| (ip, port.port));
         let node_ports = port.node_port.into_iter().flat_map(|number| {
             let addresses = self.node.node_port_addresses().into_iter();
             addresses.map(move |ip| (ip, number))
         });
-        let entrances: Vec<Endpoint> = vips
-            .chain(node_ports)
-            .filter(|(ip, _)| ip.is_ipv6() == is_ipv6)
-            .map(|(ip, port)| Endpoint { ip, port })
-            .collect();
         let proto = port.proto;
-        let served = entrances.iter().map(|service| ServiceAddress {
-            proto,
-            service: *service,
-        });
-        self.program.entrances.extend(served);
-        for endpoint in endpoints.keeping(proto == ip_proto::UDP) {
-            let kept = entrances.iter().map(|service| LostEndpoint {
+        vips.chain(node_ports)
+            .filter(|(ip, _)| ip.is_ipv6() == is_ipv6)
+            .map(|(ip, port)| ServiceAddress {
                 proto,
-                service: *service,
+                service: Endpoint { ip, port },
+            })
+            .collect()
+    }
+
+    /// Notes which connections of the port may go on.
+    fn keep(&mut self, port: &ServicePort, served: &[ServiceAddress], endpoints: &Endpoints<'_>) {
+        self.program.entrances.extend(served);
+        for endpoint in endpoints.keeping(port.proto == ip_proto::UDP) {
+            let kept = served.iter().map(|entrance| LostEndpoint {
+                proto: entrance.proto,
+                service: entrance.service,
                 endpoint,
             });
             self.program.kept.extend(kept);
@@ -320,7 +323,7 @@ impl Builder<'_> {
     fn targets(
         &mut self,
         port: &ServicePort,
-        is_ipv6: bool,
+        (is_ipv6, served): (bool, &Arc<[ServiceAddress]>),
         endpoints: &Endpoints<'_>,
         numbers: &mut impl Numbers,
     ) -> Targets {
@@ -336,7 +339,7 @@ impl Builder<'_> {
                 is_local,
             };
             let id = numbers.number(&key);
-            let group = self.group(id, &key, endpoints);
+            let group = self.group((id, &key), endpoints, served);
             self.program.groups.insert(key, group);
             vec![Action::Group(id), Action::Goto(TableId::EgressRule)]
         };
@@ -358,7 +361,12 @@ impl Builder<'_> {
         }
     }
 
-    fn group(&self, id: GroupId, key: &GroupKey, endpoints: Vec<Endpoint>) -> Group {
+    fn group(
+        &self,
+        (id, key): (GroupId, &GroupKey),
+        endpoints: Vec<Endpoint>,
+        served: &Arc<[ServiceAddress]>,
+    ) -> Group {
         let family: IpAddr = if key.is_ipv6 {
             std::net::Ipv6Addr::UNSPECIFIED.into()
         } else {
@@ -370,6 +378,7 @@ impl Builder<'_> {
             id,
             name: format!("{service}:{port}/{}{local}", protocol_name(key.proto)).into(),
             endpoints: endpoints.into(),
+            entrances: Arc::clone(served),
             affinity: self.service.affinity,
             hairpin_source: virtual_addresses(family).hairpin,
         }

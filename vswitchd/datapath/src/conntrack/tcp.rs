@@ -237,15 +237,15 @@ impl TcpTrack {
         }
         let sender = self.windows.endpoint(direction);
         let receiver = self.windows.endpoint(direction.opposite());
-        let seq = sender.end();
+        let (seq, window) = (sender.end(), 0);
         match sender.acknowledged() {
-            Some(ack) => next.push(BarePacket::Ack { seq, ack }),
+            Some(ack) => next.push(BarePacket::Ack { seq, ack, window }),
             None if sender.is(flag::KNOWN) => next.push(BarePacket::Syn { seq: sender.isn() }),
             None => {}
         }
         if receiver.is(flag::KNOWN) && sender.acknowledged() != Some(receiver.end()) {
             let ack = receiver.end();
-            next.push(BarePacket::Ack { seq, ack });
+            next.push(BarePacket::Ack { seq, ack, window });
         }
         next
     }

@@ -20,10 +20,12 @@ use crate::drop_reason::DropReason;
 use crate::fairness::{PortShare, Work};
 use crate::flow::{CtState, FlowKey, PortClass, ip_proto};
 use crate::kernel_path::OFFER_AFTER;
-use crate::packet::{Fragment, Frame, ParsedPacket, PlainPacket, parse, rewrite};
+use crate::packet::emit::BarePacket;
+use crate::packet::rewrite::Ends;
+use crate::packet::{Fragment, Frame, ParsedPacket, PlainPacket, emit, parse, rewrite};
 use crate::pipeline::{
-    ConnUpdate, Counts, End, Meter, Port, RuleCounters, RulePaths, Snapshot, Step, TableId,
-    Translation, WalkScratch, add_alone, translate,
+    ConnUpdate, Counts, End, Meter, Port, Question, RuleCounters, RulePaths, Snapshot, Step,
+    TableId, Translation, WalkScratch, add_alone, translate,
 };
 use crate::time::Timestamp;
 
@@ -31,6 +33,11 @@ use crate::time::Timestamp;
 /// applications need to fail fast, and nothing beside a flood, which they must not amplify.
 const REJECT_ANSWERS_PER_SECOND: u32 = 100;
 const REJECT_ANSWERS_AT_ONCE: u32 = 100;
+
+/// Clients that an engine asks which address they are connected to, per second and at once: they
+/// are asked again when the endpoint sends again.
+const QUESTIONS_PER_SECOND: u32 = 1_000;
+const QUESTIONS_AT_ONCE: u32 = 1_000;
 
 /// One worker's view: its FlowCache and its counters.
 #[derive(Debug)]
@@ -49,6 +56,8 @@ struct Core {
     counters: Arc<EngineCounters>,
     /// Limits the answers to what is rejected.
     reject_limit: Meter,
+    /// Limits what clients are asked.
+    question_limit: Meter,
     /// What the frames since the last [`Engine::take_work`] were.
     work: Work,
     /// Whether what is of no known connection is refused before it walks the tables.
@@ -88,6 +97,7 @@ impl Engine {
             paths: RulePaths::default(),
             counters,
             reject_limit: Meter::new(REJECT_ANSWERS_PER_SECOND, REJECT_ANSWERS_AT_ONCE),
+            question_limit: Meter::new(QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE),
             work: Work::default(),
             refuses: false,
         };
@@ -298,6 +308,9 @@ impl Core {
         if matches!(translation.end, End::Drop(DropReason::FragmentUnknown)) {
             return self.hold(parsed, packet.frame, now);
         }
+        if let Some(question) = &translation.question {
+            self.ask(snapshot, question, &mut packet);
+        }
         let result = self.carry_out(snapshot, &translation, &walks, cache_key, &mut packet);
         if result.is_ok_and(|verdict| matches!(verdict, Verdict::Forward(_))) {
             self.count_work(&translation.conn_update, parsed);
@@ -307,6 +320,38 @@ impl Core {
             packet.perform(&walks.own.steps);
         }
         result
+    }
+
+    /// Asks a client for an acknowledgement from wherever it may be connected to, as a keep-alive
+    /// does (RFC 9293 section 3.8.4): of the connection that it has it sends one, of all others a
+    /// reset, which fits no connection of the switch. SCTP has heartbeats of its own.
+    #[cold]
+    fn ask(&self, snapshot: &Snapshot, question: &Question, packet: &mut InHand<'_>) {
+        let (Some(tcp), Some(port)) = (packet.parsed.tcp, snapshot.port(question.out_port)) else {
+            return;
+        };
+        if !self.question_limit.allow(packet.now) {
+            return;
+        }
+        let (client, gateway) = (question.client, snapshot.gateway_mac());
+        let keep_alive = BarePacket::Ack {
+            seq: tcp.seq.wrapping_sub(1),
+            ack: tcp.ack,
+            window: tcp.window,
+        };
+        for entrance in &question.entrances {
+            let ends = Ends {
+                src: entrance.ip,
+                dst: client.ip,
+                tp_src: entrance.port,
+                tp_dst: client.port,
+            };
+            let frame = emit::bare_packet(keep_alive, &ends, gateway, port.spec.mac);
+            let asked = frame.map(|frame| (question.out_port, frame));
+            packet.out.replies.extend(asked);
+            let expected = &self.datapath.expected;
+            expected.note((*entrance, client), question.endpoint, tcp.seq, packet.now);
+        }
     }
 
     /// Counts what the walk of a packet was for that is forwarded.

@@ -26,7 +26,9 @@ use crate::conntrack::{
 use crate::drop_reason::DropReason;
 use crate::flow::SetName;
 use crate::flow::ip_proto;
-use crate::group::{AffinityTable, Endpoint, Group, LostEndpoint, ServiceAddress};
+use crate::group::{
+    AffinityTable, Endpoint, ExpectedEndpoints, Group, LostEndpoint, ServiceAddress,
+};
 use crate::kernel_path::KernelPath;
 use crate::packet::Frame;
 use crate::pipeline::{
@@ -84,6 +86,7 @@ pub struct Datapath {
     writer: Mutex<Writer>,
     conns: ConnTable,
     affinity: AffinityTable,
+    expected: ExpectedEndpoints,
     counters: AllCounters,
     held: HeldFragments,
     notices: Notices,
@@ -130,6 +133,7 @@ impl Datapath {
             writer: Mutex::new(writer),
             conns: ConnTable::new(config.conntrack),
             affinity: AffinityTable::default(),
+            expected: ExpectedEndpoints::default(),
             held: HeldFragments::default(),
             notices: Notices::default(),
             late_drops: Mutex::new(counters.register()),
@@ -188,6 +192,7 @@ impl Datapath {
         Memory {
             conns: &self.conns,
             affinity: &self.affinity,
+            expected: &self.expected,
         }
     }
 
@@ -201,6 +206,7 @@ impl Datapath {
     pub fn expire(&self, now: Timestamp) -> usize {
         self.sync_kernel_path(now);
         self.affinity.expire(now);
+        self.expected.expire(now);
         let too_late = self.held.expire(now);
         self.count_late(DropReason::FragmentUnknown, &too_late);
         self.conns.expire(now)

@@ -13,7 +13,6 @@ use std::sync::{Mutex, PoisonError};
 use vswitch_api::{MacAddr, PortNo};
 
 use crate::conntrack::{Connection, Direction};
-use crate::flow::PortClass;
 use crate::packet::emit::{self, BarePacket, Refusal};
 use crate::packet::rewrite::Ends;
 use crate::packet::{Frame, parse};
@@ -74,12 +73,7 @@ impl Notices {
             self.is_any.store(!queue.is_empty(), Relaxed);
             batch
         };
-        let gateway = snapshot
-            .ports
-            .values()
-            .find(|port| port.spec.class == PortClass::Gateway)
-            .map(|port| port.spec.mac)
-            .unwrap_or_default();
+        let gateway = snapshot.gateway_mac();
         let frames = batch
             .iter()
             .filter_map(|notice| notice.frame(snapshot, gateway));

@@ -6,6 +6,7 @@
 //! long as the group has the same endpoints: workers need not agree on anything.
 
 mod affinity;
+mod expected;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,11 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
+use smallvec::SmallVec;
 
 use crate::fixed_hash::mix;
 use crate::flow::FlowKey;
 
 pub(crate) use affinity::AffinityTable;
+pub(crate) use expected::ExpectedEndpoints;
 
 /// Number of a group, as in `group:7`; never used again for another group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,6 +51,8 @@ pub struct Group {
     pub name: Arc<str>,
     /// Where new connections go; each as likely as the others.
     pub endpoints: Arc<[Endpoint]>,
+    /// Addresses and ports that lead here.
+    pub entrances: Arc<[ServiceAddress]>,
     /// How long a client keeps its endpoint after its last new connection; `None`: not at all.
     pub affinity: Option<Duration>,
     /// The source that connections get which would go back to where they came from: a pod
@@ -123,6 +128,9 @@ pub struct ServiceAddress {
     pub service: Endpoint,
 }
 
+/// Addresses and ports that lead to one endpoint.
+pub(crate) type Entrances = SmallVec<[Endpoint; 4]>;
+
 /// Parts that are copied together when a group in one of them changes.
 const PARTS: usize = 64;
 
@@ -150,6 +158,20 @@ impl Groups {
     pub(crate) fn get(&self, id: GroupId) -> Option<&Group> {
         let part = self.0.get(Self::part_of(id))?;
         part.get(&id)
+    }
+
+    /// Returns the addresses and ports by which clients may have come to an endpoint. Looks at
+    /// every group.
+    pub(crate) fn entrances_to(&self, endpoint: Endpoint, proto: u8) -> Entrances {
+        let mut found = Entrances::new();
+        let groups = self.0.iter().flat_map(|part| part.values());
+        let leading = groups.filter(|group| group.has(endpoint));
+        for entrance in leading.flat_map(|group| group.entrances.iter()) {
+            if entrance.proto == proto && !found.contains(&entrance.service) {
+                found.push(entrance.service);
+            }
+        }
+        found
     }
 
     /// Takes in changes, in order.
@@ -208,6 +230,7 @@ mod tests {
             id: GroupId(7),
             name: "default/web:80/TCP".into(),
             endpoints: (0..endpoints).map(endpoint).collect(),
+            entrances: [].into(),
             affinity: None,
             hairpin_source: IpAddr::from([169, 254, 86, 1]),
         }
@@ -269,6 +292,39 @@ mod tests {
     #[test]
     fn a_group_without_endpoints_chooses_none() {
         assert_eq!(group(0).select(&key(0, 1)), None);
+    }
+
+    #[test]
+    fn entrances_are_those_of_every_group_that_has_the_endpoint() {
+        let entrance = |port, proto| ServiceAddress {
+            proto,
+            service: Endpoint {
+                ip: [10, 96, 0, 1].into(),
+                port,
+            },
+        };
+        let mut groups = Groups::default();
+        let leading = |id, endpoints, entrances: &[ServiceAddress]| {
+            GroupUpdate::Set(Group {
+                id: GroupId(id),
+                entrances: entrances.into(),
+                ..group(endpoints)
+            })
+        };
+        groups.update(vec![
+            leading(1, 1, &[entrance(80, 6), entrance(53, 17)]),
+            leading(2, 2, &[entrance(80, 6), entrance(81, 6)]),
+        ]);
+        let ports = |of, proto| {
+            let found = groups.entrances_to(endpoint(of), proto);
+            let mut ports: Vec<u16> = found.iter().map(|found| found.port).collect();
+            ports.sort_unstable();
+            ports
+        };
+        assert_eq!(ports(0, 6), [80, 81]);
+        assert_eq!(ports(0, 17), [53]);
+        assert_eq!(ports(1, 6), [80, 81]);
+        assert_eq!(ports(2, 6), [0_u16; 0]);
     }
 
     #[test]

@@ -204,7 +204,7 @@ pub fn tcp_reset(original: &Frame, packet: &ParsedPacket) -> Option<Frame> {
         tp_src: key.tp_dst,
         tp_dst: key.tp_src,
     };
-    let ip = bare_tcp(&ends, TcpControl::Rst, seq, ack)?;
+    let ip = bare_tcp(&ends, TcpControl::Rst, seq, ack, 0)?;
     answer(original, packet, key.eth_dst, key.eth_src, &ip)
 }
 
@@ -214,6 +214,7 @@ fn bare_tcp(
     control: TcpControl,
     seq: u32,
     ack_number: Option<TcpSeqNumber>,
+    window_len: u16,
 ) -> Option<Vec<u8>> {
     let repr = TcpRepr {
         src_port: ends.tp_src,
@@ -221,7 +222,7 @@ fn bare_tcp(
         control,
         seq_number: seq_number(seq),
         ack_number,
-        window_len: 0,
+        window_len,
         window_scale: None,
         max_seg_size: None,
         sack_permitted: false,
@@ -255,6 +256,8 @@ pub enum BarePacket {
         seq: u32,
         /// What it acknowledges.
         ack: u32,
+        /// The window that it offers, as the header has it.
+        window: u16,
     },
 }
 
@@ -283,9 +286,10 @@ pub fn bare_packet(
             );
             wrap_ip(ends.src, ends.dst, IpProtocol::Udp, &datagram)?
         }
-        BarePacket::Syn { seq } => bare_tcp(ends, TcpControl::Syn, seq, None)?,
-        BarePacket::Ack { seq, ack } => {
-            bare_tcp(ends, TcpControl::None, seq, Some(seq_number(ack)))?
+        BarePacket::Syn { seq } => bare_tcp(ends, TcpControl::Syn, seq, None, 0)?,
+        BarePacket::Ack { seq, ack, window } => {
+            let ack = Some(seq_number(ack));
+            bare_tcp(ends, TcpControl::None, seq, ack, window)?
         }
     };
     let eth_type = match ends.src {

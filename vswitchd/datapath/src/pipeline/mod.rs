@@ -33,5 +33,5 @@ pub(crate) use rule_path::{PathCounters, RulePath, RulePaths};
 pub(crate) use snapshot::{DropCounters, Port, Ports, Snapshot};
 pub(crate) use store::RuleStore;
 pub(crate) use trace::trace;
-pub(crate) use translate::{ConnUpdate, Memory, Packet, Translation, translate};
+pub(crate) use translate::{ConnUpdate, Memory, Packet, Question, Translation, translate};
 pub(crate) use walk::{End, Step, WalkScratch};

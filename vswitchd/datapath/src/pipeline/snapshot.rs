@@ -6,12 +6,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
 use foldhash::fast::FixedState;
-use vswitch_api::{Epoch, PortNo};
+use vswitch_api::{Epoch, MacAddr, PortNo};
 
 use super::table::Table;
 use super::{PortLimits, PortSpec, TableId};
 use crate::address_set::AddressIndex;
 use crate::drop_reason::DropReason;
+use crate::flow::PortClass;
 use crate::group::Groups;
 
 /// A port as the datapath knows it, with the drops of what came in there.
@@ -97,6 +98,13 @@ impl Snapshot {
     /// Returns the port if it exists.
     pub(crate) fn port(&self, no: PortNo) -> Option<&Arc<Port>> {
         self.ports.get(&no)
+    }
+
+    /// Returns the MAC that pods know their gateway by; zeros if there is none yet.
+    pub(crate) fn gateway_mac(&self) -> MacAddr {
+        let mut ports = self.ports.values();
+        let gateway = ports.find(|port| port.spec.class == PortClass::Gateway);
+        gateway.map(|port| port.spec.mac).unwrap_or_default()
     }
 
     /// Returns whether the port has a limit.

@@ -4,6 +4,7 @@
 //! [`ConnUpdate`] for the caller to carry out. Packets of the original direction are judged by
 //! the policy tables on their way. Replies and related errors go past those tables; for them
 //! the *connection* is judged, by its original tuple, once for each generation of the rules.
+//! A stream in its middle, after a restart, has no connection yet ([`Tracking::orient`]).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use super::{Snapshot, TableId};
 use crate::conntrack::{CommitOptions, ConnTable, Connection, CtLookup, Direction, Tuple};
 use crate::drop_reason::DropReason;
 use crate::flow::{CtState, FlowKey, PortClass, ether_type, ip_proto};
-use crate::group::{AffinityTable, Endpoint, Group};
+use crate::group::{AffinityTable, Endpoint, Entrances, ExpectedEndpoints, Group};
 use crate::packet::{Frame, ParsedPacket};
 use crate::time::Timestamp;
 
@@ -56,8 +57,22 @@ pub(crate) struct Translation<'s> {
     pub(crate) conn_update: ConnUpdate,
     /// The connection that the current rules allow.
     pub(crate) allowed: Option<Arc<Connection>>,
+    /// What its client is to be asked before the packet can be taken up.
+    pub(crate) question: Option<Question>,
     /// What the connection was judged as, where that is not the packet itself.
     pub(crate) judged_as: Option<FlowKey>,
+}
+
+/// Which address is a client connected to, that an endpoint of Services sends to?
+#[derive(Debug, Clone)]
+pub(crate) struct Question {
+    /// Who sent.
+    pub(crate) endpoint: Endpoint,
+    /// The client, and the port that leads to it.
+    pub(crate) client: Endpoint,
+    pub(crate) out_port: PortNo,
+    /// Where it may be connected to.
+    pub(crate) entrances: Entrances,
 }
 
 /// What is remembered from packet to packet.
@@ -65,6 +80,7 @@ pub(crate) struct Translation<'s> {
 pub(crate) struct Memory<'a> {
     pub(crate) conns: &'a ConnTable,
     pub(crate) affinity: &'a AffinityTable,
+    pub(crate) expected: &'a ExpectedEndpoints,
 }
 
 /// Takes a packet through the tables; `scratch` holds the rules and steps of its own walk
@@ -88,6 +104,7 @@ pub(crate) fn translate<'s>(
         judge,
         found: None,
         pickup: None,
+        question: None,
         denied: false,
     };
     let mut walk = Walk::new(snapshot, packet.parsed.key, scratch);
@@ -134,6 +151,17 @@ impl Judge<'_, '_> {
         walk.key.out_port
     }
 
+    /// Returns whether the ServiceLb table does something to the first packet of a connection.
+    fn is_for_service(&mut self, key: FlowKey) -> bool {
+        let key = FlowKey {
+            ct_state: CtState::TRK | CtState::NEW,
+            ..key
+        };
+        let mut walk = Walk::new(self.snapshot, key, self.scratch);
+        let end = walk.run(TableId::ServiceLb, Some(TableId::EgressRule), &mut Tracked);
+        end.is_some() || walk.balanced.is_some()
+    }
+
     fn picks_up(&self, port: PortNo) -> bool {
         self.snapshot
             .port(port)
@@ -177,6 +205,7 @@ struct Tracking<'a, 's> {
     judge: Judge<'a, 's>,
     found: Option<CtLookup>,
     pickup: Option<Pickup>,
+    question: Option<Question>,
     /// The judgement of the connection went against it.
     denied: bool,
 }
@@ -194,7 +223,7 @@ impl Tracker for Tracking<'_, '_> {
             translate_key(key, conn, &found);
         }
         key.ct_state = if found.midstream {
-            self.orient(key)
+            self.orient(key)?
         } else {
             found.state
         };
@@ -209,6 +238,21 @@ impl Tracker for Tracking<'_, '_> {
         group.affinity?;
         let now = self.packet.now;
         self.memory.affinity.get(group.id, client, now)
+    }
+
+    fn expected_endpoint(&self, key: &FlowKey) -> Option<Endpoint> {
+        let _taken_up = self.pickup?;
+        let Packet { parsed, now, .. } = self.packet;
+        let service = Endpoint {
+            ip: key.ip_dst?,
+            port: key.tp_dst,
+        };
+        let client = Endpoint {
+            ip: key.ip_src?,
+            port: key.tp_src,
+        };
+        let ack = parsed.tcp?.ack;
+        self.memory.expected.get(service, client, ack, now)
     }
 }
 
@@ -249,15 +293,26 @@ impl<'s> Tracking<'_, 's> {
     /// Finds out which way a connection goes whose beginning was not seen, and returns the
     /// packet's state. Only ports that had connections before may have such; nobody else can
     /// turn a denied connection into a reply by leaving out its first packet.
-    fn orient(&mut self, key: &FlowKey) -> CtState {
+    ///
+    /// # Errors
+    ///
+    /// The packet comes from an endpoint of Services, and nobody but its client knows which of
+    /// their addresses it is to come from.
+    fn orient(&mut self, key: &FlowKey) -> Result<CtState, End> {
         const INVALID: CtState = CtState(CtState::TRK.0 | CtState::INV.0);
         let (Some(src), Some(dst)) = (key.ip_src, key.ip_dst) else {
-            return INVALID;
+            return Ok(INVALID);
         };
         let out_port = self.judge.route(*key);
         if !(self.judge.picks_up(key.in_port) || self.judge.picks_up(out_port)) {
             self.judge.scratch.clear();
-            return INVALID;
+            return Ok(INVALID);
+        }
+        // Nobody is a client there.
+        if self.judge.is_for_service(*key) {
+            self.judge.scratch.clear();
+            self.pickup = Some(Pickup { swapped: false });
+            return Ok(CtState::TRK | CtState::NEW);
         }
         let (proto, tp_src, tp_dst) = (key.ip_proto, key.tp_src, key.tp_dst);
         let as_is = Tuple {
@@ -273,6 +328,10 @@ impl<'s> Tracking<'_, 's> {
             .judge(out_port, &as_is.reversed(), CtState::NEW)
             .is_ok();
         let judged_swapped = self.judge.last.take();
+        if allows_swapped && self.must_ask(&as_is, out_port) {
+            self.judge.scratch.clear();
+            return Err(End::Drop(DropReason::CtAsksClient));
+        }
         // Servers listen on the lower port; among equals the packet in hand is the first.
         let swapped = allows_swapped
             && (tp_dst > tp_src || self.judge.judge(key.in_port, &as_is, CtState::NEW).is_err());
@@ -280,11 +339,36 @@ impl<'s> Tracking<'_, 's> {
         self.judge.last = judged_swapped.filter(|_| swapped);
         // The packet's own walk counts and shows what it is judged by.
         self.judge.scratch.clear();
-        if swapped {
+        Ok(if swapped {
             CtState::TRK | CtState::EST | CtState::RPL
         } else {
             CtState::TRK | CtState::NEW
+        })
+    }
+
+    /// Finds out whether the sender is an endpoint of Services, and what to ask its client then.
+    fn must_ask(&mut self, sent: &Tuple, out_port: PortNo) -> bool {
+        let endpoint = Endpoint {
+            ip: sent.src,
+            port: sent.tp_src,
+        };
+        let groups = &self.judge.snapshot.groups;
+        let mut entrances = groups.entrances_to(endpoint, sent.proto);
+        if entrances.is_empty() {
+            return false;
         }
+        // It may do without a Service as well.
+        entrances.push(endpoint);
+        self.question = Some(Question {
+            endpoint,
+            client: Endpoint {
+                ip: sent.dst,
+                port: sent.tp_dst,
+            },
+            out_port,
+            entrances,
+        });
+        true
     }
 
     fn conclude(
@@ -308,6 +392,7 @@ impl<'s> Tracking<'_, 's> {
             conn_update: self.conn_update(end, key, commits),
             allowed: conn.filter(|_| was_judged),
             judged_as: self.judge.last,
+            question: self.question,
         }
     }
 

@@ -75,6 +75,9 @@ pub(crate) trait Tracker {
 
     /// Returns the endpoint that the client was given last, if it is to keep it.
     fn kept_endpoint(&self, group: &Group, client: IpAddr) -> Option<Endpoint>;
+
+    /// Returns the endpoint that the packet's stream is known to come from.
+    fn expected_endpoint(&self, key: &FlowKey) -> Option<Endpoint>;
 }
 
 /// For keys whose connection state is known.
@@ -86,6 +89,10 @@ impl Tracker for Tracked {
     }
 
     fn kept_endpoint(&self, _group: &Group, _client: IpAddr) -> Option<Endpoint> {
+        None
+    }
+
+    fn expected_endpoint(&self, _key: &FlowKey) -> Option<Endpoint> {
         None
     }
 }
@@ -278,9 +285,11 @@ impl<'a, 's> Walk<'a, 's> {
         let before = (self.key.ip_src, self.key.ip_dst);
         let group = self.snapshot.groups.get(id).ok_or(none)?;
         let client = self.key.ip_src.ok_or(none)?;
-        let kept = tracker.kept_endpoint(group, client);
-        let endpoint = kept
-            .filter(|kept| group.has(*kept))
+        let expected = tracker.expected_endpoint(&self.key);
+        let kept = || tracker.kept_endpoint(group, client);
+        let endpoint = expected
+            .filter(|expected| group.has(*expected))
+            .or_else(|| kept().filter(|kept| group.has(*kept)))
             .or_else(|| group.select(&self.key))
             .ok_or(none)?;
         self.key.ip_dst = Some(endpoint.ip);

@@ -43,6 +43,7 @@ impl World {
             id: GroupId(1),
             name: "default/web:80".into(),
             endpoints: [endpoint].into(),
+            entrances: [].into(),
             affinity: None,
             hairpin_source: vip.ip,
         };

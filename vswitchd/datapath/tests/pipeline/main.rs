@@ -12,6 +12,7 @@ mod fairness;
 mod hostile;
 mod kernel_path;
 mod packets;
+mod pickup;
 mod policy;
 mod reject;
 mod services;

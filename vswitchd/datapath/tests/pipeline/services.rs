@@ -45,6 +45,7 @@ fn group(endpoints: &[Endpoint]) -> Group {
         id: GroupId(1),
         name: "default/web:80/TCP".into(),
         endpoints: endpoints.into(),
+        entrances: [].into(),
         affinity: None,
         hairpin_source: if is_v6 {
             "fd56::1".parse().unwrap()
