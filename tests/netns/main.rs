@@ -8,6 +8,7 @@ mod dualstack;
 mod endings;
 mod fast_path;
 mod flood;
+mod fragments;
 mod frames;
 mod gateway;
 mod host_ports;

@@ -359,7 +359,9 @@ impl<P: FrameProcessor> Worker<P> {
                 .zip(frames.iter())
                 .filter_map(|(verdict, frame)| match verdict {
                     Verdict::Forward(port) => Some((*port, frame)),
-                    Verdict::Answered | Verdict::Held | Verdict::Drop(_) => None,
+                    Verdict::InFragments | Verdict::Answered | Verdict::Held | Verdict::Drop(_) => {
+                        None
+                    }
                 }),
         );
         forwarder.send_made(out);

@@ -22,7 +22,10 @@ use crate::flow::{CtState, FlowKey, PortClass, ip_proto};
 use crate::kernel_path::OFFER_AFTER;
 use crate::packet::emit::BarePacket;
 use crate::packet::rewrite::Ends;
-use crate::packet::{Fragment, Frame, ParsedPacket, PlainPacket, emit, parse, rewrite};
+use crate::packet::{
+    Fragment, Frame, ParsedPacket, PlainPacket, emit, fragment, may_fragment, offload, parse,
+    rewrite,
+};
 use crate::pipeline::{
     ConnUpdate, Counts, End, Meter, Port, Question, RuleCounters, RulePaths, Snapshot, Step,
     TableId, Translation, WalkScratch, add_alone, translate,
@@ -216,7 +219,17 @@ impl Core {
             }
             decided => decided.map_err(|reason| (reason, in_port)),
         };
-        self.work.wasted += u32::from(!matches!(decided, Ok(Verdict::Forward(_))));
+        let decided = match decided {
+            Ok(Verdict::Forward(out_port)) if may_fragment(parsed) => {
+                let mtu = snapshot
+                    .port(out_port)
+                    .map_or(u16::MAX, |port| port.spec.mtu);
+                fit(mtu, out_port, (parsed, frame), out).map_err(|reason| (reason, in_port))
+            }
+            decided => decided,
+        };
+        let is_sent = matches!(decided, Ok(Verdict::Forward(_) | Verdict::InFragments));
+        self.work.wasted += u32::from(!is_sent);
         decided.unwrap_or_else(|(reason, port)| self.count_drop_at(snapshot, reason, port))
     }
 
@@ -614,6 +627,22 @@ impl Core {
         set(&self.counters.max_entries, max_entries);
         self.counters.evictions.store(evictions, Relaxed);
     }
+}
+
+/// Cuts a frame into fragments if it is too large for the port, and has them follow.
+fn fit(
+    mtu: u16,
+    out_port: PortNo,
+    (parsed, frame): (&ParsedPacket, &Frame),
+    out: &mut Outputs,
+) -> Result<Verdict, DropReason> {
+    if offload::segment_l3_len(frame, parsed) <= usize::from(mtu) {
+        return Ok(Verdict::Forward(out_port));
+    }
+    let fragments = fragment(frame, parsed, mtu).ok_or(DropReason::MtuExceeded)?;
+    let followers = fragments.into_iter().map(|fragment| (out_port, fragment));
+    out.followers.extend(followers);
+    Ok(Verdict::InFragments)
 }
 
 /// Lets a frame through that the limits of both its ports allow; one that they do not is counted

@@ -11,7 +11,9 @@ use crate::drop_reason::DropReason;
 use crate::flow::ip_proto;
 use crate::packet::emit::Refusal;
 use crate::packet::rewrite::{End, Ends};
-use crate::packet::{Fragment, Frame, ParsedPacket, emit, offload, rewrite, verify_l4_checksum};
+use crate::packet::{
+    Fragment, Frame, ParsedPacket, emit, may_fragment, offload, rewrite, verify_l4_checksum,
+};
 use crate::pipeline::{Counts, Meter, Packet, RuleCounters, Step};
 use crate::time::Timestamp;
 
@@ -80,7 +82,7 @@ impl InHand<'_> {
             slots.for_each(|slot| rules.add(*slot, self.counts()));
             return Some(Err(DropReason::RateLimited));
         }
-        if self.is_too_big(flow.mtu) {
+        if self.is_too_big(flow.mtu) && !may_fragment(self.parsed) {
             flow.path.count(self.counts());
             let verdict = self.fit(flow.mtu).map(|()| Verdict::Forward(flow.out_port));
             self.perform(&flow.steps);
@@ -182,13 +184,13 @@ impl InHand<'_> {
         offload::segment_l3_len(self.frame, self.parsed) > usize::from(mtu)
     }
 
-    /// Refuses what the out port cannot take, and tells the sender.
+    /// Refuses what the out port cannot take and must not be fragmented, and tells the sender.
     ///
     /// # Errors
     ///
     /// [`DropReason::MtuExceeded`].
     pub(super) fn fit(&mut self, mtu: u16) -> Result<(), DropReason> {
-        if !self.is_too_big(mtu) {
+        if !self.is_too_big(mtu) || may_fragment(self.parsed) {
             return Ok(());
         }
         // Sent as if by the receiver: the switch itself has no address.

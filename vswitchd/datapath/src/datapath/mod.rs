@@ -57,6 +57,8 @@ pub struct DatapathConfig {
 pub enum Verdict {
     /// Send it through this port.
     Forward(PortNo),
+    /// Too large for its port, and forwarded in fragments: send [`Outputs::followers`].
+    InFragments,
     /// The switch answered it itself: send [`Outputs::replies`].
     Answered,
     /// Drop it; already counted.
@@ -73,7 +75,7 @@ pub struct Outputs {
     pub replies: Vec<(PortNo, Frame)>,
     /// Copies for mirror ports.
     pub copies: Vec<(PortNo, Frame)>,
-    /// Frames to forward behind the processed one: fragments that waited for it.
+    /// Frames to forward behind the processed one: fragments of it, or that waited for it.
     pub followers: Vec<(PortNo, Frame)>,
 }
 

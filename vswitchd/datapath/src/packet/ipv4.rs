@@ -15,6 +15,7 @@ pub(super) const MIN_HEADER_LEN: usize = 20;
 pub(super) mod field {
     pub(in super::super) const TOTAL_LEN: usize = 2;
     pub(in super::super) const IDENTIFICATION: usize = 4;
+    pub(in super::super) const FRAGMENT: usize = 6;
     pub(in super::super) const TTL: usize = 8;
     pub(in super::super) const CHECKSUM: usize = 10;
     pub(in super::super) const SRC: usize = 12;
@@ -22,10 +23,17 @@ pub(super) mod field {
 }
 
 const DONT_FRAGMENT: u16 = 0x4000;
-const MORE_FRAGMENTS: u16 = 0x2000;
-const OFFSET_MASK: u16 = 0x1fff;
+/// In the field at [`field::FRAGMENT`].
+pub(super) const MORE_FRAGMENTS: u16 = 0x2000;
+/// The rest of the field: units of 8 bytes.
+pub(super) const OFFSET_MASK: u16 = 0x1fff;
 /// Largest datagram that can be put together again.
 const MAX_DATAGRAM: usize = 65_535;
+
+/// Returns the length of a header by its first byte.
+pub(super) fn header_len(first: u8) -> usize {
+    usize::from(first & 0x0f) * 4
+}
 
 /// An IPv4 header whose version and length were checked.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +87,7 @@ impl<'a> Ipv4View<'a> {
 
     /// Returns where the payload starts.
     pub(super) fn header_len(self) -> usize {
-        usize::from(self.fixed[0] & 0x0f) * 4
+        header_len(self.fixed[0])
     }
 
     pub(super) fn tos(self) -> u8 {

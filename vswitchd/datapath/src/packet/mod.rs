@@ -1,7 +1,7 @@
 //! Packet formats: bytes to meaning and back, checksums, offloads.
 //!
 //! [`parse`] takes a frame apart, `plain` the plain ones in a fraction of the time; each format has a module with a checked view. `rewrite`
-//! changes a parsed frame in place, `offload` does what a port cannot, `emit` builds the
+//! changes a parsed frame in place, `offload` does what a port cannot, `fragmentation` cuts what it does not take, `emit` builds the
 //! frames that the switch itself sends. All of it treats every byte as hostile.
 
 mod arp;
@@ -9,6 +9,7 @@ mod bytes;
 pub mod checksum;
 pub mod emit;
 mod ethernet;
+mod fragmentation;
 mod frame;
 mod icmp;
 mod ipv4;
@@ -26,6 +27,7 @@ mod udp;
 mod vnet;
 mod vnet_check;
 
+pub use fragmentation::{fragment, may_fragment};
 pub use frame::{Frame, HEADROOM, MAX_FRAME};
 pub use l4_checksum::verify_l4_checksum;
 pub use parse::parse;

@@ -229,7 +229,7 @@ fn patch_ipv4(segment: &mut [u8], packet: &ParsedPacket, position: SegmentPositi
         wire_len(segment.len() - ip),
     )?;
     put_u16(segment, ip + ipv4::field::CHECKSUM, 0)?;
-    let header_len = usize::from(u8_at(segment, ip)? & 0x0f) * 4;
+    let header_len = ipv4::header_len(u8_at(segment, ip)?);
     let sum = checksum(segment.get(ip..ip + header_len)?);
     put_u16(segment, ip + ipv4::field::CHECKSUM, sum)
 }

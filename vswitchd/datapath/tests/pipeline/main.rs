@@ -9,6 +9,7 @@ mod concurrent;
 mod defaults;
 mod endings;
 mod fairness;
+mod fragmentation;
 mod hostile;
 mod kernel_path;
 mod packets;
