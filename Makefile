@@ -16,7 +16,7 @@ DATAPATH_ONLY := --locked -p vswitch-bench --no-default-features
 INSTRUCTIONS := $(CARGO) build $(DATAPATH_ONLY) --release --bin vswitch-instructions && $(RELEASE)/vswitch-instructions
 RUNNER := $(CARGO) $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help setup setup-demo build build-release bpf demo cluster-demo test test-damage test-kubernetes conformance lint bench bench-nodes bench-peers bench-instructions bench-micro flood scale image package install uninstall cleanup
+.PHONY: help setup setup-demo build build-release bpf demo cluster-demo test test-damage test-kubernetes conformance lint bench bench-nodes bench-peers bench-restart bench-instructions bench-micro flood scale image package install uninstall cleanup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,11 @@ flood: setup-demo build-release ## what one pod's flood leaves the others, besid
 scale: ## what 1,000 namespaces, 10,000 pods and 10,000 policies cost a node; fails over a limit
 	$(CARGO) build --locked --release -p vswitch-bench
 	$(RELEASE)/vswitch-scale $(ARGS)
+
+bench-restart: build-release ## how long a daemon with 250 pods takes to end and to be ready again; fails over a limit
+	tests/setup.sh demo
+	$(CARGO) build --locked --release -p vswitch-bench --bin vswitch-restart
+	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/run.sh '$(RELEASE)/vswitch-restart $(ARGS)'
 
 bench-instructions: ## instructions of single packets by callgrind; fails at 5 % over bench/instructions.json
 	tests/setup.sh bench

@@ -4,12 +4,17 @@
 // kernel. It decides nothing: a flow is in `flows` because userspace put it there under the
 // rules of a generation, and what is not exactly such a packet is left to userspace.
 //
-//   pod  ──► host end, ingress:  packet socket ─ `seen_by_socket` ─► tcx `from_pod`
+//   pod  ──► host end, ingress:  packet socket ─ `if_alive` ─► `seen_by_socket` ─► tcx `vsw_from_pod`
 //   host ──► gateway,  egress:   tcx `from_gateway`
 //
 // A packet socket gets its copy before tcx runs. Its filter therefore looks the packet up, keeps
 // the copy from userspace if there is a flow, and hands its finding to tcx, which runs next for
 // the same packet on the same processor: one lookup, and both agree whatever changes meanwhile.
+//
+// A socket may be there for some seconds after the daemon, and `vsw_from_pod` stays on its device.
+// Neither forwards anything then: the filter gets to `seen_by_socket` by a map of programs, which
+// the kernel empties when the last descriptor of it is closed, and without its finding
+// `vsw_from_pod` does nothing.
 //
 // Built by `make bpf`; the object is kept beside the source, so that building the switch takes
 // no BPF compiler.
@@ -111,6 +116,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct finding);
 } findings SEC(".maps");
+
+// `seen_by_socket`, while the daemon runs.
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} alive SEC(".maps");
 
 struct packet {
 	struct flow_key key;
@@ -260,7 +273,15 @@ static __always_inline struct flow *find(struct __sk_buff *skb)
 	return flow;
 }
 
-// Filter of the packet socket on a pod's host end: 0 keeps the packet from userspace.
+// Filter of the packet socket on a pod's host end.
+SEC("socket")
+int if_alive(struct __sk_buff *skb)
+{
+	bpf_tail_call(skb, &alive, 0);
+	return -1;
+}
+
+// The rest of that filter: 0 keeps the packet from userspace.
 SEC("socket")
 int seen_by_socket(struct __sk_buff *skb)
 {
@@ -283,7 +304,7 @@ int seen_by_socket(struct __sk_buff *skb)
 }
 
 SEC("classifier")
-int from_pod(struct __sk_buff *skb)
+int vsw_from_pod(struct __sk_buff *skb)
 {
 	__u32 zero = 0;
 	struct finding *finding = bpf_map_lookup_elem(&findings, &zero);

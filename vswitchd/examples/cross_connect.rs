@@ -52,7 +52,7 @@ fn main() -> anyhow::Result<()> {
     let pool = WorkerPool::start(&Arc::new(Cable), config, events, &Supervisor::default())?;
     for no in [1_u32, 2] {
         let ifname = text(no as usize).context("two interface names")?.parse()?;
-        pool.attach(open_veth(PortNo(no), &ifname, None)?)?;
+        pool.attach(open_veth(PortNo(no), &ifname, None, None)?)?;
     }
     loop {
         std::thread::park();

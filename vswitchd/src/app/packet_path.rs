@@ -12,11 +12,11 @@ use crate::clock::MonotonicClock;
 use crate::config::{Config, FastPathSetting};
 use crate::host::{self, GatewayDeviceSpec, SysctlLedger, Underlay};
 use crate::kernel_path::{FastPath, PortKind};
-use crate::port::{Port, PortNotice, TapConfig, open_tap};
+use crate::port::{Port, PortNotice, SocketKeeper, TapConfig, open_tap};
 use crate::reconcile::{self, ReconcileConfig, Reconciler};
 use crate::store::SharedStore;
 use crate::supervise::{Beats, Ended, Supervisor};
-use crate::switch::{GATEWAY_PORT, Gateway, Switch};
+use crate::switch::{DeviceOpener, GATEWAY_PORT, Gateway, Switch};
 use crate::worker::{WorkerConfig, WorkerPool};
 
 /// Brings up engine, workers, reconciler and gateway; no pod port is attached yet.
@@ -70,10 +70,12 @@ fn start_blocking(
         fast_path.offer_to(&port, PortKind::Gateway);
     }
     workers.attach(port).context("attach the gateway port")?;
-    let switch = Switch::new(
-        datapath, workers, reconcile, clock, store, gateway, fast_path,
-    )
-    .context("read stored ports and flows")?;
+    let devices = DeviceOpener {
+        fast_path,
+        keeper: socket_keeper(),
+    };
+    let switch = Switch::new(datapath, workers, reconcile, clock, store, gateway, devices)
+        .context("read stored ports and flows")?;
     Ok((Arc::new(switch), notices))
 }
 
@@ -90,6 +92,15 @@ fn fast_path(config: &Config) -> Option<Arc<FastPath>> {
             None
         }
     }
+}
+
+/// Returns what makes the end of the daemon quick, where the kernel allows it.
+fn socket_keeper() -> Option<Arc<SocketKeeper>> {
+    let opened = SocketKeeper::open();
+    if let Err(error) = &opened {
+        tracing::info!(%error, "io_uring is not available, the daemon's end takes 20 ms for each port");
+    }
+    opened.ok()
 }
 
 fn open_datapath(config: &Config, fast_path: Option<Arc<FastPath>>) -> Arc<Datapath> {

@@ -61,14 +61,15 @@ impl From<KernelError> for FastPathError {
 struct KnownPort {
     way: Way,
     counters: Arc<PortCounters>,
-    /// Detached from the device when it goes.
-    _link: SchedClassifierLink,
+    /// Detached from the gateway device when it goes.
+    _link: Option<SchedClassifierLink>,
 }
 
 /// Flows in the kernel.
 #[derive(Debug)]
 pub struct FastPath {
-    /// Guards the attaching of programs, which may take milliseconds; no worker takes it.
+    /// Guards the attaching of programs, which may take milliseconds; a worker takes
+    /// it only to give the fast path up.
     programs: Mutex<Programs>,
     /// Read by workers for each offer, written when a port comes or goes.
     ports: RwLock<HashMap<PortNo, KnownPort>>,
@@ -125,8 +126,11 @@ impl FastPath {
         })?;
         let mut programs = lock(&self.programs);
         let link = match kind {
-            PortKind::Pod { socket } => programs.attach_pod(ifname, socket)?,
-            PortKind::Gateway => programs.attach_gateway(ifname)?,
+            PortKind::Pod { socket } => {
+                programs.attach_pod(ifname, if_index, socket)?;
+                None
+            }
+            PortKind::Gateway => Some(programs.attach_gateway(ifname)?),
         };
         let way = Way {
             if_index,
@@ -175,7 +179,11 @@ impl FastPath {
         }
         let error = format!("{:#}", anyhow::Error::from(error));
         tracing::error!(error, "fast path given up, the switch goes on without");
-        // Without their programs no flow is followed, whatever the maps say.
+        // Without its programs no flow is followed, whatever the maps say.
+        if let Err(error) = lock(&self.programs).end() {
+            let error = format!("{:#}", anyhow::Error::from(error));
+            tracing::error!(error, "ending the fast path failed");
+        }
         self.ports
             .write()
             .unwrap_or_else(PoisonError::into_inner)

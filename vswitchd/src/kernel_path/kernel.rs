@@ -1,15 +1,16 @@
 //! The programs and maps in the kernel.
 
-use std::fmt;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::{fmt, io};
 
-use aya::maps::{Array, HashMap, MapData, MapError};
+use aya::maps::{Array, HashMap, MapData, MapError, ProgramArray};
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{ProgramError, SchedClassifier, SocketFilter, TcAttachType};
 use aya::{Ebpf, EbpfError};
 use vswitch_api::IfName;
 
+use super::tcx;
 use super::wire::{Flow, Key, Total, Usage};
 
 /// `vswitchd/bpf/kernel_path.c`, built by `make bpf`.
@@ -38,6 +39,16 @@ pub enum KernelError {
         /// Why.
         source: ProgramError,
     },
+    /// A program could not be attached to a device.
+    #[error("attach {what} to tcx of {ifname} (Linux 6.6)")]
+    Attach {
+        /// The program.
+        what: &'static str,
+        /// The device.
+        ifname: IfName,
+        /// Why.
+        source: io::Error,
+    },
     /// A map was refused.
     #[error("fast path: {step}")]
     Map {
@@ -57,9 +68,11 @@ fn map_failed(step: &'static str) -> impl FnOnce(MapError) -> KernelError {
 }
 
 /// The loaded programs.
-#[derive(Debug)]
 pub(super) struct Programs {
     object: Ebpf,
+    /// The way of a socket's filter to the rest of it; empty when its last descriptor is closed,
+    /// which is this one.
+    alive: ProgramArray<MapData>,
 }
 
 /// The flows and what went by of them.
@@ -81,18 +94,32 @@ pub(super) fn load() -> Result<(Programs, FlowMaps, GenerationMap), KernelError>
     let usages = Array::try_from(take("usages")?).map_err(map_failed("open map usages"))?;
     let generation =
         Array::try_from(take("generation")?).map_err(map_failed("open map generation"))?;
-    let mut programs = Programs { object };
-    let loaded = programs.socket_filter()?.load();
-    loaded.map_err(refused("load the socket filter"))?;
+    let alive = ProgramArray::try_from(take("alive")?).map_err(map_failed("open map alive"))?;
+    let mut programs = Programs { object, alive };
+    for name in [IF_ALIVE, SEEN_BY_SOCKET] {
+        let loaded = programs.socket_filter(name)?.load();
+        loaded.map_err(refused("load a socket filter"))?;
+    }
     for name in [FROM_POD, FROM_GATEWAY] {
         let loaded = programs.classifier(name)?.load();
         loaded.map_err(refused("load a classifier"))?;
     }
+    let rest = programs.socket_filter(SEEN_BY_SOCKET)?;
+    let rest = rest.fd().and_then(|fd| Ok(fd.try_clone()?));
+    let rest = rest.map_err(refused("open the socket filter"))?;
+    let set = programs.alive.set(0, &rest, 0);
+    set.map_err(map_failed("set map alive"))?;
     Ok((
         programs,
         FlowMaps { flows, usages },
         GenerationMap(generation),
     ))
+}
+
+impl fmt::Debug for Programs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Programs").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for FlowMaps {
@@ -107,19 +134,17 @@ impl fmt::Debug for GenerationMap {
     }
 }
 
+const IF_ALIVE: &str = "if_alive";
 const SEEN_BY_SOCKET: &str = "seen_by_socket";
-const FROM_POD: &str = "from_pod";
+/// By this name a later process finds it.
+const FROM_POD: &str = "vsw_from_pod";
 const FROM_GATEWAY: &str = "from_gateway";
 
 impl Programs {
-    fn socket_filter(&mut self) -> Result<&mut SocketFilter, KernelError> {
-        let missing = KernelError::Missing {
-            what: SEEN_BY_SOCKET,
-        };
-        let program = self.object.program_mut(SEEN_BY_SOCKET).ok_or(missing)?;
-        program
-            .try_into()
-            .map_err(refused("open the socket filter"))
+    fn socket_filter(&mut self, what: &'static str) -> Result<&mut SocketFilter, KernelError> {
+        let missing = KernelError::Missing { what };
+        let program = self.object.program_mut(what).ok_or(missing)?;
+        program.try_into().map_err(refused("open a socket filter"))
     }
 
     fn classifier(&mut self, what: &'static str) -> Result<&mut SchedClassifier, KernelError> {
@@ -129,39 +154,45 @@ impl Programs {
     }
 
     /// Attaches to the host end of a pod and to the packet socket on it. The device first: what
-    /// the socket's filter finds would otherwise have no taker.
+    /// the socket's filter finds would otherwise have no taker. What is on the device stays when
+    /// the socket is closed, and does nothing.
     pub(super) fn attach_pod(
         &mut self,
         ifname: &IfName,
+        if_index: u32,
         socket: BorrowedFd<'_>,
-    ) -> Result<SchedClassifierLink, KernelError> {
-        let link = self.attach(FROM_POD, ifname, TcAttachType::Ingress)?;
-        let attached = self.socket_filter()?.attach(socket);
-        attached.map_err(refused("attach the socket filter"))?;
-        Ok(link)
+    ) -> Result<(), KernelError> {
+        let program = self.classifier(FROM_POD)?;
+        let program = program.fd().map_err(refused("open a classifier"))?;
+        let attached = tcx::attach_ingress(ifname, if_index, FROM_POD, program.as_fd());
+        attached.map_err(|source| KernelError::Attach {
+            what: FROM_POD,
+            ifname: ifname.clone(),
+            source,
+        })?;
+        let attached = self.socket_filter(IF_ALIVE)?.attach(socket);
+        attached
+            .map(drop)
+            .map_err(refused("attach the socket filter"))
     }
 
-    /// Attaches to the gateway device.
+    /// Attaches to the gateway device, by a link: it ends with the process.
     pub(super) fn attach_gateway(
         &mut self,
         ifname: &IfName,
     ) -> Result<SchedClassifierLink, KernelError> {
-        self.attach(FROM_GATEWAY, ifname, TcAttachType::Egress)
-    }
-
-    /// By tcx only: such a link ends with the process, and with it the forwarding.
-    fn attach(
-        &mut self,
-        what: &'static str,
-        ifname: &IfName,
-        direction: TcAttachType,
-    ) -> Result<SchedClassifierLink, KernelError> {
-        let program = self.classifier(what)?;
+        let program = self.classifier(FROM_GATEWAY)?;
         let options = TcAttachOptions::TcxOrder(LinkOrder::default());
         let id = program
-            .attach_with_options(ifname.as_str(), direction, options)
+            .attach_with_options(ifname.as_str(), TcAttachType::Egress, options)
             .map_err(refused("attach to tcx (Linux 6.6)"))?;
         program.take_link(id).map_err(refused("keep the tcx link"))
+    }
+
+    /// Leaves all packets of pods to userspace, whatever the other maps say.
+    pub(super) fn end(&mut self) -> Result<(), KernelError> {
+        let emptied = self.alive.clear_index(&0);
+        emptied.map_err(map_failed("empty map alive"))
     }
 }
 

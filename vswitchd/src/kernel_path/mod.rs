@@ -15,6 +15,7 @@
 mod entries;
 mod fast_path;
 mod kernel;
+mod tcx;
 mod wire;
 
 pub use fast_path::{FastPath, FastPathError, PortKind};

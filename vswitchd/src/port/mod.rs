@@ -11,6 +11,7 @@
 mod counters;
 mod fault;
 mod features;
+mod keeper;
 mod link;
 mod mirror;
 mod sys;
@@ -32,6 +33,7 @@ use vswitch_datapath::packet::Frame;
 pub use counters::{PortCounters, PortStats};
 pub use fault::{PortFault, Sent};
 pub use features::{UNDESCRIBED_FEATURES, disable_features};
+pub use keeper::SocketKeeper;
 pub use link::LinkState;
 pub use mirror::open_mirror;
 pub use tap::{TapConfig, TapOffloads, TapPort, open_tap, remove_tap};

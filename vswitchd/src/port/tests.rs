@@ -42,8 +42,8 @@ fn recv_until(port: &mut Port, wanted: impl Fn(&Frame) -> bool) -> Option<Frame>
 }
 
 fn pod_and_switch(net: &Sandbox) -> (Port, Port) {
-    let pod = open_veth(PortNo(1), &ifname("eth0"), Some(&net.open("pod"))).unwrap();
-    let switch = open_veth(PortNo(2), &ifname("hpod"), Some(&net.open("switch"))).unwrap();
+    let pod = open_veth(PortNo(1), &ifname("eth0"), Some(&net.open("pod")), None).unwrap();
+    let switch = open_veth(PortNo(2), &ifname("hpod"), Some(&net.open("switch")), None).unwrap();
     (pod, switch)
 }
 
@@ -78,7 +78,7 @@ fn a_batch_to_a_foreign_destination_arrives_whole_and_in_order() {
 fn what_others_send_into_the_pod_is_not_taken_for_the_pods() {
     let net = Sandbox::new();
     let (mut pod, mut switch) = pod_and_switch(&net);
-    let other = open_veth(PortNo(3), &ifname("hpod"), Some(&net.open("switch"))).unwrap();
+    let other = open_veth(PortNo(3), &ifname("hpod"), Some(&net.open("switch")), None).unwrap();
     other.tx.send_batch(&[&plain_frame(7)]);
     assert!(recv_until(&mut pod, |frame| frame.bytes()[14] == 7).is_some());
     let mut room: Vec<Frame> = (0..MAX_BATCH).map(|_| Frame::new()).collect();
@@ -105,7 +105,8 @@ fn a_vlan_tag_that_the_kernel_took_out_is_put_back() {
 #[test]
 fn a_udp_datagram_arrives_with_its_partial_checksum_described() {
     let net = Sandbox::new();
-    let mut switch = open_veth(PortNo(2), &ifname("hpod"), Some(&net.open("switch"))).unwrap();
+    let mut switch =
+        open_veth(PortNo(2), &ifname("hpod"), Some(&net.open("switch")), None).unwrap();
     net.ip(
         "pod",
         "neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev eth0",
@@ -124,8 +125,8 @@ fn a_udp_datagram_arrives_with_its_partial_checksum_described() {
 #[test]
 fn tcp_gives_super_frames_and_they_arrive_as_such() {
     let net = Sandbox::new();
-    let mut a = open_veth(PortNo(1), &ifname("hpod"), Some(&net.open("switch"))).unwrap();
-    let mut b = open_veth(PortNo(2), &ifname("hpeer"), Some(&net.open("switch"))).unwrap();
+    let mut a = open_veth(PortNo(1), &ifname("hpod"), Some(&net.open("switch")), None).unwrap();
+    let mut b = open_veth(PortNo(2), &ifname("hpeer"), Some(&net.open("switch")), None).unwrap();
     let listener = in_netns(&net.open("peer"), || {
         TcpListener::bind("10.9.0.2:5000").unwrap()
     })
@@ -239,7 +240,7 @@ fn a_deleted_device_is_reported_gone() {
 
 #[test]
 fn a_missing_interface_is_a_clear_error() {
-    let err = open_veth(PortNo(1), &ifname("vst-no-such"), None).unwrap_err();
+    let err = open_veth(PortNo(1), &ifname("vst-no-such"), None, None).unwrap_err();
     assert!(matches!(err, PortError::FindInterface { .. }), "{err}");
 }
 
@@ -441,7 +442,7 @@ fn a_mirror_shows_a_super_frame_as_its_segments() {
     let switch = net.open("switch");
     let mirror = open_mirror(PortNo(9), &ifname("mirror0"), Some(&switch)).unwrap();
     net.ip("switch", "link set mirror0 up");
-    let mut sniffer = open_veth(PortNo(8), &ifname("mirror0"), Some(&switch)).unwrap();
+    let mut sniffer = open_veth(PortNo(8), &ifname("mirror0"), Some(&switch), None).unwrap();
     let sent = mirror.tx.send_batch(&[&super_frame()]);
     assert_eq!((sent.frames, sent.lost()), (1, 0));
     let rx = sniffer.rx.as_mut().unwrap();
@@ -464,6 +465,6 @@ fn a_mirror_vanishes_with_its_port() {
     let mirror = open_mirror(PortNo(9), &ifname("mirror0"), Some(&switch)).unwrap();
     assert!(mirror.rx.is_none());
     drop(mirror);
-    let err = open_veth(PortNo(8), &ifname("mirror0"), Some(&switch)).unwrap_err();
+    let err = open_veth(PortNo(8), &ifname("mirror0"), Some(&switch), None).unwrap_err();
     assert!(matches!(err, PortError::FindInterface { .. }), "{err}");
 }

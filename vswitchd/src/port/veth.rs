@@ -12,11 +12,13 @@ use vswitch_api::{IfName, PortNo};
 use vswitch_datapath::packet::Frame;
 
 use super::fault::send_all;
+use super::keeper::{Kept, SocketKeeper};
 use super::link::LinkProbe;
 use super::{LinkState, Port, PortError, PortFault, PortRx, PortTx, Received, Sent, sys};
 use crate::netns::{NetnsFile, in_netns};
 
-/// Opens a port on the host end `ifname`, in `netns` or in the caller's namespace.
+/// Opens a port on the host end `ifname`, in `netns` or in the caller's namespace. A `keeper`
+/// spares the end of the process the closing of its socket.
 ///
 /// # Errors
 ///
@@ -25,19 +27,24 @@ pub fn open_veth(
     no: PortNo,
     ifname: &IfName,
     netns: Option<&NetnsFile>,
+    keeper: Option<&Arc<SocketKeeper>>,
 ) -> Result<Port, PortError> {
     match netns {
-        None => open_here(no, ifname),
-        Some(netns) => {
-            in_netns(netns, || open_here(no, ifname)).map_err(|source| PortError::Netns {
+        None => open_here(no, ifname, keeper),
+        Some(netns) => in_netns(netns, || open_here(no, ifname, keeper)).map_err(|source| {
+            PortError::Netns {
                 ifname: ifname.clone(),
                 source,
-            })?
-        }
+            }
+        })?,
     }
 }
 
-fn open_here(no: PortNo, ifname: &IfName) -> Result<Port, PortError> {
+fn open_here(
+    no: PortNo,
+    ifname: &IfName,
+    keeper: Option<&Arc<SocketKeeper>>,
+) -> Result<Port, PortError> {
     let failed = |(step, source)| PortError::PacketSocket {
         ifname: ifname.clone(),
         step,
@@ -50,6 +57,7 @@ fn open_here(no: PortNo, ifname: &IfName) -> Result<Port, PortError> {
             source,
         })?;
     sys::bind_packet_socket(&socket, if_index).map_err(failed)?;
+    let kept = keeper.and_then(|keeper| keeper.keep(&socket));
     let socket = Arc::new(socket);
     let link = LinkProbe::new(Arc::clone(&socket), if_index);
     Ok(Port {
@@ -59,7 +67,11 @@ fn open_here(no: PortNo, ifname: &IfName) -> Result<Port, PortError> {
             socket: Arc::clone(&socket),
             link: link.clone(),
         })),
-        tx: Box::new(VethTx { socket, link }),
+        tx: Box::new(VethTx {
+            socket,
+            link,
+            _kept: kept,
+        }),
         counters: Arc::default(),
     })
 }
@@ -100,6 +112,8 @@ impl PortRx for VethRx {
 struct VethTx {
     socket: Arc<OwnedFd>,
     link: LinkProbe,
+    /// As long as the port is there.
+    _kept: Option<Kept>,
 }
 
 impl PortTx for VethTx {

@@ -19,7 +19,6 @@ use vswitch_api::{IfName, MacAddr, PortNo};
 use vswitch_datapath::Datapath;
 
 use crate::clock::MonotonicClock;
-use crate::kernel_path::FastPath;
 use crate::port::{LinkState, Port, PortError, TapOffloads};
 use crate::reconcile::{PortAttachMode, ReconcileHandle, ReconcileStopped};
 use crate::state::Attachment;
@@ -28,7 +27,7 @@ use crate::supervise::{Beats, Ended};
 use crate::worker::{WorkerError, WorkerPool};
 
 pub use admin_flows::AdminFlowError;
-pub use device::Device;
+pub use device::{Device, DeviceOpener};
 pub use explain::ExplainError;
 pub use host_events::follow_host;
 
@@ -98,7 +97,7 @@ pub struct Switch {
     clock: MonotonicClock,
     store: SharedStore,
     gateway: Gateway,
-    fast_path: Option<Arc<FastPath>>,
+    devices: DeviceOpener,
     /// Flows of operators; held while one is stored and published.
     admin: Mutex<admin_flows::AdminFlows>,
 }
@@ -115,7 +114,7 @@ impl Switch {
         clock: MonotonicClock,
         store: SharedStore,
         gateway: Gateway,
-        fast_path: Option<Arc<FastPath>>,
+        devices: DeviceOpener,
     ) -> Result<Self, StoreError> {
         let admin = admin_flows::AdminFlows::load(store.as_ref())?;
         reconcile.set_admin_flows(admin.compiled());
@@ -126,7 +125,7 @@ impl Switch {
             clock,
             store,
             gateway,
-            fast_path,
+            devices,
             admin: Mutex::new(admin),
         })
     }
@@ -196,7 +195,7 @@ impl Switch {
     ) -> Result<Option<TapOffloads>, SwitchError> {
         let switch = Arc::clone(self);
         let handed = tokio::task::spawn_blocking(move || {
-            let opened = device.open(no, switch.fast_path.as_ref());
+            let opened = switch.devices.open(no, &device);
             let opened = opened.map_err(|source| SwitchError::OpenPort { port: no, source });
             opened.and_then(|(port, offloads)| switch.hand_over(port).map(|()| offloads))
         });
@@ -214,9 +213,7 @@ impl Switch {
             Ok(()) | Err(WorkerError::NoSuchPort { .. }) => {}
             Err(source) => return Err(SwitchError::Worker { port: no, source }),
         }
-        if let Some(fast_path) = &self.fast_path {
-            fast_path.detach(no);
-        }
+        self.devices.close(no);
         self.reconcile.detach(no);
         self.wait_until_in_force(no).await
     }
@@ -250,6 +247,7 @@ impl Switch {
 
     /// Lets the workers hand on what their ports have queued, and ends them.
     pub fn shutdown(self) {
+        self.devices.end();
         self.reconcile.stop();
         self.workers.shutdown();
     }
@@ -258,10 +256,8 @@ impl Switch {
     fn hand_over(&self, port: Port) -> Result<(), SwitchError> {
         let no = port.no;
         let attached = self.workers.attach(port);
-        if attached.is_err()
-            && let Some(fast_path) = &self.fast_path
-        {
-            fast_path.detach(no);
+        if attached.is_err() {
+            self.devices.close(no);
         }
         attached.map_err(|source| SwitchError::Worker { port: no, source })
     }

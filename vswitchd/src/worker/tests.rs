@@ -102,7 +102,7 @@ fn start_under(
 }
 
 pub(super) fn attach(pool: &WorkerPool, net: &Sandbox, no: u32, name: &str) {
-    let port = open_veth(PortNo(no), &ifname(name), Some(&net.open("switch"))).unwrap();
+    let port = open_veth(PortNo(no), &ifname(name), Some(&net.open("switch")), None).unwrap();
     pool.attach(port).unwrap();
 }
 
@@ -195,7 +195,7 @@ fn a_detached_port_is_closed_and_its_frames_are_counted_as_lost() {
 fn a_number_that_is_taken_is_refused() {
     let net = Sandbox::new();
     let (pool, _notices) = start(&net, cable(1, 2), 1);
-    let port = open_veth(PortNo(1), &ifname("hpeer"), Some(&net.open("switch"))).unwrap();
+    let port = open_veth(PortNo(1), &ifname("hpeer"), Some(&net.open("switch")), None).unwrap();
     assert!(matches!(
         pool.attach(port),
         Err(WorkerError::PortExists { port: PortNo(1) })
