@@ -1,4 +1,4 @@
-//! What hangs on the switch, put together from the parts of the daemon.
+//! Set-up and recovery of the attachments from the parts of the daemon.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 
-use super::HostTables;
 use super::cluster::ClusterNode;
+use super::host_tables::HostTables;
 use super::in_force::InForce;
 use crate::attach::{
     AttachDeps, AttachSettings, Attachments, KernelDevices, KernelNetns, PodDirectory,

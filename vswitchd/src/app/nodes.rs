@@ -1,5 +1,5 @@
-//! Keeps the way to pods of other nodes as the cluster's Nodes ask for it, as long as the
-//! daemon runs, and says what this node's own Node object should tell the others.
+//! Keeps routes and tunnels to the pods of other nodes as the Nodes in ClusterState ask for it,
+//! and computes what this node's own Node object publishes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use vswitch_api::IfName;
 
+use super::host_tables::HostTables;
+use crate::config::Config;
 use crate::host::{
     self, KeptMasquerade, NetlinkError, NodeNetwork, NodeNetworkStatus, NodePlan, NodePublication,
     NodesSpec, Underlay,
@@ -25,15 +27,15 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The way to other nodes and whoever is told about it.
 pub(super) struct Nodes {
-    pub(super) spec: NodesSpec,
+    spec: NodesSpec,
     /// The interface towards other nodes, if it is configured.
-    pub(super) iface: Option<IfName>,
-    pub(super) network: NodeNetwork,
+    iface: Option<IfName>,
+    network: NodeNetwork,
     /// `None` where the configuration turns it off.
-    pub(super) masquerade: Option<Arc<KeptMasquerade>>,
+    masquerade: Option<Arc<KeptMasquerade>>,
     /// What the own Node object should say.
-    pub(super) publish: watch::Sender<NodePublication>,
-    pub(super) status: watch::Sender<NodeNetworkStatus>,
+    publish: watch::Sender<NodePublication>,
+    status: watch::Sender<NodeNetworkStatus>,
 }
 
 /// Follows the Nodes until the daemon ends.
@@ -71,6 +73,33 @@ pub(super) async fn follow(mut nodes: Nodes, reconcile: ReconcileHandle, beat: B
 }
 
 impl Nodes {
+    /// Makes it as the configuration has it.
+    pub(super) fn new(
+        config: &Config,
+        tables: &HostTables,
+        mtu: u16,
+        publish: watch::Sender<NodePublication>,
+        status: watch::Sender<NodeNetworkStatus>,
+    ) -> Self {
+        let network = &config.network;
+        let spec = NodesSpec {
+            node_name: config.node_name.clone(),
+            backend: network.backend,
+            vxlan: network.vxlan.clone(),
+            pod_cidrs: network.pod_cidrs.clone(),
+            gateway_ifname: network.gateway_ifname.clone(),
+            mtu,
+        };
+        Self {
+            network: NodeNetwork::new(spec.clone(), &tables.table),
+            spec,
+            iface: network.iface.clone(),
+            masquerade: tables.masquerade.clone(),
+            publish,
+            status,
+        }
+    }
+
     /// Brings everything in line with the Nodes; returns whether nothing is expected soon. Blocks.
     fn round(&mut self, cluster: &ClusterState) -> bool {
         let own_node = cluster.node(&self.spec.node_name).map(AsRef::as_ref);

@@ -1,4 +1,4 @@
-//! Brings up what moves packets: gateway, engine with its fast path, workers, reconciler.
+//! Start of the packet path: gateway, engine with its fast path, workers, reconciler.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use tokio::sync::mpsc;
 use vswitch_datapath::{Datapath, DatapathConfig};
 
-use super::HostTables;
+use super::host_tables::HostTables;
 use crate::clock::MonotonicClock;
 use crate::config::{Config, FastPathSetting};
 use crate::host::{self, GatewayDeviceSpec, SysctlLedger, Underlay};

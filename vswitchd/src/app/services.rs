@@ -1,5 +1,5 @@
-//! Leads what is addressed to Services and host ports into the switch, as long as the daemon runs: the node's
-//! routes and NodePorts, and the answers that load balancers ask of it.
+//! Keeps the node's routes, NodePorts, host ports and health checks of Services, which lead their
+//! traffic into the switch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,12 +9,15 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 use tokio::sync::watch;
 
+use super::host_tables::HostTables;
+use crate::config::Config;
 use crate::host::{self, KubeProxy, ServiceSteering, Steered};
 use crate::reconcile::ReconcileHandle;
 use crate::rest::HealthChecks;
 use crate::service::{HealthCheck, HostPortForward, Surface};
 use crate::state::ObjectKey;
 use crate::supervise::{self, Beats, Ended, Supervisor};
+use crate::switch::Gateway;
 
 /// How often it is looked at whether routes and rules are still there.
 const CHECK_EVERY: Duration = Duration::from_secs(15);
@@ -26,11 +29,11 @@ type Surfaces = OrdMap<ObjectKey, Surface>;
 
 /// What is led where.
 pub(super) struct Services {
-    pub(super) steering: ServiceSteering,
+    steering: ServiceSteering,
     /// Networks that Services have their addresses from; others are led one by one.
-    pub(super) cidrs: Vec<IpNet>,
+    cidrs: Vec<IpNet>,
     /// Where a kube-proxy beside the switch is told of.
-    pub(super) kube_proxy: watch::Sender<Option<KubeProxy>>,
+    kube_proxy: watch::Sender<Option<KubeProxy>>,
 }
 
 /// Follows the Services until the daemon ends.
@@ -79,6 +82,21 @@ pub(super) async fn follow(
 }
 
 impl Services {
+    /// Makes it as the configuration has it.
+    pub(super) fn new(
+        config: &Config,
+        tables: &HostTables,
+        gateway: &Gateway,
+        kube_proxy: watch::Sender<Option<KubeProxy>>,
+    ) -> Self {
+        let (ifname, addresses) = (gateway.ifname.clone(), &gateway.addresses);
+        Self {
+            steering: ServiceSteering::new(&tables.table, ifname, addresses),
+            cidrs: config.service.cidrs.clone(),
+            kube_proxy,
+        }
+    }
+
     /// Notes whether kube-proxy works here; blocks.
     fn look_for_kube_proxy(&self) {
         let Ok(seen) = host::kube_proxy() else {

@@ -2,8 +2,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use vswitch_api::MacAddr;
-use vswitch_datapath::packet::VnetHeader;
+use vswitch_api::{MacAddr, PortNo};
+use vswitch_datapath::packet::{Frame, VnetHeader};
 
 use super::testnet::{Sandbox, ifname};
 use super::*;

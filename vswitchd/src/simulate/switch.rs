@@ -9,9 +9,9 @@ use vswitch_api::{IfName, MacAddr, PortNo};
 use vswitch_datapath::pipeline::{TraceInput, TracePacket};
 use vswitch_datapath::{Datapath, DatapathConfig, Engine, Outputs, Timestamp, Verdict};
 
-use super::Judgement;
 use super::cluster::{Cluster, ClusterPod};
 use super::frames::{Packet, first_frame};
+use super::judgement::Judgement;
 use crate::config::Deny;
 use crate::reconcile::{GatewayPort, Model, ModelInput, PortAttachMode, ReconcileConfig};
 use crate::state::{Attachment, ClusterChange, ObjectKey};

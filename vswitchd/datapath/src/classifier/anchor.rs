@@ -1,6 +1,5 @@
-//! The address set that a rule is filed under.
+//! Anchor of a rule: the address set that the rule is indexed by.
 
-use super::PreferredAnchor;
 use crate::address_set::SetId;
 
 /// The set that a rule is filed under.
@@ -51,4 +50,13 @@ impl Anchor {
             Self::Source(SetId(id)) | Self::Destination(SetId(id)) => id,
         }
     }
+}
+
+/// Side whose set a rule with two sets is filed under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PreferredAnchor {
+    /// The sender's.
+    Source,
+    /// The receiver's.
+    Destination,
 }

@@ -1,9 +1,8 @@
-//! A match in the form in which it is filed and checked.
+//! Compiled match of a rule: mask, masked key, anchor, residual conditions.
 
 use ipnet::IpNet;
 
-use super::PreferredAnchor;
-use super::anchor::Anchor;
+use super::anchor::{Anchor, PreferredAnchor};
 use super::beyond_mask::BeyondMask;
 use super::packed::{flag, mac, split};
 use super::words::{CT_WORD, ETH_TYPE_WORD, Mask, PROTO_SHIFT, TRANSPORT_WORD, WORDS, Words};

@@ -67,6 +67,14 @@ struct Core {
     refuses: bool,
 }
 
+impl Datapath {
+    /// Returns a new engine for one worker thread.
+    #[must_use]
+    pub fn engine(self: &Arc<Self>) -> Engine {
+        Engine::new(Arc::clone(self))
+    }
+}
+
 /// What a packet that the FlowCache did not know went through.
 #[derive(Debug, Default)]
 struct Walks<'s> {

@@ -1,51 +1,16 @@
-//! The datapath's side of the path below it: what is offered, revoked and taken back.
+//! Datapath side of the kernel path: offers connections, revokes them, accounts for their
+//! packets.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::Datapath;
-use super::counters::EngineCounters;
 use super::in_hand::InHand;
 use crate::cache::{CachedFlow, pair_of_macs};
-use crate::conntrack::KernelUsage;
-use crate::conntrack::{Connection, ConntrackConfig};
-use crate::kernel_path::{KernelFlow, KernelPath};
+use crate::conntrack::Connection;
+use crate::kernel_path::KernelFlow;
 use crate::packet::{ParsedPacket, tcp_flags};
-use crate::pipeline::{Counts, Snapshot};
+use crate::pipeline::Snapshot;
 use crate::time::Timestamp;
-
-/// The path below, and what its packets counted.
-#[derive(Debug)]
-pub(super) struct AttachedKernelPath {
-    below: Arc<dyn KernelPath>,
-    /// Rule counters take one writer at a time; workers and the expiry thread take turns.
-    counters: Mutex<Arc<EngineCounters>>,
-}
-
-impl AttachedKernelPath {
-    pub(super) const fn new(below: Arc<dyn KernelPath>, counters: Arc<EngineCounters>) -> Self {
-        Self {
-            below,
-            counters: Mutex::new(counters),
-        }
-    }
-
-    /// Takes into account what went by of a flow.
-    fn account(
-        &self,
-        flow: &KernelFlow,
-        usage: KernelUsage,
-        (now, config): (Timestamp, &ConntrackConfig),
-    ) {
-        flow.conn.catch_up(flow.direction, usage, now, config);
-        let counts = Counts {
-            packets: usage.packets,
-            bytes: usage.bytes,
-        };
-        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let slots = flow.path.rules().iter();
-        slots.for_each(|slot| counters.rules.add(*slot, counts));
-    }
-}
 
 impl Datapath {
     /// Takes into account what went by below the engine until now. To be called before figures

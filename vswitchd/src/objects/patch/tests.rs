@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::*;
+use super::patched::{MAX_OPERATIONS, patched};
 use crate::objects::schema::{Type, root};
-use crate::objects::{RESOURCES, Resource};
+use crate::objects::{PatchKind, RESOURCES, Resource};
 
 fn type_of(resource: Resource) -> &'static Type {
     root(resource.info())

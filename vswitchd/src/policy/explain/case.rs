@@ -1,4 +1,4 @@
-//! One question with the objects of both ends: what decides, what came close, what would help.
+//! Judges one question: finds the rule that decides, near misses, and changes that would help.
 
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 
@@ -6,8 +6,24 @@ use super::super::direction::Direction;
 use super::party::{Party, PeerFit, PeerMiss, Standing};
 use super::ports::{self, Asked, NamesAt, PortMiss};
 use super::rules::{Isolating, WrittenRule, isolating, written};
-use super::{Advice, Ground, Judgement, Miss, MissCause, PortAdvice, Question, Relabel, RulePart};
+use super::{
+    Advice, Explanation, Ground, Judgement, Miss, MissCause, PortAdvice, Question, Relabel,
+    RulePart,
+};
 use crate::state::{ClusterState, ObjectKey, PodRecord};
+
+/// Judges a connection by the policies of both ends.
+#[must_use]
+pub fn explain(cluster: &ClusterState, question: &Question) -> Explanation {
+    let case = Case::new(cluster, question);
+    let egress = case.judge(Direction::Egress);
+    let ingress = case.judge(Direction::Ingress);
+    Explanation {
+        allowed: egress.allowed && ingress.allowed,
+        egress,
+        ingress,
+    }
+}
 
 /// A question with its objects.
 #[derive(Debug, Clone)]

@@ -7,36 +7,11 @@ mod explain;
 mod flows;
 mod openapi;
 mod ports;
+mod router;
 mod services;
 mod status;
 mod store;
 mod trace;
 
-use axum::Router;
-use axum::routing::{delete, get, post};
-
+pub(super) use router::router;
 pub(super) use status::{metrics, readyz};
-
-use super::RestState;
-
-/// Returns the routes below `/v1`.
-pub(super) fn router() -> Router<RestState> {
-    Router::new()
-        .route("/status", get(status::status))
-        .route("/ports", get(ports::list).post(ports::add))
-        .route("/ports/{ifname}", delete(ports::remove))
-        .route("/flows", get(flows::list).post(flows::put))
-        .route("/flows/{name}", delete(flows::remove))
-        .route("/admin-flows", get(flows::list_admin))
-        .route("/address-sets", get(flows::list_sets))
-        .route("/services", get(services::list))
-        .route("/groups", get(services::list_groups))
-        .route("/connections", get(connections::list))
-        .route("/attachments", get(attachments::list))
-        .route("/leases", get(attachments::list_leases))
-        .route("/store/accept-loss", post(store::accept_loss))
-        .route("/trace", post(trace::trace))
-        .route("/explain", post(explain::explain))
-        .route("/cni", post(cni::call))
-        .route("/openapi.json", get(openapi::document))
-}

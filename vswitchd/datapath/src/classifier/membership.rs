@@ -1,0 +1,12 @@
+//! The address sets that a packet belongs to.
+
+use crate::address_set::SetIds;
+
+/// The sets that a packet's addresses are members of; each list is sorted.
+#[derive(Debug, Default)]
+pub(crate) struct Membership {
+    /// Sets of the source address.
+    pub(crate) src: SetIds,
+    /// Sets of the destination address.
+    pub(crate) dst: SetIds,
+}

@@ -1,0 +1,31 @@
+//! The routes below `/v1`.
+
+use axum::Router;
+use axum::routing::{delete, get, post};
+
+use super::super::RestState;
+use super::{
+    attachments, cni, connections, explain, flows, openapi, ports, services, status, store, trace,
+};
+
+/// Returns the routes below `/v1`.
+pub(in crate::rest) fn router() -> Router<RestState> {
+    Router::new()
+        .route("/status", get(status::status))
+        .route("/ports", get(ports::list).post(ports::add))
+        .route("/ports/{ifname}", delete(ports::remove))
+        .route("/flows", get(flows::list).post(flows::put))
+        .route("/flows/{name}", delete(flows::remove))
+        .route("/admin-flows", get(flows::list_admin))
+        .route("/address-sets", get(flows::list_sets))
+        .route("/services", get(services::list))
+        .route("/groups", get(services::list_groups))
+        .route("/connections", get(connections::list))
+        .route("/attachments", get(attachments::list))
+        .route("/leases", get(attachments::list_leases))
+        .route("/store/accept-loss", post(store::accept_loss))
+        .route("/trace", post(trace::trace))
+        .route("/explain", post(explain::explain))
+        .route("/cni", post(cni::call))
+        .route("/openapi.json", get(openapi::document))
+}
