@@ -1,4 +1,4 @@
-//! What the runtime said: CNI variables and the configuration on standard input.
+//! The CNI call of the runtime: CNI variables and the configuration on standard input.
 
 use std::env;
 use std::ffi::OsString;

@@ -1,4 +1,4 @@
-//! The one request: call in, result or error out.
+//! Relays the call to the daemon in one request, and its result or error back.
 
 use std::error::Error;
 use std::time::Duration;

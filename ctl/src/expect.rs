@@ -1,4 +1,4 @@
-//! Compares answers with what they ought to be.
+//! Compares answers with expected ones.
 
 use std::path::Path;
 use std::process::ExitCode;

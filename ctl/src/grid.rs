@@ -1,4 +1,4 @@
-//! Who reaches whom as a grid: senders down, receivers with their ports across.
+//! Reachability as a grid: senders down, receivers with their ports across.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;

@@ -1,4 +1,4 @@
-//! What the daemon's store has lost.
+//! `vsctl store`: losses of the daemon's store.
 
 use anyhow::Result;
 use clap::{Args, Subcommand};

@@ -1,4 +1,4 @@
-//! A connection with what became of it in a simulated cluster.
+//! A probe with its answer from the simulated cluster.
 
 use serde::Serialize;
 use vswitchd::simulate::{Answer, Probe};

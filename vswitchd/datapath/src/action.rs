@@ -1,4 +1,4 @@
-//! What a rule does with a packet, and the text form of action lists.
+//! Actions of a rule, and the text form of action lists.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The FlowCache: what the tables said of a flow, by the exact packet it said it of.
+//! FlowCache: exact-match cache from packet headers to the result of the table walk.
 //!
 //! One for each worker, so no locks. Bounded: a full set of slots gives up its stalest entry.
 //! An entry holds for one generation of the rules (epoch) and as long as its connection is in

@@ -1,4 +1,4 @@
-//! Why a frame went no further. Every drop names exactly one of these and is counted by it.
+//! Drop reasons. Every dropped frame has exactly one, and is counted by it.
 
 macro_rules! drop_reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal,)+) => {

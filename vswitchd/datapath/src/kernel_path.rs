@@ -1,5 +1,5 @@
-//! The seam for a faster path below the switch: connections that are decided on and last are
-//! handed to it, and what it forwarded is taken back into account.
+//! Interface to the kernel path: connections that last are handed to it, and the packets that it
+//! forwarded are accounted for.
 //!
 //! The engine offers a flow (one direction of a connection) after some packets of it. Whoever
 //! implements [`KernelPath`] may forward the flow's packets itself until it is told otherwise; it

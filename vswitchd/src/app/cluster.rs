@@ -1,4 +1,5 @@
-//! The node in its cluster: its pod networks, when its rules are complete, what it tells others.
+//! Cluster mode: pod networks of the node, readiness when its rules are complete, CNI files, its
+//! Node object.
 //!
 //! A node that can reach its API server begins with what that says; one that cannot begins with
 //! what was known when it last ran. With neither it waits: no pod gets a network before the

@@ -1,4 +1,4 @@
-//! CHECK: is everything of an attachment still there.
+//! CHECK: compares an attachment with what ADD made.
 
 use vswitch_api::cni::CniCommand;
 

@@ -1,4 +1,4 @@
-//! Why something could not be attached, checked or taken away.
+//! Errors of adding, checking and removing attachments.
 
 use std::path::PathBuf;
 

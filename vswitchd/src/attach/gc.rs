@@ -1,4 +1,4 @@
-//! GC: attachments that a runtime does not list go, and what belongs to no attachment.
+//! GC: removes the attachments that the runtime does not list, and leftovers of no attachment.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The list of attachments: in the store and, as the one copy that is asked, in memory.
+//! Attachment records: durable in the store, read from memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;

@@ -1,4 +1,4 @@
-//! What is on record of an attachment, and the states that it goes through.
+//! Durable record of an attachment, and its states.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,4 +1,5 @@
-//! Start of the daemon: what is on record, what of it is still there.
+//! Recovery at the start of the daemon: compares records with what is left in the kernel,
+//! restores or releases each attachment.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! DEL, and what undoes an attachment wherever else that is needed.
+//! DEL, and the undoing of an attachment wherever else it is needed.
 //!
 //! Goes on past failures. The lease and the record stay while the port or the interface may
 //! still be there: an address must not get a second user, and the next DEL tries again.

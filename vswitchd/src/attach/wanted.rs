@@ -1,4 +1,4 @@
-//! What a caller of ADD, or of `POST /v1/ports`, asks for.
+//! Input of ADD and of `POST /v1/ports`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! What attachments are made of, one trait per neighbour.
+//! Interfaces to the neighbours that attachments are made with: devices, switch ports, Pod
+//! objects, namespaces.
 //!
 //! All methods that undo are idempotent: undoing what was never done, or done by half, is
 //! success.

@@ -1,4 +1,4 @@
-//! ADD: from the call to what shall hang on the switch, and to the CNI result.
+//! ADD: makes the request to `attach` from the call, and the CNI result from the record.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! CHECK: is the attachment still what ADD returned. STATUS: would ADD work.
+//! CHECK compares the attachment with the result of ADD; STATUS answers whether ADD would work.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

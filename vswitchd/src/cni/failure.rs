@@ -1,4 +1,4 @@
-//! From the errors of lower layers to CNI errors.
+//! Maps errors of lower layers to CNI errors.
 
 use std::error::Error;
 

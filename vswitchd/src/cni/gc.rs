@@ -1,4 +1,4 @@
-//! GC: the runtime lists the attachments it knows; the others of this network go.
+//! GC: removes the attachments of this network that the runtime does not list.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Who the container is: pod namespace, name and labels from what the runtime says.
+//! Identity of the container: pod namespace, name and labels from the runtime's arguments.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What makes runtimes call this switch: the plugin and the network configuration that names it.
+//! Installation into the runtime: the plugin, and the network configuration that names it.
 //!
 //! A runtime takes a node's network for ready as soon as it can read a configuration, so it is
 //! there only while that is true, whole from the first moment, and after the plugin.

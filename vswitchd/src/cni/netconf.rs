@@ -1,4 +1,4 @@
-//! The network configuration: what of it concerns the switch, checked.
+//! Network configuration of a CNI call: the fields that concern the switch, parsed and checked.
 //!
 //! Unknown keys are the business of other plugins of the chain and of later versions.
 

@@ -1,4 +1,4 @@
-//! From what was written to what it means, collecting every problem on the way.
+//! Validation of the configuration: resolves the raw keys and collects every problem.
 
 mod api;
 mod cluster;

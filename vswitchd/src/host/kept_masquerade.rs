@@ -1,5 +1,5 @@
-//! The masquerade as it has to be as long as the daemon runs: put back when somebody removes
-//! it, as a `flush ruleset` does, and widened by what is learned of other nodes.
+//! Masquerade rules, kept in place while the daemon runs: installed again after somebody removes
+//! them, as a `flush ruleset` does, and widened by the networks of other nodes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Leads what is addressed to Services and host ports from the node's own stack into the switch.
+//! Routes and nftables rules that lead traffic of the node's own stack to Services and host ports
+//! into the switch.
 //!
 //! Routes for addresses; translation for NodePorts and host ports, which have addresses of the
 //! node itself. All end at the gateway TAP: behind it the switch chooses an endpoint of a

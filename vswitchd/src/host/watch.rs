@@ -1,4 +1,4 @@
-//! What happens to links and addresses of the host, as it happens.
+//! Netlink events of the host's links and addresses.
 //!
 //! A multicast socket reports changes; a second one answers the dumps that each report (or
 //! a lost one) makes necessary. Must be used on a tokio runtime; the two connection tasks end with

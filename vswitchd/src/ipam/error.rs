@@ -1,4 +1,4 @@
-//! Why an address could not be given or taken back.
+//! Errors of leasing and releasing addresses.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Who holds an address.
+//! Owner of a lease.
 
 use vswitch_api::IfName;
 

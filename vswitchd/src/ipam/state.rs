@@ -1,4 +1,4 @@
-//! Who has which address: the state behind [`super::Ipam`], in memory only.
+//! Leases, resting addresses and cursors in memory: the state behind [`super::Ipam`].
 //!
 //! Decides and never writes: `lease` commits first and changes this afterwards.
 

@@ -1,4 +1,4 @@
-//! Which flows are in the kernel, and what was already told of them.
+//! Flows in the kernel's map, with the counts that were already reported of each.
 //!
 //! A flow has a slot, and its use is read there. When it is taken out a packet may still be under
 //! way on another processor, so its slot stays its own until the next round of

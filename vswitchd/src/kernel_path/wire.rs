@@ -1,5 +1,5 @@
-//! What the maps hold, as `vswitchd/bpf/kernel_path.c` lays it out. Plain bytes, so that reading and
-//! writing them needs no unsafe code.
+//! Keys and values of the BPF maps, laid out as in `vswitchd/bpf/kernel_path.c`. Plain bytes, so
+//! that reading and writing them needs no unsafe code.
 
 use std::net::IpAddr;
 

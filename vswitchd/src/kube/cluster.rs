@@ -1,4 +1,4 @@
-//! All watchers of a cluster, and the task that puts what they tell into the mirror.
+//! Watchers of all kinds, and the task that applies their changes to the mirror.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -1,4 +1,4 @@
-//! How far each watcher is, for status, metrics and readiness. A change of state is logged once.
+//! State of each watcher, for status, metrics and readiness. A change of state is logged once.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Pods that the API server has to tell of before they get a network.
+//! Waits at ADD until the API server has listed the pod.
 
 use std::collections::BTreeSet;
 use std::fmt;

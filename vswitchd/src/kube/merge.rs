@@ -1,4 +1,4 @@
-//! One sequence of changes of what several watchers tell.
+//! Merges the events of all watchers into one sequence of changes.
 //!
 //! Pods of this node are told by two watchers, of which either may be ahead. An object is taken
 //! from whoever is ahead, and neither takes back what the other knows better: versions say which

@@ -1,4 +1,5 @@
-//! The objects of a cluster, as its API server tells them; the only user of the crate `kube`.
+//! Client of a cluster's API server: lists and watches its objects. The only user of the crate
+//! `kube`.
 //!
 //! A `watcher` per kind lists and watches; pods of the own node have one more, so that
 //! they need not wait for the list of all. `merge` makes one sequence of changes of what they

@@ -1,5 +1,5 @@
-//! Where objects of a kind are read from: the API groups and versions that may serve them, and the
-//! way from their form there to the form that everybody else knows.
+//! API groups and versions that may serve a kind, and the conversion of their objects to the
+//! version that the rest of the switch reads.
 //!
 //! EndpointSlices are served as `discovery.k8s.io/v1` from Kubernetes 1.21 on, as `v1beta1` from
 //! 1.17 to 1.24; core `Endpoints` are older than both and hold the same for Services of one family.

@@ -1,4 +1,4 @@
-//! What is watched, and what a node can do without.
+//! Kinds that are watched, and which of them a node can do without.
 
 use crate::objects::Resource;
 

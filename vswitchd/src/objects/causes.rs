@@ -1,4 +1,4 @@
-//! All that is wrong with an object, in the API server's words.
+//! Failures of an object's validation, worded as the API server does.
 
 use std::fmt::Display;
 

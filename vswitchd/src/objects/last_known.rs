@@ -1,4 +1,5 @@
-//! What a mirror last knew, in the store: a node that boots without its API server enforces it.
+//! Last known objects of a mirror, in the store: a node that boots without its API server
+//! enforces them.
 //!
 //! Follows the mirror behind its readers: rules do not wait for the disk. Many changes become few
 //! commits. A node that loses power forgets the last second at most, and only until its API server

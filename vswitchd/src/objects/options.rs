@@ -1,4 +1,4 @@
-//! What callers of the registry say and get: selections, options, answers.
+//! Parameters and results of calls to the registry: selections, options, answers.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What CNI ADD and DEL write into Pod objects.
+//! Pod objects as CNI ADD and DEL write them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

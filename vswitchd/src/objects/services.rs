@@ -1,4 +1,4 @@
-//! What the API server gives Services: ClusterIPs and NodePorts.
+//! ClusterIPs and NodePorts of Services, allocated as the API server does.
 //!
 //! There is no list of what is taken: it is read from the Services that there are, under the
 //! registry's writer lock, so nothing can leak or be given out twice.

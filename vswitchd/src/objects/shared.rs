@@ -1,4 +1,4 @@
-//! What watches and the feed share with the registry.
+//! State that the registry shares with its watches and the feed.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

@@ -1,4 +1,4 @@
-//! The compiler: takes in changes, gives out what they change of the rules.
+//! The policy compiler: turns changes of the cluster into changes of rules.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

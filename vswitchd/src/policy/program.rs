@@ -1,4 +1,5 @@
-//! What the compiler is told of the node, and the names that others know it by.
+//! Priorities of the policy tables, names of address sets, and the facts about the node that policies
+//! depend on.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

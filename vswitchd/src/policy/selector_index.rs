@@ -1,5 +1,5 @@
-//! Which selectors may match these labels, and which objects may match this selector: both
-//! without asking each.
+//! Index of selectors by label and of objects by label: candidates are found without comparing
+//! each.
 //!
 //! A selector that demands a value of a key (or the key) can match only objects that have it,
 //! so it is filed there. A change of one pod then costs what its own labels lead to, whatever

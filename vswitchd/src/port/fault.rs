@@ -1,4 +1,4 @@
-//! What send and receive errors mean, the same for every kind of port.
+//! Faults of send and receive calls, classified the same way for every kind of port.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! The state of a device, asked from the kernel without netlink.
+//! Link state of a device, read from the kernel without netlink.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The reconciler's thread and the handle that others tell it things through.
+//! The reconciler's thread, and the handle through which others send it inputs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -1,5 +1,5 @@
-//! What the node itself needs: ports and the rules of their addresses, the gateway, flows of
-//! operators. Rules are made anew only for pods that came, went or changed.
+//! Rules of the node's own parts: ports and their addresses, the gateway, flows of operators.
+//! Compiled anew only for pods that came, went or changed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Table 70: where a destination is. Groups are nowhere: the datapath's own rules drop them.
+//! Table 70, Forward: the out port of each destination. Multicast groups have none: the
+//! datapath's built-in rules drop them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;

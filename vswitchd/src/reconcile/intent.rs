@@ -1,4 +1,4 @@
-//! What the reconciler has been told of this node, in one place.
+//! Intent: what is wanted of this node's switch, apart from the objects of the cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -1,4 +1,5 @@
-//! The reconciler: what is wanted against what is installed, published in one transaction.
+//! The reconciler: compares wanted rules with installed ones, and publishes the difference in one
+//! transaction.
 //!
 //! The watchers, the CNI server and the REST API tell a [`ReconcileHandle`] what they know;
 //! one thread works out what that changes of rules, sets and ports and publishes it at once, so

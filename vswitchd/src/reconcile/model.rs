@@ -1,4 +1,4 @@
-//! Everything that was told, and what each round of it changes.
+//! The reconciler's model: intent and compilers. Each round of inputs becomes one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

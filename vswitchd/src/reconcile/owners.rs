@@ -1,5 +1,5 @@
-//! Who has which address. When that changes, nothing of the connections of the one before may
-//! live on.
+//! Owners of addresses. When an address gets another owner, the connections of the one before
+//! end.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

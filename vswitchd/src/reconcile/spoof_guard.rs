@@ -1,5 +1,5 @@
-//! What a pod's port may send: its own MAC and addresses, in Ethernet, ARP and neighbour
-//! discovery.
+//! Table 10, SpoofGuard: a pod's port may send from its own MAC and addresses only, in Ethernet,
+//! ARP and neighbour discovery.
 //!
 //! A pod chooses its link-local address itself (RFC 7217), so that the switch cannot know it.
 //! Link-local sources are therefore let in for neighbour discovery alone, which ends in the

@@ -1,4 +1,4 @@
-//! Who may do what over TCP: bearer tokens of the administrator and of member nodes.
+//! Authorization over TCP: bearer tokens of the administrator and of member nodes.
 //!
 //! The administrator's token may do all. A member's may read the Kubernetes API, make its own
 //! Node object and write to it, and nothing else. Health is told to everybody, for probes.

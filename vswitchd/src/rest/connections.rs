@@ -1,5 +1,5 @@
-//! What a client may hold of the daemon, over TCP as over the unix socket: time for the head and
-//! the body of a request, time in which it must take some of its answer, and connections.
+//! Limits of a client, over TCP as over the unix socket: connections, time for the head and the
+//! body of a request, and time in which it must read some of its answer.
 //!
 //! The one user of hyper beneath axum, whose own server bounds none of them.
 

@@ -1,5 +1,5 @@
-//! What a round of changes comes to: rules and set members that came and went, netted out, so
-//! that what went and came back the same is no change.
+//! Net changes of a round: rules and set members that came and went. One that came back the same
+//! is no change.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -1,4 +1,5 @@
-//! The compiler: takes in what changed, gives out what that changes of rules and groups.
+//! The Service compiler: turns changes of Services and endpoints into changes of rules and
+//! groups.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! Which endpoints of a Service port connections may use, as kube-proxy chooses them.
+//! Choice of the endpoints of a Service port, by kube-proxy's rules.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What one Service comes to.
+//! Rules and groups of one Service.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! Questions and answers.
+//! Probes, which are connections to be judged, and their answers.
 
 use std::fmt;
 use std::net::IpAddr;

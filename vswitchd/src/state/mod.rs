@@ -1,5 +1,5 @@
-//! `ClusterState`: what the switch knows of namespaces, pods, policies, services, nodes and
-//! attachments.
+//! `ClusterState`: the namespaces, pods, policies, services, nodes and attachments that rules are
+//! compiled from.
 //!
 //! Both modes feed it through [`ClusterChange`]; nothing behind it knows which mode it is.
 //! The policy compiler and the reconciler read it; it holds facts only and decides nothing.

@@ -1,4 +1,4 @@
-//! What was acknowledged and is on the disk no more.
+//! Losses: acknowledged records of which no whole copy is left on the disk.
 //!
 //! A loss is kept as a record itself, so that it is known until the lost record is written again
 //! or somebody who knows better accepts it.

@@ -1,4 +1,4 @@
-//! From what lies in the folder to the records that were acknowledged.
+//! Recovery of the acknowledged records from the files of a store.
 //!
 //! Every commit is in two logs, and in the snapshots after it. Files are known by what is in
 //! them, not by their names: two that were swapped are read as if they had not been. Of each

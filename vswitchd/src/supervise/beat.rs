@@ -1,4 +1,4 @@
-//! The sign of life of a thread or task.
+//! Heartbeat of a thread or task.
 
 use std::pin::pin;
 use std::sync::Arc;

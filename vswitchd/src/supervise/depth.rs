@@ -1,4 +1,4 @@
-//! How much waits somewhere, and how much ever went through.
+//! Depth of a queue: how much waits in it, and how much has gone through.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;

@@ -1,4 +1,4 @@
-//! What is watched, each with its sign of life.
+//! Entries of the supervisor: each part with its heartbeat.
 
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;

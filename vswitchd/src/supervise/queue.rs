@@ -1,4 +1,4 @@
-//! What waits, and has to move as long as it does.
+//! Watched queues: one that is not empty has to move.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;

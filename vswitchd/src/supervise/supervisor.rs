@@ -1,4 +1,4 @@
-//! Who is watched, and who is late.
+//! The supervisor: all watched parts, and which of them are late.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The thread that counts signs of life.
+//! The watchdog: the thread that checks heartbeats.
 //!
 //! Time counts only while this thread runs: a process that was stopped or a machine that slept
 //! makes nobody late.

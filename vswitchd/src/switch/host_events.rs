@@ -1,4 +1,4 @@
-//! What happens to the host: its addresses, and the devices of ports.
+//! Handles events of the host: changed addresses, removed devices.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! How the workers work.
+//! Configuration of the workers.
 
 use std::time::Duration;
 

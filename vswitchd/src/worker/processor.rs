@@ -1,4 +1,4 @@
-//! What a worker needs of the datapath; tests put a cable in its place.
+//! Interface between a worker and the datapath; tests put a cable in its place.
 
 use std::sync::Arc;
 

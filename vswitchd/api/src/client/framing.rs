@@ -1,4 +1,4 @@
-//! How the end of an answer's body is known (RFC 9112 §6.3).
+//! Framing of an answer's body: how its end is found (RFC 9112 §6.3).
 
 /// How the end of a body is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

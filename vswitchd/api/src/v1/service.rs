@@ -1,4 +1,4 @@
-//! Bodies about Services and the groups that they come to.
+//! Bodies about Services and their groups.
 
 use std::net::IpAddr;
 

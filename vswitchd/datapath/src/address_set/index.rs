@@ -1,4 +1,4 @@
-//! From an address to the sets it is a member of.
+//! Index from an address to the sets that contain it.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Address sets: which sets is this address a member of?
+//! Address sets: named sets of networks, and the lookup of the sets that contain an address.
 //!
 //! Rules name their peers by set, so the question is asked once for each address of a packet
 //! that is translated, whatever the number of rules. [`AddressIndex`] answers it: exact

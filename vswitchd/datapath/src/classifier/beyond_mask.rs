@@ -1,4 +1,5 @@
-//! What a rule demands that neither its mask nor where it is filed expresses.
+//! Residual conditions of a rule, which neither its mask nor its anchor expresses: a second
+//! address set, port ranges. Checked after the hash lookup.
 
 use super::{Membership, PackedKey};
 use crate::address_set::SetId;

@@ -1,4 +1,5 @@
-//! Bits that all rules of a subtable demand alike.
+//! Key bits that have the same value in all rules of a subtable: a packet that differs in one is
+//! not looked up there.
 
 use super::PackedKey;
 use super::kind::Kind;

@@ -1,4 +1,4 @@
-//! What a packet is at the first glance.
+//! Kinds of packets by EtherType and protocol, which the lanes are indexed by.
 
 use crate::flow::{ether_type, ip_proto};
 

@@ -1,4 +1,5 @@
-//! What a lookup sees of a subtable before it goes in.
+//! Lanes: for each subtable, one or two cache lines that show whether a packet has to be looked
+//! up in it.
 
 use std::slice;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The order of rules.
+//! Rank: the order in which rules of a table win.
 
 use vswitch_api::Priority;
 

@@ -1,4 +1,4 @@
-//! One connection: who, through which ports, how far, how much, until when.
+//! A tracked connection: its tuples, ports, protocol state, counters and timeout.
 //!
 //! Made by [`super::ConnTable::commit`], shared by the table and by the flow caches of all
 //! workers. What a packet changes together stands under one lock, which workers only share if

@@ -1,4 +1,4 @@
-//! The two faces of a connection: what comes in and what answers look like, in little room.
+//! Original and reply tuple of a connection, stored compactly.
 //!
 //! Nearly all connections are of IPv4 and keep their addresses in place; those of IPv6 are
 //! behind a pointer, and answers of IPv6 only where they are not the reverse.

@@ -1,4 +1,5 @@
-//! What first fragments said, for the later ones that do not carry a transport header.
+//! Fragment table: later fragments, which carry no transport header, get the connection of the
+//! first fragment.
 //!
 //! The pipeline has a first fragment noted when it forwards it, so that later fragments follow
 //! only where the first one was allowed to go. Bounded: the oldest entry makes room.

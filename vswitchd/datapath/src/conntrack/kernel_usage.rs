@@ -1,4 +1,4 @@
-//! What the kernel forwarded of a connection, past the engine.
+//! Packets, bytes and TCP progress of a connection that the kernel path forwarded.
 
 /// What went by below since it was last asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

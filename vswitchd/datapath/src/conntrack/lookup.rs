@@ -1,4 +1,4 @@
-//! What a packet is to connection tracking: new, established, related or invalid.
+//! Connection state of a packet: new, established, related or invalid.
 //!
 //! Looking up changes no connection; it only drops one that is past its time.
 

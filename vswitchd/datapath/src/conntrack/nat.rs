@@ -1,4 +1,4 @@
-//! Source ports for connections whose answers would be mistaken for those of others.
+//! Source port translation for connections whose replies would collide with those of others.
 
 use super::Tuple;
 use crate::fixed_hash::mix;

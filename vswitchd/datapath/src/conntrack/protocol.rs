@@ -1,4 +1,4 @@
-//! The state machine of a connection's protocol, behind one face.
+//! Protocol state of a connection, with one interface for TCP, UDP, SCTP, ICMP and the rest.
 //!
 //! [`super::Connection`] holds one under its lock and asks it about every packet.
 

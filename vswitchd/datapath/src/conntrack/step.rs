@@ -1,4 +1,4 @@
-//! What the state machines of all protocols are asked and what they answer.
+//! Input and result of the protocols' state machines for one packet.
 
 use std::time::Duration;
 

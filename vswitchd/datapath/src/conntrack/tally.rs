@@ -1,4 +1,4 @@
-//! What the connection table counts.
+//! Statistics of the connection table.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 

@@ -1,4 +1,4 @@
-//! TCP: the state of a connection as a box between both ends sees it.
+//! TCP state machine of a connection, as a middlebox tracks it.
 //!
 //! ```text
 //!            SYN           SYN|ACK          ACK

@@ -1,4 +1,4 @@
-//! Who talks to whom: the tuple that names one direction of a connection.
+//! Tuple: protocol, addresses and ports of one direction of a connection.
 //!
 //! Called by the table to find connections. Invariant: reversing a tuple twice gives it back.
 

@@ -1,4 +1,4 @@
-//! What each engine counts, and the sum over all engines that ever were.
+//! Counters of each engine, and their sums, ended engines included.
 
 use std::cell::OnceCell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -1,4 +1,4 @@
-//! The packet that an engine has in hand, and what can be done to it.
+//! A packet while an engine processes it, and the operations on it.
 
 use std::net::IpAddr;
 

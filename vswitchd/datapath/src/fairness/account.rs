@@ -1,4 +1,4 @@
-//! What a worker holds against one of its ports.
+//! A worker's account of one port: its turns, and the time wasted on it.
 
 use std::time::Duration;
 

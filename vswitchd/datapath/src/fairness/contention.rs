@@ -1,4 +1,4 @@
-//! Whether ports of a worker have to share.
+//! Contention: whether ports of a worker compete for its time.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What keeps one port from taking the others' share of a worker and of the connection table.
+//! Fairness: keeps one port from taking the others' share of a worker and of the connection
+//! table.
 //!
 //! ```text
 //!  ready port ─► Account::begin_turn ─► batches while it has credit ─► Account::charge

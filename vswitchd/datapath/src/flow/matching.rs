@@ -1,4 +1,4 @@
-//! What a rule demands of a [`FlowKey`]. A field that is `None` is a wildcard.
+//! Matches: the conditions of a rule on a [`FlowKey`]. A field that is `None` is a wildcard.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Which endpoint a client of a Service with `sessionAffinity: ClientIP` was given last.
+//! Session affinity: the endpoint that each client of a Service with `sessionAffinity: ClientIP`
+//! got last.
 //!
 //! Bounded: beyond the limit a client is balanced anew. Noted when a connection is committed,
 //! so that a packet that is dropped leaves nothing behind.

@@ -1,4 +1,5 @@
-//! Does in software what a port cannot: completes checksums, cuts super-frames into segments.
+//! Software offloads, for ports that have none: completes checksums, cuts super-frames into
+//! segments.
 //!
 //! Called for ports without offloads, and for copies that leave the host; a frame between
 //! ports with a virtio-net header passes whole.

@@ -1,4 +1,4 @@
-//! Takes a frame apart: [`parse`], the first thing that happens to every frame.
+//! Frame parser: [`parse`] is the first thing that happens to every frame.
 //!
 //! Every header that the flow key or connection tracking relies on is checked here, once;
 //! what a format itself demands stands in the format's module. No allocation.

@@ -1,4 +1,4 @@
-//! What parsing a frame yields: the flow key and what connection tracking needs.
+//! Result of parsing a frame: the flow key, and what connection tracking needs.
 
 use std::net::IpAddr;
 

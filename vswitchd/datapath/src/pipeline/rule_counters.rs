@@ -1,4 +1,4 @@
-//! What rules count: packets and bytes.
+//! Packet and byte counters of rules.
 //!
 //! Every packet counts in a dozen rules, so counting has to cost next to nothing. Each engine
 //! counts on its own ([`RuleCounters`]): as the only writer it needs no locked instruction, and

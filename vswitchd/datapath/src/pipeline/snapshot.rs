@@ -1,4 +1,4 @@
-//! What packets are processed by: one immutable, published version of everything.
+//! Snapshot: one immutable, published version of everything that packets are processed by.
 
 use std::collections::HashMap;
 use std::sync::Arc;

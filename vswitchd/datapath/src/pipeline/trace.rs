@@ -1,4 +1,4 @@
-//! Explains a packet: the walk of the real one, without its consequences.
+//! Packet trace: the walk of a described packet through the tables, without side effects.
 
 use std::sync::Arc;
 

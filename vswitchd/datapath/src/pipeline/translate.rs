@@ -1,4 +1,4 @@
-//! A packet through the tables together with its connection.
+//! Translation of a packet: its walk through the tables together with its connection.
 //!
 //! Translation changes nothing: what is to become of the connection comes back as a
 //! [`ConnUpdate`] for the caller to carry out. Packets of the original direction are judged by

@@ -1,4 +1,4 @@
-//! One key on its way through the tables.
+//! Table walk of one key.
 //!
 //! A walk only reads: what is to be done comes back as [`Step`]s and an [`End`], the rules that
 //! it went through as [`Hit`]s. Connection tracking is the caller's ([`Tracker`]).

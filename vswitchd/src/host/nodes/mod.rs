@@ -1,4 +1,5 @@
-//! The way to pods of other nodes, and what may come from there.
+//! Pod network between nodes: tunnels and routes to the pods of other nodes, and filters for what
+//! comes from there.
 //!
 //! [`plan_nodes`] is pure: from the Nodes of the cluster to tunnels, routes and permitted sources.
 //! [`NodeNetwork`] brings the kernel in line with a plan. What nodes tell each other is in the

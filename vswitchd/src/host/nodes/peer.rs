@@ -1,6 +1,5 @@
-//! What nodes tell about themselves: addresses, and annotations as flannel's
-//! kube-subnet-manager writes and reads them. Pure. Other nodes' words are not trusted: what
-//! does not parse is as if it were not there.
+//! Addresses and annotations of Node objects, as flannel's kube-subnet-manager writes and reads
+//! them. Pure. Other nodes are not trusted: an annotation that does not parse counts as absent.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,4 +1,4 @@
-//! What a changed Service keeps of what it was given, and what goes with its old type.
+//! Updates of Services: addresses and ports that stay, and those that go with the old type.
 //!
 //! Clients write back manifests that never had addresses and ports, and patches leave those of
 //! the old type in place.

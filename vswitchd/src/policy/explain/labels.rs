@@ -1,4 +1,4 @@
-//! What labels lack that a selector would match them, and the changes that would help.
+//! Changes of labels that would make a selector match.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What a request is about: path, query, headers, body.
+//! Parsing of requests: path, query, headers, body.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Services, and the groups that they come to.
+//! Services and their groups.
 
 use axum::Json;
 use axum::extract::State;

@@ -1,4 +1,4 @@
-//! What the store has lost.
+//! Losses of the store.
 
 use std::sync::Arc;
 
