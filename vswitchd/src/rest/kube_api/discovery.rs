@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::Path;
 use serde_json::{Value, json};
 
-use super::events;
 use super::respond::no_such_path;
+use super::{events, events_path};
 use crate::objects::{RESOURCES, ResourceInfo, Scope, StatusError};
 
 /// The Kubernetes version whose types and validation are served.
@@ -68,7 +68,7 @@ pub(super) async fn group_resources(
 
 fn resources(group: &str, group_version: &str) -> Value {
     let of_group = RESOURCES.iter().filter(|info| info.group == group);
-    let events = events::GROUPS.contains(&group).then(events::entry);
+    let events = events_path::GROUPS.contains(&group).then(events::entry);
     let resources: Vec<Value> = of_group.flat_map(entries).chain(events).collect();
     json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version,
         "resources": resources})

@@ -5,21 +5,10 @@ use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::events_path::EventsPath;
 use super::request::{Query, Shape};
 use super::{ApiState, respond, table, watch};
 use crate::objects::{ObjectList, StatusError};
-
-/// The API groups that have them: kubectl reads the first, some clients the second.
-pub(super) const GROUPS: [&str; 2] = ["", "events.k8s.io"];
-
-/// What a path below `events` names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct EventsPath {
-    /// One of [`GROUPS`].
-    pub(super) group: &'static str,
-    /// `None` for the collection.
-    pub(super) name: Option<String>,
-}
 
 /// Returns what discovery says of them.
 pub(super) fn entry() -> Value {

@@ -6,6 +6,7 @@
 
 mod discovery;
 mod events;
+mod events_path;
 mod hooks;
 mod objects;
 mod openapi;

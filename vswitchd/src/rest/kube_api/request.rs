@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, header};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::events::{self, EventsPath};
+use super::events_path::{self, EventsPath};
 use super::respond::{not_acceptable, unsupported_media};
 use crate::objects::{
     FieldValidation, Page, PageStart, PatchKind, RESOURCES, ResourceInfo, Scope, Selection,
@@ -48,7 +48,9 @@ pub(super) fn parse_path(group: &str, version: &str, rest: &str) -> Path {
         return Path::Unknown;
     };
     if *plural == "events" && version == "v1" {
-        let group = events::GROUPS.into_iter().find(|known| *known == group);
+        let group = events_path::GROUPS
+            .into_iter()
+            .find(|known| *known == group);
         return match (group, parts.get(1..).unwrap_or_default()) {
             (Some(group), []) => Path::Events(EventsPath { group, name: None }),
             (Some(group), [name]) if namespace.is_some() => Path::Events(EventsPath {
@@ -464,7 +466,7 @@ mod tests {
             let name = name.map(str::to_owned);
             Path::Events(EventsPath { group, name })
         };
-        for group in events::GROUPS {
+        for group in events_path::GROUPS {
             let parsed = |rest| parse_path(group, "v1", rest);
             assert_eq!(parsed("events"), path(group, None));
             assert_eq!(parsed("namespaces/a/events"), path(group, None));
