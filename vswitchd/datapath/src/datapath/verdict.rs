@@ -20,7 +20,7 @@ pub enum Verdict {
     Held,
 }
 
-/// What processed frames caused besides their own verdicts, in order. [`Engine::process`]
+/// What processed frames caused besides their own verdicts, in order. [`super::Engine::process`]
 /// adds to it; whoever sends it empties it.
 #[derive(Debug, Default)]
 pub struct Outputs {
