@@ -234,9 +234,11 @@ fn errors_say_what_to_do() {
             .to_string()
             .contains("is vswitchd running? (socket /nonexistent/api.sock)")
     );
-    let server = OneShot::answering(&[]);
+    let mut server = OneShot::answering(&[]);
     let path = server.path.clone();
     let _ = server.client().request("GET", "/", &[], b"");
+    // Its listener is closed when its thread has ended, and not before.
+    server.thread.take().unwrap().join().unwrap();
     let refused = Client::new(&path)
         .request("GET", "/", &[], b"")
         .unwrap_err();
