@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
+use anyhow::ensure;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::json;
-use vswitch_tests::{Daemon, Namespace, Pod, inside, join};
+use vswitch_tests::{Daemon, Namespace, Pod, eventually, inside, join};
 
 use crate::daemon;
 
@@ -104,4 +105,32 @@ fn of_short_connections_that_use_their_ports_again_at_once_none_is_lost() {
     ] {
         assert_eq!(lost(client, to.into()), Vec::<String>::new(), "{to:?}");
     }
+}
+
+/// RFC 5382 REQ-5: what one side has closed may be silent for as long as an open connection.
+#[test]
+fn a_half_closed_connection_is_kept_for_its_answer() {
+    let daemon = daemon();
+    let [client, server] =
+        &["client", "server"].map(|name| Pod::named(name).attach(&daemon).unwrap());
+    let listen = || Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 8080))?);
+    let listener = join(inside(&server.netns, listen).unwrap()).unwrap();
+    let to = SocketAddr::new(server.ip(), 8080);
+    let connect = move || Ok(TcpStream::connect(to)?);
+    let mut near = join(inside(&client.netns, connect).unwrap()).unwrap();
+    let (mut far, _) = listener.accept().unwrap();
+    near.write_all(b"question").unwrap();
+    near.shutdown(Shutdown::Write).unwrap();
+    far.read_to_end(&mut Vec::new()).unwrap();
+    eventually("it is kept for two hours and four minutes", || {
+        let connections = daemon.vsctl_json(&["dump-conntrack"])?;
+        let kept = connections[0]["timeout_seconds"].as_f64();
+        ensure!(kept > Some(2.0 * 3_600.0 + 3.0 * 60.0), "{connections}");
+        Ok(())
+    });
+    far.write_all(b"answer").unwrap();
+    drop(far);
+    let mut answer = Vec::new();
+    near.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"answer");
 }

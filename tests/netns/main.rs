@@ -16,6 +16,7 @@ mod host_stack;
 mod policy;
 mod ports;
 mod services;
+mod steering;
 mod story;
 
 use vswitch_tests::{Daemon, DaemonOptions};

@@ -51,6 +51,8 @@ pub(super) async fn follow(
     let mut host_ports = Arc::default();
     // What is in the kernel; `None` if that is not known, or not what was wanted.
     let mut applied: Option<Steered> = None;
+    // What was there last, as far as it is known.
+    let mut last: Option<Steered> = None;
     loop {
         let event = async {
             tokio::select! {
@@ -74,8 +76,11 @@ pub(super) async fn follow(
         if is_applied && (!is_tick || is_in_place(&services, wanted.clone()).await) {
             continue;
         }
-        applied = apply(&services, wanted.clone()).await.then_some(wanted);
-        if applied.is_none() {
+        let is_done = apply(&services, last.clone(), wanted.clone()).await;
+        applied = is_done.then_some(wanted);
+        if is_done {
+            last.clone_from(&applied);
+        } else {
             tick.reset_after(RETRY);
         }
     }
@@ -139,11 +144,11 @@ fn health_checks(surfaces: &Surfaces) -> BTreeMap<u16, HealthCheck> {
 }
 
 /// Returns whether all of it was done; what failed is logged and tried again.
-async fn apply(services: &Arc<Services>, wanted: Steered) -> bool {
+async fn apply(services: &Arc<Services>, last: Option<Steered>, wanted: Steered) -> bool {
     let services = Arc::clone(services);
     let apply = move || {
         services.look_for_kube_proxy();
-        services.steering.apply(&wanted)
+        services.steering.apply(last.as_ref(), &wanted)
     };
     let failed = supervise::blocking(apply).await;
     for error in &failed {

@@ -1,6 +1,6 @@
 //! What the daemon changes in the host: gateway, veth pairs, masquerade, shields.
 //!
-//! The only module that speaks rtnetlink or runs the `nft` binary. Everything here acts on
+//! The only module that speaks netlink or runs the `nft` binary. Everything here acts on
 //! the network namespace of the calling thread (the daemon's own), except for the container
 //! end of a veth pair, which is configured from a helper thread inside the container's
 //! namespace. All functions block for some milliseconds: call them from `spawn_blocking` or
@@ -11,6 +11,7 @@
 //! whose earlier values are kept in a [`SysctlLedger`] before they are changed.
 
 mod cleanup;
+mod conntrack;
 mod gateway;
 mod kept_masquerade;
 mod kube_proxy;
@@ -30,6 +31,7 @@ mod veth_check;
 mod watch;
 
 pub use cleanup::{CleanupProblem, Leftovers, cleanup};
+pub use conntrack::ConntrackError;
 pub use gateway::{GatewayDeviceSpec, GatewayError, configure_gateway, gateway_addresses};
 pub use kept_masquerade::KeptMasquerade;
 pub use kube_proxy::{KubeProxy, kube_proxy};

@@ -6,6 +6,9 @@
 //! Service, a host port is translated into its pod's address here. The hooks come after those
 //! of kube-proxy and of the CNI plugin portmap: what they translate stays theirs. Blocks.
 //!
+//! The kernel goes on with what it has decided for a connection: entries of ports that come or go
+//! are forgotten, where the next packet is to be the first one again.
+//!
 //! Two guards go with it, since a detour through the node's stack would cost a pod's packet
 //! its identity. What came out of the switch never goes back into it: whoever translated it
 //! on the way (portmap with `snat`, say) may have given it the node's address, which every pod
@@ -14,12 +17,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use vswitch_api::IfName;
+use vswitch_datapath::flow::ip_proto;
 
 use super::NftTable;
+use super::conntrack::{self, ConntrackError, TrackedConnection};
 use super::netlink::{self, NetlinkError, Route, Session};
 use super::nft::{self, NftError};
 use super::sysctl::{self, SysctlError};
@@ -60,6 +65,19 @@ pub enum SteeringError {
         #[from]
         source: NftError,
     },
+    /// What the node's kernel has decided already.
+    #[error("have connections to ports that came or went start anew")]
+    Conntrack {
+        /// Cause.
+        #[from]
+        source: ConntrackError,
+    },
+    /// The node's addresses.
+    #[error("list the node's addresses")]
+    Addresses {
+        /// Cause.
+        source: std::io::Error,
+    },
     /// The way of the node's own connections to a host port on 127.0.0.1.
     #[error("let connections to host ports on loopback addresses through the gateway")]
     Loopback {
@@ -96,13 +114,50 @@ impl ServiceSteering {
         }
     }
 
-    /// Brings routes and rules in line with what is wanted; does nothing where they are. Returns
-    /// what failed: that keeps nothing else from being installed, and a repetition tries it again.
+    /// Brings routes and rules in line with what is wanted; does nothing where they are. `before`
+    /// is what was in place last, if that is known. Returns what failed: that keeps nothing else
+    /// from being installed, and a repetition tries it again.
     #[must_use]
-    pub fn apply(&self, wanted: &Steered) -> Vec<SteeringError> {
+    pub fn apply(&self, before: Option<&Steered>, wanted: &Steered) -> Vec<SteeringError> {
         let mut failed = self.set_routes(wanted).unwrap_or_else(|error| vec![error]);
-        failed.extend(self.set_rules(wanted).err());
+        match self.set_rules(wanted) {
+            Ok(()) => failed.extend(self.forget_others(before, wanted).err()),
+            Err(error) => failed.push(error),
+        }
         failed
+    }
+
+    /// Has the kernel forget what it decided for ports that have come or gone. Behind the rules:
+    /// the next packet is judged by them.
+    fn forget_others(
+        &self,
+        before: Option<&Steered>,
+        wanted: &Steered,
+    ) -> Result<(), SteeringError> {
+        let ports = |steered: &Steered| (steered.node_ports.clone(), steered.host_ports.clone());
+        if before.is_some_and(|before| ports(before) == ports(wanted)) {
+            return Ok(());
+        }
+        let staleness = Staleness {
+            wanted,
+            gone: before.map_or_else(BTreeSet::new, |before| {
+                &before.host_ports - &wanted.host_ports
+            }),
+            own: own_addresses()?,
+            switch: self
+                .families
+                .iter()
+                .map(|family| family.node_port)
+                .collect(),
+        };
+        let forgotten = conntrack::forget(|connection| staleness.is_stale(connection))?;
+        if forgotten > 0 {
+            tracing::info!(
+                forgotten,
+                "connections to ports that came or went start anew"
+            );
+        }
+        Ok(())
     }
 
     fn set_rules(&self, wanted: &Steered) -> Result<(), SteeringError> {
@@ -248,6 +303,67 @@ impl ServiceSteering {
     }
 }
 
+/// Tells what the kernel should no longer do with a connection.
+struct Staleness<'a> {
+    wanted: &'a Steered,
+    /// Host ports that are no longer led to where they were.
+    gone: BTreeSet<HostPortForward>,
+    /// Addresses of the node.
+    own: BTreeSet<IpAddr>,
+    /// Where NodePorts are led to.
+    switch: Vec<IpAddr>,
+}
+
+impl Staleness<'_> {
+    /// As in the switch: UDP has no end, its next datagram is the first one of another connection.
+    /// What was answered of other protocols is a conversation, and goes on.
+    fn is_stale(&self, connection: &TrackedConnection) -> bool {
+        let TrackedConnection {
+            proto,
+            to,
+            answered_by,
+            is_answered,
+        } = *connection;
+        if is_answered && proto != ip_proto::UDP {
+            return false;
+        }
+        let is_gone = |port: &HostPortForward| {
+            (port.proto, port.port, port.to) == (proto, to.port(), answered_by)
+        };
+        if self.switch.contains(&answered_by.ip()) {
+            return !self.wanted.node_ports.contains(&(proto, to.port()));
+        }
+        if answered_by == to {
+            return self.own.contains(&to.ip()) && self.is_led(proto, to);
+        }
+        self.gone.iter().any(is_gone)
+    }
+
+    /// Returns whether the rules lead the first packet of a connection elsewhere.
+    fn is_led(&self, proto: u8, to: SocketAddr) -> bool {
+        let is_node_port = self.wanted.node_ports.contains(&(proto, to.port()));
+        let leads = |port: &HostPortForward| {
+            (port.proto, port.port) == (proto, to.port())
+                && port.to.is_ipv4() == to.is_ipv4()
+                && port.ip.is_none_or(|ip| ip == to.ip())
+        };
+        (is_node_port && !to.ip().is_loopback()) || self.wanted.host_ports.iter().any(leads)
+    }
+}
+
+/// Returns the addresses of the node's interfaces.
+fn own_addresses() -> Result<BTreeSet<IpAddr>, SteeringError> {
+    let list = nix::ifaddrs::getifaddrs().map_err(|errno| SteeringError::Addresses {
+        source: errno.into(),
+    })?;
+    let ip = |address: &nix::sys::socket::SockaddrStorage| {
+        let v4 = || address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4().or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
+    };
+    let addresses = list.filter_map(|interface| interface.address);
+    Ok(addresses.filter_map(|address| ip(&address)).collect())
+}
+
 const fn l3_name(is_ipv4: bool) -> &'static str {
     if is_ipv4 { "ip" } else { "ip6" }
 }
@@ -340,7 +456,7 @@ mod tests {
                 &[(6, 30_080), (17, 30_053)],
             );
             assert!(!steering.is_installed(&first).unwrap());
-            assert!(steering.apply(&first).is_empty());
+            assert!(steering.apply(None, &first).is_empty());
             assert!(steering.is_installed(&first).unwrap());
             let routes = run("ip route; ip -6 route").unwrap();
             assert!(
@@ -355,7 +471,7 @@ mod tests {
             );
 
             let second = steered(&["203.0.113.7/32", "169.254.86.1/32"], &[]);
-            assert!(steering.apply(&second).is_empty());
+            assert!(steering.apply(None, &second).is_empty());
             let routes = run("ip route; ip -6 route").unwrap();
             assert!(
                 !routes.contains("10.96.0.0") && !routes.contains("fd96"),
@@ -367,7 +483,7 @@ mod tests {
 
             run("ip route del 203.0.113.7").unwrap();
             assert!(!steering.is_installed(&second).unwrap());
-            assert!(steering.apply(&second).is_empty());
+            assert!(steering.apply(None, &second).is_empty());
             assert!(steering.is_installed(&second).unwrap());
             ServiceSteering::remove(&table).unwrap();
             ServiceSteering::remove(&table).unwrap();
@@ -399,7 +515,7 @@ mod tests {
                 ]),
                 ..Steered::default()
             };
-            assert!(steering.apply(&wanted).is_empty());
+            assert!(steering.apply(None, &wanted).is_empty());
             let rules = run("nft list table inet vswitch_services").unwrap();
             let rules = rules.replace("counter packets 0 bytes 0 ", "");
             for (rule, times) in [
@@ -420,7 +536,7 @@ mod tests {
             }
             assert_eq!(lets_loopback_through().unwrap().trim(), "1");
             wanted.host_ports.clear();
-            assert!(steering.apply(&wanted).is_empty());
+            assert!(steering.apply(None, &wanted).is_empty());
             assert_eq!(lets_loopback_through().unwrap().trim(), "0");
         });
     }
@@ -439,7 +555,7 @@ mod tests {
             let steering = ServiceSteering::new(&NftTable::default(), ifname, &gateway);
             // The kernel takes no second route to the same network.
             let wanted = steered(&["10.96.0.0/16", "203.0.113.7/32"], &[(6, 30_080)]);
-            let failed = steering.apply(&wanted);
+            let failed = steering.apply(None, &wanted);
             assert_eq!(failed.len(), 1, "{failed:?}");
             assert!(!steering.is_installed(&wanted).unwrap());
             let rules = run("nft list table inet vswitch_services").unwrap();
@@ -447,7 +563,7 @@ mod tests {
             let routes = run("ip route").unwrap();
             assert!(routes.contains("203.0.113.7 via 169.254.86.1"), "{routes}");
             run("ip route del 10.96.0.0/16 dev other").unwrap();
-            assert!(steering.apply(&wanted).is_empty());
+            assert!(steering.apply(None, &wanted).is_empty());
             assert!(steering.is_installed(&wanted).unwrap());
         });
     }
@@ -458,7 +574,7 @@ mod tests {
             let gateway = ["10.244.0.1".parse().unwrap()];
             let ifname = "vsw0".parse().unwrap();
             let steering = ServiceSteering::new(&NftTable::default(), ifname, &gateway);
-            let failed = steering.apply(&Steered::default());
+            let failed = steering.apply(None, &Steered::default());
             assert_eq!(failed[0].to_string(), "there is no interface vsw0");
         });
     }
