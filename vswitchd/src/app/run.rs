@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::daemon::Daemon;
 use super::service_manager;
 use crate::config::Config;
-use crate::supervise::{Faults, Supervisor, Task, watchdog};
+use crate::supervise::{self, Faults, Supervisor, Task, watchdog};
 
 /// Runs the daemon until it is told to stop. Nothing fails but what fails by itself, unless a test
 /// puts `faults` into its parts.
@@ -15,6 +15,7 @@ use crate::supervise::{Faults, Supervisor, Task, watchdog};
 /// # Errors
 /// What kept it from starting.
 pub async fn run(config: Config, faults: Faults) -> Result<()> {
+    supervise::end_on_panic();
     let supervisor = Supervisor::new(faults);
     let watchdog = watchdog::start(&supervisor, service_manager::alive);
     let watchdog = watchdog.context("start the watchdog")?;

@@ -274,18 +274,23 @@ impl<P: Publish> Reconciler<P> {
 
     /// Waits for something that is not yet in force; `None` when stopped and nothing is left.
     fn next(&self, done: u64, beat: &Beat) -> Option<(Vec<ModelInput>, u64)> {
-        beat.beat();
-        let mut inbox = self.shared.lock();
-        while inbox.generation == done && !inbox.is_stopped {
-            let waited = self.shared.told.wait_timeout(inbox, beat.period());
-            inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
+        loop {
+            // Without the lock: who hangs here must not hold up those who tell it things, nor the
+            // watchdog, which looks at the inbox.
             beat.beat();
+            let mut inbox = self.shared.lock();
+            if inbox.generation == done && !inbox.is_stopped {
+                let waited = self.shared.told.wait_timeout(inbox, beat.period());
+                inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+            if inbox.generation != done {
+                inbox.taken = inbox.generation;
+                return Some((std::mem::take(&mut inbox.told), inbox.generation));
+            }
+            if inbox.is_stopped {
+                return None;
+            }
         }
-        let is_left = inbox.generation != done;
-        is_left.then(|| {
-            inbox.taken = inbox.generation;
-            (std::mem::take(&mut inbox.told), inbox.generation)
-        })
     }
 
     /// Returns what is in force now; what did not change is shared with the one before.

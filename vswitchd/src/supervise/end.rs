@@ -1,11 +1,55 @@
 //! The end of the process when a part of it fails.
+//!
+//! A panic in a part ends it where it happens. Unwinding would first drop what the part holds,
+//! other parts would end because of that, and one of them be named in its place.
 
 use std::any::Any;
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use super::entry::Entry;
+
+thread_local! {
+    /// The part that this thread works for at the moment.
+    static CURRENT: RefCell<Option<Arc<Entry>>> = const { RefCell::new(None) };
+}
+
+/// While it is there, the thread works for a part.
+pub(super) struct Within {
+    before: Option<Arc<Entry>>,
+}
+
+impl Within {
+    pub(super) fn enter(entry: &Arc<Entry>) -> Self {
+        let before = CURRENT.replace(Some(Arc::clone(entry)));
+        Self { before }
+    }
+}
+
+impl Drop for Within {
+    fn drop(&mut self) {
+        CURRENT.set(self.before.take());
+    }
+}
 
 /// Ends the process at once: nothing of a switch that is not whole may go on.
 pub(super) fn end(name: &str, why: &str) -> ! {
     tracing::error!(name, why, "a part of the switch failed; the process ends");
     std::process::abort();
+}
+
+/// Makes every later panic in a part of this process end it.
+pub fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        // Taken: a panic while this one is logged must not come back here.
+        let part = CURRENT.try_with(RefCell::take).ok().flatten();
+        if let Some(part) = part.filter(|part| !part.is_stopping()) {
+            let message = panic_message(panic.payload());
+            end(&part.name, &format!("panicked: {message}"));
+        }
+    }));
 }
 
 /// Returns the text of a panic.

@@ -29,6 +29,7 @@ mod tests;
 
 pub use beat::Beat;
 pub use depth::Depth;
+pub use end::end_on_panic;
 pub(crate) use end::panic_message;
 pub use fault::{Fault, Faults};
 pub use part::{Limits, Part};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::depth::Counts;
-use super::end::{end, panic_message};
+use super::end::{Within, end, panic_message};
 use super::entry::Entry;
 use super::fault::fail;
 
@@ -22,6 +22,7 @@ impl Queue {
         self.counts.begun.fetch_add(1, Relaxed);
         let part = self.entry.part;
         let done = catch_unwind(AssertUnwindSafe(|| {
+            let _within = Within::enter(&self.entry);
             if let Some(fault) = self.entry.faults.of(part) {
                 fail(part, fault);
             }

@@ -1,15 +1,17 @@
 //! Starting threads and tasks, and what their end means.
 
 use std::any::Any;
+use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::thread::JoinHandle;
 
 use futures_util::FutureExt as _;
 use tokio::task::JoinHandle as TaskHandle;
 
 use super::beat::Beat;
-use super::end::{end, panic_message};
+use super::end::{Within, end, panic_message};
 use super::entry::Sign;
 use super::part::Part;
 use super::supervisor::Supervisor;
@@ -75,6 +77,7 @@ impl Supervisor {
         std::thread::Builder::new()
             .name(thread.to_owned())
             .spawn(move || {
+                let _within = Within::enter(&beat.entry);
                 let ended = catch_unwind(AssertUnwindSafe(|| body(&beat)));
                 supervisor.judge(&beat, ended);
             })
@@ -98,8 +101,13 @@ impl Supervisor {
         let beat = std::sync::Arc::new(self.beat(part, instance));
         let handle = tokio::spawn(async move {
             let given = std::sync::Arc::clone(&beat);
-            let ended = AssertUnwindSafe(async move { body(given).await });
-            supervisor.judge(&beat, ended.catch_unwind().await);
+            let mut run = pin!(async move { body(given).await });
+            let run = poll_fn(|context| {
+                let _within = Within::enter(&beat.entry);
+                run.as_mut().poll(context)
+            });
+            let ended = AssertUnwindSafe(run).catch_unwind().await;
+            supervisor.judge(&beat, ended);
         });
         Task { handle }
     }

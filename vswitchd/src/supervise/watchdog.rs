@@ -91,8 +91,8 @@ enum Seen {
 }
 
 impl Round {
-    /// Counts another `period` of silence for whoever has not moved, and ends the process for one
-    /// that is silent for too long.
+    /// Counts another `period` of silence for whoever has not moved, and ends the process if one is
+    /// silent for too long.
     pub(super) fn count(
         &mut self,
         supervisor: &Supervisor,
@@ -100,6 +100,7 @@ impl Round {
         is_mine: impl Fn(Part) -> bool,
     ) {
         let before = std::mem::take(&mut self.seen);
+        let mut longest = None;
         for entry in supervisor
             .entries()
             .iter()
@@ -116,12 +117,16 @@ impl Round {
             entry.silent.store(millis, Relaxed);
             self.seen.insert(key, now);
             warn(entry, silent, was_late);
-            if silent >= entry.limits.end && !supervisor.is_stopping() {
-                end(
-                    &entry.name,
-                    &format!("no sign of life for {} s", silent.as_secs()),
-                );
+            if silent >= entry.limits.end {
+                longest = longest.max(Some(silent));
             }
+        }
+        if let Some(silent) = longest.filter(|_| !supervisor.is_stopping()) {
+            // All of them: a part that hangs makes the queue that it empties late as well.
+            let late = supervisor.late();
+            let names: Vec<&str> = late.iter().map(|late| late.name.as_str()).collect();
+            let why = format!("no sign of life for {} s", silent.as_secs());
+            end(&names.join(", "), &why);
         }
     }
 }
