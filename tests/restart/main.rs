@@ -365,18 +365,36 @@ fn a_state_directory_of_release_0_1_is_taken_over_whole() {
     assert!(port["no"].as_u64().unwrap() >= 66, "numbers go on: {port}");
 }
 
+/// Runs what Debian's package runs when it is removed, for this daemon, where there is no systemd.
+fn remove_package(daemon: &Daemon) -> anyhow::Result<String> {
+    let script = include_str!("../../config/debian/prerm");
+    let at = |name: &str| daemon.folder().join(name).display().to_string();
+    let vswitchd = vswitch_tests::binary("vswitchd").display().to_string();
+    let script = script
+        .replace("/run/systemd/system", &at("no-systemd"))
+        .replace("/opt/cni/bin", &at("no-cni"))
+        .replace("/etc/vswitchd/vswitchd.toml", &at("vswitchd.toml"))
+        .replace("/usr/bin/vswitchd", &vswitchd);
+    let mut shell = daemon.node().command("sh");
+    run(shell.args(["-c", &script, "prerm", "remove"]), "")?.success()
+}
+
 #[test]
 fn cleanup_is_refused_while_the_daemon_runs_and_its_pods_come_back_after_it() {
     let mut daemon = Daemon::start(&DaemonOptions::default()).unwrap();
     let one = Pod::named("one").attach(&daemon).unwrap();
     let two = Pod::named("two").attach(&daemon).unwrap();
     let refused = format!("{:#}", daemon.cleanup().unwrap_err());
-    assert!(refused.contains("vswitchd is running"), "{refused}");
+    for part in ["vswitchd is running", "exit Some(75)"] {
+        assert!(refused.contains(part), "{part}: {refused}");
+    }
     assert!(one.pings(two.ip()).unwrap(), "nothing was removed");
+    remove_package(&daemon).unwrap_err();
+    assert!(one.pings(two.ip()).unwrap(), "the package stays as well");
     daemon.vsctl(&["add-port", "vm", "vmtap0"]).unwrap();
 
     daemon.stop(Signal::SIGTERM).unwrap();
-    daemon.cleanup().unwrap();
+    remove_package(&daemon).unwrap();
     let links = daemon.node().ip(&["-o", "link"]).unwrap();
     assert!(
         !links.contains("vsw") && !links.contains("vmtap0"),

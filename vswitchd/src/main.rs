@@ -1,6 +1,7 @@
 //! `vswitchd`: reads its arguments and configuration, then runs the app.
 //!
-//! Exit codes: 0 ok, 1 failure, 64 bad usage or configuration (EX_USAGE).
+//! Exit codes: 0 ok, 1 failure, 64 bad usage or configuration (EX_USAGE), 75 `--cleanup`
+//! beside a running daemon (EX_TEMPFAIL).
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 use vswitchd::config::{Config, Machine, Overrides};
+use vswitchd::store::StoreError;
 use vswitchd::supervise::Faults;
 use vswitchd::{app, telemetry};
 
@@ -40,6 +42,7 @@ struct Arguments {
 
 const DEFAULT_CONFIG: &str = "/etc/vswitchd/vswitchd.toml";
 const EXIT_USAGE: u8 = 64;
+const EXIT_RUNNING: u8 = 75;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -70,7 +73,12 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vswitchd: {error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                Some(StoreError::Locked { .. }) if arguments.cleanup => {
+                    ExitCode::from(EXIT_RUNNING)
+                }
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
