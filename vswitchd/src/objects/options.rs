@@ -35,6 +35,9 @@ pub struct ObjectList {
     pub resource_version: u64,
     /// Where the next page begins, if this is not the last.
     pub next: Option<PageStart>,
+    /// How many come after this page; `None` for the last, and where a selector chose, for which
+    /// Kubernetes does not count (meta/v1 ListMeta.remainingItemCount).
+    pub remaining: Option<usize>,
 }
 
 /// Which part of a list is wanted.

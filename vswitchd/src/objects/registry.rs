@@ -190,13 +190,17 @@ impl Registry {
             0 => usize::MAX,
             limit => limit,
         };
+        let is_counted = *selection == Selection::default();
         let mut items = Vec::new();
+        let mut beyond = 0;
         let mut add = |object: &Arc<Value>| {
-            if selector.matches(object) {
+            if items.len() == most {
+                beyond += usize::from(selector.matches(object));
+            } else if selector.matches(object) {
                 items.push(Arc::clone(object));
             }
-            // One more than asked for, which tells that there are more.
-            items.len() <= most
+            // One more than asked for tells that there are more, unless they are to be counted.
+            beyond == 0 || is_counted
         };
         match &page.start {
             None => {
@@ -213,9 +217,7 @@ impl Registry {
             }
         }
         drop(shelf);
-        let has_more = items.len() > most;
-        items.truncate(most);
-        let last = items.last().filter(|_| has_more);
+        let last = items.last().filter(|_| beyond > 0);
         let next = last.map(|last| {
             let text = |field: &str| {
                 last["metadata"][field]
@@ -232,6 +234,7 @@ impl Registry {
             items,
             resource_version: version,
             next,
+            remaining: (is_counted && beyond > 0).then_some(beyond),
         })
     }
 

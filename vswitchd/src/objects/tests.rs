@@ -816,6 +816,20 @@ fn pages_of_a_list_show_the_objects_of_one_version() {
     let third = list(second.next.clone()).unwrap();
     assert_eq!(names(&third), ["e"]);
     assert_eq!(third.next, None);
+    let remaining = [&first, &second, &third].map(|list| list.remaining);
+    assert_eq!(remaining, [Some(3), Some(1), None]);
+    let chosen = Selection {
+        label_selector: "!absent".to_owned(),
+        ..Selection::default()
+    };
+    let page = Page {
+        limit: 2,
+        start: None,
+    };
+    let some = registry.list_page(Resource::Pod, Some("default"), &chosen, &page);
+    let some = some.unwrap();
+    assert_eq!((names(&some), some.remaining), (names(&first), None));
+    assert!(some.next.is_some());
     for list in [&first, &second, &third] {
         assert_eq!(list.resource_version, version);
     }

@@ -49,6 +49,7 @@ pub(super) fn respond(
         resource_version: version,
         items: Vec::new(),
         next: None,
+        remaining: None,
     };
     let list = match shape {
         Shape::Objects => json!({"kind": "EventList", "apiVersion": api_version,

@@ -128,6 +128,7 @@ impl Request {
             resource_version: version_of(&object),
             items: vec![Arc::clone(&object)],
             next: None,
+            remaining: None,
         };
         Ok(match self.shape {
             Shape::Objects => Json((*object).clone()).into_response(),

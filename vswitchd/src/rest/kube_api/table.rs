@@ -115,6 +115,9 @@ pub(super) fn list_metadata(list: &ObjectList) -> Value {
     if let Some(next) = &list.next {
         metadata["continue"] = json!(next.to_token());
     }
+    if let Some(remaining) = list.remaining {
+        metadata["remainingItemCount"] = json!(remaining);
+    }
     metadata
 }
 

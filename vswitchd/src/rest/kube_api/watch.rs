@@ -126,6 +126,7 @@ impl Running {
                     resource_version: version_of(object),
                     items: vec![std::sync::Arc::clone(object)],
                     next: None,
+                    remaining: None,
                 };
                 table::of(self.info, &list, &self.include_object)
             }

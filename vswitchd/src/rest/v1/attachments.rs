@@ -1,16 +1,21 @@
 //! Attachments and leases.
 
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use vswitch_api::v1::{AttachmentView, Lease};
 
 use super::super::RestState;
+use super::read::read;
 use crate::clock;
 
 /// `GET /v1/attachments`.
 #[utoipa::path(get, path = "/v1/attachments",
     responses((status = 200, body = Vec<AttachmentView>)))]
-pub(super) async fn list(State(state): State<RestState>) -> Json<Vec<AttachmentView>> {
+pub(super) async fn list(State(state): State<RestState>) -> Response {
+    read(state, attachments).await
+}
+
+fn attachments(state: &RestState) -> Vec<AttachmentView> {
     let snapshot = state.switch.reconcile().snapshot();
     let attachments = snapshot
         .attachments
@@ -24,12 +29,16 @@ pub(super) async fn list(State(state): State<RestState>) -> Json<Vec<AttachmentV
             port: attachment.port_no.0,
             addresses: attachment.addresses.clone(),
         });
-    Json(attachments.collect())
+    attachments.collect()
 }
 
 /// `GET /v1/leases`.
 #[utoipa::path(get, path = "/v1/leases", responses((status = 200, body = Vec<Lease>)))]
-pub(super) async fn list_leases(State(state): State<RestState>) -> Json<Vec<Lease>> {
+pub(super) async fn list_leases(State(state): State<RestState>) -> Response {
+    read(state, leases).await
+}
+
+fn leases(state: &RestState) -> Vec<Lease> {
     let held = state.ipam.leases().into_iter().map(|lease| Lease {
         address: lease.address,
         container_id: Some(lease.owner.container_id),
@@ -45,5 +54,5 @@ pub(super) async fn list_leases(State(state): State<RestState>) -> Json<Vec<Leas
     });
     let mut leases: Vec<Lease> = held.chain(resting).collect();
     leases.sort_by_key(|lease| lease.address);
-    Json(leases)
+    leases
 }

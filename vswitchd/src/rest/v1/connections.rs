@@ -2,14 +2,15 @@
 
 use std::net::IpAddr;
 
-use axum::Json;
 use axum::extract::{Query, State};
+use axum::response::Response;
 use serde::Deserialize;
 use vswitch_api::v1::{Connection, Forwarded};
 use vswitch_datapath::conntrack::ConnectionInfo;
 use vswitch_datapath::flow::ip_proto;
 
 use super::super::RestState;
+use super::read::read;
 
 /// Query of `GET /v1/connections`.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -26,7 +27,11 @@ pub(super) struct ConnectionQuery {
 pub(super) async fn list(
     State(state): State<RestState>,
     Query(query): Query<ConnectionQuery>,
-) -> Json<Vec<Connection>> {
+) -> Response {
+    read(state, move |state| connections(state, &query)).await
+}
+
+fn connections(state: &RestState, query: &ConnectionQuery) -> Vec<Connection> {
     state.switch.sync_kernel_counters();
     let connections = state
         .switch
@@ -37,7 +42,7 @@ pub(super) async fn list(
         let ends = [original.src, original.dst, reply.src, reply.dst];
         query.address.is_none_or(|address| ends.contains(&address))
     });
-    Json(wanted.map(view).collect())
+    wanted.map(view).collect()
 }
 
 fn view(info: &ConnectionInfo) -> Connection {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
+use axum::response::Response;
 use serde::Deserialize;
 use vswitch_api::v1::{AddressSet, AdminFlow, Flow, FlowOrigin};
 use vswitch_datapath::action::ActionList;
@@ -12,6 +13,7 @@ use vswitch_datapath::pipeline::{Rule, RuleStats, TableId};
 
 use super::super::RestState;
 use super::super::error::{ApiError, ErrorCode, chain};
+use super::read::read;
 use crate::switch::AdminFlowError;
 
 /// Query of `GET /v1/flows`.
@@ -28,8 +30,12 @@ pub(super) struct FlowQuery {
 pub(super) async fn list(
     State(state): State<RestState>,
     Query(query): Query<FlowQuery>,
-) -> Result<Json<Vec<Flow>>, ApiError> {
+) -> Result<Response, ApiError> {
     let table = query.table.as_deref().map(table_named).transpose()?;
+    Ok(read(state, move |state| flows(state, table)).await)
+}
+
+fn flows(state: &RestState, table: Option<TableId>) -> Vec<Flow> {
     state.switch.sync_kernel_counters();
     let rules = state.switch.datapath().rules().into_iter();
     let rules = rules.filter(|stats| table.is_none_or(|table| stats.rule.table == table));
@@ -38,7 +44,7 @@ pub(super) async fn list(
         let key = |flow: &Flow| (flow.table, std::cmp::Reverse(flow.priority));
         key(a).cmp(&key(b)).then_with(|| a.matches.cmp(&b.matches))
     });
-    Ok(Json(flows))
+    flows
 }
 
 fn table_named(text: &str) -> Result<TableId, ApiError> {
@@ -132,7 +138,11 @@ fn flow_error(error: &AdminFlowError) -> ApiError {
 
 /// `GET /v1/address-sets`.
 #[utoipa::path(get, path = "/v1/address-sets", responses((status = 200, body = Vec<AddressSet>)))]
-pub(super) async fn list_sets(State(state): State<RestState>) -> Json<Vec<AddressSet>> {
+pub(super) async fn list_sets(State(state): State<RestState>) -> Response {
+    read(state, sets).await
+}
+
+fn sets(state: &RestState) -> Vec<AddressSet> {
     let sets = state.switch.datapath().address_sets().into_iter();
     let mut sets: Vec<AddressSet> = sets
         .map(|(name, members)| AddressSet {
@@ -141,5 +151,5 @@ pub(super) async fn list_sets(State(state): State<RestState>) -> Json<Vec<Addres
         })
         .collect();
     sets.sort_by(|a, b| a.name.cmp(&b.name));
-    Json(sets)
+    sets
 }

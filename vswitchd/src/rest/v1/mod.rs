@@ -7,6 +7,7 @@ mod explain;
 mod flows;
 mod openapi;
 mod ports;
+mod read;
 mod router;
 mod services;
 mod status;

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
+use axum::response::Response;
 use vswitch_api::v1::{NewPort, NewPortKind, Port, PortCounters};
 use vswitch_api::{IfName, MacAddr, PortNo};
 use vswitch_datapath::pipeline::PortSpec;
 
 use super::super::RestState;
 use super::super::error::{ApiError, ErrorCode, chain};
+use super::read::read;
 use crate::attach::{AttachError, Kind, PodIdentity, Record, StepError, Wanted, WantedAddresses};
 use crate::host::container_mac;
 use crate::port::{LinkState, PortStats, TapOffloads};
@@ -19,11 +21,15 @@ use crate::state::ObjectKey;
 
 /// `GET /v1/ports`.
 #[utoipa::path(get, path = "/v1/ports", responses((status = 200, body = Vec<Port>)))]
-pub(super) async fn list(State(state): State<RestState>) -> Json<Vec<Port>> {
+pub(super) async fn list(State(state): State<RestState>) -> Response {
+    read(state, ports).await
+}
+
+fn ports(state: &RestState) -> Vec<Port> {
     state.switch.sync_kernel_counters();
-    let known = Known::of(&state);
+    let known = Known::of(state);
     let ports = state.switch.workers().port_stats().into_iter();
-    Json(ports.map(|stats| known.view(&state, stats)).collect())
+    ports.map(|stats| known.view(state, stats)).collect()
 }
 
 /// What is known of ports besides their counters.

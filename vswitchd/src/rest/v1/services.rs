@@ -1,16 +1,21 @@
 //! Services and their groups.
 
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use vswitch_api::v1::{EndpointCounts, LoadBalancingGroup, ServicePortView, ServiceView};
 
 use super::super::RestState;
+use super::read::read;
 use crate::service::protocol_name;
 use crate::state::{ClusterState, ServiceRecord};
 
 /// `GET /v1/groups`, by number.
 #[utoipa::path(get, path = "/v1/groups", responses((status = 200, body = Vec<LoadBalancingGroup>)))]
-pub(super) async fn list_groups(State(state): State<RestState>) -> Json<Vec<LoadBalancingGroup>> {
+pub(super) async fn list_groups(State(state): State<RestState>) -> Response {
+    read(state, groups).await
+}
+
+fn groups(state: &RestState) -> Vec<LoadBalancingGroup> {
     let groups = state.switch.datapath().groups().into_iter();
     let groups = groups.map(|group| LoadBalancingGroup {
         id: group.id.0,
@@ -18,16 +23,20 @@ pub(super) async fn list_groups(State(state): State<RestState>) -> Json<Vec<Load
         endpoints: group.endpoints.iter().map(ToString::to_string).collect(),
         affinity_seconds: group.affinity.map(|affinity| affinity.as_secs()),
     });
-    Json(groups.collect())
+    groups.collect()
 }
 
 /// `GET /v1/services`, by namespace and name.
 #[utoipa::path(get, path = "/v1/services", responses((status = 200, body = Vec<ServiceView>)))]
-pub(super) async fn list(State(state): State<RestState>) -> Json<Vec<ServiceView>> {
+pub(super) async fn list(State(state): State<RestState>) -> Response {
+    read(state, services).await
+}
+
+fn services(state: &RestState) -> Vec<ServiceView> {
     let snapshot = state.switch.reconcile().snapshot();
     let services = snapshot.cluster.services();
     let views = services.map(|service| view(service, &snapshot.cluster, &state.node));
-    Json(views.collect())
+    views.collect()
 }
 
 fn view(service: &ServiceRecord, cluster: &ClusterState, node: &str) -> ServiceView {
