@@ -7,37 +7,25 @@ use std::time::Duration;
 use serde_json::json;
 use vswitch_tests::{Daemon, DaemonOptions, Namespace, Pod, inside, join};
 
+use crate::nodes::{dual_stack, outside, serve_as_service};
+
 const CLUSTER_IP: [&str; 2] = ["10.96.0.30", "fd96::30"];
 
 /// Longer than any notice takes; who hears nothing waits for ever.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn dual_stack() -> Daemon {
-    let options = DaemonOptions {
-        pod_cidrs: vec!["10.244.0.0/24".to_owned(), "fd00:244::/64".to_owned()],
-        extra: "[service]\ncidrs = [\"10.96.0.0/16\", \"fd96::/112\"]\n".to_owned(),
-        ..DaemonOptions::default()
-    };
-    Daemon::start(&options).unwrap()
-}
-
 /// A Service of both families with TCP and UDP port 80 at 8080 of the pod.
-fn serve_as_service(daemon: &Daemon, server: &Pod) {
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "stream"},
-        "spec": {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"],
-            "clusterIP": CLUSTER_IP[0], "clusterIPs": CLUSTER_IP,
-            "ports": [{"name": "tcp", "port": 80, "targetPort": 8080, "protocol": "TCP"},
-                {"name": "udp", "port": 80, "targetPort": 8080, "protocol": "UDP"}]}});
-    daemon.apply(&service.to_string()).unwrap();
-    for (family, address) in ["IPv4", "IPv6"].iter().zip(&server.addresses) {
-        let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"name": format!("stream-{}", family.to_lowercase()),
-                "labels": {"kubernetes.io/service-name": "stream"}},
-            "addressType": family, "endpoints": [{"addresses": [address]}],
-            "ports": [{"name": "tcp", "port": 8080, "protocol": "TCP"},
-                {"name": "udp", "port": 8080, "protocol": "UDP"}]});
-        daemon.apply(&slice.to_string()).unwrap();
-    }
+fn serve_stream(daemon: &Daemon, server: &Pod) {
+    let ports = json!([{"name": "tcp", "port": 80, "targetPort": 8080, "protocol": "TCP"},
+        {"name": "udp", "port": 80, "targetPort": 8080, "protocol": "UDP"}]);
+    let endpoint_ports = json!([{"name": "tcp", "port": 8080, "protocol": "TCP"},
+        {"name": "udp", "port": 8080, "protocol": "UDP"}]);
+    serve_as_service(
+        daemon,
+        server,
+        ("stream", CLUSTER_IP),
+        (&ports, &endpoint_ports),
+    );
 }
 
 /// Runs something inside a namespace.
@@ -79,7 +67,7 @@ fn a_client_that_only_receives_is_reset_when_its_server_is_gone() {
     let [client, server] =
         ["client", "server"].map(|name| Pod::named(name).attach(&daemon).unwrap());
     let listener = listen(&server);
-    serve_as_service(&daemon, &server);
+    serve_stream(&daemon, &server);
     let mut places: Vec<_> = ways(&server)
         .map(|to| (to, download(&client.netns, &listener, to)))
         .into();
@@ -98,7 +86,7 @@ fn a_server_that_only_receives_is_reset_when_its_client_is_gone() {
     let [client, server] =
         ["client", "server"].map(|name| Pod::named(name).attach(&daemon).unwrap());
     let listener = listen(&server);
-    serve_as_service(&daemon, &server);
+    serve_stream(&daemon, &server);
     let uploads = ways(&server).map(|to| (to, download(&client.netns, &listener, to)));
     client.cni("DEL").unwrap().success().unwrap();
     for (to, (_near, mut far)) in uploads {
@@ -110,11 +98,7 @@ fn a_server_that_only_receives_is_reset_when_its_client_is_gone() {
 #[test]
 fn a_client_outside_that_only_receives_is_reset_when_the_pod_behind_a_node_port_is_gone() {
     let daemon = Daemon::start(&DaemonOptions::default()).unwrap();
-    let outside = Namespace::new("outside").unwrap();
-    daemon
-        .node()
-        .connect("uplink0", "192.0.2.1/24", &outside, "eth0", "192.0.2.2/24")
-        .unwrap();
+    let outside = outside(&daemon);
     let server = Pod::named("server").attach(&daemon).unwrap();
     let listener = listen(&server);
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "stream"},
@@ -145,7 +129,7 @@ fn a_udp_client_that_only_receives_hears_that_its_server_is_gone() {
     let daemon = dual_stack();
     let [client, server] =
         ["client", "server"].map(|name| Pod::named(name).attach(&daemon).unwrap());
-    serve_as_service(&daemon, &server);
+    serve_stream(&daemon, &server);
     let far = at(&server.netns, || UdpSocket::bind("[::]:8080"));
     let subscribed = ways(&server).map(|to| {
         let near = at(&client.netns, move || {

@@ -4,36 +4,25 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use serde_json::json;
-use vswitch_tests::{Daemon, DaemonOptions, Namespace, Pod, RawSocket, inside, join, run_in};
+use vswitch_tests::{Daemon, Namespace, Pod, RawSocket, inside, join, run_in};
+
+use crate::nodes::{dual_stack, serve_as_service};
 
 const CLUSTER_IP: [&str; 2] = ["10.96.0.50", "fd96::50"];
 const DATAGRAMS: u16 = 5;
 const PORT: u16 = 5353;
 
-fn dual_stack() -> Daemon {
-    let options = DaemonOptions {
-        pod_cidrs: vec!["10.244.0.0/24".to_owned(), "fd00:244::/64".to_owned()],
-        extra: "[service]\ncidrs = [\"10.96.0.0/16\", \"fd96::/112\"]\n".to_owned(),
-        ..DaemonOptions::default()
-    };
-    Daemon::start(&options).unwrap()
+/// A Service of both families with UDP port 5353 at that of the pod.
+fn serve_large(daemon: &Daemon, server: &Pod) {
+    let ports = json!([{"port": PORT, "protocol": "UDP"}]);
+    serve_as_service(daemon, server, ("large", CLUSTER_IP), (&ports, &ports));
 }
 
-/// A Service of both families with UDP port 5353 at that of the pod.
-fn serve_as_service(daemon: &Daemon, server: &Pod) {
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "large"},
-        "spec": {"ipFamilyPolicy": "RequireDualStack", "ipFamilies": ["IPv4", "IPv6"],
-            "clusterIP": CLUSTER_IP[0], "clusterIPs": CLUSTER_IP,
-            "ports": [{"port": PORT, "protocol": "UDP"}]}});
-    daemon.apply(&service.to_string()).unwrap();
-    for (family, address) in ["IPv4", "IPv6"].iter().zip(&server.addresses) {
-        let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {"name": format!("large-{}", family.to_lowercase()),
-                "labels": {"kubernetes.io/service-name": "large"}},
-            "addressType": family, "endpoints": [{"addresses": [address]}],
-            "ports": [{"port": PORT, "protocol": "UDP"}]});
-        daemon.apply(&slice.to_string()).unwrap();
-    }
+/// A pod, and a server with a smaller MTU.
+fn unequal(daemon: &Daemon) -> [Pod; 2] {
+    let client = Pod::named("client").attach(daemon).unwrap();
+    let server = Pod::named("server").config("mtu", json!(1300));
+    [client, server.attach(daemon).unwrap()]
 }
 
 fn bind(place: &Namespace, address: &'static str) -> UdpSocket {
@@ -64,12 +53,8 @@ fn assert_arrives(server: &UdpSocket, expected: &[u8], what: &str) {
 #[test]
 fn datagrams_without_df_reach_a_pod_behind_a_smaller_mtu_whole() {
     let daemon = dual_stack();
-    let client = Pod::named("client").attach(&daemon).unwrap();
-    let server = Pod::named("server")
-        .config("mtu", json!(1300))
-        .attach(&daemon)
-        .unwrap();
-    serve_as_service(&daemon, &server);
+    let [client, server] = unequal(&daemon);
+    serve_large(&daemon, &server);
     let socket = bind(&server.netns, "0.0.0.0:5353");
     let ways: [IpAddr; 2] = [server.ip(), CLUSTER_IP[0].parse().unwrap()];
     for (place, whence) in [(&client.netns, "pod"), (daemon.node(), "node")] {
@@ -98,11 +83,7 @@ fn datagrams_without_df_reach_a_pod_behind_a_smaller_mtu_whole() {
 #[test]
 fn with_df_the_sender_hears_of_the_smaller_mtu() {
     let daemon = dual_stack();
-    let client = Pod::named("client").attach(&daemon).unwrap();
-    let server = Pod::named("server")
-        .config("mtu", json!(1300))
-        .attach(&daemon)
-        .unwrap();
+    let [client, server] = unequal(&daemon);
     let socket = bind(&server.netns, "0.0.0.0:5353");
     let from = bind(&client.netns, "0.0.0.0:0");
     socket
@@ -223,7 +204,7 @@ fn fragments_in_any_order_make_whole_datagrams() {
     let daemon = dual_stack();
     let [client, server] =
         ["client", "server"].map(|name| Pod::named(name).attach(&daemon).unwrap());
-    serve_as_service(&daemon, &server);
+    serve_large(&daemon, &server);
     let socket = bind(&server.netns, "[::]:5353");
     let raw = RawSocket::open(&client.netns, "eth0").unwrap();
     let service = CLUSTER_IP.map(|ip| ip.parse().unwrap());

@@ -2,6 +2,7 @@
 
 use vswitch_tests::{Daemon, DaemonOptions, Namespace, Pod};
 
+use crate::nodes::outside;
 use crate::{SECURE_POD, daemon};
 
 #[test]
@@ -44,11 +45,7 @@ fn the_node_reaches_its_pods_and_pods_reach_the_node() {
 #[test]
 fn traffic_that_leaves_the_pod_network_is_masqueraded_and_pod_to_pod_is_not() {
     let daemon = daemon();
-    let outside = Namespace::new("outside").unwrap();
-    daemon
-        .node()
-        .connect("uplink0", "192.0.2.1/24", &outside, "eth0", "192.0.2.2/24")
-        .unwrap();
+    let _outside = outside(&daemon);
     let pod = Pod::named("client").attach(&daemon).unwrap();
     // The outside has no route back to the pod network: an answer proves the masquerade.
     assert!(pod.pings("192.0.2.2".parse().unwrap()).unwrap());

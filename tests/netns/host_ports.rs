@@ -9,6 +9,8 @@ use vswitch_tests::{
     Daemon, DaemonOptions, Namespace, Pod, eventually, fetch, inside, join, run, run_in, serve,
 };
 
+use crate::nodes::outside;
+
 const NODE: &str = "192.0.2.1";
 
 fn ip(text: &str) -> IpAddr {
@@ -18,11 +20,7 @@ fn ip(text: &str) -> IpAddr {
 /// A node with an uplink, and a host behind it.
 fn node() -> (Daemon, Namespace) {
     let daemon = Daemon::start(&DaemonOptions::default()).unwrap();
-    let outside = Namespace::new("outside").unwrap();
-    daemon
-        .node()
-        .connect("uplink0", "192.0.2.1/24", &outside, "eth0", "192.0.2.2/24")
-        .unwrap();
+    let outside = outside(&daemon);
     (daemon, outside)
 }
 

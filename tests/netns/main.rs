@@ -13,6 +13,7 @@ mod frames;
 mod gateway;
 mod host_ports;
 mod host_stack;
+mod nodes;
 mod policy;
 mod ports;
 mod services;

@@ -5,11 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vswitch_tests::{
-    Daemon, DaemonOptions, Namespace, Pod, eventually, fetch, inside, join, run_in, serve,
-};
+use vswitch_tests::{Daemon, Namespace, Pod, eventually, fetch, inside, join, run_in, serve};
 
 use crate::daemon;
+use crate::nodes::{dual_stack, outside};
 
 const CLUSTER_IP: &str = "10.96.0.10";
 
@@ -281,15 +280,6 @@ fn super_frames_are_translated_whole() {
     assert!(status["drops"]["ct_invalid"].is_null(), "{status}");
 }
 
-/// A host behind the node's uplink that knows no pod network.
-fn outside(daemon: &Daemon) -> Namespace {
-    let outside = Namespace::new("outside").unwrap();
-    let node = daemon.node();
-    node.connect("uplink0", "192.0.2.1/24", &outside, "eth0", "192.0.2.2/24")
-        .unwrap();
-    outside
-}
-
 #[test]
 fn a_node_port_is_reached_from_outside_from_the_node_and_from_pods() {
     let daemon = daemon();
@@ -475,12 +465,7 @@ fn a_client_with_affinity_meets_one_endpoint() {
 
 #[test]
 fn both_families_of_a_dual_stack_service_lead_to_their_endpoints() {
-    let options = DaemonOptions {
-        pod_cidrs: vec!["10.244.0.0/24".to_owned(), "fd00:244::/64".to_owned()],
-        extra: "[service]\ncidrs = [\"10.96.0.0/16\", \"fd96::/112\"]\n".to_owned(),
-        ..DaemonOptions::default()
-    };
-    let daemon = Daemon::start(&options).unwrap();
+    let daemon = dual_stack();
     let [client, server] = &pods(&daemon, ["client", "server"]);
     let _web = server.serve(8080).unwrap();
     service(

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use serde_json::json;
-use vswitch_tests::{Daemon, DaemonOptions, Namespace, Pod, eventually, inside, join};
+use vswitch_tests::{Daemon, Namespace, Pod, eventually, inside, join};
+
+use crate::nodes::{dual_stack, outside};
 
 const DUAL_STACK: [&str; 2] = ["10.96.0.60", "fd96::60"];
 const NODE: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -14,17 +16,8 @@ const PORT: u16 = 30_053;
 
 /// A node of both families with an uplink, and a host behind it.
 fn node() -> (Daemon, Namespace) {
-    let options = DaemonOptions {
-        pod_cidrs: vec!["10.244.0.0/24".to_owned(), "fd00:244::/64".to_owned()],
-        extra: "[service]\ncidrs = [\"10.96.0.0/16\", \"fd96::/112\"]\n".to_owned(),
-        ..DaemonOptions::default()
-    };
-    let daemon = Daemon::start(&options).unwrap();
-    let outside = Namespace::new("outside").unwrap();
-    daemon
-        .node()
-        .connect("uplink0", "192.0.2.1/24", &outside, "eth0", "192.0.2.2/24")
-        .unwrap();
+    let daemon = dual_stack();
+    let outside = outside(&daemon);
     for (place, ifname, address) in [
         (daemon.node(), "uplink0", "2001:db8::1/64"),
         (&outside, "eth0", "2001:db8::2/64"),
