@@ -25,6 +25,23 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
+use crate::supervise::Beats;
+
+/// Waits for the next connection that `accept` gives; `None` when `stop` turns true.
+pub(super) async fn next<S>(
+    accept: impl Future<Output = S>,
+    stop: &watch::Receiver<bool>,
+    beat: &Beats,
+) -> Option<S> {
+    let next = async {
+        tokio::select! {
+            stream = accept => Some(stream),
+            () = stopped(stop.clone()) => None,
+        }
+    };
+    beat.wait(next).await
+}
+
 /// Waits until the daemon stops.
 pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {
     // A closed channel means that the daemon is gone: stop as well.

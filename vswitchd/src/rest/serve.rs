@@ -10,7 +10,7 @@ use axum::{Extension, Router};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use super::connections::{self, Connections, Refusals, Slots, stopped};
+use super::connections::{self, Connections, Refusals, Slots, next};
 use crate::supervise::{Beats, Ended};
 
 /// Connections of one process at a time. Those of a user are bounded by `api.max_connections`, as
@@ -103,13 +103,7 @@ pub async fn serve_unix(
     let mut connections = Connections::default();
     let mut refusals = Refusals::default();
     loop {
-        let next = async {
-            tokio::select! {
-                stream = accept(&listener) => Some(stream),
-                () = stopped(stop.clone()) => None,
-            }
-        };
-        let Some(stream) = beat.wait(next).await else {
+        let Some(stream) = next(accept(&listener), &stop, &beat).await else {
             break;
         };
         // Without credentials the peer has gone already.

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::auth::{self, Tokens};
-use super::connections::{self, Connections, HEAD_TIMEOUT, Refusals, stopped};
+use super::connections::{self, Connections, HEAD_TIMEOUT, Refusals, next};
 use super::serve::{Peer, ServeError};
 use super::tls::Certificate;
 use crate::supervise::{Beats, Ended};
@@ -90,13 +90,7 @@ impl TcpServer {
         let mut connections = Connections::default();
         let mut refusals = Refusals::default();
         loop {
-            let next = async {
-                tokio::select! {
-                    stream = accept(&listener) => Some(stream),
-                    () = stopped(stop.clone()) => None,
-                }
-            };
-            let Some(stream) = beat.wait(next).await else {
+            let Some(stream) = next(accept(&listener), &stop, &beat).await else {
                 break;
             };
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
@@ -144,7 +138,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
             Ok((stream, _)) => return stream,
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
-                tracing::error!(%error, "accept a connection over TCP");
+                tracing::error!(%error, "accepting a connection over TCP failed");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
