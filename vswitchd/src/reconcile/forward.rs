@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use vswitch_api::Priority;
-use vswitch_datapath::flow::{AddressMatch, CtState, CtStateMatch, Match, PortClass};
+use vswitch_datapath::flow::{AddressMatch, CtState, CtStateMatch, Match, PortClass, ether_type};
 use vswitch_datapath::pipeline::{Origin, TableId};
 use vswitch_datapath::{Action, DropReason};
 
-use super::gateway::ether_type_of;
 use super::intent::{GatewayPort, ReconcileConfig};
 use super::spoof_guard::link_local;
 use crate::rules::{RuleSet, virtual_networks};
@@ -27,7 +26,10 @@ const FROM_GATEWAY: Priority = Priority(50);
 const TO_GATEWAY: Priority = Priority(10);
 
 fn to(net: IpNet) -> Match {
-    let (eth_type, ip_dst) = (Some(ether_type_of(net)), Some(AddressMatch::Net(net)));
+    let (eth_type, ip_dst) = (
+        Some(ether_type::of_ip(net.addr().is_ipv6())),
+        Some(AddressMatch::Net(net)),
+    );
     Match {
         eth_type,
         ip_dst,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use vswitch_api::Priority;
 use vswitch_datapath::flow::{AddressMatch, Match, PortClass, SetName, ether_type, ip_proto};
 use vswitch_datapath::pipeline::{Origin, TableId};
@@ -41,14 +40,6 @@ pub(super) fn arp() -> Match {
     Match {
         eth_type: Some(ether_type::ARP),
         ..Match::default()
-    }
-}
-
-/// EtherType of an address's family.
-pub(super) fn ether_type_of(net: IpNet) -> u16 {
-    match net {
-        IpNet::V4(_) => ether_type::IPV4,
-        IpNet::V6(_) => ether_type::IPV6,
     }
 }
 

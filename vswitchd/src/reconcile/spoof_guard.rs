@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use vswitch_api::{MacAddr, Priority};
-use vswitch_datapath::flow::{AddressMatch, Match, PortClass};
+use vswitch_datapath::flow::{AddressMatch, Match, PortClass, ether_type};
 use vswitch_datapath::pipeline::{Origin, TableId};
 use vswitch_datapath::{Action, DropReason};
 
-use super::gateway::{arp, ether_type_of, icmpv6, icmpv6_type};
+use super::gateway::{arp, icmpv6, icmpv6_type};
 use crate::rules::RuleSet;
 use crate::state::LocalEndpoint;
 
@@ -79,7 +79,10 @@ impl Guard<'_> {
 
     fn own_address(&mut self, ip: IpAddr) {
         let net = IpNet::from(ip);
-        let (eth_type, ip_src) = (Some(ether_type_of(net)), Some(AddressMatch::Net(net)));
+        let (eth_type, ip_src) = (
+            Some(ether_type::of_ip(net.addr().is_ipv6())),
+            Some(AddressMatch::Net(net)),
+        );
         self.pass(
             OWN,
             Match {

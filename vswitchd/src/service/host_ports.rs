@@ -15,12 +15,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use vswitch_api::Priority;
 use vswitch_datapath::Action;
-use vswitch_datapath::flow::{AddressMatch, Match, PortRange, ether_type};
+use vswitch_datapath::flow::AddressMatch;
 use vswitch_datapath::group::{
     Endpoint, Group, GroupId, GroupUpdate, LostEndpoint, ServiceAddress,
 };
 use vswitch_datapath::pipeline::{Origin, Rule, TableId};
 
+use super::entrance_match::to_port;
 use super::node::ServiceNode;
 use super::program::{node_port_set, protocol_name};
 use crate::rules::{Ledger, RuleOwner, RuleSet, virtual_addresses};
@@ -260,20 +261,7 @@ fn add_rule(
 ) {
     let port = mapping.port;
     let is_ipv6 = group.hairpin_source.is_ipv6();
-    let matches = Match {
-        eth_type: Some(if is_ipv6 {
-            ether_type::IPV6
-        } else {
-            ether_type::IPV4
-        }),
-        ip_proto: Some(port.proto),
-        ip_dst: Some(to),
-        tp_dst: Some(PortRange {
-            first: port.port,
-            last: port.port,
-        }),
-        ..Match::default()
-    };
+    let matches = to_port(is_ipv6, port.proto, to, port.port);
     let origin = Arc::new(Origin {
         kind: "Pod",
         name: mapping.pod.to_string(),

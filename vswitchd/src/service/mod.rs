@@ -18,6 +18,7 @@
 
 mod compiler;
 mod endpoints;
+mod entrance_match;
 mod host_ports;
 mod node;
 mod program;

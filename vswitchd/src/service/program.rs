@@ -7,13 +7,14 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use vswitch_api::Priority;
 use vswitch_datapath::flow::{
-    AddressMatch, CtState, CtStateMatch, Match, PortClass, PortRange, SetName, ether_type, ip_proto,
+    AddressMatch, CtState, CtStateMatch, Match, PortClass, SetName, ip_proto,
 };
 use vswitch_datapath::group::{Endpoint, Group, GroupId, LostEndpoint, ServiceAddress};
 use vswitch_datapath::pipeline::{Origin, Rule, TableId};
 use vswitch_datapath::{Action, DropReason};
 
 use super::endpoints::Endpoints;
+use super::entrance_match::to_port;
 use super::node::ServiceNode;
 use crate::policy::node_set;
 use crate::rules::{RuleOwner, RuleSet, virtual_addresses};
@@ -242,20 +243,7 @@ impl Builder<'_> {
             self.keep(port, &served, &endpoints);
             let targets = self.targets(port, (is_ipv6, &served), &endpoints, numbers);
             for (entrance, to, number) in entrances {
-                let matches = Match {
-                    eth_type: Some(if is_ipv6 {
-                        ether_type::IPV6
-                    } else {
-                        ether_type::IPV4
-                    }),
-                    ip_proto: Some(port.proto),
-                    ip_dst: Some(to),
-                    tp_dst: Some(PortRange {
-                        first: number,
-                        last: number,
-                    }),
-                    ..Match::default()
-                };
+                let matches = to_port(is_ipv6, port.proto, to, number);
                 self.add_entrance(entrance, port, &matches, &targets);
             }
         }

@@ -132,11 +132,7 @@ impl Switch {
             in_port,
             eth_src,
             eth_dst: far_mac,
-            eth_type: if src.is_ipv6() {
-                ether_type::IPV6
-            } else {
-                ether_type::IPV4
-            },
+            eth_type: ether_type::of_ip(src.is_ipv6()),
             ip_proto: proto,
             ip_ttl: 64,
             ip_src: Some(src),

@@ -13,6 +13,12 @@ pub mod ether_type {
     pub const VLAN: u16 = 0x8100;
     pub const QINQ: u16 = 0x88a8;
     pub const IPV6: u16 = 0x86dd;
+
+    /// Returns that of IPv6 or of IPv4.
+    #[must_use]
+    pub const fn of_ip(is_ipv6: bool) -> u16 {
+        if is_ipv6 { IPV6 } else { IPV4 }
+    }
 }
 
 /// IP protocols the switch knows.
