@@ -274,12 +274,15 @@ fn check(pod_cidrs: &[IpNet], config: &Config) -> Result<()> {
 async fn install(files: CniFiles) {
     let installed = tokio::task::spawn_blocking(move || files.install()).await;
     match installed {
-        Ok(Ok(())) => tracing::info!("runtimes are told that this node has a network"),
+        Ok(Ok(())) => tracing::info!("CNI configuration installed; the kubelet can start pods"),
         Ok(Err(error)) => {
             let error = format!("{:#}", anyhow::Error::from(error));
-            tracing::error!(error, "runtimes are not told that this node has a network");
+            tracing::error!(
+                error,
+                "installing the CNI configuration failed; the kubelet starts no pods"
+            );
         }
-        Err(error) => tracing::error!(%error, "install the files of the CNI"),
+        Err(error) => tracing::error!(%error, "installing the CNI configuration failed"),
     }
 }
 

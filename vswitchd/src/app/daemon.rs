@@ -202,7 +202,7 @@ impl Daemon {
         if let Ok(switch) = Arc::try_unwrap(self.switch) {
             let ended = tokio::task::spawn_blocking(move || switch.shutdown()).await;
             if let Err(error) = ended {
-                tracing::error!(%error, "drain workers");
+                tracing::error!(%error, "ending the workers failed");
             }
         }
     }

@@ -133,11 +133,14 @@ impl Nodes {
     fn publish_status(&self, plan: &NodePlan, problems: Vec<String>) {
         let known = self.status.borrow().clone();
         for problem in problems.iter().filter(|one| !known.problems.contains(one)) {
-            tracing::warn!(problem, "way to other nodes");
+            tracing::warn!(problem, "making routes to other nodes failed in part");
         }
         let drops = self.network.drops().unwrap_or_else(|error| {
             let error = anyhow::Error::from(error);
-            tracing::warn!(error = format!("{error:#}"), "count drops");
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "counting drops between nodes failed"
+            );
             known.drops.clone()
         });
         let status = NodeNetworkStatus {

@@ -56,7 +56,7 @@ pub(super) async fn ipam(config: &Config, store: &SharedStore) -> Result<Arc<Ipa
         .await?
         .context("read leases")?;
     for problem in ipam.damaged() {
-        tracing::error!(problem, "lease record");
+        tracing::error!(problem, "lease record is damaged");
     }
     Ok(Arc::new(ipam))
 }

@@ -141,7 +141,7 @@ fn open_gateway(config: &Config) -> Result<(Gateway, Port)> {
         persistent: true,
     };
     let tap = open_tap(GATEWAY_PORT, &tap, None).context("open the gateway")?;
-    tracing::info!(ifname = %ifname, offloads = ?tap.offloads, reattached = tap.reattached, "gateway");
+    tracing::info!(ifname = %ifname, offloads = ?tap.offloads, reattached = tap.reattached, "gateway device opened");
     let spec = GatewayDeviceSpec {
         ifname: ifname.clone(),
         mac,

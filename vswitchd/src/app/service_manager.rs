@@ -6,7 +6,7 @@ use sd_notify::NotifyState;
 
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "notify the service manager");
+        tracing::warn!(%error, "notifying the service manager failed");
     }
 }
 

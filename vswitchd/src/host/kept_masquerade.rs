@@ -52,7 +52,7 @@ impl KeptMasquerade {
         }
         match self.masquerade.install(&wanted) {
             Ok(()) => *spec = wanted,
-            Err(error) => tracing::error!(error = %error, "masquerade"),
+            Err(error) => tracing::error!(error = %error, "changing the masquerade failed"),
         }
     }
 
@@ -63,7 +63,7 @@ impl KeptMasquerade {
             beat.wait(tick.tick()).await;
             let masquerade = Arc::clone(&self);
             if let Err(error) = supervise::blocking(move || masquerade.repair()).await {
-                tracing::error!(error = %error, "masquerade");
+                tracing::error!(error = %error, "checking the masquerade failed");
             }
         }
     }

@@ -130,7 +130,7 @@ impl Watcher {
                 if found == self.source {
                     return Err(error);
                 }
-                tracing::info!(kind = self.watched.name(), source = %found, "source found");
+                tracing::info!(kind = self.watched.name(), source = %found, "objects of a kind are read from another source of the API server");
                 self.source = found;
                 self.list_source().await
             }
@@ -155,7 +155,7 @@ impl Watcher {
         let Ok(Some(found)) = self.find(&better).await else {
             return false;
         };
-        tracing::info!(kind = self.watched.name(), source = %found, "better source found");
+        tracing::info!(kind = self.watched.name(), source = %found, "objects of a kind are read from a better source, which the API server now has");
         self.source = found;
         true
     }

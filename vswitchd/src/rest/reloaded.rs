@@ -51,10 +51,13 @@ impl<T> Reloaded<T> {
         if current.0 != stamps {
             match (self.read)(&self.files) {
                 Ok(value) => {
-                    tracing::info!(files = ?self.files, "read again");
+                    tracing::info!(files = ?self.files, "files changed and were read again");
                     current.1 = Arc::new(value);
                 }
-                Err(error) => tracing::error!(error, "keep what was read before"),
+                Err(error) => tracing::error!(
+                    error,
+                    "reading changed files failed; what was read before stays"
+                ),
             }
             current.0 = stamps;
         }
