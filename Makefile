@@ -16,7 +16,7 @@ DATAPATH_ONLY := --locked -p vswitch-bench --no-default-features
 INSTRUCTIONS := $(CARGO) build $(DATAPATH_ONLY) --release --bin vswitch-instructions && $(RELEASE)/vswitch-instructions
 RUNNER := $(CARGO) $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help setup setup-demo build build-release bpf demo cluster-demo test test-damage test-kubernetes conformance lint bench bench-nodes bench-peers bench-restart bench-instructions bench-micro flood scale image package install uninstall cleanup
+.PHONY: help setup setup-demo build build-release bpf demo cluster-demo test test-damage test-hostile test-kubernetes conformance lint bench bench-nodes bench-peers bench-restart bench-instructions bench-micro flood scale image package install uninstall cleanup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,13 +50,15 @@ test-damage: setup ## damage every file of a store in 2,000 places and more; eac
 	set -o pipefail; VSWITCH_DAMAGE=full $(CARGO) test --locked -p vswitch-tests --test damage -- --nocapture 2>&1 \
 	  | tee target/test-damage.log | grep '^damage: ' || { cat target/test-damage.log; exit 1; }
 
-test-kubernetes: image ## the story, Services, reboots, install and uninstall on a real Kubernetes 1.20.2; builds it first (15 minutes)
+test-hostile: setup build ## the tests of a node on hosts that forward, drop, have rules of iptables-legacy and a bridge of others
+	tests/hostile.sh 'forwarding drop iptables-legacy bridge' \
+	  '$(RUNNER) --locked --offline --workspace --no-fail-fast --test netns --test cni --test nodes --test restart --test kube'
+
+test-kubernetes: build image ## the story, Services, reboots, install and uninstall on a real Kubernetes 1.20.2; builds it first (15 minutes)
 	tests/setup.sh nodes
 	tests/kubernetes/setup.sh
-	$(CARGO) build --locked -p vswitchd -p vsctl -p cni-shim
-	$(CARGO) build --locked --release -p vswitch-tests --bin vswitch-kubernetes
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) VSWITCH_IMAGE=$(IMAGE) VSWITCH_RUNNER='$(RUNNER)' \
-	  tests/run.sh $(RELEASE)/vswitch-kubernetes
+	  tests/run.sh target/debug/vswitch-kubernetes
 
 conformance: setup build ## Kubernetes' NetworkPolicy e2e cases, in process and in real namespaces
 	tests/run.sh target/debug/vswitch-conformance

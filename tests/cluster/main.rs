@@ -29,8 +29,8 @@ impl World {
 
     /// Everything but the node's process; its Node object and two pods are there.
     fn prepare() -> Self {
-        let machine = Namespace::new("hub").unwrap();
-        let node = Namespace::new("node").unwrap();
+        let machine = Namespace::of_host("hub").unwrap();
+        let node = Namespace::of_host("node").unwrap();
         node.connect("up0", "192.0.2.2/24", &machine, "down0", "192.0.2.1/24")
             .unwrap();
         let hub = DaemonOptions {

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use vswitch_tests::{Daemon, DaemonOptions, binary, eventually, fetch, run};
 
 use crate::podman::files::write_executable;
+use crate::{assert_nothing_is_left, links};
 
 /// podman with storage, networks and configuration of its own.
 struct Podman {
@@ -136,6 +137,7 @@ mod files {
 #[test]
 fn two_podman_containers_talk_stand_under_policy_and_leave_nothing_behind() {
     let daemon = Daemon::start(&DaemonOptions::default()).unwrap();
+    let before = links(&daemon);
     let podman = Podman::new(&daemon).unwrap();
     podman
         .start(
@@ -177,26 +179,7 @@ fn two_podman_containers_talk_stand_under_policy_and_leave_nothing_behind() {
     podman
         .podman(&["rm", "-f", "-t", "0", "client", "server"])
         .unwrap();
-    assert_eq!(daemon.vsctl_json(&["dump-attachments"]).unwrap(), json!([]));
-    assert_eq!(
-        daemon.vsctl_json(&["get", "pods"]).unwrap()["items"],
-        json!([])
-    );
-    let leases = daemon.vsctl_json(&["dump-leases"]).unwrap();
-    assert!(
-        leases
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(|l| l.get("container_id").is_none()),
-        "{leases}"
-    );
-    let links = daemon.node().ip(&["-o", "link"]).unwrap();
-    assert_eq!(
-        links.lines().count(),
-        2,
-        "only lo and vsw0 are left: {links}"
-    );
+    assert_nothing_is_left(&daemon, &before);
     let ports = daemon.vsctl_json(&["show"]).unwrap();
     assert_eq!(
         ports.as_array().unwrap().len(),

@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 use vswitch_tests::{Daemon, DaemonOptions, Output, Pod};
 
+use super::{assert_nothing_is_left, links};
+
 fn daemon() -> Daemon {
     Daemon::start(&DaemonOptions::default()).unwrap()
 }
@@ -56,6 +58,7 @@ fn a_second_add_of_the_same_interface_is_an_error_and_changes_nothing() {
 #[test]
 fn an_add_that_fails_leaves_nothing_behind() {
     let daemon = daemon();
+    let before = links(&daemon);
     let other = Pod::named("other").attach(&daemon).unwrap();
     other.cni("DEL").unwrap().success().unwrap();
     // The name is taken inside the container, so the link cannot be made.
@@ -65,22 +68,7 @@ fn an_add_that_fails_leaves_nothing_behind() {
         .unwrap();
     let error = error_of(&other.cni("ADD").unwrap());
     assert!(error["msg"].as_str().unwrap().contains("eth0"), "{error}");
-    assert_eq!(daemon.vsctl_json(&["dump-attachments"]).unwrap(), json!([]));
-    let leases = daemon.vsctl_json(&["dump-leases"]).unwrap();
-    assert!(
-        leases
-            .as_array()
-            .unwrap()
-            .iter()
-            .all(|l| l.get("container_id").is_none()),
-        "{leases}"
-    );
-    let links = daemon.node().ip(&["-o", "link"]).unwrap();
-    assert_eq!(links.lines().count(), 2, "lo and vsw0: {links}");
-    assert_eq!(
-        daemon.vsctl_json(&["get", "pods"]).unwrap()["items"],
-        json!([])
-    );
+    assert_nothing_is_left(&daemon, &before);
 }
 
 #[test]

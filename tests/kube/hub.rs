@@ -25,7 +25,7 @@ struct Hub {
 
 impl Hub {
     fn start() -> Self {
-        let node = Namespace::new("hub").unwrap();
+        let node = Namespace::of_host("hub").unwrap();
         let machine = Namespace::new("machine").unwrap();
         node.connect("up0", "192.0.2.1/24", &machine, "eth0", "192.0.2.2/24")
             .unwrap();

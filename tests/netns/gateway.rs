@@ -73,7 +73,7 @@ fn traces(node: &Namespace) -> String {
 #[test]
 fn cleanup_leaves_the_node_as_it_was() {
     for forwards in ["0", "1"] {
-        let node = Namespace::new("node").unwrap();
+        let node = Namespace::of_host("node").unwrap();
         node.set_sysctl("ipv4/ip_forward", forwards).unwrap();
         node.ip(&["link", "add", "br-else", "type", "bridge"])
             .unwrap();

@@ -53,7 +53,7 @@ impl Daemon {
     /// # Errors
     /// Fails if the namespace or the process cannot be made.
     pub fn start(options: &DaemonOptions) -> Result<Self> {
-        Self::start_in(Namespace::new("node")?, options)
+        Self::start_in(Namespace::of_host("node")?, options)
     }
 
     /// Starts a daemon in a namespace that is prepared as a node, and waits until it is ready.
@@ -71,7 +71,7 @@ impl Daemon {
     /// # Errors
     /// Fails if the namespace cannot be made.
     pub fn prepare(options: &DaemonOptions) -> Result<Self> {
-        Self::prepare_in(Namespace::new("node")?, options)
+        Self::prepare_in(Namespace::of_host("node")?, options)
     }
 
     /// The same in a namespace that is prepared as a node.

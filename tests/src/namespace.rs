@@ -50,6 +50,21 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// Makes the namespace of a host, where a daemon will run. `hostile.sh` says what hosts are
+    /// set up as; otherwise they are as every namespace.
+    ///
+    /// # Errors
+    /// Fails if it cannot be made, or not be set up.
+    pub fn of_host(role: &str) -> Result<Self> {
+        let host = Self::new(role)?;
+        if let Some(setup) = std::env::var_os("VSWITCH_TEST_HOST_SETUP") {
+            run(&mut host.command(setup), "")?
+                .success()
+                .context("set up a host as others have")?;
+        }
+        Ok(host)
+    }
+
     /// Returns its name.
     #[must_use]
     pub fn name(&self) -> &str {

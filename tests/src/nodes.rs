@@ -63,7 +63,7 @@ impl Cluster {
     /// Fails if a namespace or a daemon cannot be made.
     pub fn start(options: &ClusterOptions) -> Result<Self> {
         let underlay = underlay()?;
-        let machine = Namespace::new("hub")?;
+        let machine = Namespace::of_host("hub")?;
         plug(&underlay, &machine, API_SERVER)?;
         let hub = options.daemon("hub", options.pod_cidrs(API_SERVER));
         let api = ApiServer::start_in(machine, "192.0.2.100", &hub)?;
@@ -93,7 +93,7 @@ impl Cluster {
 
     /// Starts the node called `node-number` at a place, without waiting until it is ready.
     fn launch_node(&self, number: usize, place: usize) -> Result<Daemon> {
-        let machine = Namespace::new(&format!("node{number}"))?;
+        let machine = Namespace::of_host(&format!("node{number}"))?;
         self.plug(&machine, place)?;
         let name = format!("node-{number}");
         // Not these networks, but those of the Node object are to be used.
