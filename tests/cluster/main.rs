@@ -238,7 +238,11 @@ fn add_fails_closed_with_code_11_for_a_pod_that_the_cluster_does_not_tell_of() {
 
 #[test]
 fn add_waits_for_a_pod_that_the_cluster_tells_of_a_moment_later() {
-    let world = World::start();
+    let mut world = World::prepare();
+    // How long the moment is, the API server's machine decides.
+    world.node.set("cluster.pod_wait_seconds", "100");
+    world.node.spawn().unwrap();
+    wait_for_state(&world.node, "live");
     std::thread::scope(|scope| {
         let attach = scope.spawn(|| Pod::named("late").attach(&world.node));
         std::thread::sleep(std::time::Duration::from_millis(700));
