@@ -536,6 +536,13 @@ impl Connection {
         protocol.state_name(self.is_replied(), self.is_assured())
     }
 
+    /// Returns whether its own ends have ended the connection (TIME_WAIT, CLOSE), so that a full
+    /// table does without it.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.lock().protocol.is_finished()
+    }
+
     /// Returns whether the connection is over and the packet starts another one between the
     /// same ends (a SYN after TIME_WAIT). Only [`super::ConnTable::commit`] replaces it.
     #[must_use]

@@ -130,6 +130,16 @@ impl Protocol {
         pkt.tcp.as_ref().is_none_or(TcpTrack::is_well_formed)
     }
 
+    /// Returns whether the connection was ended by its own ends, so that it is kept for what may
+    /// still be on its way only.
+    pub(super) fn is_finished(&self) -> bool {
+        match self {
+            Self::Tcp(track) => track.is_finished(),
+            Self::Sctp(track) => track.is_finished(),
+            Self::Udp | Self::Icmp | Self::Generic => false,
+        }
+    }
+
     /// Returns whether the connection is over and the packet starts another one.
     pub(super) fn is_reopened_by(&self, pkt: &ParsedPacket) -> bool {
         match self {

@@ -76,9 +76,14 @@ impl SctpTrack {
         }
     }
 
+    /// Returns whether the association was shut down or aborted.
+    pub(super) fn is_finished(&self) -> bool {
+        self.state == SctpState::Closed
+    }
+
     /// Returns whether the association is over and the chunk asks for another one.
     pub(super) fn is_reopened_by(&self, chunk: u8) -> bool {
-        self.state == SctpState::Closed && chunk == chunk::INIT
+        self.is_finished() && chunk == chunk::INIT
     }
 
     /// Takes a packet in.

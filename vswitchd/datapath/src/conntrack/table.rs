@@ -316,10 +316,12 @@ impl ConnTable {
 
     /// Removes a connection to make room for one of a port; returns whether there was any.
     ///
-    /// What is past its time goes first. Then the oldest unanswered one of the port that has most
-    /// of them, if not fewer than the newcomer's port: a port that floods the table displaces
-    /// itself. Then one that was answered, but not for good, unless the newcomer's port is over
-    /// its share.
+    /// What is past its time goes first. Then one that its own ends have ended, which is kept for
+    /// late segments only: short connections, each kept for two minutes after its end, would else
+    /// fill the table for good. Then the oldest unanswered one of the port that has most of them, if
+    /// not fewer than the newcomer's port: a port that floods the table displaces itself. Then one
+    /// that was answered, but not for good. A port that is over its share displaces nothing that was
+    /// answered.
     fn early_drop(&self, hash: u64, share: &Arc<PortShare>, now: Timestamp) -> bool {
         let own = share.unanswered();
         let is_over = self.is_over_share(share);
@@ -327,13 +329,16 @@ impl ConnTable {
             if conn.is_expired(now) {
                 return Some((0, 0, conn.last_seen()));
             }
+            if !is_over && conn.is_finished() {
+                return Some((1, 0, conn.last_seen()));
+            }
             if !conn.is_unanswered() {
                 let may_go = !conn.is_assured() && !is_over;
-                return may_go.then(|| (2, 0, conn.last_seen()));
+                return may_go.then(|| (3, 0, conn.last_seen()));
             }
             let weight = conn.share().unanswered();
             // More of them is better.
-            (weight >= own).then(|| (1, usize::MAX - weight, conn.last_seen()))
+            (weight >= own).then(|| (2, usize::MAX - weight, conn.last_seen()))
         };
         let start = self.shard_at(hash);
         let order = self.shards.iter().cycle().skip(start).take(EVICTION_TRIES);
@@ -343,8 +348,8 @@ impl ConnTable {
             shard.candidate(random, EVICTION_LOOKS, rank)
         };
         let is_good = |rank: &Rank| match *rank {
-            (0, ..) => true,
-            (1, rest, _) => usize::MAX - rest > self.share_entries(),
+            (0 | 1, ..) => true,
+            (2, rest, _) => usize::MAX - rest > self.share_entries(),
             _ => false,
         };
         let mut best: Option<(Rank, Arc<Connection>)> = None;

@@ -144,10 +144,14 @@ impl TcpTrack {
         Kind::of(segment).is_some()
     }
 
+    /// Returns whether both ends have closed it, or one has reset it.
+    pub(super) const fn is_finished(&self) -> bool {
+        matches!(self.state, TcpState::TimeWait | TcpState::Close)
+    }
+
     /// Returns whether the connection is over and the segment a SYN for the next one.
     pub(super) fn is_reopened_by(&self, segment: &TcpSegment) -> bool {
-        matches!(self.state, TcpState::TimeWait | TcpState::Close)
-            && Kind::of(segment) == Some(Kind::Syn)
+        self.is_finished() && Kind::of(segment) == Some(Kind::Syn)
     }
 
     /// Takes in what nearly all segments are: of an open connection, with nothing that opens or

@@ -243,6 +243,27 @@ fn s(flags: u8) -> Tcp {
     Tcp::new(SERVER, CLIENT, flags)
 }
 
+/// Opens a connection from this end to the server completely.
+fn open_by(lab: &Lab, client: End) -> Arc<Connection> {
+    let to = |flags| Tcp::new(client, SERVER, flags);
+    let from = |flags| Tcp::new(SERVER, client, flags);
+    lab.accept(&to(SYN).seq(1000).build());
+    lab.accept(&from(SYN | ACK).seq(5000).ack(1001).build());
+    lab.send(&to(ACK).seq(1001).ack(5001).build()).unwrap()
+}
+
+/// Opens a connection, and closes it from both ends.
+fn open_and_close(lab: &Lab, client: End) -> Arc<Connection> {
+    let conn = open_by(lab, client);
+    let to = |flags| Tcp::new(client, SERVER, flags);
+    let from = |flags| Tcp::new(SERVER, client, flags);
+    lab.accept(&to(FIN | ACK).seq(1001).ack(5001).build());
+    lab.accept(&from(FIN | ACK).seq(5001).ack(1002).build());
+    let last = to(ACK).seq(1002).ack(5002).build();
+    assert_eq!(lab.accept(&last), "TIME_WAIT");
+    conn
+}
+
 const SYN: u8 = tcp_flags::SYN;
 const ACK: u8 = tcp_flags::ACK;
 const FIN: u8 = tcp_flags::FIN;

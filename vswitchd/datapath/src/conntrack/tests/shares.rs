@@ -98,6 +98,23 @@ fn a_flood_against_a_table_of_answered_connections_is_told_why_it_is_refused() {
 }
 
 #[test]
+fn a_flood_displaces_no_ended_connection_of_others_once_it_is_over_its_share() {
+    let mut lab = small(1_000);
+    let ended: Vec<_> = (0..990)
+        .map(|n| {
+            lab.in_port = CLIENT_PORT;
+            open_and_close(&lab, end(1, n))
+        })
+        .collect();
+    for n in 0..2_000 {
+        // Refused or not.
+        let _ = question(&mut lab, FLOODER, n);
+    }
+    let lost = ended.iter().filter(|conn| conn.is_dead()).count();
+    assert!(lost <= 64, "{lost} ended ones displaced");
+}
+
+#[test]
 fn unanswered_flows_of_a_port_over_its_share_go_after_two_seconds_if_the_table_fills() {
     let mut lab = small(4_096);
     let other = question(&mut lab, CLIENT_PORT, 1).unwrap();

@@ -26,15 +26,7 @@ fn syn_from(n: u16) -> Frame {
 
 /// Opens a connection from host `n` completely.
 fn open_from(lab: &Lab, n: u16) -> Arc<Connection> {
-    lab.accept(&syn_from(n));
-    lab.accept(
-        &Tcp::new(SERVER, host(n), SYN | ACK)
-            .seq(5000)
-            .ack(1001)
-            .build(),
-    );
-    lab.send(&Tcp::new(host(n), SERVER, ACK).seq(1001).ack(5001).build())
-        .unwrap()
+    open_by(lab, host(n))
 }
 
 #[test]
@@ -69,6 +61,30 @@ fn a_large_table_under_a_flood_keeps_what_is_assured_too() {
     assert!(assured.iter().all(|conn| !conn.is_dead()));
     assert_eq!(lab.table.stats().entries, 4096);
     assert_eq!(refused, 0);
+}
+
+#[test]
+fn a_full_table_makes_room_from_connections_that_their_ends_have_ended() {
+    let lab = small(40);
+    let open: Vec<_> = (0..20).map(|n| open_from(&lab, n)).collect();
+    let ended: Vec<_> = (20..40).map(|n| open_and_close(&lab, host(n))).collect();
+    let fresh: Vec<_> = (100..110)
+        .map(|n| lab.send(&syn_from(n)).unwrap())
+        .collect();
+    assert!(open.iter().chain(&fresh).all(|conn| !conn.is_dead()));
+    assert_eq!(ended.iter().filter(|conn| conn.is_dead()).count(), 10);
+    assert_eq!(lab.table.stats().early_dropped, 10);
+}
+
+#[test]
+fn short_connections_go_on_for_ever_in_a_small_table() {
+    let mut lab = small(1_000);
+    for n in 0..20_000 {
+        lab.wait(Duration::from_micros(100));
+        open_and_close(&lab, host(n));
+    }
+    let stats = lab.table.stats();
+    assert_eq!((stats.entries, stats.full_drops), (1_000, 0));
 }
 
 #[test]
