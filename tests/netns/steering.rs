@@ -171,6 +171,26 @@ fn who_goes_on_sending_to_a_host_port_is_answered_by_whoever_has_it() {
 }
 
 #[test]
+fn a_host_port_that_goes_while_the_daemon_is_away_is_its_process_s() {
+    let (mut daemon, outside) = node();
+    let clients = Clients::new(&outside);
+    let mapping = json!([{"hostPort": PORT, "containerPort": 5353, "protocol": "udp"}]);
+    let pod = Pod::named("server").config("runtimeConfig", json!({"portMappings": mapping}));
+    let pod = pod.attach(&daemon).unwrap();
+    let answering = answer(&pod.netns, 5353, "pod");
+    clients.hear("pod");
+    daemon.stop(nix::sys::signal::Signal::SIGKILL).unwrap();
+    // Without a DEL: its container is gone when the daemon comes back.
+    drop((answering, pod));
+    let _process = answer(daemon.node(), PORT, "process");
+    for socket in &clients.0 {
+        Clients::ask(socket).unwrap_err();
+    }
+    daemon.spawn().unwrap();
+    clients.hear("process");
+}
+
+#[test]
 fn a_conversation_with_a_process_outlives_a_node_port_of_the_same_number() {
     let (daemon, outside) = node();
     let server = Pod::named("server").attach(&daemon).unwrap();

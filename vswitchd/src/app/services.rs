@@ -95,8 +95,9 @@ impl Services {
         kube_proxy: watch::Sender<Option<KubeProxy>>,
     ) -> Self {
         let (ifname, addresses) = (gateway.ifname.clone(), &gateway.addresses);
+        let pod_cidrs = &config.network.pod_cidrs;
         Self {
-            steering: ServiceSteering::new(&tables.table, ifname, addresses),
+            steering: ServiceSteering::new(&tables.table, ifname, addresses, pod_cidrs),
             cidrs: config.service.cidrs.clone(),
             kube_proxy,
         }

@@ -99,18 +99,25 @@ pub struct ServiceSteering {
     table: String,
     gateway_ifname: IfName,
     families: Vec<VirtualAddresses>,
+    pod_cidrs: Vec<IpNet>,
 }
 
 impl ServiceSteering {
-    /// Returns the steering into the TAP that has these addresses. Rules are in a table of
-    /// their own, named after `table`.
+    /// Returns the steering into the TAP that has these addresses, behind which pods of these
+    /// networks are. Rules are in a table of their own, named after `table`.
     #[must_use]
-    pub fn new(table: &NftTable, gateway_ifname: IfName, gateway_addresses: &[IpAddr]) -> Self {
+    pub fn new(
+        table: &NftTable,
+        gateway_ifname: IfName,
+        gateway_addresses: &[IpAddr],
+        pod_cidrs: &[IpNet],
+    ) -> Self {
         let families = gateway_addresses.iter().map(|ip| virtual_addresses(*ip));
         Self {
             table: table_name(table),
             gateway_ifname,
             families: families.collect(),
+            pod_cidrs: pod_cidrs.to_vec(),
         }
     }
 
@@ -139,10 +146,9 @@ impl ServiceSteering {
             return Ok(());
         }
         let staleness = Staleness {
+            before,
             wanted,
-            gone: before.map_or_else(BTreeSet::new, |before| {
-                &before.host_ports - &wanted.host_ports
-            }),
+            pod_cidrs: &self.pod_cidrs,
             own: own_addresses()?,
             switch: self
                 .families
@@ -305,9 +311,11 @@ impl ServiceSteering {
 
 /// Tells what the kernel should no longer do with a connection.
 struct Staleness<'a> {
+    /// What was in place last; `None`: what another process left, whose host ports are not known.
+    before: Option<&'a Steered>,
     wanted: &'a Steered,
-    /// Host ports that are no longer led to where they were.
-    gone: BTreeSet<HostPortForward>,
+    /// Networks of the node's pods.
+    pod_cidrs: &'a [IpNet],
     /// Addresses of the node.
     own: BTreeSet<IpAddr>,
     /// Where NodePorts are led to.
@@ -327,16 +335,24 @@ impl Staleness<'_> {
         if is_answered && proto != ip_proto::UDP {
             return false;
         }
-        let is_gone = |port: &HostPortForward| {
-            (port.proto, port.port, port.to) == (proto, to.port(), answered_by)
-        };
         if self.switch.contains(&answered_by.ip()) {
             return !self.wanted.node_ports.contains(&(proto, to.port()));
         }
         if answered_by == to {
             return self.own.contains(&to.ip()) && self.is_led(proto, to);
         }
-        self.gone.iter().any(is_gone)
+        let is_port = |port: &HostPortForward| {
+            (port.proto, port.port, port.to) == (proto, to.port(), answered_by)
+        };
+        let was_led = match self.before {
+            Some(before) => before.host_ports.iter().any(is_port),
+            // Or by a plugin behind ours, which leads the next datagram to the same place.
+            None => {
+                let is_pod = |net: &IpNet| net.contains(&answered_by.ip());
+                self.own.contains(&to.ip()) && self.pod_cidrs.iter().any(is_pod)
+            }
+        };
+        was_led && !self.wanted.host_ports.iter().any(is_port)
     }
 
     /// Returns whether the rules lead the first packet of a connection elsewhere.
@@ -450,7 +466,7 @@ mod tests {
             .unwrap();
             let table = NftTable::default();
             let gateway = ["10.244.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
-            let steering = ServiceSteering::new(&table, "vsw0".parse().unwrap(), &gateway);
+            let steering = ServiceSteering::new(&table, "vsw0".parse().unwrap(), &gateway, &[]);
             let first = steered(
                 &["10.96.0.0/16", "fd96::/112"],
                 &[(6, 30_080), (17, 30_053)],
@@ -505,7 +521,7 @@ mod tests {
             .unwrap();
             let gateway = ["10.244.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
             let ifname = "vsw0".parse().unwrap();
-            let steering = ServiceSteering::new(&NftTable::default(), ifname, &gateway);
+            let steering = ServiceSteering::new(&NftTable::default(), ifname, &gateway, &[]);
             let lets_loopback_through = || run("cat /proc/sys/net/ipv4/conf/vsw0/route_localnet");
             let mut wanted = Steered {
                 host_ports: BTreeSet::from([
@@ -552,7 +568,7 @@ mod tests {
             .unwrap();
             let gateway = ["10.244.0.1".parse().unwrap()];
             let ifname = "vsw0".parse().unwrap();
-            let steering = ServiceSteering::new(&NftTable::default(), ifname, &gateway);
+            let steering = ServiceSteering::new(&NftTable::default(), ifname, &gateway, &[]);
             // The kernel takes no second route to the same network.
             let wanted = steered(&["10.96.0.0/16", "203.0.113.7/32"], &[(6, 30_080)]);
             let failed = steering.apply(None, &wanted);
@@ -573,7 +589,7 @@ mod tests {
         in_new_netns(|| {
             let gateway = ["10.244.0.1".parse().unwrap()];
             let ifname = "vsw0".parse().unwrap();
-            let steering = ServiceSteering::new(&NftTable::default(), ifname, &gateway);
+            let steering = ServiceSteering::new(&NftTable::default(), ifname, &gateway, &[]);
             let failed = steering.apply(None, &Steered::default());
             assert_eq!(failed[0].to_string(), "there is no interface vsw0");
         });
