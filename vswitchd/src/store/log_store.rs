@@ -104,12 +104,13 @@ impl LogStore {
         let lock = StoreLock::wait(folder)?;
         let files = read_all(folder).map_err(|error| fail(error.into()))?;
         let mut found = recover(&files);
-        let is_new = found.seq == 0 && files.is_empty();
+        // Files alone do not say so: a start on a full disk may have left empty ones.
+        let is_new = found.seq == 0 && !lock.is_marked();
         drop(files);
         let mut pending = Vec::new();
         if is_new && let Some(old) = sled_migration::read(folder).map_err(fail)? {
             (pending, found.losses) = (old.records, old.losses);
-        } else if found.seq == 0 && lock.is_marked() {
+        } else if found.seq == 0 && !is_new {
             found.losses = BTreeSet::from([Loss::Everything]);
         }
         found.say();
@@ -309,6 +310,11 @@ impl Inner {
             }
         };
         (writer.seq, writer.chain) = (tag.seq, sum);
+        if !self.lock.is_marked()
+            && let Err(error) = self.lock.mark()
+        {
+            tracing::warn!(%error, "marking the store as one that is in use failed");
+        }
         self.write_head(writer);
         self.apply(all);
         let is_long = length > ROLL_AT.max(writer.snapshot_len);

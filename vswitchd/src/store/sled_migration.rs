@@ -22,6 +22,9 @@ const EXPORT: &str = "export.jsonl";
 /// Counters that only grow.
 const COUNTERS: [&[u8]; 2] = [b"objects/resource_version", b"cluster/last_known"];
 
+/// A file system in memory, which every Linux has (tmpfs, kernel Documentation/filesystems/tmpfs.rst).
+const MEMORY: &str = "/dev/shm";
+
 const RELEASE_TRIES: u32 = 5_000;
 const RELEASE_PAUSE: Duration = Duration::from_millis(2);
 
@@ -149,7 +152,35 @@ fn open(database: &Path) -> Result<Option<Raw>, Cause> {
     }
 }
 
+/// Reads all records; from a copy in memory if the disk has no room for what sled writes to it
+/// when it opens a database.
 fn scan(database: &Path) -> Result<Raw, sled::Error> {
+    match scan_in_place(database) {
+        Err(sled::Error::Io(error)) if error.kind() == io::ErrorKind::StorageFull => {
+            tracing::warn!(%error, "store of an earlier release is read from a copy in memory");
+            let copy = tempfile::tempdir_in(MEMORY)?;
+            copy_folder(database, copy.path())?;
+            scan_in_place(copy.path())
+        }
+        other => other,
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            fs::create_dir(&target)?;
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+fn scan_in_place(database: &Path) -> Result<Raw, sled::Error> {
     wait_until_released(database)?;
     let db = sled::Config::new()
         .path(database)

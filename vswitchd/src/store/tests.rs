@@ -290,7 +290,7 @@ mod earlier_release {
     }
 
     /// As the last release wrote it.
-    fn database(folder: &Path, records: &[(&str, &[u8])]) {
+    pub(super) fn database(folder: &Path, records: &[(&str, &[u8])]) {
         let records: Vec<(&str, Vec<u8>)> = records
             .iter()
             .map(|(key, value)| (*key, envelope(value)))
@@ -388,19 +388,23 @@ mod disk_full {
     /// A file system of a few pages, seen by this thread and those it starts.
     struct SmallDisk(tempfile::TempDir);
 
+    const SIZE: usize = 256 << 10;
+    /// A database of sled's takes more.
+    const SIZE_FOR_SLED: usize = 4 << 20;
+
     impl SmallDisk {
-        fn new() -> Self {
+        fn of(size: usize) -> Self {
             unshare(CloneFlags::CLONE_NEWNS).unwrap();
             let none = None::<&str>;
             mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).unwrap();
             let folder = tempfile::tempdir().unwrap();
-            let options = Some("size=256k,mode=700");
+            let options = format!("size={size},mode=700");
             mount(
                 Some("tmpfs"),
                 folder.path(),
                 Some("tmpfs"),
                 MsFlags::empty(),
-                options,
+                Some(options.as_str()),
             )
             .unwrap();
             Self(folder)
@@ -411,7 +415,7 @@ mod disk_full {
         }
 
         fn fill(&self) {
-            let mut size = 256 << 10;
+            let mut size = SIZE_FOR_SLED;
             let mut number = 0;
             while size > 0 {
                 let part = self.0.path().join(format!("ballast-{number}"));
@@ -442,10 +446,21 @@ mod disk_full {
         std::thread::scope(|scope| scope.spawn(test).join().unwrap());
     }
 
+    /// Waits until the store has tried a disk again that has room now.
+    fn recovers(store: &LogStore) {
+        for _ in 0..1_000 {
+            if store.health().is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(store.health(), Ok(()));
+    }
+
     #[test]
     fn a_refused_commit_is_said_at_once_and_the_next_one_that_fits_ends_it() {
         in_a_thread(|| {
-            let disk = SmallDisk::new();
+            let disk = SmallDisk::of(SIZE);
             let store = open(&disk.store());
             store.commit(vec![put(Objects, "before", "v")]).unwrap();
             disk.fill();
@@ -467,7 +482,7 @@ mod disk_full {
     #[test]
     fn a_start_on_a_full_disk_reads_what_is_there_and_recovers_by_itself() {
         in_a_thread(|| {
-            let disk = SmallDisk::new();
+            let disk = SmallDisk::of(SIZE);
             let store = open(&disk.store());
             store.commit(vec![put(Objects, "before", "v")]).unwrap();
             drop(store);
@@ -482,18 +497,40 @@ mod disk_full {
             let store = open(&disk.store());
             assert_eq!(objects(&store), ["before"]);
             disk.empty();
-            for _ in 0..1_000 {
-                if store.health().is_ok() {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            assert_eq!(store.health(), Ok(()));
+            recovers(&store);
             store.commit(vec![put(Objects, "after", "v")]).unwrap();
             drop(store);
             let store = open(&disk.store());
             assert_eq!(objects(&store), ["after", "before"]);
             assert!(losses(&store).is_empty());
+        });
+    }
+    #[test]
+    fn an_upgrade_on_a_full_disk_reads_what_the_earlier_release_wrote_and_moves_it_once_there_is_room()
+     {
+        in_a_thread(|| {
+            let disk = SmallDisk::of(SIZE_FOR_SLED);
+            let folder = disk.store();
+            fs::create_dir(&folder).unwrap();
+            super::earlier_release::database(&folder, &[("oa", b"1")]);
+            disk.fill();
+            for _ in 0..2 {
+                let store = open(&folder);
+                assert_eq!(objects(&store), ["a"]);
+                store.health().unwrap_err();
+                assert!(losses(&store).is_empty());
+            }
+            assert!(folder.join("db").is_dir());
+            disk.empty();
+            let store = open(&folder);
+            recovers(&store);
+            drop(store);
+            let store = open(&folder);
+            assert_eq!(
+                (objects(&store), losses(&store)),
+                (vec!["a".to_owned()], vec![])
+            );
+            assert!(folder.join("db.migrated").is_dir());
         });
     }
 }
