@@ -63,7 +63,7 @@ pub fn watch(
     let objects = last_known.map(|last| last.objects).unwrap_or_default();
     let merge = Merge::new(&config.node_name, &objects);
     let own_pods = format!("spec.nodeName={}", config.node_name);
-    let registry = Registry::mirror_of(api.url(), objects, config);
+    let registry = Registry::mirror_of(api.url(), objects, config, store.losses());
 
     let mut tasks = Vec::new();
     let (told, inbox) = mpsc::channel(QUEUE);

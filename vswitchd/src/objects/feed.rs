@@ -14,7 +14,7 @@ use super::shared::Shared;
 use super::shelf::{ObjectId, Shelf};
 use super::{Registry, Resource};
 use crate::state::ClusterChange;
-use crate::store::{Doubt, Loss};
+use crate::store::{Doubt, Loss, ObjectsFrom};
 
 /// A reader that misses nothing: one that fell behind the window compares everything.
 #[derive(Debug)]
@@ -24,6 +24,7 @@ pub struct Feed {
     shared: Arc<Shared>,
     wakeups: watch::Receiver<u64>,
     losses: watch::Receiver<Arc<Vec<Loss>>>,
+    objects_from: ObjectsFrom,
     doubt: Doubt,
     seen: u64,
     /// What was told so far, to find what vanished while the feed was behind.
@@ -36,12 +37,14 @@ pub fn feed(registry: &Registry) -> Feed {
     let wakeups = registry.wakeups();
     let shared = Arc::clone(registry.shared());
     let mut losses = registry.losses();
-    let doubt = Doubt::of(&losses.borrow_and_update());
+    let objects_from = registry.objects_from();
+    let doubt = Doubt::of(&losses.borrow_and_update(), objects_from);
     let mut feed = Feed {
         initial: Vec::new(),
         shared: Arc::clone(&shared),
         wakeups,
         losses,
+        objects_from,
         doubt,
         seen: 0,
         told: BTreeMap::new(),
@@ -99,7 +102,7 @@ impl Feed {
         }
         let shared = Arc::clone(&self.shared);
         let shelf = shared.shelf();
-        let doubt = Doubt::of(&self.losses.borrow_and_update());
+        let doubt = Doubt::of(&self.losses.borrow_and_update(), self.objects_from);
         if doubt != self.doubt {
             self.doubt = doubt;
             return Some(self.compare(&shelf));

@@ -8,23 +8,31 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::shared::Shared;
 use super::shelf::{ObjectChange, ObjectId, Shelf};
 use super::{Registry, RegistryConfig, StatusError};
-use crate::store::MemoryStore;
+use crate::store::{Loss, MemoryStore};
 
 /// Objects by their ids.
 pub type Objects = BTreeMap<ObjectId, Arc<Value>>;
 
 impl Registry {
-    /// Returns a mirror of the API server at `origin` that begins with these objects.
+    /// Returns a mirror of the API server at `origin` that begins with these objects. `losses` are
+    /// those of the node's store.
     #[must_use]
-    pub fn mirror_of(origin: &str, objects: Objects, config: RegistryConfig) -> Arc<Self> {
+    pub fn mirror_of(
+        origin: &str,
+        objects: Objects,
+        config: RegistryConfig,
+        losses: watch::Receiver<Arc<Vec<Loss>>>,
+    ) -> Arc<Self> {
         let shared = Arc::new(Shared::new(Shelf::new(objects, 1)));
         // Nothing is ever written through a mirror.
         let store = Arc::new(MemoryStore::default());
-        Arc::new(Self::with(shared, store, config, Some(origin.to_owned())))
+        let origin = Some(origin.to_owned());
+        Arc::new(Self::with(shared, store, config, origin, losses))
     }
 
     /// Shows what the API server tells, in this order; an object that is told again as it is

@@ -20,7 +20,7 @@ use super::{
     Scope, Selection, StatusError, WatchOptions, WriteOptions, Written, endpoints, persist, pods,
     prepare, services,
 };
-use crate::store::{Bucket, Loss, SharedStore, StoreError};
+use crate::store::{Bucket, Loss, ObjectsFrom, SharedStore, StoreError};
 
 /// The standalone API server's core. Reads are cheap; writes block until durable.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Registry {
     config: RegistryConfig,
     /// The API server that is mirrored; `None`: this registry is the one.
     pub(super) origin: Option<String>,
+    /// What the node's store has lost.
+    losses: watch::Receiver<Arc<Vec<Loss>>>,
     /// Held by a writer from reading the old object to showing the new one.
     pub(super) writer: Mutex<()>,
 }
@@ -43,7 +45,8 @@ impl Registry {
         let objects = persist::load(store.as_ref(), Bucket::Objects)?;
         let version = persist::newest_version(store.as_ref(), &objects)?;
         let shared = Arc::new(Shared::new(Shelf::new(objects, version)));
-        let registry = Arc::new(Self::with(shared, store, config, None));
+        let losses = store.losses();
+        let registry = Arc::new(Self::with(shared, store, config, None, losses));
         // What is stored is in force even if the disk is full; the store says so itself.
         let completed = registry
             .ensure_own_objects()
@@ -60,12 +63,14 @@ impl Registry {
         store: SharedStore,
         config: RegistryConfig,
         origin: Option<String>,
+        losses: watch::Receiver<Arc<Vec<Loss>>>,
     ) -> Self {
         Self {
             shared,
             store,
             config,
             origin,
+            losses,
             writer: Mutex::new(()),
         }
     }
@@ -122,9 +127,16 @@ impl Registry {
             })
     }
 
-    /// Returns what the store has lost, now and later.
+    /// Returns what the node's store has lost, now and later.
     pub(super) fn losses(&self) -> watch::Receiver<Arc<Vec<Loss>>> {
-        self.store.losses()
+        self.losses.clone()
+    }
+
+    pub(super) const fn objects_from(&self) -> ObjectsFrom {
+        match self.origin {
+            Some(_) => ObjectsFrom::ApiServer,
+            None => ObjectsFrom::Store,
+        }
     }
 
     /// Returns the version of the newest change.

@@ -39,6 +39,16 @@ pub enum Loss {
     Everything,
 }
 
+/// Where the objects come from that rules are compiled from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectsFrom {
+    /// The store: a lost object is missing.
+    Store,
+    /// An API server, which lists all of them again: of what the store has, an operator's flows
+    /// alone may have closed something.
+    ApiServer,
+}
+
 /// Namespaces whose policies may be incomplete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Doubt {
@@ -51,10 +61,10 @@ pub enum Doubt {
 impl Doubt {
     /// Returns the namespaces in which a loss may have opened something.
     #[must_use]
-    pub fn of(losses: &[Loss]) -> Self {
+    pub fn of(losses: &[Loss], objects: ObjectsFrom) -> Self {
         let mut namespaces = BTreeSet::new();
         for loss in losses {
-            match loss.scope() {
+            match loss.scope(objects) {
                 Some(Self::All) => return Self::All,
                 Some(Self::Namespaces(some)) => namespaces.extend(some),
                 None => {}
@@ -75,7 +85,10 @@ impl Doubt {
 
 impl Loss {
     /// Where this loss may have opened something; `None`: nowhere.
-    fn scope(&self) -> Option<Doubt> {
+    fn scope(&self, objects: ObjectsFrom) -> Option<Doubt> {
+        if objects == ObjectsFrom::ApiServer && !self.may_concern(Bucket::AdminFlows) {
+            return None;
+        }
         match self {
             Self::Commits { .. } | Self::SinceExport | Self::Everything => Some(Doubt::All),
             // A flow of an operator may have dropped anything of anybody.
@@ -103,12 +116,12 @@ impl Loss {
 
     /// Says what is isolated because of it, and until when.
     #[must_use]
-    pub fn consequence(&self) -> Option<String> {
+    pub fn consequence(&self, objects: ObjectsFrom) -> Option<String> {
         let until = match self {
             Self::Record { .. } => "until it is written again or the loss is accepted",
             _ => "until the loss is accepted (vsctl store accept-loss)",
         };
-        match self.scope()? {
+        match self.scope(objects)? {
             Doubt::All => Some(format!("all namespaces are isolated {until}")),
             Doubt::Namespaces(some) => {
                 let some: Vec<&str> = some.iter().map(String::as_str).collect();
@@ -144,7 +157,7 @@ impl Loss {
     /// Whether it concerns one namespace and no other.
     pub(super) fn is_of(&self, namespace: &str) -> bool {
         let only = Doubt::Namespaces(BTreeSet::from([namespace.to_owned()]));
-        self.scope() == Some(only)
+        self.scope(ObjectsFrom::Store) == Some(only)
     }
 
     /// Whether a write makes it good.
@@ -213,7 +226,11 @@ mod tests {
     }
 
     fn doubt(losses: &[Loss]) -> Vec<String> {
-        match Doubt::of(losses) {
+        in_doubt(losses, ObjectsFrom::Store)
+    }
+
+    fn in_doubt(losses: &[Loss], objects: ObjectsFrom) -> Vec<String> {
+        match Doubt::of(losses, objects) {
             Doubt::All => vec!["*".to_owned()],
             Doubt::Namespaces(some) => some.into_iter().collect(),
         }
@@ -236,5 +253,17 @@ mod tests {
         assert_eq!(doubt(&[record(Bucket::AdminFlows, "drop-web")]), ["*"]);
         assert_eq!(doubt(&[Loss::Commits { first: 3, last: 3 }]), ["*"]);
         assert_eq!(doubt(&[Loss::Everything]), ["*"]);
+    }
+
+    #[test]
+    fn of_a_node_of_a_cluster_a_lost_flow_alone_may_have_opened_something() {
+        let doubt = |loss: Loss| in_doubt(&[loss], ObjectsFrom::ApiServer);
+        assert!(doubt(record(Bucket::Objects, "networkpolicies/shop/deny")).is_empty());
+        assert!(doubt(record(Bucket::Cluster, "networkpolicies/shop/deny")).is_empty());
+        assert!(doubt(record(Bucket::Leases, "lease/10.0.0.1")).is_empty());
+        assert_eq!(doubt(record(Bucket::AdminFlows, "drop-web")), ["*"]);
+        assert_eq!(doubt(Loss::Commits { first: 3, last: 3 }), ["*"]);
+        assert_eq!(doubt(Loss::SinceExport), ["*"]);
+        assert_eq!(doubt(Loss::Everything), ["*"]);
     }
 }

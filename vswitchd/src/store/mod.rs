@@ -25,7 +25,7 @@ pub use durable::{SharedStore, Store};
 pub use error::StoreError;
 pub use lock::StoreLock;
 pub use log_store::{LogStore, make_private};
-pub use loss::{Doubt, Loss};
+pub use loss::{Doubt, Loss, ObjectsFrom};
 pub use memory::MemoryStore;
 pub use record::{Record, Write};
 pub use supervised::SupervisedStore;

@@ -9,6 +9,7 @@ use vswitchd::config::Deny;
 use vswitchd::objects::{ObjectId, Objects, Registry, Resource, feed};
 use vswitchd::reconcile::{GatewayPort, PortAttachMode, ReconcileConfig, Reconciler};
 use vswitchd::state::Attachment;
+use vswitchd::store::{MemoryStore, Store as _};
 use vswitchd::supervise::Supervisor;
 
 use crate::kit::registry_config;
@@ -64,7 +65,15 @@ fn attachment() -> Attachment {
 
 /// Returns what is in force after each object was told by itself, in this order.
 async fn in_force_after(told: Vec<MirrorUpdate>) -> Vec<String> {
-    let registry = Registry::mirror_of("http://hub", Objects::new(), registry_config("node-a"));
+    let registry = {
+        let losses = MemoryStore::default().losses();
+        Registry::mirror_of(
+            "http://hub",
+            Objects::new(),
+            registry_config("node-a"),
+            losses,
+        )
+    };
     let datapath = Datapath::new(DatapathConfig::default());
     let gateway = GatewayPort {
         port_no: vswitch_api::PortNo(1),

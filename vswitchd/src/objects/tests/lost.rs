@@ -100,18 +100,46 @@ async fn a_lost_policy_isolates_its_namespace_until_it_is_written_again() {
     assert_eq!(policies, all.map(str::to_owned).into());
 }
 
-#[tokio::test]
-async fn a_loss_of_which_nothing_is_known_isolates_all_until_it_is_accepted() {
-    let folder = tempfile::tempdir().unwrap();
-    stored(folder.path());
-    for entry in std::fs::read_dir(folder.path())
-        .unwrap()
-        .map(Result::unwrap)
-    {
+/// Deletes what a store has written, and leaves that it was in use.
+fn empty(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
         if entry.file_name() != "lock" {
             std::fs::remove_file(entry.path()).unwrap();
         }
     }
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_that_may_have_lost_a_flow_isolates_all_until_it_is_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    stored(folder.path());
+    empty(folder.path());
+    let store = Arc::new(LogStore::open(folder.path()).unwrap());
+    let listed = |name: &str| {
+        let id = (Resource::NetworkPolicy, "shop".to_owned(), name.to_owned());
+        let mut policy = policy(name);
+        policy["metadata"]["namespace"] = json!("shop");
+        (id, Some(policy))
+    };
+    let objects = [listed("a")].into_iter();
+    let objects = objects.filter_map(|(id, object)| Some((id, Arc::new(object?))));
+    let registry = Registry::mirror_of("http://hub", objects.collect(), config(), store.losses());
+    let mut feed = feed(&registry);
+    let mut policies = BTreeSet::new();
+    apply(&mut policies, std::mem::take(&mut feed.initial));
+    registry.mirror(vec![listed("b")]);
+    apply(&mut policies, feed.next().await.unwrap());
+    assert_eq!(policies, BTreeSet::from([format!("shop/{ISOLATION}")]));
+    store.accept_loss(None).unwrap();
+    apply(&mut policies, feed.next().await.unwrap());
+    assert_eq!(policies, ["shop/a", "shop/b"].map(str::to_owned).into());
+}
+
+#[tokio::test]
+async fn a_loss_of_which_nothing_is_known_isolates_all_until_it_is_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    stored(folder.path());
+    empty(folder.path());
     let (store, registry) = open_at(folder.path());
     assert_eq!(**store.losses().borrow(), [Loss::Everything]);
     let mut feed = feed(&registry);

@@ -16,6 +16,7 @@ use super::super::RestState;
 use crate::kube::{Health, pod_cidrs};
 use crate::metrics::{ClusterFigures, Figures, PortFigures, render};
 use crate::objects::Resource;
+use crate::store::ObjectsFrom;
 use crate::supervise;
 use crate::switch::GATEWAY_PORT;
 
@@ -197,14 +198,11 @@ fn problems(state: &RestState) -> Vec<String> {
 fn store_problems(state: &RestState) -> Vec<String> {
     let mut problems: Vec<String> = state.store.health().err().into_iter().collect();
     for loss in state.store.losses().borrow().iter() {
-        let consequence = match state.cluster {
-            // The policies are those of the API server.
-            Some(_) if loss.is_open_ended() => {
-                Some("operator flows, ports and leases may be missing".to_owned())
-            }
-            Some(_) => None,
-            None => loss.consequence(),
+        let objects = match state.cluster {
+            Some(_) => ObjectsFrom::ApiServer,
+            None => ObjectsFrom::Store,
         };
+        let consequence = loss.consequence(objects);
         let consequence = consequence.map_or_else(String::new, |text| format!("; {text}"));
         problems.push(format!("store: {loss}{consequence}"));
     }
