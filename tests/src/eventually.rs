@@ -6,9 +6,21 @@ use std::time::{Duration, Instant};
 ///
 /// # Panics
 /// Panics with `what` and the last error when the time is over.
+pub fn eventually<T, E: std::fmt::Debug>(what: &str, check: impl FnMut() -> Result<T, E>) -> T {
+    eventually_within(Duration::from_secs(10), what, check)
+}
+
+/// As [`eventually`], for what takes longer by its nature.
+///
+/// # Panics
+/// Panics with `what` and the last error when the time is over.
 #[expect(clippy::disallowed_methods, reason = "real processes run on real time")]
-pub fn eventually<T, E: std::fmt::Debug>(what: &str, mut check: impl FnMut() -> Result<T, E>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(10);
+pub fn eventually_within<T, E: std::fmt::Debug>(
+    longest: Duration,
+    what: &str,
+    mut check: impl FnMut() -> Result<T, E>,
+) -> T {
+    let deadline = Instant::now() + longest;
     let mut pause = Duration::from_millis(5);
     loop {
         match check() {

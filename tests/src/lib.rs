@@ -18,7 +18,7 @@ mod web;
 pub use api_server::{ApiServer, pod_manifest, wait_for_state};
 pub use command::{Output, binary, run, tool};
 pub use daemon::{Daemon, DaemonOptions};
-pub use eventually::eventually;
+pub use eventually::{eventually, eventually_within};
 pub use hub::{Hub, kubeconfig, make_certificate};
 pub use namespace::{Namespace, inside, join, run_in};
 pub use nodes::{Cluster, ClusterOptions, plug, underlay};
