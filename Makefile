@@ -11,12 +11,15 @@ SHIM := target/$(SHIM_TARGET)/release/vswitch-cni
 # What builds the image; buildah is installed where there is none.
 BUILDER ?= $(firstword $(foreach tool,podman buildah docker,$(shell command -v $(tool))))
 IMAGE ?= vswitch:0.1.0
+# How often `make chaos` kills the daemon, and what its instants and writes come from.
+KILLS ?= 200
+SEED ?= $(shell date +%s)
 # What measures the datapath alone is built without the daemon, in a fraction of the time.
 DATAPATH_ONLY := --locked -p vswitch-bench --no-default-features
 INSTRUCTIONS := $(CARGO) build $(DATAPATH_ONLY) --release --bin vswitch-instructions && $(RELEASE)/vswitch-instructions
 RUNNER := $(CARGO) $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo nextest run || echo test)
 
-.PHONY: help setup setup-demo build build-release bpf demo cluster-demo test test-damage test-hostile test-kubernetes conformance lint bench bench-nodes bench-peers bench-restart bench-instructions bench-micro flood scale image package install uninstall cleanup
+.PHONY: help setup setup-demo build build-release bpf demo cluster-demo test test-damage test-hostile chaos test-kubernetes conformance lint bench bench-nodes bench-peers bench-restart bench-instructions bench-micro flood scale image package install uninstall cleanup
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +52,11 @@ test: setup build ## all tests
 test-damage: setup ## damage every file of a store in 2,000 places and more; each start must notice, and close
 	set -o pipefail; VSWITCH_DAMAGE=full $(CARGO) test --locked -p vswitch-tests --test damage -- --nocapture 2>&1 \
 	  | tee target/test-damage.log | grep '^damage: ' || { cat target/test-damage.log; exit 1; }
+
+chaos: setup build ## kill -9 at 200 random instants during writes of every kind; nothing may be lost (KILLS=…, SEED=…)
+	set -o pipefail; VSWITCH_CHAOS_KILLS=$(KILLS) VSWITCH_CHAOS_SEED=$(SEED) tests/run.sh \
+	  '$(CARGO) test --locked -p vswitch-tests --test chaos -- --nocapture' >target/chaos.log 2>&1 \
+	  && grep '^chaos: ' target/chaos.log || { cat target/chaos.log; exit 1; }
 
 test-hostile: setup build ## the tests of a node on hosts that forward, drop, have rules of iptables-legacy and a bridge of others
 	tests/hostile.sh 'forwarding drop iptables-legacy bridge' \

@@ -45,6 +45,7 @@ pub struct Daemon {
     node_name: String,
     folder: TempDir,
     set: Vec<String>,
+    program: PathBuf,
 }
 
 impl Daemon {
@@ -90,7 +91,18 @@ impl Daemon {
             node_name: options.node_name.clone(),
             folder,
             set: Vec::new(),
+            program: binary("vswitchd"),
         })
+    }
+
+    /// Runs another program in place of vswitchd from now on.
+    pub fn program(&mut self, program: impl Into<PathBuf>) {
+        self.program = program.into();
+    }
+
+    /// Adds an argument for every later start.
+    pub fn argument(&mut self, argument: &str) {
+        self.set.push(argument.to_owned());
     }
 
     /// Sets a key of the configuration for every later start, over what the file says.
@@ -167,7 +179,7 @@ impl Daemon {
 
     /// Returns the daemon's command in its namespace.
     fn command(&self) -> Command {
-        let mut command = self.node.command(binary("vswitchd"));
+        let mut command = self.node.command(&self.program);
         command
             .arg("--config")
             .arg(self.folder.path().join("vswitchd.toml"))
@@ -175,13 +187,21 @@ impl Daemon {
         command
     }
 
-    /// Waits for a process that ends by itself; returns its exit code.
+    /// Waits for a process that ends by itself, for at most a minute; returns its exit code
+    /// (`None` if a signal ended it).
     ///
     /// # Errors
-    /// Fails if the process is not running.
+    /// Fails if the process is not running, or goes on.
     pub fn wait(&mut self) -> Result<Option<i32>> {
-        let mut child = self.child.take().context("the daemon is not running")?;
-        Ok(child.wait()?.code())
+        let child = self.child.as_mut().context("the daemon is not running")?;
+        for _ in 0..600 {
+            if let Some(status) = child.try_wait()? {
+                self.child = None;
+                return Ok(status.code());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        anyhow::bail!("vswitchd goes on")
     }
 
     /// Returns the namespace that plays the node.

@@ -21,7 +21,8 @@ pub(crate) fn request(
         "PATCH" => "Content-Type: application/merge-patch+json",
         _ => "Content-Type: application/json",
     };
-    curl.args(["-sS", "--noproxy", "*", "--max-time", "10"])
+    // Longer than a write waits for its rules.
+    curl.args(["-sS", "--noproxy", "*", "--max-time", "20"])
         .args(["-w", "\n%{http_code}", "-X", method, "-H", kind, url]);
     if body.is_some() {
         curl.args(["--data-binary", "@-"]);

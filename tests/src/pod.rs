@@ -52,11 +52,21 @@ impl PodBuilder {
     /// # Errors
     /// Fails if ADD does.
     pub fn attach(self, daemon: &Daemon) -> Result<Pod> {
+        let mut pod = self.prepare(daemon)?;
+        pod.add()?;
+        Ok(pod)
+    }
+
+    /// Makes the namespace, for [`Pod::add`].
+    ///
+    /// # Errors
+    /// Fails if the namespace cannot be made.
+    pub fn prepare(self, daemon: &Daemon) -> Result<Pod> {
         let netns = Namespace::new(&self.name)?;
         let mut config = self.config;
         config["cniVersion"] = json!(self.cni_version);
         config["socket"] = json!(daemon.socket());
-        let mut pod = Pod {
+        Ok(Pod {
             container_id: format!("{}-container", netns.name()),
             netns,
             name: self.name,
@@ -65,15 +75,7 @@ impl PodBuilder {
             config,
             addresses: Vec::new(),
             result: Value::Null,
-        };
-        let result = pod.cni("ADD")?.success().context("CNI ADD")?;
-        pod.result = serde_json::from_str(&result).with_context(|| format!("ADD: {result}"))?;
-        for ip in pod.result["ips"].as_array().context("result has ips")? {
-            let address = ip["address"].as_str().context("an ip has an address")?;
-            let address: ipnet::IpNet = address.parse()?;
-            pod.addresses.push(address.addr());
-        }
-        Ok(pod)
+        })
     }
 }
 
@@ -119,6 +121,22 @@ impl Pod {
             .addresses
             .first()
             .expect("an attached pod has an address")
+    }
+
+    /// Attaches it.
+    ///
+    /// # Errors
+    /// Fails if ADD does.
+    pub fn add(&mut self) -> Result<()> {
+        (self.result, self.addresses) = (Value::Null, Vec::new());
+        let result = self.cni("ADD")?.success().context("CNI ADD")?;
+        self.result = serde_json::from_str(&result).with_context(|| format!("ADD: {result}"))?;
+        for ip in self.result["ips"].as_array().context("result has ips")? {
+            let address = ip["address"].as_str().context("an ip has an address")?;
+            let address: ipnet::IpNet = address.parse()?;
+            self.addresses.push(address.addr());
+        }
+        Ok(())
     }
 
     /// Runs the shim for this pod with another CNI command.
