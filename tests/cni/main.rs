@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod chain;
+mod descriptors;
 mod names;
 mod podman;
 mod spec;

@@ -31,6 +31,8 @@ impl Attachments {
 
 impl Locked {
     async fn add(&self, wanted: &Wanted) -> Result<Arc<Record>, AttachError> {
+        let kept = self.inner.reserve.fill().await;
+        kept.map_err(|source| AttachError::Descriptors { source })?;
         self.clear_the_way(wanted).await?;
         let is_found = self.find_device(wanted).await?;
         if let Some(pod) = &wanted.pod {
@@ -106,12 +108,17 @@ impl Locked {
         match self.begin(wanted, addresses, is_found).await {
             Ok(record) => Ok(record),
             Err(failed) => {
-                let undone = match &wanted.addresses {
-                    WantedAddresses::None => Ok(()),
-                    WantedAddresses::BuiltIn { .. } => self.inner.release_lease(&self.owner).await,
-                    WantedAddresses::Delegated(to) => self.inner.delegated_del(to).await,
+                let undo = async || {
+                    let undone = match &wanted.addresses {
+                        WantedAddresses::None => Ok(()),
+                        WantedAddresses::BuiltIn { .. } => {
+                            self.inner.release_lease(&self.owner).await
+                        }
+                        WantedAddresses::Delegated(to) => self.inner.delegated_del(to).await,
+                    };
+                    undone.err().into_iter().collect()
                 };
-                Err(not_undone(failed, undone.err().into_iter().collect()))
+                Err(not_undone(failed, self.inner.reserve.undo(undo).await))
             }
         }
     }

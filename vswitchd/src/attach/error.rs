@@ -49,6 +49,9 @@ pub enum AttachError {
         owner: LeaseOwner,
         source: DelegateError,
     },
+    /// Nothing is begun that could not be undone.
+    #[error("keep descriptors back to undo it with")]
+    Descriptors { source: std::io::Error },
     /// Every number has a port.
     #[error("all port numbers of the switch are in use")]
     NoNumber,

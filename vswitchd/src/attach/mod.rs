@@ -14,7 +14,7 @@
 //! Invariants: an attachment is on record before anything of it is made, and as long as anything
 //! of it may be there, so that a crash leaves nothing that nobody would undo; changes of one
 //! attachment run one after the other; a lease has an attachment as its owner; a port number is
-//! not used again at once; work that began runs to its end even if its caller goes away.
+//! not used again at once; there are descriptors to undo what is begun; work that began runs to its end even if its caller goes away.
 
 mod add;
 mod check;
@@ -29,6 +29,7 @@ mod ports;
 mod record;
 mod recover;
 mod remove;
+mod reserve;
 mod service;
 mod shield;
 mod wanted;

@@ -65,6 +65,10 @@ impl Inner {
         record: &Arc<Record>,
         reached: Reached,
     ) -> Vec<String> {
+        self.reserve.undo(|| self.undo(record, reached)).await
+    }
+
+    async fn undo(self: &Arc<Self>, record: &Arc<Record>, reached: Reached) -> Vec<String> {
         let mut problems = Vec::new();
         let owner = record.owner();
         let problem =

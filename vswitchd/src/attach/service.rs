@@ -12,6 +12,7 @@ use super::error::AttachError;
 use super::keyed_lock::KeyedLocks;
 use super::ledger::Ledger;
 use super::record::{Kind, Record, State};
+use super::reserve::Reserve;
 use super::world::{Devices, NetnsProbe, NetnsState, PodDirectory, Ports, StepError};
 use crate::ipam::{Delegate, Ipam, LeaseOwner};
 use crate::port::TapOffloads;
@@ -71,6 +72,7 @@ pub(super) struct Inner {
     pub(super) locks: KeyedLocks<LeaseOwner>,
     /// Held while a Pod object is brought in line with the attachments that have its name.
     pub(super) pod_locks: KeyedLocks<ObjectKey>,
+    pub(super) reserve: Reserve,
 }
 
 impl Attachments {
@@ -87,6 +89,7 @@ impl Attachments {
                 ledger,
                 locks: KeyedLocks::default(),
                 pod_locks: KeyedLocks::default(),
+                reserve: Reserve::default(),
             }),
         })
     }

@@ -50,7 +50,9 @@ pub(super) fn of_attach(error: AttachError) -> CniFailure {
         AttachError::Lease { source, .. } | AttachError::LostLeases { source } => of_ipam(&source),
         AttachError::NotLeased { .. } => told(CniCode::CheckFailed, &error),
         AttachError::Delegate { source, .. } => of_delegate(source),
-        AttachError::NoNumber => told(CniCode::TryAgainLater, &error),
+        AttachError::NoNumber | AttachError::Descriptors { .. } => {
+            told(CniCode::TryAgainLater, &error)
+        }
         AttachError::Mtu { .. } => {
             CniFailure::new(CniCode::InvalidConfig, format!("configuration key {error}"))
         }

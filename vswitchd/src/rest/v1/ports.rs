@@ -210,9 +210,10 @@ fn attach_error(error: &AttachError) -> ApiError {
         AttachError::Attached { .. } | AttachError::NameTaken { .. } => ErrorCode::AlreadyExists,
         AttachError::Unknown { .. } => ErrorCode::PortNotFound,
         AttachError::Mtu { .. } => ErrorCode::InvalidRequest,
-        AttachError::Lease { .. } | AttachError::NoNumber | AttachError::BrokenOff { .. } => {
-            ErrorCode::NotReady
-        }
+        AttachError::Lease { .. }
+        | AttachError::Descriptors { .. }
+        | AttachError::NoNumber
+        | AttachError::BrokenOff { .. } => ErrorCode::NotReady,
         AttachError::Pod { source, .. }
         | AttachError::Device { source, .. }
         | AttachError::Port { source, .. } => of_step(source),
