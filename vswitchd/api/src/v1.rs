@@ -137,7 +137,7 @@ pub struct ObjectCounts {
 pub struct Port {
     /// Port number.
     pub no: u32,
-    /// `pod`, `gateway`, `vm`, `mirror` or `uplink`.
+    /// `pod`, `gateway`, `vm` or `mirror`.
     pub kind: String,
     /// Host interface.
     pub ifname: String,

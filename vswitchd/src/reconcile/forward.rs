@@ -71,18 +71,16 @@ pub(super) fn add_gateway(rules: &mut RuleSet, config: &ReconcileConfig) {
             &origin,
         );
     }
-    for class in [PortClass::Pod, PortClass::Vm] {
-        let matches = Match {
-            class: Some(class),
-            ..Match::default()
-        };
-        rules.add(
-            (TableId::Forward, TO_GATEWAY),
-            matches,
-            leave_through(gateway),
-            &origin,
-        );
-    }
+    let from_pods = Match {
+        class: Some(PortClass::Pod),
+        ..Match::default()
+    };
+    rules.add(
+        (TableId::Forward, TO_GATEWAY),
+        from_pods,
+        leave_through(gateway),
+        &origin,
+    );
     let martian = Arc::new(Origin {
         part: "no destination of a packet on a wire".to_owned(),
         ..Origin::clone(&origin)

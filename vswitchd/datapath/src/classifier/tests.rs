@@ -375,6 +375,6 @@ fn only_a_match_on_new_or_established_tells_packets_of_one_flow_apart() {
     assert!(tells("ct_state=+trk+new"));
     assert!(tells("ct_state=-est"));
     assert!(!tells(
-        "ct_state=+trk+rpl-inv,dl_src=02:00:00:00:00:ff,class=mirror"
+        "ct_state=+trk+rpl-inv,dl_src=02:00:00:00:00:ff,class=gateway"
     ));
 }

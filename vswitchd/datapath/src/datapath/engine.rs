@@ -150,8 +150,7 @@ impl Engine {
     #[must_use]
     pub fn port_share(&mut self, port: PortNo) -> (Arc<PortShare>, bool) {
         let known = self.snapshot.load().port(port);
-        let is_of_one = |class| matches!(class, PortClass::Pod | PortClass::Vm);
-        let shares = known.is_some_and(|known| is_of_one(known.spec.class));
+        let shares = known.is_some_and(|known| known.spec.class == PortClass::Pod);
         (self.core.datapath.conns.port_share(port), shares)
     }
 

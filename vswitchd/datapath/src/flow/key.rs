@@ -37,28 +37,15 @@ pub enum PortClass {
     /// Not classified yet.
     #[default]
     Unknown,
-    /// A pod's veth.
+    /// A pod's veth, or a virtual machine's TAP: the same rules hold for both.
     Pod,
     /// The gateway port into the node's own stack.
     Gateway,
-    /// A physical or tunnel port.
-    Uplink,
-    /// A virtual machine's TAP.
-    Vm,
-    /// A port that only receives copies.
-    Mirror,
 }
 
 impl PortClass {
     /// Every class.
-    pub const ALL: [Self; 6] = [
-        Self::Unknown,
-        Self::Pod,
-        Self::Gateway,
-        Self::Uplink,
-        Self::Vm,
-        Self::Mirror,
-    ];
+    pub const ALL: [Self; 3] = [Self::Unknown, Self::Pod, Self::Gateway];
 
     /// Returns the name in match syntax and JSON.
     #[must_use]
@@ -67,9 +54,6 @@ impl PortClass {
             Self::Unknown => "unknown",
             Self::Pod => "pod",
             Self::Gateway => "gateway",
-            Self::Uplink => "uplink",
-            Self::Vm => "vm",
-            Self::Mirror => "mirror",
         }
     }
 

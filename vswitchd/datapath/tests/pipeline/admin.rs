@@ -14,7 +14,7 @@ const MONITOR: PortNo = PortNo(50);
 
 fn two_pods() -> (TestSwitch, Pod, Pod) {
     let mut switch = TestSwitch::new();
-    switch.add_port(MONITOR, PortClass::Mirror, GATEWAY_MAC, 1_500);
+    switch.add_port(MONITOR, PortClass::Unknown, GATEWAY_MAC, 1_500);
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     (switch, a, b)
 }

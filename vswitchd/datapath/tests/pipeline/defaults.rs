@@ -88,13 +88,18 @@ fn the_answers_to_a_batch_are_collected() {
 #[test]
 fn a_frame_that_is_not_ip_goes_nowhere() {
     let mut switch = TestSwitch::new();
-    switch.add_port(PortNo(5), PortClass::Vm, MacAddr([2, 0, 0, 0, 0, 5]), 1_500);
+    switch.add_port(
+        PortNo(5),
+        PortClass::Pod,
+        MacAddr([2, 0, 0, 0, 0, 5]),
+        1_500,
+    );
     switch.rules(&[
         (
             TableId::Classify,
             10,
             "in_port=5",
-            "set_class:vm,goto_table:10",
+            "set_class:pod,goto_table:10",
         ),
         (TableId::SpoofGuard, 10, "in_port=5", "goto_table:20"),
     ]);

@@ -180,7 +180,7 @@ fn problems(state: &RestState) -> Vec<String> {
     for port in datapath.ports_over_share(state.switch.clock().now()) {
         let kind = match port.class {
             PortClass::Pod => "pod",
-            _ => "port",
+            PortClass::Gateway | PortClass::Unknown => "port",
         };
         problems.push(format!(
             "{kind} {} is over its share of new flows",
