@@ -349,6 +349,38 @@ mod tests {
     }
 
     #[test]
+    fn closed_connection_is_opened_again_and_what_changed_meanwhile_is_reported() {
+        in_host_runtime(async || {
+            run("ip tuntap add d0 mode tap; ip tuntap add d1 mode tap").unwrap();
+            let mut watcher = HostWatcher::start(&Supervisor::default()).unwrap();
+            for name in ["d0", "d1"] {
+                wait_for(&mut watcher, |e| link(e, name).cloned()).await;
+            }
+            // As if both had ended: what there is of them is dropped.
+            let (_, _, others) = open(&Supervisor::default()).unwrap();
+            drop(std::mem::replace(&mut watcher.connections, others));
+            let closed = async {
+                loop {
+                    if let Err(error) = watcher.next().await {
+                        return error;
+                    }
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(5), closed)
+                .await
+                .expect("a closed connection is an error");
+            run("ip link del d0; ip link set d1 mtu 1200").unwrap();
+            watcher.reopen().unwrap();
+            wait_for(&mut watcher, |e| link(e, "d0").filter(|l| l.gone).cloned()).await;
+            run("ip link set d1 up").unwrap();
+            wait_for(&mut watcher, |e| {
+                link(e, "d1").filter(|l| l.up && l.mtu == 1200).cloned()
+            })
+            .await;
+        });
+    }
+
+    #[test]
     fn link_that_vanished_unreported_is_found_gone_when_reports_are_lost() {
         in_host_runtime(async || {
             let mut watcher = HostWatcher::start(&Supervisor::default()).unwrap();

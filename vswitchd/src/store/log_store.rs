@@ -19,7 +19,7 @@ use std::os::unix::fs::{
     DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -48,7 +48,7 @@ type Cause = Box<dyn std::error::Error + Send + Sync>;
 pub struct LogStore {
     inner: Arc<Inner>,
     /// Wakes the thread that writes snapshots; dropped to end it.
-    jobs: Option<Sender<()>>,
+    jobs: Option<SyncSender<()>>,
     snapshots: Option<JoinHandle<()>>,
 }
 
@@ -138,7 +138,8 @@ impl LogStore {
         if let Err(error) = inner.begin(&found) {
             inner.fails(&error);
         }
-        let (jobs, asked) = channel();
+        // One that waits stands for all that are asked for.
+        let (jobs, asked) = sync_channel(1);
         let worker = Arc::clone(&inner);
         #[expect(clippy::disallowed_methods, reason = "`health` says when it has ended")]
         let snapshots = std::thread::Builder::new()
@@ -159,7 +160,7 @@ impl Drop for LogStore {
         if let Some(thread) = self.snapshots.take()
             && thread.join().is_err()
         {
-            tracing::error!("the thread that writes snapshots of the store panicked");
+            tracing::error!("writing snapshots of the store ended by a panic");
         }
     }
 }
@@ -200,7 +201,7 @@ impl Inner {
         let mut failure = self.failure();
         if failure.as_ref() != Some(&error) {
             let folder = self.folder.display();
-            tracing::error!(%folder, error, "store cannot be written to");
+            tracing::error!(%folder, error, "writing to the store failed");
         }
         *failure = Some(error);
     }
@@ -367,7 +368,7 @@ impl Inner {
             Ok(())
         })();
         if let Err(error) = written {
-            tracing::debug!(%error, "store head not written");
+            tracing::debug!(%error, "writing the head of the store failed");
             writer.head = None;
         }
     }
@@ -418,7 +419,7 @@ impl Inner {
             match asked.recv_timeout(TRY_AGAIN) {
                 Ok(()) => {
                     if let Err(error) = self.next_generation() {
-                        tracing::warn!(%error, "store snapshot failed");
+                        tracing::warn!(%error, "writing a snapshot of the store failed");
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
@@ -505,8 +506,8 @@ impl Store for LogStore {
     fn commit(&self, batch: Vec<Write>) -> Result<(), StoreError> {
         let asks = self.inner.commit(batch)?;
         if asks && let Some(jobs) = &self.jobs {
-            // The thread ends with the store and not before: somebody listens.
-            let _ = jobs.send(());
+            // The thread ends with the store and not before: somebody listens, unless one waits.
+            let _ = jobs.try_send(());
         }
         Ok(())
     }
@@ -606,15 +607,16 @@ impl Pair {
 #[derive(Debug)]
 struct Twin {
     file: Arc<File>,
-    appends: Sender<(Arc<[u8]>, u64)>,
+    appends: SyncSender<(Arc<[u8]>, u64)>,
     done: Receiver<io::Result<()>>,
 }
 
 impl Twin {
     fn new(file: File) -> io::Result<Self> {
         let file = Arc::new(file);
-        let (appends, asked) = channel::<(Arc<[u8]>, u64)>();
-        let (answer, done) = channel();
+        // One append at a time, which is answered before the next begins.
+        let (appends, asked) = sync_channel::<(Arc<[u8]>, u64)>(1);
+        let (answer, done) = sync_channel(1);
         let written = Arc::clone(&file);
         #[expect(
             clippy::disallowed_methods,

@@ -36,8 +36,8 @@ fn every_part_has_a_name_of_its_own_and_ends_after_it_is_late() {
 #[test]
 fn who_does_not_beat_is_late_until_it_does() {
     let supervisor = supervisor();
-    let (go, wait) = std::sync::mpsc::channel::<()>();
-    let (said, heard) = std::sync::mpsc::channel::<()>();
+    let (go, wait) = std::sync::mpsc::sync_channel::<()>(1);
+    let (said, heard) = std::sync::mpsc::sync_channel::<()>(1);
     let body = move |beat: &Beat| {
         while wait.recv().is_ok() {
             beat.beat();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Switch;
+use crate::errors;
 use crate::host::{HostEvent, HostWatcher, LinkEvent};
 use crate::supervise::{Beats, Ended};
 
@@ -14,15 +15,24 @@ const RETRY: Duration = Duration::from_secs(1);
 pub async fn follow_host(switch: Arc<Switch>, mut watcher: HostWatcher, beat: Beats) -> Ended {
     loop {
         match beat.wait(watcher.next()).await {
-            Ok(HostEvent::Addresses(addresses)) => {
-                switch.reconcile().set_node_addresses(addresses);
+            Ok(event) => {
+                match event {
+                    HostEvent::Addresses(addresses) => {
+                        switch.reconcile().set_node_addresses(addresses);
+                    }
+                    HostEvent::Link(link) => note_link(&switch, &link),
+                }
+                // One at a time: what changes meanwhile waits with the kernel. An error means
+                // that the reconciler has ended, and with it the process.
+                let _ended = beat.wait(switch.reconcile().wait_until_in_force()).await;
             }
-            Ok(HostEvent::Link(link)) => note_link(&switch, &link),
             Err(error) => {
-                tracing::warn!(error = %error, "reading host events failed; subscribing anew");
+                let error = errors::chain(&error);
+                tracing::warn!(error, "reading host events failed; subscribing anew");
                 beat.wait(tokio::time::sleep(RETRY)).await;
                 if let Err(error) = watcher.reopen() {
-                    tracing::warn!(error = %error, "subscribing to host events failed");
+                    let error = errors::chain(&error);
+                    tracing::warn!(error, "subscribing to host events failed");
                 }
             }
         }
