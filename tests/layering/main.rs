@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 /// Layer of each module of `vswitchd`, times ten; leaf helpers are 0 and usable from anywhere.
 const LAYERS: &[(&str, u8)] = &[
     ("clock", 0),
+    ("errors", 0),
     ("heap", 0),
     ("telemetry", 0),
     ("supervise", 0),
@@ -205,6 +206,31 @@ fn unsafe_code_stays_in_its_files() {
                     .contains(&name.as_str()),
             "unsafe code in {name}"
         );
+    }
+}
+
+#[test]
+fn the_text_of_an_error_with_its_causes_is_made_in_one_place() {
+    let root = source_root();
+    let mut files = Vec::new();
+    rust_files(&root, &mut files);
+    for file in files {
+        let module = module_of(&root, &file);
+        // `main` prints what `anyhow` gives it.
+        let is_test = file.components().any(|part| part.as_os_str() == "tests");
+        if module == "errors" || module == "main" || is_test {
+            continue;
+        }
+        let code = product_code(&file);
+        for other in [".source()", ":#}"] {
+            let lines = code.lines().filter(|line| line.contains(other));
+            let wrong: Vec<&str> = lines.filter(|line| !line.contains("{conf:#}")).collect();
+            assert!(
+                wrong.is_empty(),
+                "{}: use crate::errors: {wrong:?}",
+                file.display()
+            );
+        }
     }
 }
 

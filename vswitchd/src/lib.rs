@@ -13,7 +13,8 @@
 //! L3 objects (standalone object registry) · policy · service (compilers)
 //!    ipam · rules · state (ClusterState)
 //! L2 port · kernel_path (the fast path) · netns · store
-//!    leaf helpers, usable from any layer: clock, config, metrics, supervise, telemetry
+//!    leaf helpers, usable from any layer: clock, config, errors, heap, metrics,
+//!    supervise, telemetry
 //! ```
 
 pub mod app;
@@ -21,6 +22,7 @@ pub mod attach;
 pub mod clock;
 pub mod cni;
 pub mod config;
+pub mod errors;
 pub mod heap;
 pub mod host;
 pub mod ipam;

@@ -6,6 +6,7 @@ use super::open::stopped_store;
 use super::{cluster, packet_path};
 use crate::attach;
 use crate::config::Config;
+use crate::errors::chain;
 use crate::host::{self, Leftovers};
 use crate::store::StoreError;
 
@@ -15,7 +16,7 @@ use crate::store::StoreError;
 /// # Errors
 /// A daemon is running; otherwise what could not be undone, all of it.
 pub fn cleanup(config: &Config) -> Result<()> {
-    let mut problems: Vec<anyhow::Error> = Vec::new();
+    let mut problems: Vec<String> = Vec::new();
     // Held to the end, so that no daemon starts meanwhile.
     let store = match stopped_store(config) {
         Ok(store) => store,
@@ -24,7 +25,7 @@ pub fn cleanup(config: &Config) -> Result<()> {
             return Err(anyhow::Error::from(error).context(message));
         }
         Err(error) => {
-            problems.push(error.into());
+            problems.push(chain(&error));
             None
         }
     };
@@ -32,9 +33,9 @@ pub fn cleanup(config: &Config) -> Result<()> {
         match attach::made_taps(store) {
             Ok(taps) => problems.extend(taps.iter().filter_map(|tap| {
                 let removed = crate::port::remove_tap(tap, None);
-                removed.err().map(anyhow::Error::from)
+                removed.err().map(|error| chain(&error))
             })),
-            Err(error) => problems.push(error.into()),
+            Err(error) => problems.push(chain(&error)),
         }
     }
     let leftovers = Leftovers {
@@ -51,17 +52,10 @@ pub fn cleanup(config: &Config) -> Result<()> {
     if let Some(settings) = &config.cluster {
         // First: runtimes must not bring further pods.
         let files = cluster::cni_files(config, settings);
-        problems.extend(files.remove().into_iter().map(anyhow::Error::from));
+        problems.extend(files.remove().iter().map(|error| chain(error)));
     }
-    problems.extend(
-        host::cleanup(&leftovers)
-            .into_iter()
-            .map(anyhow::Error::from),
-    );
-    let problems: Vec<String> = problems
-        .iter()
-        .map(|problem| format!("{problem:#}"))
-        .collect();
+    let left = host::cleanup(&leftovers);
+    problems.extend(left.iter().map(|error| chain(error)));
     anyhow::ensure!(
         problems.is_empty(),
         "could not undo everything:\n{}",

@@ -19,6 +19,7 @@ use super::in_force::InForce;
 use super::service_manager;
 use crate::cni::CniFiles;
 use crate::config::{ClusterConfig, Config, PodCidrsFrom};
+use crate::errors;
 use crate::kube::{self, ApiServer, Cluster, WatchSettings};
 use crate::objects::{LastKnown, Registry, RegistryConfig, Resource, now};
 use crate::reconcile::ReconcileHandle;
@@ -185,7 +186,7 @@ impl ClusterNode {
                 tracing::warn!(
                     origin,
                     ?errors,
-                    "what was known at the last run is in force"
+                    "last known objects are in force; the API server has not been heard yet"
                 );
             }
         }
@@ -276,13 +277,16 @@ async fn install(files: CniFiles) {
     match installed {
         Ok(Ok(())) => tracing::info!("CNI configuration installed; the kubelet can start pods"),
         Ok(Err(error)) => {
-            let error = format!("{:#}", anyhow::Error::from(error));
+            let error = errors::chain(&error);
             tracing::error!(
                 error,
                 "installing the CNI configuration failed; the kubelet starts no pods"
             );
         }
-        Err(error) => tracing::error!(%error, "installing the CNI configuration failed"),
+        Err(error) => {
+            let error = errors::chain(&error);
+            tracing::error!(error, "installing the CNI configuration failed");
+        }
     }
 }
 
@@ -306,13 +310,17 @@ async fn clear_network_unavailable(
         let now = now();
         match beat.wait(api.set_network_available(name, &now)).await {
             Ok(()) => {
-                tracing::info!(node = name, "condition NetworkUnavailable is False");
+                tracing::info!(node = name, "condition NetworkUnavailable set to False");
                 (done, is_failing) = (uid, false);
             }
             Err(error) => {
                 if !is_failing {
-                    let error = format!("{:#}", anyhow::Error::from(error));
-                    tracing::warn!(node = name, error, "condition NetworkUnavailable stays");
+                    let error = errors::chain(&error);
+                    tracing::warn!(
+                        node = name,
+                        error,
+                        "setting condition NetworkUnavailable to False failed"
+                    );
                 }
                 is_failing = true;
                 beat.wait(tokio::time::sleep(PATCH_AGAIN_AFTER)).await;

@@ -11,6 +11,7 @@ mod attachments;
 mod cleanup;
 mod cluster;
 mod daemon;
+mod followed;
 mod host_tables;
 mod in_force;
 mod nodes;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior};
 use vswitch_api::IfName;
 
+use super::followed::{Followed, Look};
 use super::host_tables::HostTables;
 use crate::config::Config;
+use crate::errors;
 use crate::host::{
     self, KeptMasquerade, NetlinkError, NodeNetwork, NodeNetworkStatus, NodePlan, NodePublication,
     NodesSpec, Underlay,
@@ -40,34 +41,26 @@ pub(super) struct Nodes {
 
 /// Follows the Nodes until the daemon ends.
 pub(super) async fn follow(mut nodes: Nodes, reconcile: ReconcileHandle, beat: Beats) -> Ended {
-    let mut changes = reconcile.changes();
-    let mut tick = tokio::time::interval(LOOK_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut followed = Followed::new(reconcile, LOOK_EVERY);
     let mut done: Option<ClusterState> = None;
     loop {
-        let event = async {
-            tokio::select! {
-                snapshot = changes.next() => (snapshot, false),
-                _ = tick.tick() => (Some(reconcile.snapshot()), true),
-            }
-        };
-        let (Some(snapshot), is_tick) = beat.wait(event).await else {
+        let Some(Look { state, is_tick }) = followed.next(&beat).await else {
             return Ended::Early("the reconciler has ended");
         };
         // Before everything was heard of, what is there from an earlier run had better stay.
-        let is_known = |done: &ClusterState| done.has_nodes_of(&snapshot.cluster);
-        if !snapshot.is_synced || (!is_tick && done.as_ref().is_some_and(is_known)) {
+        let is_known = |done: &ClusterState| done.has_nodes_of(&state.cluster);
+        if !state.is_synced || (!is_tick && done.as_ref().is_some_and(is_known)) {
             continue;
         }
-        done = Some(snapshot.cluster.clone());
+        done = Some(state.cluster.clone());
         let round = move || {
-            let is_complete = nodes.round(&snapshot.cluster);
+            let is_complete = nodes.round(&state.cluster);
             (nodes, is_complete)
         };
         let is_complete;
         (nodes, is_complete) = supervise::blocking(round).await;
         if !is_complete {
-            tick.reset_at(Instant::now() + ASK_AGAIN);
+            followed.again_after(ASK_AGAIN);
         }
     }
 }
@@ -106,10 +99,7 @@ impl Nodes {
         let own = match own_underlay(self.iface.as_ref(), own_node) {
             Ok(own) => own,
             Err(error) => {
-                self.publish_status(
-                    &NodePlan::default(),
-                    vec![format!("{:#}", anyhow::Error::from(error))],
-                );
+                self.publish_status(&NodePlan::default(), vec![errors::chain(&error)]);
                 return true;
             }
         };
@@ -124,7 +114,7 @@ impl Nodes {
             masquerade.learn(plan.networks.iter().copied());
         }
         let failed = self.network.apply(&plan).into_iter();
-        let failed = failed.map(|error| format!("{:#}", anyhow::Error::from(error)));
+        let failed = failed.map(|error| errors::chain(&error));
         let planned = plan.problems.iter().map(ToString::to_string);
         self.publish_status(&plan, planned.chain(failed).collect());
         self.network.sees_all(&plan)
@@ -136,11 +126,8 @@ impl Nodes {
             tracing::warn!(problem, "making routes to other nodes failed in part");
         }
         let drops = self.network.drops().unwrap_or_else(|error| {
-            let error = anyhow::Error::from(error);
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "counting drops between nodes failed"
-            );
+            let error = errors::chain(&error);
+            tracing::warn!(error, "counting drops between nodes failed");
             known.drops.clone()
         });
         let status = NodeNetworkStatus {

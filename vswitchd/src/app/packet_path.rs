@@ -10,6 +10,7 @@ use vswitch_datapath::{Datapath, DatapathConfig};
 use super::host_tables::HostTables;
 use crate::clock::MonotonicClock;
 use crate::config::{Config, FastPathSetting};
+use crate::errors;
 use crate::host::{self, GatewayDeviceSpec, SysctlLedger, Underlay};
 use crate::kernel_path::{FastPath, PortKind};
 use crate::port::{Port, PortNotice, SocketKeeper, TapConfig, open_tap};
@@ -87,8 +88,11 @@ fn fast_path(config: &Config) -> Option<Arc<FastPath>> {
     match FastPath::open() {
         Ok(fast_path) => Some(fast_path),
         Err(error) => {
-            let error = format!("{:#}", anyhow::Error::from(error));
-            tracing::warn!(error, "no fast path, every packet goes through the workers");
+            let error = errors::chain(&error);
+            tracing::warn!(
+                error,
+                "opening the fast path failed; every packet goes through the workers"
+            );
             None
         }
     }
@@ -98,7 +102,7 @@ fn fast_path(config: &Config) -> Option<Arc<FastPath>> {
 fn socket_keeper() -> Option<Arc<SocketKeeper>> {
     let opened = SocketKeeper::open();
     if let Err(error) = &opened {
-        tracing::info!(%error, "io_uring is not available, the daemon's end takes 20 ms for each port");
+        tracing::info!(%error, "io_uring is not available; the end of the daemon takes 20 ms for each port");
     }
     opened.ok()
 }

@@ -9,6 +9,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::errors;
 use crate::host::NodePublication;
 use crate::kube::ApiServer;
 use crate::objects::{PatchKind, Registry, Resource, WriteOptions};
@@ -38,11 +39,11 @@ pub(super) async fn follow(
             let Err(error) = beat.wait(id.write(&node, publication)).await else {
                 break;
             };
-            let error = format!("{error:#}");
+            let error = errors::chain(error.as_ref());
             tracing::warn!(
                 node,
                 error,
-                "own Node does not tell how its pods are reached"
+                "writing the own Node object failed; others do not hear how its pods are reached"
             );
             // What is newer is written at once; an error means that the daemon is stopping.
             let newer = tokio::time::timeout(AGAIN_AFTER, wanted.changed());

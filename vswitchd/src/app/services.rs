@@ -9,8 +9,10 @@ use imbl::OrdMap;
 use ipnet::IpNet;
 use tokio::sync::watch;
 
+use super::followed::{Followed, Look};
 use super::host_tables::HostTables;
 use crate::config::Config;
+use crate::errors;
 use crate::host::{self, KubeProxy, ServiceSteering, Steered};
 use crate::reconcile::ReconcileHandle;
 use crate::rest::HealthChecks;
@@ -44,8 +46,7 @@ pub(super) async fn follow(
     beat: Beats,
 ) -> Ended {
     let services = Arc::new(services);
-    let mut changes = reconcile.changes();
-    let mut tick = tokio::time::interval(CHECK_EVERY);
+    let mut followed = Followed::new(reconcile, CHECK_EVERY);
     let mut health = HealthChecks::new(supervisor);
     let mut surfaces = Surfaces::new();
     let mut host_ports = Arc::default();
@@ -54,22 +55,16 @@ pub(super) async fn follow(
     // What was there last, as far as it is known.
     let mut last: Option<Steered> = None;
     loop {
-        let event = async {
-            tokio::select! {
-                snapshot = changes.next() => (snapshot, false),
-                _ = tick.tick() => (Some(reconcile.snapshot()), true),
-            }
-        };
-        let (Some(snapshot), is_tick) = beat.wait(event).await else {
+        let Some(Look { state, is_tick }) = followed.next(&beat).await else {
             return Ended::Early("the reconciler has ended");
         };
         let is_same =
-            snapshot.surfaces.ptr_eq(&surfaces) && Arc::ptr_eq(&snapshot.host_ports, &host_ports);
+            state.surfaces.ptr_eq(&surfaces) && Arc::ptr_eq(&state.host_ports, &host_ports);
         if !is_tick && applied.is_some() && is_same {
             continue;
         }
-        surfaces = snapshot.surfaces.clone();
-        host_ports = Arc::clone(&snapshot.host_ports);
+        surfaces = state.surfaces.clone();
+        host_ports = Arc::clone(&state.host_ports);
         health.serve(health_checks(&surfaces));
         let wanted = services.steered(&surfaces, &host_ports);
         let is_applied = applied.as_ref() == Some(&wanted);
@@ -81,7 +76,7 @@ pub(super) async fn follow(
         if is_done {
             last.clone_from(&applied);
         } else {
-            tick.reset_after(RETRY);
+            followed.again_after(RETRY);
         }
     }
 }
@@ -153,7 +148,7 @@ async fn apply(services: &Arc<Services>, last: Option<Steered>, wanted: Steered)
     };
     let failed = supervise::blocking(apply).await;
     for error in &failed {
-        let error = error as &dyn std::error::Error;
+        let error = errors::chain(error);
         tracing::error!(error, "leading Services into the switch failed in part");
     }
     failed.is_empty()

@@ -106,14 +106,3 @@ pub(super) fn of_problems(doing: &'static str, problems: Vec<String>) -> Result<
     }
     Err(AttachError::Incomplete { doing, problems })
 }
-
-/// Text of an error and all its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
-}

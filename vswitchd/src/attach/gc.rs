@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::error::{AttachError, chain, of_problems};
+use super::error::{AttachError, of_problems};
 use super::record::Kind;
 use super::remove::Reached;
 use super::service::{Attachments, Inner};
+use crate::errors::chain;
 
 impl Attachments {
     /// Removes the containers' interfaces of a network that are not among `valid` (container

@@ -242,7 +242,7 @@ fn take_over_rest_ports(store: &SharedStore) -> Result<(), StoreError> {
             }
             Err(error) => {
                 let port = String::from_utf8_lossy(&name).into_owned();
-                tracing::error!(port, %error, "stored port is not understood");
+                tracing::error!(port, %error, "parsing a stored port failed; it is left out");
             }
         }
     }

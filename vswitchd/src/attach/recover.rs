@@ -7,11 +7,12 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt as _};
 use vswitch_api::IfName;
 
-use super::error::{AttachError, chain};
+use super::error::AttachError;
 use super::record::{Kind, Record, State};
 use super::remove::Reached;
 use super::service::{Attachments, Inner};
 use super::world::{NetnsState, StepError};
+use crate::errors::chain;
 
 /// Ports that are opened side by side: the reconciler nets out what it is told meanwhile, so
 /// that the rules of many ports cost little more than those of one.
@@ -122,14 +123,14 @@ impl Inner {
     /// Attaches what was attached.
     async fn again(self: &Arc<Self>, record: &Arc<Record>, is_present: bool) -> Result<(), Again> {
         let owner = record.owner();
-        let failed = |doing: &str, error: &dyn std::error::Error| {
+        let failed = |doing: &str, error: &(dyn std::error::Error + 'static)| {
             format!("{doing} of {owner}: {}", chain(error))
         };
         self.adopt(record)
             .await
             .map_err(|error| Again::Failed(failed("adopt addresses", &error)))?;
         if record.kind == Kind::Pod && !is_present {
-            tracing::warn!(%owner, "the interface of a container is gone; made anew");
+            tracing::warn!(%owner, "interface of a container was gone; it is made again");
             let made = self.deps.devices.create(record).await;
             made.map_err(|error| Again::Lost(failed("make interface again", &error)))?;
         }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use vswitch_api::cni::CniCommand;
 
-use super::error::{AttachError, chain, of_problems};
+use super::error::{AttachError, of_problems};
 use super::record::{Record, State};
 use super::service::{Attachments, Inner, Locked};
 use super::wanted::Delegation;
 use super::world::StepError;
+use crate::errors::chain;
 use crate::ipam::LeaseOwner;
 
 /// The last step of ADD that was tried.

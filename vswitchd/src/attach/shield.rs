@@ -10,6 +10,7 @@ use vswitch_api::IfName;
 use super::record::{Kind, State};
 use super::service::{Attachments, Inner};
 use super::world::StepError;
+use crate::errors::chain;
 use crate::supervise::{Beats, Ended};
 
 /// How often they are looked at.
@@ -21,7 +22,8 @@ pub async fn keep_shields(attachments: Attachments, beat: Beats) -> Ended {
     loop {
         beat.wait(tick.tick()).await;
         if let Err(error) = attachments.repair_shields().await {
-            tracing::error!(error = %error, "shielding the interfaces of containers failed");
+            let error = chain(&error);
+            tracing::error!(error, "shielding the interfaces of containers failed");
         }
     }
 }
@@ -55,7 +57,7 @@ impl Attachments {
         }
         tracing::warn!(
             interfaces = missing.len(),
-            "shields of containers' interfaces were gone; put back"
+            "shields of containers' interfaces were gone; they are put back"
         );
         devices.shield_also(&missing).await
     }

@@ -14,6 +14,7 @@ use nix::sys::statfs::{FsType, statfs};
 use vswitch_api::{IfName, MacAddr, PortNo};
 
 use super::record::{PodIdentity, Record};
+use crate::errors;
 use crate::ipam::LeaseOwner;
 use crate::port::TapOffloads;
 
@@ -33,7 +34,10 @@ impl StepError {
         Self {
             message: source.to_string(),
             advice: Advice::None,
-            source: causes_of(source.as_ref()),
+            // Its own text is the message, which the chain must not repeat.
+            source: Some(errors::causes(source.as_ref()))
+                .filter(|causes| !causes.is_empty())
+                .map(Into::into),
         }
     }
 
@@ -70,19 +74,6 @@ enum Advice {
     None,
     RetryLater,
     AskForElse,
-}
-
-/// The causes behind an error whose own text is taken: text and chain must not repeat it.
-fn causes_of(
-    error: &(dyn std::error::Error + 'static),
-) -> Option<Box<dyn std::error::Error + Send + Sync>> {
-    let mut causes = Vec::new();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        causes.push(inner.to_string());
-        cause = inner.source();
-    }
-    (!causes.is_empty()).then(|| causes.join(": ").into())
 }
 
 /// Runs a blocking step; a step that was cut off means that the daemon is stopping.

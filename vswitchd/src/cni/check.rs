@@ -10,6 +10,7 @@ use vswitch_api::cni::{CniCall, CniCode, CniCommand, CniFailure};
 use super::failure;
 use super::netconf::NetConf;
 use crate::attach::{AttachError, Attachments, Record};
+use crate::errors::chain;
 use crate::ipam::{DelegateError, LeaseOwner};
 
 pub(super) async fn check(
@@ -110,8 +111,8 @@ pub(super) async fn status(attachments: &Attachments, call: &CniCall) -> Result<
         }
     };
     attachments.ready().await.map_err(not_ready)?;
-    let unavailable = |error: &dyn std::error::Error| {
-        CniFailure::new(CniCode::NotAvailable, failure::chain(error))
+    let unavailable = |error: &(dyn std::error::Error + 'static)| {
+        CniFailure::new(CniCode::NotAvailable, chain(error))
     };
     let Some(plugin) = conf.delegated_ipam else {
         let room = attachments.ipam().check_room(attachments.now());

@@ -5,22 +5,8 @@ use std::error::Error;
 use vswitch_api::cni::{CniCode, CniFailure};
 
 use crate::attach::{AttachError, StepError};
+use crate::errors::causes;
 use crate::ipam::{DelegateError, IpamError};
-
-/// Text of an error and all its causes.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
-}
-
-fn causes(error: &dyn Error) -> String {
-    error.source().map(chain).unwrap_or_default()
-}
 
 pub(super) fn of_step(code: CniCode, doing: &str, error: &StepError) -> CniFailure {
     let code = if error.is_retry_later() {
@@ -33,7 +19,7 @@ pub(super) fn of_step(code: CniCode, doing: &str, error: &StepError) -> CniFailu
 
 /// A failure of what was asked of the attachments.
 pub(super) fn of_attach(error: AttachError) -> CniFailure {
-    let told = |code, error: &dyn Error| {
+    let told = |code, error: &(dyn Error + 'static)| {
         CniFailure::new(code, error.to_string()).with_details(causes(error))
     };
     match error {

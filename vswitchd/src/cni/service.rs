@@ -47,10 +47,10 @@ impl CniService {
                 command = command.as_str(),
                 container_id,
                 ifname,
-                "cni call done"
+                "CNI call done"
             ),
             Err(error) => tracing::warn!(
-                command = command.as_str(), container_id, ifname, %error, "cni call failed"
+                command = command.as_str(), container_id, ifname, %error, "CNI call failed"
             ),
         }
         outcome

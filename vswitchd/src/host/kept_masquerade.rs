@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::{Masquerade, MasqueradeSpec, NftError, NftTable};
 
+use crate::errors;
 use crate::supervise::{self, Beats, Ended};
 
 /// How often the table is looked at.
@@ -52,7 +53,10 @@ impl KeptMasquerade {
         }
         match self.masquerade.install(&wanted) {
             Ok(()) => *spec = wanted,
-            Err(error) => tracing::error!(error = %error, "changing the masquerade failed"),
+            Err(error) => {
+                let error = errors::chain(&error);
+                tracing::error!(error, "changing the masquerade failed");
+            }
         }
     }
 
@@ -63,7 +67,8 @@ impl KeptMasquerade {
             beat.wait(tick.tick()).await;
             let masquerade = Arc::clone(&self);
             if let Err(error) = supervise::blocking(move || masquerade.repair()).await {
-                tracing::error!(error = %error, "checking the masquerade failed");
+                let error = errors::chain(&error);
+                tracing::error!(error, "checking the masquerade failed");
             }
         }
     }

@@ -160,7 +160,7 @@ impl ServiceSteering {
         if forgotten > 0 {
             tracing::info!(
                 forgotten,
-                "connections to ports that came or went start anew"
+                "connection tracking entries of NodePorts and host ports that came or went deleted"
             );
         }
         Ok(())

@@ -17,6 +17,7 @@ use vswitch_api::{IfName, MacAddr};
 
 use super::netlink::{self, Link, NewVeth, Session};
 use super::{NetlinkError, NftError, Shield, SysctlError, names, sysctl};
+use crate::errors;
 use crate::netns::{NetnsError, NetnsFile};
 use crate::port::{UNDESCRIBED_FEATURES, disable_features};
 
@@ -256,8 +257,8 @@ pub fn create_veth(spec: &VethSpec, shield: &Shield) -> Result<(), VethError> {
     {
         tracing::warn!(
             ifname = %spec.host_ifname,
-            error = &error as &dyn std::error::Error,
-            "could not undo a failed attachment"
+            error = errors::chain(&error),
+            "removing the interfaces of a failed attachment failed"
         );
     }
     configured
@@ -299,8 +300,8 @@ fn disable_undescribed_features(spec: &VethSpec, netns: &NetnsFile) {
         tracing::warn!(
             ifname = %spec.ifname,
             netns = %spec.netns.display(),
-            error = &error as &dyn std::error::Error,
-            "tunnels and SCTP inside the container may be slow or fail"
+            error = errors::chain(&error),
+            "disabling checksum offloads failed; tunnels and SCTP inside the container may be slow or fail"
         );
     }
 }

@@ -14,6 +14,7 @@ use vswitch_datapath::{KernelFlow, KernelPath, Timestamp};
 use super::entries::{Entries, NewEntry};
 use super::kernel::{self, GenerationMap, KernelError, Programs};
 use super::wire::{self, Way};
+use crate::errors;
 use crate::port::{Port, PortCounters};
 
 /// Slots that a round of `sync` goes through under one lock: some tens of microseconds, which a
@@ -153,8 +154,8 @@ impl FastPath {
     pub fn offer_to(&self, port: &Port, kind: PortKind<'_>) {
         let attached = self.attach(port.no, &port.ifname, kind, Arc::clone(&port.counters));
         if let Err(error) = attached {
-            let error = format!("{:#}", anyhow::Error::from(error));
-            tracing::warn!(port = port.no.0, ifname = %port.ifname, error, "port goes without fast path");
+            let error = errors::chain(&error);
+            tracing::warn!(port = port.no.0, ifname = %port.ifname, error, "attaching a port to the fast path failed; its packets go through the workers");
         }
     }
 
@@ -177,11 +178,14 @@ impl FastPath {
         if self.is_broken.swap(true, SeqCst) {
             return;
         }
-        let error = format!("{:#}", anyhow::Error::from(error));
-        tracing::error!(error, "fast path given up, the switch goes on without");
+        let error = errors::chain(&error);
+        tracing::error!(
+            error,
+            "entering a flow failed; the fast path ends and every packet goes through the workers"
+        );
         // Without its programs no flow is followed, whatever the maps say.
         if let Err(error) = lock(&self.programs).end() {
-            let error = format!("{:#}", anyhow::Error::from(error));
+            let error = errors::chain(&error);
             tracing::error!(error, "ending the fast path failed");
         }
         self.ports

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::source::Source;
 use super::watched::Absence;
+use crate::errors::chain;
 
 /// How long the API server may take to begin a watch, and to answer what is short.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -118,20 +119,6 @@ fn reason(error: &kube::Error) -> String {
     }
 }
 
-/// Text of an error and its causes; what a text repeats of its cause is said once.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let more = inner.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = inner.source();
-    }
-    text
-}
-
 impl KubeError {
     /// Returns whether the version that was asked for is no longer known: list again.
     pub(super) fn is_gone(&self) -> bool {
@@ -177,13 +164,13 @@ impl KubeError {
     pub(super) fn why(&self) -> String {
         match self {
             Self::Request { source, .. } if !matches!(source.as_ref(), kube::Error::Api(_)) => {
-                with_causes(source.as_ref())
+                chain(source.as_ref())
             }
             Self::Silent { within, .. } => format!("no answer within {} s", within.as_secs()),
-            Self::Broken { source, .. } => format!("the connection broke: {}", with_causes(source)),
+            Self::Broken { source, .. } => format!("the connection broke: {}", chain(source)),
             // Its cause is the refusal once more, in `Debug` form.
             Self::Request { .. } => self.to_string(),
-            other => with_causes(other),
+            other => chain(other),
         }
     }
 

@@ -226,7 +226,11 @@ impl Health {
         let origin = &self.origin;
         if is_live && !was_live {
             let first = !was_synced && is_synced;
-            tracing::info!(origin, first, "everything in the cluster is being watched");
+            tracing::info!(
+                origin,
+                first,
+                "every kind of object of the cluster is being watched"
+            );
         }
     }
 
@@ -259,13 +263,13 @@ impl Health {
         };
         if is_news && let Some(absence) = absence {
             let (kind, consequence) = (watched.name(), watched.consequence(absence));
-            tracing::warn!(kind, error, consequence, "a kind cannot be read");
+            tracing::warn!(kind, error, consequence, "reading a kind of object failed");
         } else if is_news {
             let origin = &self.origin;
             tracing::warn!(
                 origin,
                 error,
-                "the API server is not heard; what is known stays in force"
+                "API server is not heard; what is known stays in force"
             );
         }
         self.change(watched, |watch| {

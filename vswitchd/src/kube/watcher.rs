@@ -219,7 +219,7 @@ impl Watcher {
                     tracing::info!(
                         kind,
                         version,
-                        "the version is no longer known; listing anew"
+                        "version to watch from is no longer known to the API server; the kind is listed again"
                     );
                     return Ok(());
                 }
@@ -339,7 +339,7 @@ impl Watcher {
                 kind,
                 namespace,
                 name,
-                "object without a name or namespace left out"
+                "object has no name or no namespace and is left out"
             );
             return None;
         }

@@ -18,6 +18,7 @@ use super::mirror::Objects;
 use super::shelf::ObjectId;
 use super::{Registry, persist};
 use crate::clock;
+use crate::errors;
 use crate::store::{Bucket, Loss, SharedStore, StoreError, Write};
 use crate::supervise::{self, Beats, Ended};
 
@@ -64,7 +65,7 @@ impl LastKnown {
             tracing::warn!(
                 known = note.origin,
                 origin,
-                "the last known objects are of another API server and not used"
+                "last known objects are of another API server and not used"
             );
             return Ok(None);
         }
@@ -141,8 +142,8 @@ impl Follower {
             let outcome = self.write_blocking(is_live);
             match &outcome {
                 Err(error) if !self.is_failing => {
-                    let error = error as &dyn std::error::Error;
-                    tracing::error!(error, "store the last known objects");
+                    let error = errors::chain(error);
+                    tracing::error!(error, "storing the last known objects failed");
                 }
                 Ok(()) if self.is_failing => tracing::info!("last known objects stored again"),
                 _ => {}

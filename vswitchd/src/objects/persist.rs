@@ -25,7 +25,7 @@ pub(super) fn load(
             }
             None => {
                 let key = String::from_utf8_lossy(&key).into_owned();
-                tracing::error!(key, "stored object is not understood");
+                tracing::error!(key, "parsing a stored object failed; it is left out");
             }
         }
     }

@@ -104,7 +104,7 @@ fn parsed<T: std::str::FromStr>(texts: Vec<&str>, key: &impl Display, what: &str
     let parse = |text: &str| {
         let parsed = text.parse().ok();
         if parsed.is_none() {
-            tracing::warn!(object = %key, value = text, what, "not understood and left out");
+            tracing::warn!(object = %key, value = text, what, "value of an object is not understood and left out");
         }
         parsed
     };
@@ -233,7 +233,7 @@ fn bandwidth(key: &ObjectKey, pod: &Value) -> Bandwidth {
         let text = pod["metadata"]["annotations"][annotation].as_str()?;
         let rate = bits_per_second(text);
         if let Err(problem) = &rate {
-            tracing::warn!(pod = %key, annotation, value = text, problem, "limit left out");
+            tracing::warn!(pod = %key, annotation, value = text, problem, "bandwidth limit of a pod is not understood; there is none");
         }
         rate.ok()
     };
@@ -257,7 +257,7 @@ fn pod_record(key: ObjectKey, pod: &Value) -> PodRecord {
     let ips = texts.into_iter().filter_map(|text| {
         let ip = text.parse::<IpAddr>();
         if ip.is_err() {
-            tracing::warn!(pod = %key, address = text, "address of a pod is not understood");
+            tracing::warn!(pod = %key, address = text, "address of a pod is not understood and left out");
         }
         ip.ok()
     });
@@ -331,7 +331,7 @@ fn policy_record(key: ObjectKey, policy: &Value) -> Option<PolicyRecord> {
         }),
         Err(error) => {
             // Validation has let it in, so this is a defect; what was in force stays so.
-            tracing::error!(policy = %key, %error, "policy is not understood");
+            tracing::error!(policy = %key, %error, "parsing a policy failed; what was in force of it stays");
             None
         }
     }

@@ -20,6 +20,7 @@ use super::{
     Scope, Selection, StatusError, WatchOptions, WriteOptions, Written, endpoints, persist, pods,
     prepare, services,
 };
+use crate::errors;
 use crate::store::{Bucket, Loss, ObjectsFrom, SharedStore, StoreError};
 
 /// The standalone API server's core. Reads are cheap; writes block until durable.
@@ -52,7 +53,7 @@ impl Registry {
             .ensure_own_objects()
             .and_then(|()| registry.complete_services());
         if let Err(error) = completed {
-            let error = &error as &dyn std::error::Error;
+            let error = errors::chain(&error);
             tracing::error!(error, "completing the stored objects failed");
         }
         Ok(registry)
@@ -116,7 +117,7 @@ impl Registry {
             let object = (*service).clone();
             let options = WriteOptions::default();
             if let Err(error) = self.update(Resource::Service, namespace, &name, object, options) {
-                tracing::warn!(namespace, name, %error, "service stays as it was stored");
+                tracing::warn!(namespace, name, %error, "completing a Service failed; it stays as it was stored");
             }
         }
         let _writer = self.hold_writer();
@@ -647,7 +648,7 @@ impl Registry {
             tracing::warn!(
                 namespace,
                 name,
-                "Pod object of a container that is gone; deleted"
+                "Pod object of a container that is gone is deleted"
             );
             self.remove(Resource::Pod, &namespace, &name, &object, false)?;
         }

@@ -53,7 +53,7 @@ impl SocketKeeper {
     pub(super) fn keep(self: &Arc<Self>, socket: &OwnedFd) -> Option<Kept> {
         let slot = self.free().pop()?;
         if let Err(error) = self.update(slot, socket.as_raw_fd()) {
-            tracing::debug!(%error, "packet socket is not kept");
+            tracing::debug!(%error, "keeping a packet socket for a quick end failed");
             self.free().push(slot);
             return None;
         }

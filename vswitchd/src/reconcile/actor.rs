@@ -266,7 +266,7 @@ impl<P: Publish> Reconciler<P> {
             done.generation = generation;
             snapshot = self.look(&snapshot, done.epoch);
             self.shared.snapshot.store(Arc::new(snapshot.clone()));
-            tracing::debug!(generation, epoch = done.epoch.0, "reconciled");
+            tracing::debug!(generation, epoch = done.epoch.0, "publication in force");
             self.progress.send_replace(done);
         }
         Ended::AsTold

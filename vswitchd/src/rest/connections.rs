@@ -84,7 +84,7 @@ where
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "connection of a client");
+        tracing::debug!(%error, "serving a connection failed");
     }
 }
 

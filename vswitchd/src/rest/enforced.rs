@@ -27,7 +27,11 @@ pub(super) async fn enforced(
             }
         }
     };
-    tracing::error!(version, why, "a write is stored and not in force");
+    tracing::error!(
+        version,
+        why,
+        "bringing a stored write into force failed or is late"
+    );
     let message = format!(
         "the write is stored, but not in force yet: {why}. It will be enforced as soon as it can; \
          the same write again waits for that"

@@ -90,15 +90,3 @@ impl IntoResponse for ApiError {
         (self.code.status(), Json(body)).into_response()
     }
 }
-
-/// Writes an error with all its causes on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

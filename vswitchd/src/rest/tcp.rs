@@ -124,7 +124,7 @@ impl TcpServer {
         let handshake = certificate.acceptor().accept(stream);
         match timeout(HEAD_TIMEOUT, handshake).await {
             Ok(Ok(stream)) => connections::serve(stream, router, stop).await,
-            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => tracing::debug!("TLS handshake took too long"),
         }
     }
@@ -159,7 +159,7 @@ fn give_up_on_the_dead(stream: &TcpStream) {
         .and_then(|()| setsockopt(stream, sockopt::TcpKeepIdle, &PROBE_AFTER_SECONDS))
         .and_then(|()| setsockopt(stream, sockopt::TcpUserTimeout, &UNANSWERED_MILLIS));
     if let Err(error) = set.and_then(|()| setsockopt(stream, sockopt::TcpNoDelay, &true)) {
-        tracing::debug!(%error, "options of a connection over TCP");
+        tracing::debug!(%error, "setting options of a TCP connection failed");
     }
 }
 

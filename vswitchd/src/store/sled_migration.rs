@@ -142,7 +142,7 @@ fn open(database: &Path) -> Result<Option<Raw>, Cause> {
             match scan(database) {
                 Ok(raw) => Ok(Some(raw)),
                 Err(error) if means_damage(&error) => {
-                    tracing::error!(%error, "store of an earlier release cannot be opened");
+                    tracing::error!(%error, "opening the store of an earlier release failed");
                     Ok(None)
                 }
                 Err(error) => Err(error.into()),

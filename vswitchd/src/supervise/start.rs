@@ -124,7 +124,7 @@ impl Supervisor {
         match ended {
             Ok(Ended::AsTold) => {}
             Ok(Ended::Early(why)) if self.is_stopping() => {
-                tracing::debug!(name, why, "ended with the daemon");
+                tracing::debug!(name, why, "part ended with the daemon");
             }
             Ok(Ended::Early(why)) => end(name, &format!("ended: {why}")),
             Err(payload) => end(

@@ -76,7 +76,11 @@ impl AdminFlows {
                 Ok((compiled, flow)) => {
                     flows.flows.insert(name, (flow, compiled));
                 }
-                Err(error) => tracing::error!(flow = name, error, "stored flow is not understood"),
+                Err(error) => tracing::error!(
+                    flow = name,
+                    error,
+                    "parsing a stored flow failed; it is left out"
+                ),
             }
         }
         Ok(flows)

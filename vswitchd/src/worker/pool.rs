@@ -303,7 +303,7 @@ fn start_expiry<S: WorkerDatapath>(
         while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
             beat.beat();
             let removed = switch.expire(clock.now());
-            tracing::trace!(removed, "expired connections");
+            tracing::trace!(removed, "connections expired");
             gone += removed;
             // When the tide is out: what goes in its midst is taken again at once.
             if gone >= MANY && removed < gone / 64 {

@@ -86,7 +86,7 @@ impl SharedPort {
             PortFault::LinkDown => self.observe(LinkState::Down, events),
             PortFault::Gone => self.observe(LinkState::Gone, events),
             PortFault::Refused { source } => {
-                tracing::debug!(port = self.no.0, error = %source, "receive call refused");
+                tracing::debug!(port = self.no.0, error = %source, "receiving from a port failed");
             }
         }
     }

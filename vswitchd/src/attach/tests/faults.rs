@@ -259,7 +259,7 @@ async fn check_of_a_container_whose_pod_is_another_one_fails() {
         attachments.add(container(id, "web-0")).await.unwrap();
     }
     let error = attachments.check(&owner("old")).await.unwrap_err();
-    assert!(format!("{:#}", anyhow::Error::from(error)).contains("container new"));
+    assert!(crate::errors::chain(&error).contains("container new"));
     world.fail("pod check");
     attachments.check(&owner("new")).await.unwrap_err();
 }

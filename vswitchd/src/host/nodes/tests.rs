@@ -61,7 +61,7 @@ fn apply(network: &mut NodeNetwork, spec: &NodesSpec, nodes: &[NodeRecord]) {
     let problems = network.apply(&plan);
     let problems: Vec<String> = problems
         .into_iter()
-        .map(|problem| format!("{:#}", anyhow::Error::from(problem)))
+        .map(|problem| crate::errors::chain(&problem))
         .collect();
     assert_eq!(problems, [""; 0]);
 }

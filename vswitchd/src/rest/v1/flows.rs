@@ -12,8 +12,9 @@ use vswitch_datapath::action::ActionList;
 use vswitch_datapath::pipeline::{Rule, RuleStats, TableId};
 
 use super::super::RestState;
-use super::super::error::{ApiError, ErrorCode, chain};
+use super::super::error::{ApiError, ErrorCode};
 use super::read::read;
+use crate::errors::chain;
 use crate::switch::AdminFlowError;
 
 /// Query of `GET /v1/flows`.

@@ -12,9 +12,10 @@ use vswitch_api::{IfName, MacAddr, PortNo};
 use vswitch_datapath::pipeline::PortSpec;
 
 use super::super::RestState;
-use super::super::error::{ApiError, ErrorCode, chain};
+use super::super::error::{ApiError, ErrorCode};
 use super::read::read;
 use crate::attach::{AttachError, Kind, PodIdentity, Record, StepError, Wanted, WantedAddresses};
+use crate::errors::chain;
 use crate::host::container_mac;
 use crate::port::{LinkState, PortStats, TapOffloads};
 use crate::state::ObjectKey;

@@ -8,7 +8,8 @@ use axum::extract::rejection::JsonRejection;
 use vswitch_api::v1::{AcceptLoss, AcceptedLosses};
 
 use super::super::RestState;
-use super::super::error::{ApiError, ErrorCode, chain};
+use super::super::error::{ApiError, ErrorCode};
+use crate::errors::chain;
 
 /// `POST /v1/store/accept-loss`: ends losses that nobody will make good; what was isolated
 /// because of them is judged by the policies that there are.
@@ -27,7 +28,7 @@ pub(super) async fn accept_loss(
         accepted.map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
     let accepted = accepted.map_err(|error| ApiError::new(ErrorCode::Internal, chain(&error)))?;
     for loss in &accepted {
-        tracing::warn!(%loss, "loss accepted");
+        tracing::warn!(%loss, "loss of the store accepted");
     }
     let accepted = accepted.iter().map(ToString::to_string).collect();
     Ok(Json(AcceptedLosses { accepted }))
