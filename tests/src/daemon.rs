@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
@@ -11,7 +12,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::request;
-use crate::{Namespace, Output, binary, eventually, run};
+use crate::{Namespace, Output, binary, eventually_within, run};
+
+/// Longest start, which waits for the disk and for several runs of `nft`: how long one takes is
+/// measured elsewhere.
+const START: Duration = Duration::from_secs(60);
 
 /// What differs from the test default.
 #[derive(Debug, Clone)]
@@ -132,7 +137,8 @@ impl Daemon {
     /// Panics if it does not in time.
     pub fn wait_until_ready(&self) {
         let folder = self.folder.path();
-        eventually(
+        eventually_within(
+            START,
             &format!("vswitchd is ready, log in {}", folder.display()),
             || {
                 let status = self.vsctl_json(&["status"])?;
