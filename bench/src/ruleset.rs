@@ -172,7 +172,7 @@ impl Ruleset {
     pub fn serve(&mut self, pod: usize) -> Result<()> {
         let first = self.rules.len();
         let service = format!("tcp,ip_dst={SERVICE},tp_dst=80");
-        self.rule(TableId::ServiceLb, 100, &service, "group:1,goto_table:60")?;
+        self.rule(TableId::ServiceLb, 100, &service, "group:1,goto_table:55")?;
         let endpoint = Endpoint {
             ip: address(pod).into(),
             port: HTTP,
@@ -302,7 +302,7 @@ impl Ruleset {
         self.rule(TableId::ArpResponder, 100, &asked, &answer)?;
         let by_owner = format!("{from},{asked}");
         self.rule(TableId::ArpResponder, 200, &by_owner, "drop(arp_unknown)")?;
-        let deliver = format!("set_field:{mac}->eth_dst,output:{port},goto_table:80");
+        let deliver = format!("set_field:{mac}->eth_dst,output:{port},goto_table:75");
         self.rule(TableId::Forward, 200, &format!("ip,ip_dst={ip}"), &deliver)
     }
 

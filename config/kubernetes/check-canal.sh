@@ -32,8 +32,7 @@ for resource in $served; do
   networksets | globalnetworksets) why="has no effect: only policies of Calico name it" ;;
   hostendpoints) why="does not protect the node" ;;
   tiers) why="does not order policies" ;;
-  adminnetworkpolicies | baselineadminnetworkpolicies | clusternetworkpolicies)
-    why="is not enforced" ;;
+  adminnetworkpolicies | baselineadminnetworkpolicies) why="is not enforced" ;;
   felixconfigurations) why="configures Felix alone; read its spec for what you rely on" ;;
   *) continue ;;
   esac

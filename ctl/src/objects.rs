@@ -26,7 +26,8 @@ pub(crate) struct ApplyArgs {
 /// `get`.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// pods, namespaces, networkpolicies, nodes, services or endpointslices (short forms work).
+    /// pods, namespaces, networkpolicies, clusternetworkpolicies, nodes, services or endpointslices
+    /// (short forms work).
     kind: String,
     /// One object instead of a list.
     name: Option<String>,
@@ -83,7 +84,7 @@ struct Resource {
     namespaced: bool,
 }
 
-const RESOURCES: [Resource; 6] = [
+const RESOURCES: [Resource; 7] = [
     Resource {
         kind: "Pod",
         plural: "pods",
@@ -125,6 +126,13 @@ const RESOURCES: [Resource; 6] = [
         short: &["networkpolicy", "netpol"],
         api: "/apis/networking.k8s.io/v1",
         namespaced: true,
+    },
+    Resource {
+        kind: "ClusterNetworkPolicy",
+        plural: "clusternetworkpolicies",
+        short: &["clusternetworkpolicy", "cnp"],
+        api: "/apis/policy.networking.k8s.io/v1alpha2",
+        namespaced: false,
     },
 ];
 
@@ -291,6 +299,7 @@ fn object_table(resource: &Resource, items: &[Value], with_namespace: bool) -> S
     match resource.kind {
         "Pod" => header.extend(["STATUS", "IP", "NODE"]),
         "NetworkPolicy" => header.extend(["POD-SELECTOR", "TYPES"]),
+        "ClusterNetworkPolicy" => header.extend(["TIER", "PRIORITY"]),
         _ => {}
     }
     header.push("LABELS");
@@ -315,6 +324,10 @@ fn object_table(resource: &Resource, items: &[Value], with_namespace: bool) -> S
                         .map_or_else(String::new, |types| {
                             types.iter().map(text_of).collect::<Vec<_>>().join(",")
                         }),
+                ]),
+                "ClusterNetworkPolicy" => row.extend([
+                    text_of(&item["spec"]["tier"]),
+                    item["spec"]["priority"].to_string(),
                 ]),
                 _ => {}
             }

@@ -15,6 +15,13 @@ const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web, labe
 const CHANGED: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: web, labels: {a: '1'}}\n\
     spec: {selector: {app: web}, ports: [{port: 81}]}\n";
 
+/// A policy of the whole cluster, and one that its CRD refuses.
+const GUARD: &str = "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\n\
+    metadata: {name: guard}\nspec: {tier: Admin, priority: 10, subject: {namespaces: {}}, \
+    ingress: [{action: Accept, from: [{namespaces: {matchLabels: {kind: monitoring}}}]}]}\n";
+const BAD_GUARD: &str = "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\n\
+    metadata: {name: guard}\nspec: {tier: Admin, priority: 1001, subject: {namespaces: {}}}\n";
+
 const STEPS: &[Step] = &[
     ("create namespace shop", "", 0, &["namespace/shop created"]),
     (
@@ -118,6 +125,50 @@ const STEPS: &[Step] = &[
         &["(NotFound): events \"none\" not found"],
     ),
     ("describe pod client", "", 0, &["Events:", "<none>"]),
+    (
+        "apply -f -",
+        GUARD,
+        0,
+        &["clusternetworkpolicy.policy.networking.k8s.io/guard created"],
+    ),
+    (
+        "apply -f -",
+        BAD_GUARD,
+        1,
+        &["spec.priority: Invalid value: 1001"],
+    ),
+    (
+        "get cnp",
+        "",
+        0,
+        &["TIER", "PRIORITY", "guard   Admin   10"],
+    ),
+    (
+        "patch cnp guard --type=merge -p {\"spec\":{\"priority\":11}}",
+        "",
+        0,
+        &["clusternetworkpolicy.policy.networking.k8s.io/guard patched"],
+    ),
+    ("diff -f -", GUARD, 1, &["priority: 11", "priority: 10"]),
+    (
+        "wait --for=condition=Enforceable cnp/guard --timeout=10s",
+        "",
+        0,
+        &["guard condition met"],
+    ),
+    (
+        "apply --server-side --force-conflicts -f -",
+        GUARD,
+        0,
+        &["guard serverside-applied"],
+    ),
+    (
+        "explain clusternetworkpolicy.spec.egress.to",
+        "",
+        0,
+        &["networks", "domainNames"],
+    ),
+    ("delete cnp guard", "", 0, &["\"guard\" deleted"]),
     ("delete service web", "", 0, &["service \"web\" deleted"]),
     (
         "delete namespace shop",

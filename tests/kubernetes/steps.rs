@@ -71,8 +71,8 @@ const CANAL_KINDS: [(&str, &str, &str, &str); 7] = [
     ("crd.projectcalico.org", "ippools", "IPPool", "Cluster"),
     (
         "policy.networking.k8s.io",
-        "clusternetworkpolicies",
-        "ClusterNetworkPolicy",
+        "adminnetworkpolicies",
+        "AdminNetworkPolicy",
         "Cluster",
     ),
 ];
@@ -602,7 +602,7 @@ fn canal_check(world: &mut World) -> Result<()> {
     let mut told: Vec<&str> = output.stdout.lines().collect();
     told.sort_unstable();
     let expected = [
-        "clusternetworkpolicies.policy.networking.k8s.io mine: is not enforced",
+        "adminnetworkpolicies.policy.networking.k8s.io mine: is not enforced",
         "felixconfigurations.crd.projectcalico.org mine: configures Felix alone; read its spec for what you rely on",
         "flannel DirectRouting: vswitch tunnels to every node, and drops what comes by a route",
         "flannel VNI 4096: set vxlan_vni = 4096 under [network]",

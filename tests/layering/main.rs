@@ -26,7 +26,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("store", 20),
     ("state", 30),
     ("ipam", 30),
-    ("objects", 31),
+    // Says in the status of policies what of them the compiler understands.
+    ("objects", 32),
     ("rules", 30),
     ("policy", 31),
     ("service", 32),

@@ -18,34 +18,46 @@ pub enum TableId {
     Conntrack = 40,
     /// Service address to endpoint.
     ServiceLb = 50,
-    /// Policies of the sending pod: what they allow.
+    /// Cluster policies of tier Admin, for the sending pod.
+    EgressAdminTier = 55,
+    /// NetworkPolicies of the sending pod: what they allow.
     EgressRule = 60,
-    /// Policies of the sending pod: isolation.
+    /// NetworkPolicies of the sending pod: isolation.
     EgressDefault = 61,
+    /// Cluster policies of tier Baseline, for a sending pod that no NetworkPolicy isolates.
+    EgressBaselineTier = 65,
     /// Destination to out port.
     Forward = 70,
-    /// Policies of the receiving pod: what they allow.
+    /// Cluster policies of tier Admin, for the receiving pod.
+    IngressAdminTier = 75,
+    /// NetworkPolicies of the receiving pod: what they allow.
     IngressRule = 80,
-    /// Policies of the receiving pod: isolation.
+    /// NetworkPolicies of the receiving pod: isolation.
     IngressDefault = 81,
+    /// Cluster policies of tier Baseline, for a receiving pod that no NetworkPolicy isolates.
+    IngressBaselineTier = 85,
     /// Commit the connection, count, send.
     Output = 90,
 }
 
 impl TableId {
     /// Every table in pipeline order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Classify,
         Self::SpoofGuard,
         Self::ArpResponder,
         Self::Admin,
         Self::Conntrack,
         Self::ServiceLb,
+        Self::EgressAdminTier,
         Self::EgressRule,
         Self::EgressDefault,
+        Self::EgressBaselineTier,
         Self::Forward,
+        Self::IngressAdminTier,
         Self::IngressRule,
         Self::IngressDefault,
+        Self::IngressBaselineTier,
         Self::Output,
     ];
 
@@ -71,11 +83,15 @@ impl TableId {
             Self::Admin => "Admin",
             Self::Conntrack => "Conntrack",
             Self::ServiceLb => "ServiceLb",
+            Self::EgressAdminTier => "EgressAdminTier",
             Self::EgressRule => "EgressRule",
             Self::EgressDefault => "EgressDefault",
+            Self::EgressBaselineTier => "EgressBaselineTier",
             Self::Forward => "Forward",
+            Self::IngressAdminTier => "IngressAdminTier",
             Self::IngressRule => "IngressRule",
             Self::IngressDefault => "IngressDefault",
+            Self::IngressBaselineTier => "IngressBaselineTier",
             Self::Output => "Output",
         }
     }
@@ -90,12 +106,29 @@ impl TableId {
             Self::Admin => 3,
             Self::Conntrack => 4,
             Self::ServiceLb => 5,
-            Self::EgressRule => 6,
-            Self::EgressDefault => 7,
-            Self::Forward => 8,
-            Self::IngressRule => 9,
-            Self::IngressDefault => 10,
-            Self::Output => 11,
+            Self::EgressAdminTier => 6,
+            Self::EgressRule => 7,
+            Self::EgressDefault => 8,
+            Self::EgressBaselineTier => 9,
+            Self::Forward => 10,
+            Self::IngressAdminTier => 11,
+            Self::IngressRule => 12,
+            Self::IngressDefault => 13,
+            Self::IngressBaselineTier => 14,
+            Self::Output => 15,
+        }
+    }
+
+    /// Returns the table that packets go on to where this one, of a tier of cluster policies, has
+    /// no rules of policies: a cluster without such policies does not pay for them.
+    #[must_use]
+    pub(crate) const fn beyond_tier(self) -> Option<Self> {
+        match self {
+            Self::EgressAdminTier => Some(Self::EgressRule),
+            Self::EgressBaselineTier => Some(Self::Forward),
+            Self::IngressAdminTier => Some(Self::IngressRule),
+            Self::IngressBaselineTier => Some(Self::Output),
+            _ => None,
         }
     }
 
@@ -109,9 +142,15 @@ impl TableId {
             Self::ArpResponder => DropReason::ArpUnknown,
             Self::Admin => DropReason::AdminDrop,
             Self::Conntrack => DropReason::UnsupportedEtherType,
-            Self::EgressRule | Self::EgressDefault => DropReason::PolicyEgress,
+            Self::EgressAdminTier
+            | Self::EgressRule
+            | Self::EgressDefault
+            | Self::EgressBaselineTier => DropReason::PolicyEgress,
             Self::ServiceLb | Self::Forward | Self::Output => DropReason::NoRoute,
-            Self::IngressRule | Self::IngressDefault => DropReason::PolicyIngress,
+            Self::IngressAdminTier
+            | Self::IngressRule
+            | Self::IngressDefault
+            | Self::IngressBaselineTier => DropReason::PolicyIngress,
         }
     }
 }

@@ -177,12 +177,16 @@ impl Health {
         errors
     }
 
-    /// Says which kinds cannot be read, why, and what does not work because of it.
+    /// Says which kinds cannot be read, why, and what does not work because of it. A kind that
+    /// comes with a CRD may be missing.
     #[must_use]
     pub fn absences(&self) -> Vec<String> {
         let watches = self.lock();
         let absences = watches.iter().filter_map(|(watched, watch)| {
             let (kind, (absence, why)) = (watched.name(), watch.absence.as_ref()?);
+            if watched.is_an_addition() && watch.is_done_without(watched) {
+                return None;
+            }
             let consequence = if watch.is_synced || self.has_last_known() {
                 "what was known of them stays in force"
             } else {
@@ -263,7 +267,11 @@ impl Health {
         };
         if is_news && let Some(absence) = absence {
             let (kind, consequence) = (watched.name(), watched.consequence(absence));
-            tracing::warn!(kind, error, consequence, "reading a kind of object failed");
+            if watched.is_an_addition() && absence == Absence::NotServed {
+                tracing::info!(kind, error, consequence, "a kind of object is not served");
+            } else {
+                tracing::warn!(kind, error, consequence, "reading a kind of object failed");
+            }
         } else if is_news {
             let origin = &self.origin;
             tracing::warn!(
@@ -331,6 +339,23 @@ mod tests {
                 assert!(health.is_live() && health.absences().is_empty());
             }
         }
+    }
+
+    #[test]
+    fn a_cluster_without_the_crd_of_cluster_policies_is_as_it_should_be() {
+        let policies = Watched::All(Resource::ClusterNetworkPolicy);
+        let health = without(policies);
+        health.failed(policies, "no".to_owned(), Some(Absence::NotServed));
+        assert!(health.is_synced() && health.is_live());
+        assert!(health.absences().is_empty());
+        health.failed(policies, "no".to_owned(), Some(Absence::Forbidden));
+        assert!(!health.is_synced(), "what may not be read may deny");
+        assert_eq!(
+            health.absences(),
+            [
+                "clusternetworkpolicies: policies cannot be judged, the node does not become ready (no)"
+            ]
+        );
     }
 
     #[test]

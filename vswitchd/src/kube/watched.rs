@@ -12,10 +12,11 @@ pub(super) enum Watched {
 }
 
 /// Every watcher there is.
-pub(super) const WATCHED: [Watched; 7] = [
+pub(super) const WATCHED: [Watched; 8] = [
     Watched::OwnPods,
     Watched::All(Resource::Namespace),
     Watched::All(Resource::NetworkPolicy),
+    Watched::All(Resource::ClusterNetworkPolicy),
     Watched::All(Resource::Pod),
     Watched::All(Resource::Node),
     Watched::All(Resource::Service),
@@ -57,9 +58,16 @@ impl Watched {
     pub(super) fn is_dispensable(self, absence: Absence) -> bool {
         match self.resource() {
             Resource::Service | Resource::EndpointSlice | Resource::Node => true,
-            Resource::NetworkPolicy => absence == Absence::NotServed,
+            Resource::NetworkPolicy | Resource::ClusterNetworkPolicy => {
+                absence == Absence::NotServed
+            }
             Resource::Pod | Resource::Namespace => false,
         }
+    }
+
+    /// Returns whether clusters are as they should be that do not serve these objects.
+    pub(super) fn is_an_addition(self) -> bool {
+        self.resource() == Resource::ClusterNetworkPolicy
     }
 
     /// Says what does not work while these objects cannot be read.
@@ -73,9 +81,13 @@ impl Watched {
             Resource::NetworkPolicy if absence == Absence::NotServed => {
                 "there are no NetworkPolicies to enforce"
             }
-            Resource::NetworkPolicy | Resource::Namespace | Resource::Pod => {
-                "policies cannot be judged, the node does not become ready"
+            Resource::ClusterNetworkPolicy if absence == Absence::NotServed => {
+                "there are no ClusterNetworkPolicies to enforce"
             }
+            Resource::NetworkPolicy
+            | Resource::ClusterNetworkPolicy
+            | Resource::Namespace
+            | Resource::Pod => "policies cannot be judged, the node does not become ready",
         }
     }
 

@@ -121,7 +121,11 @@ impl Watcher {
     /// Lists everything, of the best source that there is.
     async fn list(&mut self) -> Result<(String, Vec<Seen>), KubeError> {
         match self.list_source().await {
-            Err(error) if error.is_not_found() => {
+            // Whoever may not read a kind is told so even where there is no such kind.
+            Err(error)
+                if error.is_not_found()
+                    || (error.is_refused() && self.watched.is_an_addition()) =>
+            {
                 let Some(found) = self.find(&self.sources).await? else {
                     let kinds: Vec<String> = self.sources.iter().map(Source::to_string).collect();
                     let kinds = kinds.join(", ");

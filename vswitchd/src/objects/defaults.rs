@@ -10,7 +10,7 @@ pub(super) fn complete(resource: Resource, object: &mut Value, node_name: &str) 
     match resource {
         Resource::Namespace => namespace(object),
         Resource::Pod => pod(object, node_name),
-        Resource::Node => {}
+        Resource::Node | Resource::ClusterNetworkPolicy => {}
         Resource::Service => service(object),
         Resource::EndpointSlice => endpoint_slice(object),
         Resource::NetworkPolicy => network_policy(object),

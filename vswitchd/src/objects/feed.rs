@@ -54,11 +54,12 @@ pub fn feed(registry: &Registry) -> Feed {
 }
 
 /// Kinds that rules are compiled from.
-const KINDS: [Resource; 6] = [
+const KINDS: [Resource; 7] = [
     Resource::Namespace,
     Resource::Node,
     Resource::Pod,
     Resource::NetworkPolicy,
+    Resource::ClusterNetworkPolicy,
     Resource::Service,
     Resource::EndpointSlice,
 ];
@@ -124,9 +125,14 @@ impl Feed {
         Some(told)
     }
 
-    /// Whether a policy does not count, because others of its namespace may be missing.
+    /// Whether a policy does not count, because others of its namespace, or of the cluster, may
+    /// be missing: what it accepts, they may deny.
     fn hides(&self, id: &ObjectId) -> bool {
-        id.0 == Resource::NetworkPolicy && self.doubt.covers(&id.1)
+        match id.0 {
+            Resource::NetworkPolicy => self.doubt.covers(&id.1),
+            Resource::ClusterNetworkPolicy => self.doubt == Doubt::All,
+            _ => false,
+        }
     }
 
     /// Returns the policies that isolate.

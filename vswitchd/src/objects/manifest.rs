@@ -3,8 +3,11 @@
 
 use serde_json::Value;
 
+use super::causes::Causes;
 use super::reduce::present;
-use super::{RESOURCES, Resource, ResourceInfo, Scope, StatusError, WriteOptions, prepare};
+use super::{
+    RESOURCES, Resource, ResourceInfo, Scope, StatusError, WriteOptions, prepare, validate,
+};
 use crate::state::ClusterChange;
 
 /// Returns what the object would tell the switch, its status included; `None` for an object
@@ -38,11 +41,32 @@ pub fn cluster_change(manifest: &Value) -> Result<Option<ClusterChange>, StatusE
     let options = WriteOptions::default();
     let (mut object, _warnings) = prepare::new_object(info, namespace, object, "", &options)?;
     if let Some(status) = manifest.get("status")
-        && matches!(info.resource, Resource::Pod | Resource::Service)
+        && matches!(
+            info.resource,
+            Resource::Pod | Resource::Service | Resource::Node
+        )
     {
         object["status"] = status.clone();
     }
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let place = (info.resource, namespace.to_owned(), name.to_owned());
     Ok(present(&place, &object))
+}
+
+/// Returns what a ClusterNetworkPolicy would tell the switch, with all that this version does not
+/// know of it: as an API server tells it whose CRD is newer. The kind may be left out.
+///
+/// # Errors
+/// What an API server would refuse it with that knows such fields.
+pub fn cluster_policy_change(manifest: &Value) -> Result<ClusterChange, StatusError> {
+    let info = Resource::ClusterNetworkPolicy.info();
+    prepare::check_kind(info, manifest)?;
+    let mut causes = Causes::default();
+    validate::object(info, manifest, &mut causes);
+    let name = manifest["metadata"]["name"].as_str().unwrap_or_default();
+    if !causes.is_empty() {
+        return Err(StatusError::invalid(info, name, causes.into_list()));
+    }
+    let place = (info.resource, String::new(), name.to_owned());
+    present(&place, manifest).ok_or_else(|| StatusError::bad_request("the policy says nothing"))
 }

@@ -9,6 +9,7 @@
 mod apply;
 mod bandwidth;
 mod causes;
+mod cluster_policy;
 mod defaults;
 mod endpoints;
 mod feed;
@@ -37,7 +38,7 @@ mod watch;
 
 pub use feed::{Feed, feed};
 pub use last_known::{LastKnown, follow};
-pub use manifest::cluster_change;
+pub use manifest::{cluster_change, cluster_policy_change};
 pub use mirror::Objects;
 pub use options::{
     DeleteOptions, FieldValidation, ObjectList, Page, PageStart, PatchKind, RegistryConfig,

@@ -5,7 +5,10 @@ use serde_json::{Map, Value, json};
 
 use super::causes::Causes;
 use super::validate;
-use super::{Resource, ResourceInfo, Scope, StatusError, WriteOptions, defaults, schema, services};
+use super::{
+    Resource, ResourceInfo, Scope, StatusError, WriteOptions, cluster_policy, defaults, schema,
+    services,
+};
 
 /// Largest object, bytes of JSON: etcd's limit, which the API server has as well.
 const MAX_OBJECT_BYTES: usize = 1_572_864;
@@ -56,6 +59,7 @@ pub(super) fn new_object(
         object.as_object_mut().map(|object| object.remove("status"));
     }
     defaults::complete(info.resource, &mut object, node_name);
+    say_what_is_enforced(info, &mut object);
     finish(info, None, object, warnings)
 }
 
@@ -80,8 +84,16 @@ pub(super) fn changed_object(
     // A pod does not move: a change that leaves the node out means the same node.
     let node = old["spec"]["nodeName"].as_str().unwrap_or_default();
     defaults::complete(info.resource, &mut object, node);
+    say_what_is_enforced(info, &mut object);
     keep_metadata(info, &mut object, old);
     finish(info, Some(old), object, warnings)
+}
+
+/// Writes the part of the status that follows from the spec.
+fn say_what_is_enforced(info: &ResourceInfo, object: &mut Value) {
+    if info.resource == Resource::ClusterNetworkPolicy {
+        cluster_policy::say_what_is_enforced(object, &now());
+    }
 }
 
 /// Brings the body into the schema's form.
@@ -94,7 +106,7 @@ fn parsed(
     schema::canonical(info, object, options.field_validation)
 }
 
-fn check_kind(info: &ResourceInfo, object: &Value) -> Result<(), StatusError> {
+pub(super) fn check_kind(info: &ResourceInfo, object: &Value) -> Result<(), StatusError> {
     if !object.is_object() {
         return Err(StatusError::bad_request("the body is not a JSON object"));
     }
@@ -270,6 +282,7 @@ fn suffix() -> String {
 impl ResourceInfo {
     /// Returns whether objects have a spec whose changes are counted.
     fn has_spec(&self) -> bool {
-        matches!(self.resource, Resource::NetworkPolicy | Resource::Pod)
+        use Resource::{ClusterNetworkPolicy, NetworkPolicy, Pod};
+        matches!(self.resource, NetworkPolicy | ClusterNetworkPolicy | Pod)
     }
 }

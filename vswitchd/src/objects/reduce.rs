@@ -18,9 +18,9 @@ use super::endpoints::{SERVICE_NAME, ZONE};
 use super::shelf::ObjectId;
 use super::validate::special;
 use crate::state::{
-    ClusterChange, EndpointPort, EndpointRecord, EndpointSliceRecord, NETWORK_ANNOTATION,
-    NamedPort, NamespaceRecord, NodeRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord,
-    ServicePort, ServiceRecord,
+    ClusterChange, ClusterPolicyRecord, EndpointPort, EndpointRecord, EndpointSliceRecord,
+    NETWORK_ANNOTATION, NamedPort, NamespaceRecord, NodeRecord, ObjectKey, PodPhase, PodRecord,
+    PolicyRecord, ServicePort, ServiceRecord,
 };
 
 /// Labels of Services that another proxy serves, or that clients are to resolve to endpoints by
@@ -43,6 +43,7 @@ pub(super) fn gone(id: &ObjectId) -> Option<ClusterChange> {
         Resource::Namespace => Some(ClusterChange::NamespaceGone(id.2.clone())),
         Resource::Pod => Some(ClusterChange::PodGone(key(id))),
         Resource::NetworkPolicy => Some(ClusterChange::PolicyGone(key(id))),
+        Resource::ClusterNetworkPolicy => Some(ClusterChange::ClusterPolicyGone(id.2.clone())),
         Resource::Service => Some(ClusterChange::ServiceGone(key(id))),
         Resource::EndpointSlice => Some(ClusterChange::EndpointSliceGone(key(id))),
         Resource::Node => Some(ClusterChange::NodeGone(id.2.clone())),
@@ -61,6 +62,10 @@ pub(super) fn present(id: &ObjectId, object: &Value) -> Option<ClusterChange> {
         }
         Resource::Pod => Some(ClusterChange::Pod(pod_record(key(id), object))),
         Resource::NetworkPolicy => policy_record(key(id), object).map(ClusterChange::Policy),
+        Resource::ClusterNetworkPolicy => Some(ClusterChange::ClusterPolicy(ClusterPolicyRecord {
+            name: id.2.clone(),
+            spec: object["spec"].clone(),
+        })),
         Resource::Service => Some(service(key(id), object)),
         Resource::EndpointSlice => Some(endpoint_slice(key(id), object)),
         Resource::Node => Some(ClusterChange::Node(node(id.2.clone(), object))),
@@ -77,15 +82,20 @@ fn node(name: String, node: &Value) -> NodeRecord {
     let addresses = items(&node["status"]["addresses"]);
     let internal = addresses.filter(|address| address["type"] == "InternalIP");
     let internal = internal.filter_map(|address| address["address"].as_str());
+    // Names are among them.
+    let ips = items(&node["status"]["addresses"])
+        .filter_map(|address| address["address"].as_str()?.parse().ok());
     let annotations = node["metadata"]["annotations"].as_object().into_iter();
     let annotations = annotations
         .flatten()
         .filter(|(key, _)| key.starts_with(NETWORK_ANNOTATION))
         .filter_map(|(key, value)| Some((key.clone(), text(value)?)));
     NodeRecord {
+        labels: labels(node),
         zone: text(&node["metadata"]["labels"][ZONE]),
         pod_cidrs: cidrs.iter().map(IpNet::trunc).collect(),
         internal_ips: parsed(internal.collect(), &name, "status.addresses"),
+        ips: ips.collect(),
         annotations: annotations.collect(),
         name,
     }

@@ -10,6 +10,7 @@ pub enum Resource {
     Service,
     EndpointSlice,
     NetworkPolicy,
+    ClusterNetworkPolicy,
 }
 
 /// Whether objects live in a namespace.
@@ -46,7 +47,7 @@ pub struct ResourceInfo {
 }
 
 /// Everything that is served, in the order of discovery.
-pub const RESOURCES: [ResourceInfo; 6] = [
+pub const RESOURCES: [ResourceInfo; 7] = [
     core(
         Resource::Namespace,
         "Namespace",
@@ -113,6 +114,19 @@ pub const RESOURCES: [ResourceInfo; 6] = [
             &["netpol"],
             Scope::Namespaced,
             false,
+        )
+    },
+    ResourceInfo {
+        group: "policy.networking.k8s.io",
+        version: "v1alpha2",
+        ..core(
+            Resource::ClusterNetworkPolicy,
+            "ClusterNetworkPolicy",
+            "clusternetworkpolicies",
+            "clusternetworkpolicy",
+            &["cnp"],
+            Scope::Cluster,
+            true,
         )
     },
 ];

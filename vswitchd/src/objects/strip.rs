@@ -45,7 +45,7 @@ fn mask(resource: Resource) -> Value {
                     "restartPolicy": true}},
             "status": {"phase": true, "podIP": true, "podIPs": true},
         }),
-        Resource::NetworkPolicy => json!({"spec": true}),
+        Resource::NetworkPolicy | Resource::ClusterNetworkPolicy => json!({"spec": true}),
         Resource::Service => json!({"spec": true, "status": {"loadBalancer": true}}),
         Resource::EndpointSlice => json!({"addressType": true, "ports": true,
             "endpoints": {"addresses": true, "conditions": true, "nodeName": true, "hints": true}}),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+mod cluster_policy;
 pub(in crate::objects) mod kit;
 mod lost;
 

@@ -11,13 +11,14 @@ use vswitch_datapath::pipeline::{Origin, Rule};
 use super::direction::Direction;
 use super::groups::{Facts, Groups};
 use super::ids::{PolicyId, RosterId};
+use super::nodes::NodeGroups;
 use super::peers::{Peer, PodPeer};
 use super::ports::PortDemand;
 use super::program::{PolicyProblem, priority};
 use super::roster::{NamedPort, Within};
 use crate::config::Deny;
 use crate::rules::{RuleOwner, RuleSet};
-use crate::state::{PolicyRecord, Selector};
+use crate::state::{ClusterState, PolicyKey, PolicyRecord, Selector};
 
 /// What a policy selects. If that cannot be understood, it isolates all pods it could mean and
 /// allows none of them anything.
@@ -45,7 +46,7 @@ impl Subject {
 
 fn problem(policy: &PolicyRecord, part: String, problem: impl ToString) -> PolicyProblem {
     PolicyProblem {
-        policy: policy.key.clone(),
+        policy: PolicyKey::NetworkPolicy(policy.key.clone()),
         part,
         problem: problem.to_string(),
     }
@@ -59,9 +60,20 @@ pub(super) struct CompiledPolicy {
     pub(super) groups: Vec<RosterId>,
     /// Named ports it follows.
     pub(super) watches: Vec<(RosterId, NamedPort)>,
-    /// Its own sets: the networks of ipBlocks.
+    /// Nodes that it names, each selector as often as it does.
+    pub(super) nodes: Vec<Selector>,
+    /// Its own sets: the networks of its peers.
     pub(super) networks: BTreeMap<SetName, BTreeSet<IpNet>>,
     pub(super) problems: Vec<PolicyProblem>,
+}
+
+/// What peers are found in.
+#[derive(Debug)]
+pub(super) struct Sources<'a, 'f> {
+    pub(super) groups: &'a mut Groups,
+    pub(super) nodes: &'a mut NodeGroups,
+    pub(super) state: &'a ClusterState,
+    pub(super) facts: &'a mut Facts<'f>,
 }
 
 /// Compiles a policy that selects `subject`.
@@ -70,8 +82,7 @@ pub(super) fn compile(
     policy: &PolicyRecord,
     (subject, roster): (&Subject, RosterId),
     deny: Deny,
-    groups: &mut Groups,
-    facts: &mut Facts<'_>,
+    sources: &mut Sources<'_, '_>,
 ) -> CompiledPolicy {
     let mut compiled = CompiledPolicy::default();
     compiled.problems.extend(subject.problem.clone());
@@ -84,8 +95,8 @@ pub(super) fn compile(
             roster,
             direction,
             deny,
-            groups,
-            facts,
+            groups: sources.groups,
+            facts: sources.facts,
             rules: &mut rules,
             compiled: &mut compiled,
         };

@@ -7,36 +7,90 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use slab::Slab;
 use vswitch_api::PortNo;
+use vswitch_datapath::flow::SetName;
 use vswitch_datapath::pipeline::Rule;
 
-use super::compiled::{self, CompiledPolicy, Subject};
+use super::cluster_policy::{self, ClusterPolicy, Tier};
+use super::compiled::{self, CompiledPolicy, Sources, Subject};
 use super::endpoints;
 use super::groups::{Facts, Groups};
 use super::ids::{PolicyId, RosterId};
 use super::namespaces::Namespaces;
+use super::nodes::NodeGroups;
+use super::peers::{PodPeer, Scope};
 use super::pods::{Locals, Pod, PodId, Pods, is_addressable};
 use super::program::{NodeFacts, PolicyProblem, node_set};
 use crate::config::Deny;
 use crate::rules::{Ledger, RuleDelta};
-use crate::state::{ClusterChange, ClusterState, LocalEndpoint, ObjectKey, PolicyRecord};
+use crate::state::{
+    ClusterChange, ClusterPolicyRecord, ClusterState, LocalEndpoint, NodeRecord, ObjectKey,
+    PolicyKey, PolicyRecord,
+};
 
 /// A policy, whether it selects a pod of this node or not.
 #[derive(Debug)]
 struct Policy {
-    record: Arc<PolicyRecord>,
-    subject: Subject,
+    body: Body,
     selection: RosterId,
     /// What it came to, if it selects a pod of this node.
     compiled: Option<CompiledPolicy>,
 }
 
+/// What a policy says.
+#[derive(Debug)]
+enum Body {
+    Namespaced {
+        record: Arc<PolicyRecord>,
+        subject: Subject,
+    },
+    Cluster(ClusterPolicy),
+}
+
+impl Body {
+    fn key(&self) -> PolicyKey {
+        match self {
+            Self::Namespaced { record, .. } => PolicyKey::NetworkPolicy(record.key.clone()),
+            Self::Cluster(policy) => PolicyKey::ClusterNetworkPolicy(policy.name.clone()),
+        }
+    }
+
+    /// Returns the pods that it selects.
+    fn selected(&self) -> PodPeer {
+        match self {
+            Self::Namespaced { record, subject } => PodPeer {
+                scope: Scope::Namespace(record.key.namespace.clone()),
+                selector: subject.selector.clone(),
+            },
+            Self::Cluster(policy) => policy.subject.clone(),
+        }
+    }
+
+    fn selection_name(&self) -> SetName {
+        match self {
+            Self::Namespaced { record, .. } => compiled::selection_name(record),
+            Self::Cluster(policy) => cluster_policy::selection_name(policy),
+        }
+    }
+}
+
+/// Where a policy of the cluster stands: policies of one place are told apart by their names.
+type Level = (Tier, u16);
+
 /// What has to be looked at again.
 #[derive(Debug, Default)]
 struct Dirty {
     pods: BTreeSet<ObjectKey>,
-    policies: BTreeSet<ObjectKey>,
+    policies: BTreeSet<PolicyKey>,
     endpoints: BTreeSet<PortNo>,
     node: bool,
+}
+
+/// The rules of the node itself.
+#[derive(Debug, Default)]
+struct NodeRules {
+    rules: Vec<Rule>,
+    /// With those in the tables of tiers.
+    has_tiers: bool,
 }
 
 /// Keeps the rules of all policies that concern this node up to date.
@@ -53,11 +107,16 @@ pub struct Compiler {
     namespaces: Namespaces,
     pods: Pods,
     groups: Groups,
+    nodes: NodeGroups,
     policies: Slab<Policy>,
-    policy_ids: HashMap<ObjectKey, PolicyId>,
+    policy_ids: HashMap<PolicyKey, PolicyId>,
+    /// Policies of the cluster by their place, then by name.
+    levels: BTreeMap<Level, BTreeSet<String>>,
+    /// How many of them have rules.
+    active_in_tiers: usize,
     endpoint_rules: BTreeMap<PortNo, Vec<Rule>>,
-    node_rules: Vec<Rule>,
-    problems: BTreeMap<ObjectKey, Vec<PolicyProblem>>,
+    node_rules: NodeRules,
+    problems: BTreeMap<PolicyKey, Vec<PolicyProblem>>,
     ledger: Ledger,
     dirty: Dirty,
     deny: Deny,
@@ -102,20 +161,37 @@ impl Compiler {
             }
             ClusterChange::PodGone(key) => self.pod_changes(&key.clone(), Vec::new(), change),
             ClusterChange::Policy(PolicyRecord { key, .. }) | ClusterChange::PolicyGone(key) => {
-                let key = key.clone();
-                if self.state.apply(change) {
-                    self.dirty.policies.insert(key);
-                }
+                self.policy_changes(PolicyKey::NetworkPolicy(key.clone()), change);
+            }
+            ClusterChange::ClusterPolicy(ClusterPolicyRecord { name, .. })
+            | ClusterChange::ClusterPolicyGone(name) => {
+                self.policy_changes(PolicyKey::ClusterNetworkPolicy(name.clone()), change);
+            }
+            ClusterChange::Node(NodeRecord { name, .. }) | ClusterChange::NodeGone(name) => {
+                self.node_changes(&name.clone(), change);
             }
             // What policies judge is the endpoint, whatever Service led there.
             ClusterChange::Service(_)
             | ClusterChange::ServiceGone(_)
             | ClusterChange::EndpointSlice(_)
-            | ClusterChange::EndpointSliceGone(_)
-            | ClusterChange::Node(_)
-            | ClusterChange::NodeGone(_) => {
+            | ClusterChange::EndpointSliceGone(_) => {
                 self.state.apply(change);
             }
+        }
+    }
+
+    fn policy_changes(&mut self, key: PolicyKey, change: ClusterChange) {
+        if self.state.apply(change) {
+            self.dirty.policies.insert(key);
+        }
+    }
+
+    fn node_changes(&mut self, name: &str, change: ClusterChange) {
+        let before = self.state.node(name).cloned();
+        if self.state.apply(change) {
+            let after = self.state.node(name).map(AsRef::as_ref);
+            self.nodes
+                .changed(before.as_deref(), after, &mut self.ledger);
         }
     }
 
@@ -180,16 +256,14 @@ impl Compiler {
     /// Works out what the changes since the last call come to.
     pub fn flush(&mut self) -> RuleDelta {
         let dirty = std::mem::take(&mut self.dirty);
-        if dirty.node {
-            self.ledger
-                .replace_rules(&mut self.node_rules, endpoints::node_rules());
-        }
         let mut outdated = BTreeSet::new();
         let (here, gone): (Vec<_>, Vec<_>) = dirty
             .policies
             .iter()
-            .partition(|key| self.state.policy(key).is_some());
-        gone.into_iter().for_each(|key| self.retire(key));
+            .partition(|key| self.state.has_policy(key));
+        for key in gone {
+            self.retire(key, &mut outdated);
+        }
         self.refresh_pods(&dirty.pods, &mut outdated);
         here.into_iter()
             .for_each(|key| self.learn(key, &mut outdated));
@@ -203,7 +277,18 @@ impl Compiler {
         ports
             .into_iter()
             .for_each(|port| self.refresh_endpoint(port));
+        self.refresh_node(dirty.node);
         self.ledger.take()
+    }
+
+    /// The node's way in, before the tiers too while they have rules.
+    fn refresh_node(&mut self, is_dirty: bool) {
+        let has_tiers = self.active_in_tiers > 0 || !self.node.is_synced;
+        if is_dirty || has_tiers != self.node_rules.has_tiers {
+            let rules = endpoints::node_rules(has_tiers);
+            self.ledger.replace_rules(&mut self.node_rules.rules, rules);
+            self.node_rules.has_tiers = has_tiers;
+        }
     }
 
     /// Places pods anew. Where addresses moved, all that lost them are gone from every roster
@@ -309,25 +394,54 @@ impl Compiler {
         }
     }
 
+    /// Returns what the policy says.
+    ///
+    /// # Errors
+    /// Why nobody knows whom it concerns, or when.
+    fn read(&self, key: &PolicyKey) -> Result<Body, Vec<PolicyProblem>> {
+        match key {
+            PolicyKey::NetworkPolicy(key) => {
+                let record = Arc::clone(self.state.policy(key).ok_or_else(Vec::new)?);
+                let subject = Subject::of(&record);
+                Ok(Body::Namespaced { record, subject })
+            }
+            PolicyKey::ClusterNetworkPolicy(name) => {
+                let record = self.state.cluster_policy(name).ok_or_else(Vec::new)?;
+                let problem = |(part, problem)| PolicyProblem {
+                    policy: key.clone(),
+                    part,
+                    problem,
+                };
+                ClusterPolicy::parse(record)
+                    .map(Body::Cluster)
+                    .map_err(|flaws| flaws.into_iter().map(problem).collect())
+            }
+        }
+    }
+
     /// Takes in a policy that is new or changed.
-    fn learn(&mut self, key: &ObjectKey, outdated: &mut BTreeSet<PolicyId>) {
-        let Some(record) = self.state.policy(key).cloned() else {
-            return;
+    fn learn(&mut self, key: &PolicyKey, outdated: &mut BTreeSet<PolicyId>) {
+        let body = match self.read(key) {
+            Ok(body) => body,
+            Err(problems) => {
+                self.retire(key, outdated);
+                self.problems.insert(key.clone(), problems);
+                return;
+            }
         };
-        let known = self.policy_ids.get(key).copied();
-        let subject = Subject::of(&record);
-        if let Some(id) = known
+        let (level, selected) = (level(&body), body.selected());
+        if let Some(id) = self.policy_ids.get(key).copied()
             && let Some(policy) = self.policies.get_mut(id.0)
-            && policy.subject.selector == subject.selector
+            && self::level(&policy.body) == level
+            && policy.body.selected() == selected
         {
-            policy.record = record;
-            policy.subject = subject;
+            policy.body = body;
             if policy.compiled.is_some() {
                 outdated.insert(id);
             }
             return;
         }
-        self.retire(key);
+        self.retire(key, outdated);
         let id = PolicyId(self.policies.vacant_key());
         let mut facts = Facts {
             pods: &mut self.pods,
@@ -335,15 +449,10 @@ impl Compiler {
             ledger: &mut self.ledger,
             outdated,
         };
-        let selection = self.groups.select(
-            id,
-            compiled::selection_name(&record),
-            (&key.namespace, &subject.selector),
-            &mut facts,
-        );
+        let name = body.selection_name();
+        let selection = self.groups.select(id, name, &selected, &mut facts);
         self.policies.insert(Policy {
-            record,
-            subject,
+            body,
             selection,
             compiled: None,
         });
@@ -351,17 +460,73 @@ impl Compiler {
         if self.groups.roster(selection).is_some_and(|r| !r.is_empty()) {
             outdated.insert(id);
         }
+        self.join_level(level, key, outdated);
+    }
+
+    /// Takes a policy of the cluster in among those of its place; the places of others move.
+    fn join_level(
+        &mut self,
+        level: Option<Level>,
+        key: &PolicyKey,
+        outdated: &mut BTreeSet<PolicyId>,
+    ) {
+        let (Some(level), PolicyKey::ClusterNetworkPolicy(name)) = (level, key) else {
+            return;
+        };
+        self.levels.entry(level).or_default().insert(name.clone());
+        self.outdate_behind(level, name, outdated);
+    }
+
+    fn leave_level(
+        &mut self,
+        level: Option<Level>,
+        key: &PolicyKey,
+        outdated: &mut BTreeSet<PolicyId>,
+    ) {
+        let (Some(level), PolicyKey::ClusterNetworkPolicy(name)) = (level, key) else {
+            return;
+        };
+        self.outdate_behind(level, name, outdated);
+        if let Some(names) = self.levels.get_mut(&level) {
+            names.remove(name);
+            if names.is_empty() {
+                self.levels.remove(&level);
+            }
+        }
+    }
+
+    fn outdate_behind(&self, level: Level, name: &str, outdated: &mut BTreeSet<PolicyId>) {
+        let names = self.levels.get(&level).into_iter().flatten();
+        let behind = names.filter(|other| other.as_str() > name);
+        let keys = behind.map(|other| PolicyKey::ClusterNetworkPolicy(other.clone()));
+        let ids = keys.filter_map(|key| self.policy_ids.get(&key).copied());
+        let is_compiled = |id: &PolicyId| {
+            let policy = self.policies.get(id.0);
+            policy.is_some_and(|policy| policy.compiled.is_some())
+        };
+        outdated.extend(ids.filter(is_compiled));
+    }
+
+    /// Returns the place of a policy among those of its tier and priority.
+    fn place(&self, policy: &ClusterPolicy) -> u16 {
+        let names = self.levels.get(&(policy.tier, policy.priority));
+        let before = names.map_or(0, |names| {
+            names.iter().take_while(|name| **name < policy.name).count()
+        });
+        u16::try_from(before).unwrap_or(u16::MAX)
     }
 
     /// Forgets a policy with all it came to.
-    fn retire(&mut self, key: &ObjectKey) {
+    fn retire(&mut self, key: &PolicyKey, outdated: &mut BTreeSet<PolicyId>) {
+        self.problems.remove(key);
         let Some(id) = self.policy_ids.remove(key) else {
             return;
         };
         let Some(policy) = self.policies.try_remove(id.0) else {
             return;
         };
-        self.problems.remove(key);
+        outdated.remove(&id);
+        self.leave_level(level(&policy.body), key, outdated);
         let mut nothing = BTreeSet::new();
         let mut facts = Facts {
             pods: &mut self.pods,
@@ -369,18 +534,21 @@ impl Compiler {
             ledger: &mut self.ledger,
             outdated: &mut nothing,
         };
+        self.active_in_tiers -= usize::from(has_rules_in_tiers(&policy));
         let compiled = policy.compiled.unwrap_or_default();
         withdraw(id, &compiled, &mut self.groups, &mut facts);
         replace_networks(&compiled, &CompiledPolicy::default(), facts.ledger);
-        for group in compiled.groups {
-            self.groups.release(group, &mut facts);
-        }
+        release(compiled, &mut self.groups, &mut self.nodes, &mut facts);
         self.groups.unselect(policy.selection, &mut facts);
     }
 
     /// Compiles a policy, or undoes it where it selects no pod of this node. The groups of the
     /// version before are given back last, so that those still in use stay as they are.
     fn compile(&mut self, id: PolicyId, outdated: &mut BTreeSet<PolicyId>) {
+        let place = match self.policies.get(id.0).map(|policy| &policy.body) {
+            Some(Body::Cluster(policy)) => self.place(policy),
+            _ => 0,
+        };
         let Some(policy) = self.policies.get_mut(id.0) else {
             return;
         };
@@ -390,6 +558,7 @@ impl Compiler {
             ledger: &mut self.ledger,
             outdated,
         };
+        self.active_in_tiers -= usize::from(has_rules_in_tiers(policy));
         let before = policy.compiled.take().unwrap_or_default();
         withdraw(id, &before, &mut self.groups, &mut facts);
         let mut is_active = false;
@@ -399,31 +568,42 @@ impl Compiler {
         }
         let mut after = CompiledPolicy::default();
         if is_active {
-            let subject = (&policy.subject, policy.selection);
-            let groups = &mut self.groups;
-            after = compiled::compile(id, &policy.record, subject, self.deny, groups, &mut facts);
+            let mut sources = Sources {
+                groups: &mut self.groups,
+                nodes: &mut self.nodes,
+                state: &self.state,
+                facts: &mut facts,
+            };
+            let (roster, deny) = (policy.selection, self.deny);
+            after = match &policy.body {
+                Body::Namespaced { record, subject } => {
+                    compiled::compile(id, record, (subject, roster), deny, &mut sources)
+                }
+                Body::Cluster(policy) => {
+                    cluster_policy::compile(id, policy, roster, place, deny, &mut sources)
+                }
+            };
         }
         for rule in &mut after.rules {
             facts.ledger.add_rule(rule);
         }
         replace_networks(&before, &after, facts.ledger);
-        for group in before.groups {
-            self.groups.release(group, &mut facts);
-        }
-        let key = &policy.record.key;
+        release(before, &mut self.groups, &mut self.nodes, &mut facts);
+        let key = policy.body.key();
         if after.problems.is_empty() {
-            self.problems.remove(key);
+            self.problems.remove(&key);
         } else {
-            self.problems.insert(key.clone(), after.problems.clone());
+            self.problems.insert(key, after.problems.clone());
         }
         policy.compiled = is_active.then_some(after);
+        self.active_in_tiers += usize::from(has_rules_in_tiers(policy));
     }
 
     fn refresh_endpoint(&mut self, port: PortNo) {
         let rules = self.locals.endpoints.get(&port).map(|endpoint| {
             let pod = self.state.pod(&endpoint.pod);
             let is_known = pod.is_some_and(|pod| is_addressable(pod));
-            endpoints::port_rules(endpoint, is_known && self.node.is_synced)
+            endpoints::port_rules(endpoint, is_known, self.node.is_synced)
         });
         let mut before = self.endpoint_rules.remove(&port).unwrap_or_default();
         let is_gone = rules.is_none();
@@ -432,6 +612,33 @@ impl Compiler {
         if !is_gone {
             self.endpoint_rules.insert(port, before);
         }
+    }
+}
+
+fn level(body: &Body) -> Option<Level> {
+    match body {
+        Body::Namespaced { .. } => None,
+        Body::Cluster(policy) => Some((policy.tier, policy.priority)),
+    }
+}
+
+fn has_rules_in_tiers(policy: &Policy) -> bool {
+    let has_rules = |compiled: &CompiledPolicy| !compiled.rules.is_empty();
+    matches!(policy.body, Body::Cluster(_)) && policy.compiled.as_ref().is_some_and(has_rules)
+}
+
+/// Gives back what a policy held of others.
+fn release(
+    compiled: CompiledPolicy,
+    groups: &mut Groups,
+    nodes: &mut NodeGroups,
+    facts: &mut Facts<'_>,
+) {
+    for group in compiled.groups {
+        groups.release(group, facts);
+    }
+    for selector in &compiled.nodes {
+        nodes.release(selector, facts.ledger);
     }
 }
 

@@ -53,7 +53,7 @@ impl Direction {
         }
     }
 
-    /// Past both tables of the direction.
+    /// Past all tables of the direction.
     pub(super) const fn allow(self) -> Action {
         match self {
             Self::Ingress => Action::Goto(TableId::Output),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use vswitch_api::PortNo;
+use vswitch_api::{PortNo, Priority};
 use vswitch_datapath::flow::{AddressMatch, Match, PortClass};
 use vswitch_datapath::pipeline::{Origin, Rule, TableId};
 use vswitch_datapath::{Action, DropReason};
@@ -18,7 +18,8 @@ use crate::state::LocalEndpoint;
 
 /// Returns the rules that let the node itself (kubelet's probes) reach its pods, whatever
 /// their policies. What merely passes through the gateway has another source and is judged.
-pub(super) fn node_rules() -> Vec<Rule> {
+/// `has_tiers`: the tables of tier Admin are in use.
+pub(super) fn node_rules(has_tiers: bool) -> Vec<Rule> {
     let mut rules = RuleSet::of(RuleOwner::Policies);
     let origin = Origin {
         kind: "Gateway",
@@ -30,22 +31,30 @@ pub(super) fn node_rules() -> Vec<Rule> {
         ip_src: Some(AddressMatch::Set(node_set())),
         ..Match::default()
     };
-    let at = (TableId::IngressRule, priority::NODE);
-    rules.add(
-        at,
-        matches,
-        vec![Direction::Ingress.allow()],
-        &Arc::new(origin),
-    );
+    let origin = Arc::new(origin);
+    let mut places = vec![(TableId::IngressRule, priority::NODE)];
+    if has_tiers {
+        places.push((TableId::IngressAdminTier, priority::NODE_BEFORE_TIERS));
+    }
+    for at in places {
+        let allow = vec![Direction::Ingress.allow()];
+        rules.add(at, matches.clone(), allow, &origin);
+    }
     rules.into_list()
 }
 
 /// Returns the rules of a port: it is isolated while its pod, or its policies, are not known,
 /// and the pod reaches itself.
-pub(super) fn port_rules(endpoint: &LocalEndpoint, is_known: bool) -> Vec<Rule> {
+pub(super) fn port_rules(endpoint: &LocalEndpoint, is_known: bool, is_synced: bool) -> Vec<Rule> {
     let mut rules = RuleSet::of(RuleOwner::Policies);
-    if !is_known {
-        isolate(&mut rules, endpoint);
+    if !is_known || !is_synced {
+        let tables = (TableId::EgressDefault, TableId::IngressDefault);
+        isolate(&mut rules, endpoint, tables, priority::POD_UNKNOWN);
+    }
+    if !is_synced {
+        // A policy of the cluster that is not heard of may deny what those allow that are.
+        let tables = (TableId::EgressAdminTier, TableId::IngressAdminTier);
+        isolate(&mut rules, endpoint, tables, priority::NOT_SYNCED);
     }
     // Through its Service: policies speak of peers, and it is none.
     let origin = Arc::new(pod_origin(endpoint, "to itself"));
@@ -55,7 +64,12 @@ pub(super) fn port_rules(endpoint: &LocalEndpoint, is_known: bool) -> Vec<Rule> 
     rules.into_list()
 }
 
-fn isolate(rules: &mut RuleSet, endpoint: &LocalEndpoint) {
+fn isolate(
+    rules: &mut RuleSet,
+    endpoint: &LocalEndpoint,
+    (egress, ingress): (TableId, TableId),
+    priority: Priority,
+) {
     let origin = Arc::new(pod_origin(endpoint, "isolated until known"));
     let drop = || vec![Action::Drop(DropReason::PodUnknown)];
     let port = Some(endpoint.port_no);
@@ -63,22 +77,12 @@ fn isolate(rules: &mut RuleSet, endpoint: &LocalEndpoint) {
         in_port: port,
         ..Match::default()
     };
-    rules.add(
-        (TableId::EgressDefault, priority::POD_UNKNOWN),
-        from,
-        drop(),
-        &origin,
-    );
+    rules.add((egress, priority), from, drop(), &origin);
     let to = Match {
         out_port: port,
         ..Match::default()
     };
-    rules.add(
-        (TableId::IngressDefault, priority::POD_UNKNOWN),
-        to,
-        drop(),
-        &origin,
-    );
+    rules.add((ingress, priority), to, drop(), &origin);
 }
 
 fn allow_own_address(rules: &mut RuleSet, port: PortNo, ip: IpAddr, origin: &Arc<Origin>) {

@@ -23,11 +23,7 @@ enum Owner {
     /// Rules name it; so many of them.
     Group { peer: PodPeer, users: usize },
     /// The local pods that a policy selects.
-    Selection {
-        namespace: String,
-        selector: Selector,
-        policy: PolicyId,
-    },
+    Selection { peer: PodPeer, policy: PolicyId },
 }
 
 #[derive(Debug)]
@@ -39,17 +35,9 @@ struct OwnedRoster {
 impl OwnedRoster {
     fn selector(&self) -> &Selector {
         match &self.owner {
-            Owner::Group { peer, .. } => &peer.selector,
-            Owner::Selection { selector, .. } => selector,
+            Owner::Group { peer, .. } | Owner::Selection { peer, .. } => &peer.selector,
         }
     }
-}
-
-/// Groups that share a namespaceSelector.
-#[derive(Debug, Default)]
-struct Class {
-    number: usize,
-    groups: SelectorIndex<RosterId>,
 }
 
 /// The rosters, and the ways to find those of a pod.
@@ -57,12 +45,8 @@ struct Class {
 pub(super) struct Groups {
     slab: Slab<OwnedRoster>,
     by_name: HashMap<SetName, RosterId>,
-    everywhere: SelectorIndex<RosterId>,
-    by_namespace: HashMap<String, SelectorIndex<RosterId>>,
-    classes: BTreeMap<Selector, Class>,
-    class_selectors: Slab<Selector>,
-    class_index: SelectorIndex<usize>,
-    selections: HashMap<String, SelectorIndex<RosterId>>,
+    groups: ScopedIndex,
+    selections: ScopedIndex,
 }
 
 /// What a change of rosters works on.
@@ -94,21 +78,10 @@ impl Groups {
 
     /// Returns every roster that the pod belongs to.
     pub(super) fn rosters_of(&self, pod: &Pod, namespaces: &Namespaces) -> BTreeSet<RosterId> {
-        let namespace = pod.record.key.namespace.as_str();
         let labels = &pod.record.labels;
-        let mut indexes = vec![&self.everywhere];
-        indexes.extend(self.by_namespace.get(namespace));
+        let mut indexes = self.groups.indexes_for(pod, namespaces);
         if pod.is_local {
-            indexes.extend(self.selections.get(namespace));
-        }
-        // A namespace that has not been heard of has no labels that a selector could be held
-        // against; its pods are found only from within.
-        if let Some(of_namespace) = namespaces.labels(namespace) {
-            let candidates = self.class_index.candidates(of_namespace);
-            let selectors = candidates.filter_map(|number| self.class_selectors.get(number));
-            let matching = selectors.filter(|selector| selector.matches(of_namespace));
-            let classes = matching.filter_map(|selector| self.classes.get(selector));
-            indexes.extend(classes.map(|class| &class.groups));
+            indexes.extend(self.selections.indexes_for(pod, namespaces));
         }
         let candidates = indexes
             .into_iter()
@@ -138,7 +111,7 @@ impl Groups {
         };
         let id = self.insert(Roster::new(name.clone()), owner);
         self.by_name.insert(name, id);
-        self.index_of(&peer.scope).insert(&peer.selector, id);
+        self.groups.insert(peer, id);
         self.fill(id, members(peer, facts), facts);
         if let Some(roster) = self.roster_mut(id) {
             roster.publish(true, facts.pods, facts.ledger);
@@ -162,8 +135,7 @@ impl Groups {
         };
         self.by_name.remove(&entry.roster.name);
         if let Owner::Group { peer, .. } = entry.owner {
-            self.index_of(&peer.scope).remove(&peer.selector, id);
-            self.forget_index(&peer.scope);
+            self.groups.remove(&peer, id);
         }
     }
 
@@ -172,21 +144,16 @@ impl Groups {
         &mut self,
         policy: PolicyId,
         name: SetName,
-        (namespace, selector): (&str, &Selector),
+        peer: &PodPeer,
         facts: &mut Facts<'_>,
     ) -> RosterId {
         let owner = Owner::Selection {
-            namespace: namespace.to_owned(),
-            selector: selector.clone(),
+            peer: peer.clone(),
             policy,
         };
         let id = self.insert(Roster::new(name), owner);
-        let index = self.selections.entry(namespace.to_owned()).or_default();
-        index.insert(selector, id);
-        let local = facts.pods.local_in(namespace);
-        let selected = local.filter(|(_, pod)| selector.matches(&pod.record.labels));
-        let selected = selected.map(|(id, _)| id).collect();
-        self.fill(id, selected, facts);
+        self.selections.insert(peer, id);
+        self.fill(id, local_members(peer, facts), facts);
         id
     }
 
@@ -195,17 +162,8 @@ impl Groups {
         let Some(entry) = self.remove(id, facts) else {
             return;
         };
-        if let Owner::Selection {
-            namespace,
-            selector,
-            ..
-        } = entry.owner
-            && let Some(index) = self.selections.get_mut(&namespace)
-        {
-            index.remove(&selector, id);
-            if index.is_empty() {
-                self.selections.remove(&namespace);
-            }
+        if let Owner::Selection { peer, .. } = entry.owner {
+            self.selections.remove(&peer, id);
         }
     }
 
@@ -235,6 +193,51 @@ impl Groups {
         }
         Some(entry)
     }
+}
+
+/// Rosters that share a namespaceSelector.
+#[derive(Debug, Default)]
+struct Class {
+    number: usize,
+    rosters: SelectorIndex<RosterId>,
+}
+
+/// Rosters by the namespaces, and then the labels, of the pods that they may have.
+#[derive(Debug, Default)]
+struct ScopedIndex {
+    everywhere: SelectorIndex<RosterId>,
+    by_namespace: HashMap<String, SelectorIndex<RosterId>>,
+    classes: BTreeMap<Selector, Class>,
+    class_selectors: Slab<Selector>,
+    class_index: SelectorIndex<usize>,
+}
+
+impl ScopedIndex {
+    fn insert(&mut self, peer: &PodPeer, id: RosterId) {
+        self.index_of(&peer.scope).insert(&peer.selector, id);
+    }
+
+    fn remove(&mut self, peer: &PodPeer, id: RosterId) {
+        self.index_of(&peer.scope).remove(&peer.selector, id);
+        self.forget_index(&peer.scope);
+    }
+
+    /// Returns the indexes that have every roster the pod may belong to.
+    fn indexes_for(&self, pod: &Pod, namespaces: &Namespaces) -> Vec<&SelectorIndex<RosterId>> {
+        let namespace = pod.record.key.namespace.as_str();
+        let mut indexes = vec![&self.everywhere];
+        indexes.extend(self.by_namespace.get(namespace));
+        // A namespace that has not been heard of has no labels that a selector could be held
+        // against; its pods are found only from within.
+        if let Some(of_namespace) = namespaces.labels(namespace) {
+            let candidates = self.class_index.candidates(of_namespace);
+            let selectors = candidates.filter_map(|number| self.class_selectors.get(number));
+            let matching = selectors.filter(|selector| selector.matches(of_namespace));
+            let classes = matching.filter_map(|selector| self.classes.get(selector));
+            indexes.extend(classes.map(|class| &class.rosters));
+        }
+        indexes
+    }
 
     fn index_of(&mut self, scope: &Scope) -> &mut SelectorIndex<RosterId> {
         match scope {
@@ -252,10 +255,10 @@ impl Groups {
                     class_index.insert(selector, number);
                     Class {
                         number,
-                        groups: SelectorIndex::default(),
+                        rosters: SelectorIndex::default(),
                     }
                 });
-                &mut class.groups
+                &mut class.rosters
             }
         }
     }
@@ -275,7 +278,7 @@ impl Groups {
             }
             Scope::Namespaces(selector) => {
                 if let Some(class) = self.classes.get(selector)
-                    && class.groups.is_empty()
+                    && class.rosters.is_empty()
                 {
                     self.class_index.remove(selector, class.number);
                     self.class_selectors.try_remove(class.number);
@@ -283,6 +286,27 @@ impl Groups {
                 }
             }
         }
+    }
+}
+
+/// Finds the pods of this node that a policy selects.
+fn local_members(peer: &PodPeer, facts: &Facts<'_>) -> Vec<PodId> {
+    let is_in = |pod: &Pod| {
+        let namespace = pod.record.key.namespace.as_str();
+        match &peer.scope {
+            Scope::Everywhere | Scope::Namespace(_) => true,
+            Scope::Namespaces(wanted) => {
+                let labels = facts.namespaces.labels(namespace);
+                labels.is_some_and(|labels| wanted.matches(labels))
+            }
+        }
+    };
+    let selected = |(id, pod): (PodId, &Pod)| {
+        (peer.selector.matches(&pod.record.labels) && is_in(pod)).then_some(id)
+    };
+    match &peer.scope {
+        Scope::Namespace(name) => facts.pods.local_in(name).filter_map(selected).collect(),
+        _ => facts.pods.local().filter_map(selected).collect(),
     }
 }
 

@@ -1,5 +1,5 @@
 //! The policy compiler: changes of the cluster and the local endpoints in, changes of rules and
-//! address sets out.
+//! address sets out. NetworkPolicies here, those of the whole cluster in `cluster_policy`.
 //!
 //! Pure: no clock, no I/O; what it comes to depends on what it was told, not on the order. The
 //! reconciler tells a [`Compiler`] and installs what it gives out. Rules are made only for
@@ -17,6 +17,7 @@
 //! No match in any of them lets the packet on: a pod that no policy selects is open.
 
 mod cidr;
+mod cluster_policy;
 mod compiled;
 mod compiler;
 mod direction;
@@ -25,6 +26,7 @@ pub mod explain;
 mod groups;
 mod ids;
 mod namespaces;
+mod nodes;
 mod peers;
 mod pods;
 mod ports;
@@ -35,5 +37,6 @@ mod selector_index;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use cluster_policy::{Flaw, deciding_policies, denial, flaws};
 pub use compiler::Compiler;
 pub use program::{NodeFacts, PolicyProblem, node_set, priority};

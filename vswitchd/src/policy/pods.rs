@@ -177,6 +177,12 @@ impl Pods {
         ids.filter_map(|id| Some((*id, self.get(*id)?)))
     }
 
+    /// Returns the pods of this node.
+    pub(super) fn local(&self) -> impl Iterator<Item = (PodId, &Pod)> {
+        let ids = self.local.values().flatten();
+        ids.filter_map(|id| Some((*id, self.get(*id)?)))
+    }
+
     /// Returns the pods of a namespace.
     pub(super) fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = (PodId, &Pod)> {
         let ids = self.by_namespace.get(namespace).into_iter().flatten();

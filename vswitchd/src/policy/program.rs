@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use vswitch_datapath::flow::SetName;
 
-use crate::state::ObjectKey;
+use crate::state::PolicyKey;
 
 /// Priorities inside the policy tables; a higher one wins.
 pub mod priority {
@@ -18,8 +18,13 @@ pub mod priority {
     pub const NODE: Priority = Priority(200);
     /// A pod to itself.
     pub const OWN: Priority = Priority(150);
-    /// What policies allow, and their isolation.
+    /// What policies allow, and their isolation. In the tables of tiers the lowest one: policies
+    /// that come earlier have up to 1000 more.
     pub const POLICY: Priority = Priority(100);
+    /// In the tables of tier Admin: isolation while not all policies have been heard of.
+    pub const NOT_SYNCED: Priority = Priority(2_000);
+    /// In the tables of tier Admin: the node's own traffic to its pods.
+    pub const NODE_BEFORE_TIERS: Priority = Priority(3_000);
 }
 
 /// Returns the name of the set that holds the node's own addresses.
@@ -39,11 +44,11 @@ pub struct NodeFacts {
     pub is_synced: bool,
 }
 
-/// A part of a policy that could not be understood and therefore allows nothing.
+/// A part of a policy that could not be understood and therefore fails closed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PolicyProblem {
     /// The policy.
-    pub policy: ObjectKey,
+    pub policy: PolicyKey,
     /// Where in it, e.g. `ingress[0].from[1]`.
     pub part: String,
     /// What is wrong, one line.

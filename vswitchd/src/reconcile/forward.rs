@@ -43,7 +43,7 @@ pub(super) fn add_pod(rules: &mut RuleSet, endpoint: &LocalEndpoint, origin: &Ar
         let actions = vec![
             Action::SetEthDst(endpoint.mac),
             Action::SetOutPort(endpoint.port_no),
-            Action::Goto(TableId::IngressRule),
+            Action::Goto(TableId::IngressAdminTier),
         ];
         rules.add(
             (TableId::Forward, KNOWN),

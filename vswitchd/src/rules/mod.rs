@@ -7,4 +7,4 @@ mod rule_set;
 
 pub use addresses::{VirtualAddresses, virtual_addresses, virtual_networks};
 pub use ledger::{Ledger, RuleDelta};
-pub use rule_set::{RuleOwner, RuleSet};
+pub use rule_set::{Place, RuleOwner, RuleSet};

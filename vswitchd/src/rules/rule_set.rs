@@ -40,6 +40,28 @@ impl RuleOwner {
 const OWNER: u64 = 3 << 61;
 /// Bits of an id that its owner chooses.
 const IDS: u64 = (1 << 61) - 1;
+/// Bits of an id below its [`Place`].
+const HASH_BESIDE_PLACE: u64 = (1 << 33) - 1;
+
+/// Place of a rule among those of one table and priority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Place of the object that it comes from.
+    pub object: u16,
+    /// Place in the object, below [`Place::PARTS`].
+    pub part: u16,
+}
+
+impl Place {
+    /// How many parts of an object have places.
+    pub const PARTS: u16 = 1 << 12;
+
+    /// Returns the bits above the hash of an id.
+    fn bits(self) -> u64 {
+        let part = self.part.min(Self::PARTS - 1);
+        (u64::from(self.object) << 12 | u64::from(part)) << 33
+    }
+}
 
 /// Rules by id.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -73,6 +95,29 @@ impl RuleSet {
             origin,
             cookie_of(origin),
         );
+    }
+
+    /// Adds a rule that, among those of its table and priority, comes at this place: the lowest
+    /// wins. Rules of one place do the same, so that their order does not matter.
+    pub fn add_at(
+        &mut self,
+        (table, priority): (TableId, Priority),
+        place: Place,
+        matches: Match,
+        actions: Vec<Action>,
+        origin: &Arc<Origin>,
+    ) {
+        let hash = rule_hash(table, priority, &matches, origin) & HASH_BESIDE_PLACE;
+        let origin = Arc::clone(origin);
+        self.insert(Rule {
+            id: RuleId(place.bits() | hash | self.owner.tag()),
+            table,
+            priority,
+            matches,
+            actions,
+            cookie: cookie_of(&origin),
+            origin,
+        });
     }
 
     /// Adds a rule whose owner chose the cookie.
@@ -174,6 +219,23 @@ mod tests {
         assert_eq!(ids, [RuleId(0), RuleId(last)]);
         let tag = RuleOwner::Services.tag();
         assert_eq!(next_id(RuleId(tag | last)), RuleId(tag));
+    }
+
+    #[test]
+    fn rules_with_places_have_ids_in_their_order() {
+        let origin = rule(0, TableId::Admin).origin;
+        let at = (TableId::EgressAdminTier, Priority(5));
+        let last = Place::PARTS - 1;
+        let places = [(0, 0), (0, 1), (0, last), (1, 0), (u16::MAX, last)];
+        let ids = places.map(|(object, part)| {
+            let mut rules = RuleSet::of(RuleOwner::Policies);
+            let place = Place { object, part };
+            rules.add_at(at, place, Match::default(), Vec::new(), &origin);
+            let RuleId(id) = *rules.into_rules().keys().next().unwrap();
+            assert_eq!(id & OWNER, RuleOwner::Policies.tag());
+            id
+        });
+        assert!(ids.is_sorted(), "{ids:?}");
     }
 
     #[test]

@@ -267,6 +267,9 @@ fn add_rule(
         name: mapping.pod.to_string(),
         part: name(&port),
     });
-    let actions = vec![Action::Group(group.id), Action::Goto(TableId::EgressRule)];
+    let actions = vec![
+        Action::Group(group.id),
+        Action::Goto(TableId::EgressAdminTier),
+    ];
     rules.add((TableId::ServiceLb, priority), matches, actions, &origin);
 }

@@ -7,9 +7,9 @@
 //!
 //! ```text
 //! 40 Conntrack  ct_state=+trk+inv,tcp,ip_dst=@cluster-ips → reject(ct_invalid)
-//! 50 ServiceLb  proto, ip_dst=VIP, tp_dst=port → group:N, EgressRule       (one per address and port)
-//!               proto, ip_dst=@node-ports, tp_dst=nodePort → group:N, EgressRule
-//!               proto, ip_dst=@node-ports, tp_dst=hostPort → group:N, EgressRule (a container's host port)
+//! 50 ServiceLb  proto, ip_dst=VIP, tp_dst=port → group:N, EgressAdminTier  (one per address and port)
+//!               proto, ip_dst=@node-ports, tp_dst=nodePort → group:N, EgressAdminTier
+//!               proto, ip_dst=@node-ports, tp_dst=hostPort → group:N, EgressAdminTier (a container's host port)
 //!               ip_dst=@cluster-ips → reject(service_no_endpoints)
 //! ```
 //!

@@ -329,7 +329,7 @@ impl Builder<'_> {
             let id = numbers.number(&key);
             let group = self.group((id, &key), endpoints, served);
             self.program.groups.insert(key, group);
-            vec![Action::Group(id), Action::Goto(TableId::EgressRule)]
+            vec![Action::Group(id), Action::Goto(TableId::EgressAdminTier)]
         };
         let inside = group(all, false);
         let local = match needs_local {

@@ -163,7 +163,7 @@ fn a_cluster_ip_leads_to_the_ready_endpoints_at_their_own_port() {
     let delta = compiled(service(), both);
     assert_eq!(ends(groups(&delta)[0]), ["10.0.0.1:8080", "10.0.0.2:8080"]);
     assert_eq!(&*groups(&delta)[0].name, "ns/web:80/TCP");
-    let expected = "100 tcp,nw_dst=10.96.0.1,tp_dst=80 -> group:1,goto_table:60";
+    let expected = "100 tcp,nw_dst=10.96.0.1,tp_dst=80 -> group:1,goto_table:55";
     assert_eq!(rules(&delta), [expected]);
 }
 
@@ -245,7 +245,7 @@ fn a_node_port_is_open_at_the_node_s_addresses() {
     let mut world = World::new();
     let here = vec![endpoint("10.0.0.1", "here")];
     let delta = world.apply([ClusterChange::Service(record), slice("a", here)]);
-    let expected = "100 tcp,ip_dst=@node-ports,tp_dst=30080 -> group:1,goto_table:60";
+    let expected = "100 tcp,ip_dst=@node-ports,tp_dst=30080 -> group:1,goto_table:55";
     assert!(
         rules(&delta).contains(&expected.to_owned()),
         "{:?}",

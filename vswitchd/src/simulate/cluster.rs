@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::ports::ClusterPort;
 use super::probe::{End, ProbeError};
-use crate::objects::{StatusError, cluster_change};
+use crate::objects::{StatusError, cluster_change, cluster_policy_change};
 use crate::state::{ClusterChange, ClusterState, NamespaceRecord, ObjectKey, PodRecord};
 
 /// A pod with what a simulation needs besides its record.
@@ -21,7 +21,7 @@ pub struct ClusterPod {
     pub ports: Vec<ClusterPort>,
 }
 
-/// Namespaces, pods and policies.
+/// Namespaces, pods, nodes and policies.
 #[derive(Debug, Clone, Default)]
 pub struct Cluster {
     state: ClusterState,
@@ -51,8 +51,8 @@ pub enum ManifestError {
 }
 
 impl Cluster {
-    /// Takes in a manifest: a Namespace, Pod, NetworkPolicy or a List of them; other kinds are
-    /// passed over. It is checked as the API server would check it.
+    /// Takes in a manifest: a Namespace, Pod, Node, NetworkPolicy, ClusterNetworkPolicy or a List
+    /// of them; other kinds are passed over. It is checked as the API server would check it.
     ///
     /// # Errors
     /// [`ManifestError`].
@@ -97,6 +97,21 @@ impl Cluster {
         Ok(())
     }
 
+    /// Takes in a ClusterNetworkPolicy with all that this version does not know of it, which fails
+    /// closed; its kind may be left out.
+    ///
+    /// # Errors
+    /// [`ManifestError`].
+    pub fn add_cluster_policy(&mut self, manifest: &Value) -> Result<(), ManifestError> {
+        let change = cluster_policy_change(manifest).map_err(|source| ManifestError::Invalid {
+            kind: "ClusterNetworkPolicy".to_owned(),
+            name: name_of(&manifest["metadata"]),
+            source: Box::new(source),
+        })?;
+        self.apply(change);
+        Ok(())
+    }
+
     /// Makes the namespaces that pods and policies are in and no manifest describes.
     pub fn complete(&mut self) {
         let pods = self.state.pods().map(|pod| &pod.key.namespace);
@@ -128,7 +143,16 @@ impl Cluster {
         let pods = pods.map(|record| ClusterChange::Pod((**record).clone()));
         let policies = self.state.policies();
         let policies = policies.map(|record| ClusterChange::Policy((**record).clone()));
-        namespaces.chain(pods).chain(policies).collect()
+        let of_cluster = self.state.cluster_policies();
+        let of_cluster = of_cluster.map(|record| ClusterChange::ClusterPolicy((**record).clone()));
+        let nodes = self.state.nodes();
+        let nodes = nodes.map(|record| ClusterChange::Node((**record).clone()));
+        let policies = policies.chain(of_cluster);
+        namespaces
+            .chain(pods)
+            .chain(nodes)
+            .chain(policies)
+            .collect()
     }
 
     /// Returns the pods that have an address of their own, by namespace and name.

@@ -8,6 +8,7 @@ use vswitch_datapath::DropReason;
 use vswitch_datapath::flow::ip_proto;
 
 use super::ports::{ClusterPort, Protocol};
+use crate::policy::denial;
 use crate::state::ObjectKey;
 
 /// One end of a connection.
@@ -51,6 +52,7 @@ pub struct Probe {
 
 /// The verdict on a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Answer {
     /// Whether the receiver's policies let it in; true where there are none.
     pub ingress: bool,
@@ -60,8 +62,15 @@ pub struct Answer {
     pub allowed: bool,
     /// Why, one line.
     pub reason: String,
-    /// The policies that decided, as namespace/name.
+    /// The policies that decided, the sender's first: `namespace/name`, or the bare name of a
+    /// ClusterNetworkPolicy.
     pub policies: Vec<String>,
+    /// Those that decided at the sender.
+    #[serde(default)]
+    pub egress_by: Vec<String>,
+    /// Those that decided at the receiver.
+    #[serde(default)]
+    pub ingress_by: Vec<String>,
 }
 
 /// A probe that means nothing.
@@ -175,18 +184,24 @@ impl Answer {
             allowed: true,
             reason: format!("allowed: {why}"),
             policies: Vec::new(),
+            egress_by: Vec::new(),
+            ingress_by: Vec::new(),
         }
     }
 
     /// The answer where the sender's side let it pass, or something besides policies stopped it.
-    pub(super) fn of(reason: Option<DropReason>, policies: Vec<String>) -> Self {
-        let named = policies.join(", ");
+    pub(super) fn of(
+        reason: Option<DropReason>,
+        egress_by: Vec<String>,
+        ingress_by: Vec<String>,
+    ) -> Self {
+        let policies = together(&egress_by, &ingress_by);
         let is_denied = reason == Some(DropReason::PolicyIngress);
         let text = match reason {
             None if policies.is_empty() => "allowed: no policy isolates the pods".to_owned(),
-            None => format!("allowed by {named}"),
+            None => format!("allowed by {}", policies.join(", ")),
             Some(DropReason::PolicyIngress) => {
-                format!("ingress denied: the receiver is isolated by {named}, no rule allows it")
+                format!("ingress denied: {}", denial("receiver", &ingress_by))
             }
             Some(reason) => format!("dropped ({}): {}", reason.name(), reason.help().trim()),
         };
@@ -195,20 +210,29 @@ impl Answer {
             egress: true,
             allowed: reason.is_none(),
             reason: text,
-            policies,
+            policies: if is_denied {
+                ingress_by.clone()
+            } else {
+                policies
+            },
+            egress_by,
+            ingress_by,
         }
     }
 
     /// The answer where the sender's side denied it.
-    pub(super) fn denied_by_egress(ingress: bool, policies: Vec<String>) -> Self {
-        let named = policies.join(", ");
-        let text = if ingress {
-            format!("egress denied: the sender is isolated by {named}, no rule allows it")
+    pub(super) fn denied_by_egress(
+        ingress: bool,
+        egress_by: Vec<String>,
+        ingress_by: Vec<String>,
+    ) -> Self {
+        let out = denial("sender", &egress_by);
+        let (text, policies) = if ingress {
+            (format!("egress denied: {out}"), egress_by.clone())
         } else {
-            format!(
-                "egress and ingress denied: sender and receiver are isolated by {named}, no rule \
-                 allows it"
-            )
+            let denied = denial("receiver", &ingress_by);
+            let text = format!("egress and ingress denied: {out}; {denied}");
+            (text, together(&egress_by, &ingress_by))
         };
         Self {
             ingress,
@@ -216,6 +240,14 @@ impl Answer {
             allowed: false,
             reason: text,
             policies,
+            egress_by,
+            ingress_by,
         }
     }
+}
+
+/// The policies of both ends, each once.
+fn together(egress: &[String], ingress: &[String]) -> Vec<String> {
+    let more = ingress.iter().filter(|name| !egress.contains(name));
+    egress.iter().chain(more).cloned().collect()
 }

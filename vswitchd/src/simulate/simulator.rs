@@ -73,7 +73,7 @@ impl Simulator {
         let whole = self.send_to_all(&mut packet);
         Ok(match whole.reason {
             Some(DropReason::PolicyEgress) => self.denied_by_egress(&ends, &mut packet, whole),
-            reason => Answer::of(reason, whole.policies),
+            reason => Answer::of(reason, whole.egress_by, whole.ingress_by),
         })
     }
 
@@ -98,18 +98,15 @@ impl Simulator {
 
     /// Asks the receiver's side what the sender's side hid.
     fn denied_by_egress(&mut self, ends: &Ends, packet: &mut Packet, egress: Judgement) -> Answer {
-        let mut policies = egress.policies;
-        let mut is_let_in = true;
+        let (mut is_let_in, mut ingress_by) = (true, Vec::new());
         if let Some(receiver) = &ends.to {
             let mut node = SimulatedSwitch::of(&self.cluster, Who::Only(receiver.clone()));
             packet.src_port = self.take_port();
             let ingress = node.judge(packet);
             is_let_in = ingress.reason.is_none();
-            if !is_let_in {
-                policies.extend(ingress.policies);
-            }
+            ingress_by = ingress.ingress_by;
         }
-        Answer::denied_by_egress(is_let_in, policies)
+        Answer::denied_by_egress(is_let_in, egress.egress_by, ingress_by)
     }
 
     fn send_to_all(&mut self, packet: &mut Packet) -> Judgement {

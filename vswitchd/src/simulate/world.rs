@@ -1,5 +1,6 @@
 //! A cluster in one JSON object, with its probes: for tests that try many.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::Deserialize;
@@ -10,19 +11,26 @@ use super::Simulator;
 use super::cluster::{Cluster, ManifestError};
 use super::ports::{ClusterPort, Protocol};
 use super::probe::{Answer, Probe, ProbeError};
-use crate::state::{ClusterChange, NamedPort, NamespaceRecord, ObjectKey, PodPhase, PodRecord};
+use crate::state::{
+    ClusterChange, NamedPort, NamespaceRecord, NodeRecord, ObjectKey, PodPhase, PodRecord,
+};
 
 type Labels = std::collections::BTreeMap<String, String>;
 
-/// `{"namespaces": […], "pods": […], "policies": […], "probes": […]}`. Nothing is added to
+/// `{"namespaces": […], "pods": […], "policies": […], "clusterPolicies": […], "nodes": […],
+/// "probes": […]}`. Nothing is added to
 /// what is written: a namespace has the labels given here and no others.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct World {
     namespaces: Vec<WorldNamespace>,
     pods: Vec<WorldPod>,
     #[serde(default)]
     policies: Vec<Value>,
+    #[serde(default)]
+    cluster_policies: Vec<Value>,
+    #[serde(default)]
+    nodes: Vec<WorldNode>,
     #[serde(default)]
     probes: Vec<Probe>,
 }
@@ -33,6 +41,19 @@ struct WorldNamespace {
     name: String,
     #[serde(default)]
     labels: Labels,
+}
+
+/// What peers `nodes` match; to all else its addresses are addresses outside.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WorldNode {
+    name: String,
+    #[serde(default)]
+    labels: Labels,
+    ip: Option<IpAddr>,
+    /// More addresses, e.g. of the other family.
+    #[serde(default)]
+    ips: Vec<IpAddr>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -84,6 +105,14 @@ pub enum WorldError {
         /// Namespace and name.
         pod: ObjectKey,
     },
+    /// Two nodes, or two policies of the cluster, of one name.
+    #[error("{what} {name} is there twice")]
+    NameTwice {
+        /// `node` or `clusterPolicy`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
     /// A policy that the API server would refuse.
     #[error(transparent)]
     Policy(#[from] ManifestError),
@@ -124,7 +153,7 @@ impl World {
                 labels: namespace.labels.clone(),
             }));
         }
-        let mut keys = std::collections::BTreeSet::new();
+        let mut keys = BTreeSet::new();
         for pod in &self.pods {
             let record = pod.record();
             if !keys.insert(record.key.clone()) {
@@ -136,7 +165,38 @@ impl World {
         for (index, policy) in self.policies.iter().enumerate() {
             cluster.add(&named_kind(policy, index)?)?;
         }
+        self.add_nodes(&mut cluster)?;
+        let mut names = BTreeSet::new();
+        for policy in &self.cluster_policies {
+            cluster.add_cluster_policy(policy)?;
+            let name = policy["metadata"]["name"].as_str().unwrap_or_default();
+            if !names.insert(name) {
+                return Err(WorldError::NameTwice {
+                    what: "clusterPolicy",
+                    name: name.to_owned(),
+                });
+            }
+        }
         Ok(cluster)
+    }
+
+    fn add_nodes(&self, cluster: &mut Cluster) -> Result<(), WorldError> {
+        let mut names = BTreeSet::new();
+        for node in &self.nodes {
+            if !names.insert(&node.name) {
+                return Err(WorldError::NameTwice {
+                    what: "node",
+                    name: node.name.clone(),
+                });
+            }
+            cluster.apply(ClusterChange::Node(NodeRecord {
+                name: node.name.clone(),
+                labels: node.labels.clone(),
+                ips: node.ip.iter().chain(&node.ips).copied().collect(),
+                ..NodeRecord::default()
+            }));
+        }
+        Ok(())
     }
 
     /// Answers the probes in their order.

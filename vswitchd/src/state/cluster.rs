@@ -6,11 +6,11 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::records::{
-    ClusterChange, EndpointSliceRecord, NamespaceRecord, NodeRecord, ObjectKey, PodPhase,
-    PodRecord, PolicyRecord, ServiceRecord,
+    ClusterChange, ClusterPolicyRecord, EndpointSliceRecord, NamespaceRecord, NodeRecord,
+    ObjectKey, PodPhase, PodRecord, PolicyKey, PolicyRecord, ServiceRecord,
 };
 
-/// Namespaces, pods, policies, services and nodes as last heard of. A clone shares everything with its original
+/// Namespaces, pods, policies of both kinds, services and nodes as last heard of. A clone shares everything with its original
 /// and costs nothing; a change copies the few nodes that lead to it.
 ///
 /// Removing a namespace removes nothing else: its pods and policies are announced gone by
@@ -21,6 +21,7 @@ pub struct ClusterState {
     namespaces: OrdMap<String, Arc<NamespaceRecord>>,
     pods: OrdMap<ObjectKey, Arc<PodRecord>>,
     policies: OrdMap<ObjectKey, Arc<PolicyRecord>>,
+    cluster_policies: OrdMap<String, Arc<ClusterPolicyRecord>>,
     services: OrdMap<ObjectKey, Arc<ServiceRecord>>,
     slices: OrdMap<ObjectKey, Arc<EndpointSliceRecord>>,
     /// EndpointSlices by their Service.
@@ -46,6 +47,11 @@ impl ClusterState {
                 replace(&mut self.policies, key, record)
             }
             ClusterChange::PolicyGone(key) => self.policies.remove(&key).is_some(),
+            ClusterChange::ClusterPolicy(record) => {
+                let name = record.name.clone();
+                replace(&mut self.cluster_policies, name, record)
+            }
+            ClusterChange::ClusterPolicyGone(name) => self.cluster_policies.remove(&name).is_some(),
             ClusterChange::Service(record) => {
                 let key = record.key.clone();
                 replace(&mut self.services, key, record)
@@ -170,6 +176,26 @@ impl ClusterState {
     /// Returns all policies, by namespace and name.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<PolicyRecord>> {
         self.policies.values()
+    }
+
+    /// Returns a ClusterNetworkPolicy.
+    #[must_use]
+    pub fn cluster_policy(&self, name: &str) -> Option<&Arc<ClusterPolicyRecord>> {
+        self.cluster_policies.get(name)
+    }
+
+    /// Returns all ClusterNetworkPolicies by name.
+    pub fn cluster_policies(&self) -> impl Iterator<Item = &Arc<ClusterPolicyRecord>> {
+        self.cluster_policies.values()
+    }
+
+    /// Returns whether a policy is there.
+    #[must_use]
+    pub fn has_policy(&self, key: &PolicyKey) -> bool {
+        match key {
+            PolicyKey::NetworkPolicy(key) => self.policies.contains_key(key),
+            PolicyKey::ClusterNetworkPolicy(name) => self.cluster_policies.contains_key(name),
+        }
     }
 
     /// Returns a Service.

@@ -16,9 +16,9 @@ pub use attachment::{Attachment, HostPort, LocalEndpoint};
 pub use cluster::ClusterState;
 pub(crate) use cluster::names_a_pod;
 pub use records::{
-    ClusterChange, EndpointPort, EndpointRecord, EndpointSliceRecord, NETWORK_ANNOTATION,
-    NamedPort, NamespaceRecord, NodeRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord,
-    ServicePort, ServiceRecord,
+    ClusterChange, ClusterPolicyRecord, EndpointPort, EndpointRecord, EndpointSliceRecord,
+    NETWORK_ANNOTATION, NamedPort, NamespaceRecord, NodeRecord, ObjectKey, PodPhase, PodRecord,
+    PolicyKey, PolicyRecord, ServicePort, ServiceRecord,
 };
 pub(crate) use selector::Escaped;
 pub use selector::{Requirement, Selector, SelectorError};

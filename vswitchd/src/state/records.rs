@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::NetworkPolicySpec;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use vswitch_datapath::pipeline::Bandwidth;
 
 /// Namespace and name of a namespaced object; `namespace/name` in text.
@@ -21,6 +22,24 @@ pub struct ObjectKey {
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A policy of any kind; in text `namespace/name`, or the bare name of a ClusterNetworkPolicy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PolicyKey {
+    /// A NetworkPolicy.
+    NetworkPolicy(ObjectKey),
+    /// A ClusterNetworkPolicy, by its name.
+    ClusterNetworkPolicy(String),
+}
+
+impl fmt::Display for PolicyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NetworkPolicy(key) => key.fmt(f),
+            Self::ClusterNetworkPolicy(name) => f.write_str(name),
+        }
     }
 }
 
@@ -85,6 +104,16 @@ pub struct PolicyRecord {
     pub key: ObjectKey,
     /// spec, as validated.
     pub spec: NetworkPolicySpec,
+}
+
+/// A ClusterNetworkPolicy (policy.networking.k8s.io/v1alpha2).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterPolicyRecord {
+    /// metadata.name.
+    pub name: String,
+    /// spec as it came: what this version does not know of it has to fail closed, and therefore
+    /// to be seen.
+    pub spec: Value,
 }
 
 /// A Service that has something to balance: neither headless nor `ExternalName`.
@@ -177,12 +206,16 @@ pub const NETWORK_ANNOTATION: &str = "flannel.alpha.coreos.com/";
 pub struct NodeRecord {
     /// metadata.name.
     pub name: String,
+    /// metadata.labels.
+    pub labels: BTreeMap<String, String>,
     /// Label `topology.kubernetes.io/zone`.
     pub zone: Option<String>,
     /// spec.podCIDRs (podCIDR if the list is absent), without host bits.
     pub pod_cidrs: Vec<IpNet>,
     /// status.addresses of type InternalIP.
     pub internal_ips: Vec<IpAddr>,
+    /// status.addresses of every type, as far as they are addresses.
+    pub ips: Vec<IpAddr>,
     /// metadata.annotations, those that begin with [`NETWORK_ANNOTATION`].
     pub annotations: BTreeMap<String, String>,
 }
@@ -202,6 +235,10 @@ pub enum ClusterChange {
     Policy(PolicyRecord),
     /// Gone.
     PolicyGone(ObjectKey),
+    /// Added or changed.
+    ClusterPolicy(ClusterPolicyRecord),
+    /// Gone, by name.
+    ClusterPolicyGone(String),
     /// Added or changed.
     Service(ServiceRecord),
     /// Gone, or nothing to balance any more.

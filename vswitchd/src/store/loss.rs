@@ -12,6 +12,9 @@ use super::{Bucket, Write};
 /// Keys in [`Bucket::Meta`] under which losses are kept.
 pub(super) const PREFIX: &str = "loss/";
 
+/// The resource whose records are policies of every namespace.
+const OF_ALL: &str = "clusternetworkpolicies";
+
 /// Resources whose records policies are judged by.
 const JUDGED_BY: [&str; 3] = ["networkpolicies", "pods", "namespaces"];
 
@@ -102,6 +105,9 @@ impl Loss {
             } => {
                 let mut parts = key.splitn(3, '/');
                 let (resource, namespace, name) = (parts.next()?, parts.next()?, parts.next()?);
+                if resource == OF_ALL {
+                    return Some(Doubt::All);
+                }
                 let namespace = if namespace.is_empty() {
                     name
                 } else {
@@ -248,6 +254,8 @@ mod tests {
             doubt(&[record(Bucket::Objects, "pods/a/b"), policy]),
             ["a", "shop"]
         );
+        let of_cluster = record(Bucket::Objects, "clusternetworkpolicies//guard");
+        assert_eq!(doubt(&[of_cluster]), ["*"]);
         assert!(doubt(&[record(Bucket::Objects, "services/shop/web")]).is_empty());
         assert!(doubt(&[record(Bucket::Leases, "lease/10.0.0.1")]).is_empty());
         assert_eq!(doubt(&[record(Bucket::AdminFlows, "drop-web")]), ["*"]);

@@ -41,7 +41,7 @@ fn pod(no: u32) -> Transaction {
     let from = format!("in_port={no}");
     let own = format!("in_port={no},dl_src={mac}");
     let to = format!("ip,nw_dst=10.9.0.{no}");
-    let forward = format!("set_field:{mac}->eth_dst,output:{no},goto_table:80");
+    let forward = format!("set_field:{mac}->eth_dst,output:{no},goto_table:75");
     let spec = PortSpec {
         no: PortNo(no),
         class: PortClass::Pod,
@@ -78,7 +78,7 @@ fn pod6(no: u32) -> Transaction {
     let mac = format!("02:00:00:00:00:0{no}");
     let asked = format!("icmp6,icmp_type=135,nd_target=fd00:9::{no}");
     let to = format!("ipv6,ipv6_dst=fd00:9::{no}");
-    let forward = format!("set_field:{mac}->eth_dst,output:{no},goto_table:80");
+    let forward = format!("set_field:{mac}->eth_dst,output:{no},goto_table:75");
     Transaction {
         add_rules: vec![
             rule(

@@ -212,7 +212,8 @@ async fn a_node_that_must_not_read_policies_waits_for_them() {
     let health = Arc::clone(&node.cluster.health);
     soon("all else is heard", || {
         let figures = health.figures();
-        figures.iter().filter(|watch| watch.is_synced).count() == figures.len() - 1
+        // Nobody serves policies of the cluster here.
+        figures.iter().filter(|watch| watch.is_synced).count() == figures.len() - 2
     })
     .await;
     assert!(!health.is_synced() && node.cluster.synced.borrow().is_none());
@@ -225,6 +226,29 @@ async fn a_node_that_must_not_read_policies_waits_for_them() {
     let told = health.absences();
     let expected = "networkpolicies: there are no NetworkPolicies to enforce";
     assert!(told[0].starts_with(expected), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn policies_of_the_cluster_are_read_once_their_crd_is_there() {
+    let answers = answers();
+    answers.lock().unwrap().insert(ENDPOINTS, Ok(json!([])));
+    let mut node = node(&answers).await;
+    node.synced().await;
+    let health = Arc::clone(&node.cluster.health);
+    soon("a cluster without the CRD is whole", || health.is_live()).await;
+    assert!(health.absences().is_empty(), "{:?}", health.absences());
+
+    let guard = json!({"metadata": {"name": "guard", "uid": "g", "resourceVersion": "5"},
+        "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}}});
+    let path = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";
+    answers.lock().unwrap().insert(path, Ok(json!([guard])));
+    let registry = Arc::clone(&node.cluster.registry);
+    soon("the policy is there", || {
+        let found = registry.get(Resource::ClusterNetworkPolicy, "", "guard");
+        found.is_ok_and(|policy| policy["spec"]["tier"] == "Admin")
+    })
+    .await;
+    assert!(health.is_live());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

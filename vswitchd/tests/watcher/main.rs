@@ -47,6 +47,9 @@ async fn objects_of_every_kind_are_heard_and_so_are_their_changes() {
     hub.create(Resource::Service, "default", service);
     let policy = json!({"metadata": {"name": "deny"}, "spec": {"podSelector": {}}});
     hub.create(Resource::NetworkPolicy, "shop", policy);
+    let guard = json!({"metadata": {"name": "guard"}, "spec": {"tier": "Admin", "priority": 1,
+        "subject": {"namespaces": {}}}});
+    hub.create(Resource::ClusterNetworkPolicy, "", guard);
 
     let mut node = Node::start(&hub.api().await, &memory());
     node.synced().await;

@@ -23,7 +23,7 @@ pub struct ExplainRequest {
     pub port: Option<u16>,
 }
 
-/// Why NetworkPolicies allow a connection, or do not.
+/// Why policies allow a connection, or do not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
     /// Whether the policies of both ends allow it, wherever the pods are.
@@ -69,6 +69,9 @@ pub struct ExplainedDirection {
     /// The first rule that allows the connection, if one had to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_by: Option<PolicyPart>,
+    /// The rule of a ClusterNetworkPolicy that denies it, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied_by: Option<PolicyPart>,
     /// If nothing allows it: the rules that might have, the nearest first.
     pub near_misses: Vec<NearMiss>,
 }
@@ -76,9 +79,10 @@ pub struct ExplainedDirection {
 /// A part of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PolicyPart {
-    /// `namespace/name`.
+    /// `namespace/name`, or the bare name of a ClusterNetworkPolicy.
     pub policy: String,
-    /// E.g. `ingress[0].from[1].ports[0]`.
+    /// E.g. `ingress[0].from[1].ports[0]`; of a ClusterNetworkPolicy with tier, priority and
+    /// action before it: `Admin 10 Deny ingress[0].from[1]`.
     pub part: String,
 }
 

@@ -119,6 +119,10 @@ impl<T> Subtable<T> {
         &self.shape
     }
 
+    pub(super) const fn len(&self) -> usize {
+        self.rules
+    }
+
     pub(super) const fn is_empty(&self) -> bool {
         self.rules == 0
     }

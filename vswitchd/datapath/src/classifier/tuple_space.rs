@@ -97,6 +97,12 @@ impl<T> Classifier<T> {
             .filter_map(|number| self.lanes.get(*number as usize))
     }
 
+    /// Returns how many rules there are.
+    pub(crate) fn len(&self) -> usize {
+        let lanes = self.lanes.iter();
+        lanes.map(|lane| lane.subtable().len()).sum()
+    }
+
     /// Returns whether any rule tells a connection's first packet from its later ones.
     pub(crate) const fn tells_new_from_established(&self) -> bool {
         self.state_dependent > 0

@@ -744,7 +744,7 @@ mod tests {
         };
         let add_rules = vec![
             rule(1, TableId::Classify, "goto_table:40"),
-            rule(2, TableId::Forward, "output:2,goto_table:80"),
+            rule(2, TableId::Forward, "output:2,goto_table:75"),
         ];
         let ports = vec![PortUpdate::Upsert(spec)];
         datapath.apply(Transaction {

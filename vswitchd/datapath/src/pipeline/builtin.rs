@@ -105,8 +105,15 @@ const LINES: &[Line] = &[
         TableId::ServiceLb,
         0,
         "",
-        "goto_table:60",
+        "goto_table:55",
         "not to a service",
+    ),
+    (
+        TableId::EgressAdminTier,
+        0,
+        "",
+        "goto_table:60",
+        "tier Admin does not decide for the sender",
     ),
     (
         TableId::EgressRule,
@@ -119,8 +126,15 @@ const LINES: &[Line] = &[
         TableId::EgressDefault,
         0,
         "",
-        "goto_table:70",
+        "goto_table:65",
         "the sender is not isolated for egress",
+    ),
+    (
+        TableId::EgressBaselineTier,
+        0,
+        "",
+        "goto_table:70",
+        "tier Baseline does not decide for the sender",
     ),
     (
         TableId::Forward,
@@ -151,6 +165,27 @@ const LINES: &[Line] = &[
         "nobody has the destination address",
     ),
     (
+        TableId::IngressAdminTier,
+        60_000,
+        "ct_state=+trk+rpl",
+        "goto_table:90",
+        "replies need no policy of their own: their connection was judged",
+    ),
+    (
+        TableId::IngressAdminTier,
+        60_000,
+        "ct_state=+trk+rel",
+        "goto_table:90",
+        "errors go with their connection",
+    ),
+    (
+        TableId::IngressAdminTier,
+        0,
+        "",
+        "goto_table:80",
+        "tier Admin does not decide for the receiver",
+    ),
+    (
         TableId::IngressRule,
         60_000,
         "ct_state=+trk+rpl",
@@ -175,8 +210,15 @@ const LINES: &[Line] = &[
         TableId::IngressDefault,
         0,
         "",
-        "goto_table:90",
+        "goto_table:85",
         "the receiver is not isolated for ingress",
+    ),
+    (
+        TableId::IngressBaselineTier,
+        0,
+        "",
+        "goto_table:90",
+        "tier Baseline does not decide for the receiver",
     ),
     (
         TableId::Output,
@@ -213,6 +255,11 @@ fn rule((id, (table, priority, matches, actions, why)): (u64, &Line)) -> Rule {
             part: (*why).to_owned(),
         }),
     }
+}
+
+/// Returns whether a table of a tier has rules besides its built-in ones.
+pub(super) fn is_tier_in_use(table: TableId, rules: usize) -> bool {
+    rules > LINES.iter().filter(|line| line.0 == table).count()
 }
 
 /// Returns whether the rule drops.

@@ -71,6 +71,8 @@ pub(crate) struct Snapshot {
     /// Some rule tells a connection's first packet from its later ones, so that what is found
     /// out for the first does not hold for the others.
     pub(crate) is_state_dependent: bool,
+    /// Tables of tiers that have no policy, by [`TableId::index`]: walks pass them over.
+    unused_tiers: [bool; TableId::ALL.len()],
     /// Some port is limited: what is forwarded has to ask.
     pub(crate) has_limits: bool,
 }
@@ -86,6 +88,7 @@ impl Snapshot {
             ports: Arc::default(),
             forgot_at: Epoch(0),
             is_state_dependent: false,
+            unused_tiers: [true; TableId::ALL.len()],
             has_limits: false,
         }
     }
@@ -93,6 +96,15 @@ impl Snapshot {
     /// Returns the rules of a table.
     pub(crate) fn table(&self, table: TableId) -> Option<&Table> {
         self.tables.get(table.index()).map(Arc::as_ref)
+    }
+
+    /// Returns the table that a packet comes to which is sent to `table`.
+    #[inline]
+    pub(crate) fn entered(&self, table: TableId) -> TableId {
+        match table.beyond_tier() {
+            Some(beyond) if self.unused_tiers.get(table.index()) == Some(&true) => beyond,
+            _ => table,
+        }
     }
 
     /// Returns the port if it exists.
@@ -118,6 +130,10 @@ impl Snapshot {
             .tables
             .iter()
             .any(|table| table.tells_new_from_established());
+        self.unused_tiers = TableId::ALL.map(|table| {
+            let rules = self.table(table).map_or(0, Table::len);
+            !super::builtin::is_tier_in_use(table, rules)
+        });
         self.has_limits = self.ports.values().any(|port| !port.limits.is_none());
     }
 }

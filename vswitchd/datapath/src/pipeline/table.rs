@@ -16,7 +16,10 @@ impl Table {
     pub(super) fn empty(table: TableId) -> Self {
         // The sender's set selects the policy's pods in egress tables, the receiver's elsewhere.
         Self::new(match table {
-            TableId::EgressRule | TableId::EgressDefault => PreferredAnchor::Source,
+            TableId::EgressAdminTier
+            | TableId::EgressRule
+            | TableId::EgressDefault
+            | TableId::EgressBaselineTier => PreferredAnchor::Source,
             _ => PreferredAnchor::Destination,
         })
     }

@@ -78,8 +78,8 @@ pub struct Trace {
     pub verdict: TraceVerdict,
     /// The endpoint that a new connection to a Service would get.
     pub translation: Option<TraceTranslation>,
-    /// The rules that led to it. For a policy's drop, every policy that isolates the pod, not
-    /// only the one whose rule won; else the rules but for the built-in ones that let it pass.
+    /// The rules that led to it. For a NetworkPolicy's drop, every policy that isolates the pod,
+    /// not only the one whose rule won; else the rules but for the built-in ones that let it pass.
     pub deciding: Vec<Arc<Rule>>,
 }
 
@@ -223,6 +223,10 @@ fn all_drops(snapshot: &Snapshot, key: &FlowKey, hit: &Hit<'_>) -> Vec<Arc<Rule>
         let (rule, winner) = (&rule.rule, &winner.rule);
         rule.id == winner.id || (!super::is_builtin(rule.id) && drops(rule))
     };
+    // In a tier the first rule decides, alone.
+    if hit.table.beyond_tier().is_some() {
+        return vec![Arc::clone(&winner.rule)];
+    }
     let table = snapshot.table(hit.table);
     let matching = table.map_or_else(Vec::new, |table| {
         table.lookup_all(&PackedKey::of(key), &member_of)

@@ -136,7 +136,11 @@ impl Judge<'_, '_> {
             ..key_of(tuple)
         };
         let mut walk = Walk::new(self.snapshot, key, self.scratch);
-        let end = walk.run(TableId::EgressRule, Some(TableId::Output), &mut Tracked);
+        let end = walk.run(
+            TableId::EgressAdminTier,
+            Some(TableId::Output),
+            &mut Tracked,
+        );
         self.last = Some(walk.key);
         match end {
             Some(end) if end.drop_reason().is_some() => Err(end),
@@ -147,7 +151,11 @@ impl Judge<'_, '_> {
     /// Returns the port that the Forward table chooses.
     fn route(&mut self, key: FlowKey) -> PortNo {
         let mut walk = Walk::new(self.snapshot, key, self.scratch);
-        walk.run(TableId::Forward, Some(TableId::IngressRule), &mut Tracked);
+        walk.run(
+            TableId::Forward,
+            Some(TableId::IngressAdminTier),
+            &mut Tracked,
+        );
         walk.key.out_port
     }
 
@@ -158,7 +166,11 @@ impl Judge<'_, '_> {
             ..key
         };
         let mut walk = Walk::new(self.snapshot, key, self.scratch);
-        let end = walk.run(TableId::ServiceLb, Some(TableId::EgressRule), &mut Tracked);
+        let end = walk.run(
+            TableId::ServiceLb,
+            Some(TableId::EgressAdminTier),
+            &mut Tracked,
+        );
         end.is_some() || walk.balanced.is_some()
     }
 

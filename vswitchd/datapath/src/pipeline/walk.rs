@@ -159,20 +159,20 @@ impl<'a, 's> Walk<'a, 's> {
         }
     }
 
-    /// Walks from `start` to the end; `None` if it came to `before` instead.
+    /// Walks from `start` to the end; `None` if it came to `before`, or past it, instead.
     pub(super) fn run(
         &mut self,
         start: TableId,
         before: Option<TableId>,
         tracker: &mut impl Tracker,
     ) -> Option<End> {
-        let mut table = start;
+        let mut table = self.snapshot.entered(start);
         loop {
-            if Some(table) == before {
+            if before.is_some_and(|before| table >= before) {
                 return None;
             }
             match self.visit(table, tracker) {
-                Next::Table(next) => table = next,
+                Next::Table(next) => table = self.snapshot.entered(next),
                 Next::End(end) => return Some(end),
             }
         }

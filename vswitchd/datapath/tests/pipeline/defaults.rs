@@ -212,11 +212,15 @@ fn a_rule_that_decides_nothing_drops_with_its_tables_reason() {
         (TableId::Admin, DropReason::AdminDrop),
         (TableId::Conntrack, DropReason::UnsupportedEtherType),
         (TableId::ServiceLb, DropReason::NoRoute),
+        (TableId::EgressAdminTier, DropReason::PolicyEgress),
         (TableId::EgressRule, DropReason::PolicyEgress),
         (TableId::EgressDefault, DropReason::PolicyEgress),
+        (TableId::EgressBaselineTier, DropReason::PolicyEgress),
         (TableId::Forward, DropReason::NoRoute),
+        (TableId::IngressAdminTier, DropReason::PolicyIngress),
         (TableId::IngressRule, DropReason::PolicyIngress),
         (TableId::IngressDefault, DropReason::PolicyIngress),
+        (TableId::IngressBaselineTier, DropReason::PolicyIngress),
         (TableId::Output, DropReason::NoRoute),
     ];
     for (table, reason) in cases {

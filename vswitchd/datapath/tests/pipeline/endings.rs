@@ -33,7 +33,7 @@ impl World {
         let suffix = if vip.ip.is_ipv4() { "" } else { "6" };
         for l4 in ["tcp", "udp"] {
             let matches = format!("{l4}{suffix},ip_dst={},tp_dst=80", vip.ip);
-            switch.rules(&[(TableId::ServiceLb, 100, &matches, "group:1,goto_table:60")]);
+            switch.rules(&[(TableId::ServiceLb, 100, &matches, "group:1,goto_table:55")]);
         }
         let endpoint = Endpoint {
             ip: server.host.ip,

@@ -18,5 +18,6 @@ mod policy;
 mod reject;
 mod services;
 mod switch;
+mod tiers;
 mod tracing;
 mod transport;

@@ -28,7 +28,7 @@ impl World {
         let client = switch.add_pod(1);
         let servers: Vec<Pod> = (2..2 + servers).map(|n| switch.add_pod(n)).collect();
         let to_service = "tcp,ip_dst=10.96.0.10,tp_dst=80";
-        switch.rules(&[(TableId::ServiceLb, 100, to_service, "group:1,goto_table:60")]);
+        switch.rules(&[(TableId::ServiceLb, 100, to_service, "group:1,goto_table:55")]);
         let endpoint = |pod: &Pod| Endpoint {
             ip: pod.host.ip,
             port: 8080,

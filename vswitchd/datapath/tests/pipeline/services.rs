@@ -85,7 +85,7 @@ fn switch_with(servers: u8) -> (TestSwitch, Pod, Vec<Pod>) {
     let servers: Vec<Pod> = (2..2 + servers).map(|n| switch.add_pod(n)).collect();
     for l4 in ["tcp", "udp", "sctp"] {
         let matches = format!("{l4},ip_dst=10.96.0.10,tp_dst=80");
-        switch.rules(&[(TableId::ServiceLb, 100, &matches, "group:1,goto_table:60")]);
+        switch.rules(&[(TableId::ServiceLb, 100, &matches, "group:1,goto_table:55")]);
     }
     let endpoints: Vec<Endpoint> = servers.iter().map(|pod| at(*pod, 8080)).collect();
     set(&switch, group(&endpoints));
@@ -447,7 +447,7 @@ fn what_was_sent_to_an_address_before_it_was_a_service_s_does_not_stay_untransla
         TableId::ServiceLb,
         100,
         "udp,ip_dst=10.96.0.10,tp_dst=80",
-        "group:1,goto_table:60",
+        "group:1,goto_table:55",
     );
     switch.rules(&[leads]);
     become_served(&switch, 81);
@@ -583,7 +583,7 @@ fn ipv6_connections_are_translated_alike() {
         TableId::ServiceLb,
         100,
         "tcp6,ipv6_dst=fd96::10,tp_dst=80",
-        "group:1,goto_table:60",
+        "group:1,goto_table:55",
     )]);
     set(&switch, group(&[at(server, 8080)]));
     let syn = tcp(client.host, service(v6), segment((5000, 80), SYN, 0, 0));

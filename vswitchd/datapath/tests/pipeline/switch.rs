@@ -116,13 +116,13 @@ impl TestSwitch {
                 TableId::Forward,
                 1,
                 "ip",
-                &format!("output:{port},goto_table:80"),
+                &format!("output:{port},goto_table:75"),
             ),
             (
                 TableId::Forward,
                 1,
                 "ipv6",
-                &format!("output:{port},goto_table:80"),
+                &format!("output:{port},goto_table:75"),
             ),
         ]);
         switch
@@ -166,7 +166,7 @@ impl TestSwitch {
                 TableId::Forward,
                 10,
                 &format!("{l3},ip_dst={ip}"),
-                &format!("set_field:{GATEWAY_MAC}->eth_src,set_field:{mac}->eth_dst,output:{port},goto_table:80"),
+                &format!("set_field:{GATEWAY_MAC}->eth_src,set_field:{mac}->eth_dst,output:{port},goto_table:75"),
             ),
         ]);
         if ip.is_ipv4() {

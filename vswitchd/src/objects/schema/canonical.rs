@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::cluster_network_policy::ClusterNetworkPolicy;
 use crate::objects::{FieldValidation, Resource, ResourceInfo, StatusError};
 
 /// Returns the object in the schema's form, and warnings about fields that it does not have.
@@ -28,7 +29,15 @@ pub(in crate::objects) fn canonical(
         Resource::Service => through::<Service>(info, &object),
         Resource::EndpointSlice => through::<EndpointSlice>(info, &object),
         Resource::NetworkPolicy => through::<NetworkPolicy>(info, &object),
+        Resource::ClusterNetworkPolicy => through::<ClusterNetworkPolicy>(info, &object),
     }?;
+    if let Some(path) = list_for_object(&object, &canonical, "") {
+        let kind = info.kind;
+        return Err(StatusError::bad_request(format!(
+            "{kind} in version \"{}\" cannot be handled as a {kind}: {path} is a list, not an object",
+            info.version
+        )));
+    }
     let mut unknown = Vec::new();
     compare(&object, &canonical, "", &mut unknown);
     let unknown: Vec<String> = unknown
@@ -67,6 +76,24 @@ fn through<T: DeserializeOwned + Serialize>(
 
 fn serde_path<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> {
     T::deserialize(object)
+}
+
+/// Returns where a list stands for an object: serde takes its items for the fields in their order.
+fn list_for_object(given: &Value, kept: &Value, path: &str) -> Option<String> {
+    match (given, kept) {
+        (Value::Array(_), Value::Object(_)) => Some(path.to_owned()),
+        (Value::Object(given), Value::Object(kept)) => given.iter().find_map(|(key, value)| {
+            let dot = if path.is_empty() { "" } else { "." };
+            list_for_object(value, kept.get(key)?, &format!("{path}{dot}{key}"))
+        }),
+        (Value::Array(given), Value::Array(kept)) => {
+            let mut items = given.iter().zip(kept).enumerate();
+            items.find_map(|(index, (given, kept))| {
+                list_for_object(given, kept, &format!("{path}[{index}]"))
+            })
+        }
+        _ => None,
+    }
 }
 
 /// Collects the paths of fields that are in `given` and not in `kept`. What is empty or null

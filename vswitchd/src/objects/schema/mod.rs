@@ -2,10 +2,12 @@
 //! merged, and what a body looks like in the API's own form.
 //!
 //! `openapi.json` is Kubernetes' OpenAPI document reduced to what the served kinds reach;
-//! `distill.py` tells where it comes from and makes it anew. Everything that has to know fields
+//! `distill.py` tells where it comes from and makes it anew. `cluster_network_policy.json` has the
+//! kind that Kubernetes leaves to a CRD. Everything that has to know fields
 //! (patches, server-side apply, the published OpenAPI) reads it here.
 
 mod canonical;
+mod cluster_network_policy;
 mod protobuf;
 mod types;
 

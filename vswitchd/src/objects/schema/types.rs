@@ -9,6 +9,8 @@ use crate::objects::ResourceInfo;
 
 /// Kubernetes' OpenAPI definitions, by name.
 const DEFINITIONS: &str = include_str!("openapi.json");
+/// Those of ClusterNetworkPolicy (network-policy-api v0.2.0, experimental channel).
+const OF_CLUSTER_POLICIES: &str = include_str!("cluster_network_policy.json");
 
 static TYPES: LazyLock<HashMap<String, Type>> = LazyLock::new(|| {
     let definitions = definitions();
@@ -20,7 +22,12 @@ static TYPES: LazyLock<HashMap<String, Type>> = LazyLock::new(|| {
 
 /// Returns Kubernetes' OpenAPI definitions of what is served, by name.
 pub(crate) fn definitions() -> BTreeMap<String, Value> {
-    serde_json::from_str(DEFINITIONS).expect("the embedded definitions are JSON")
+    let parse = |text| -> BTreeMap<String, Value> {
+        serde_json::from_str(text).expect("the embedded definitions are JSON")
+    };
+    let mut definitions = parse(DEFINITIONS);
+    definitions.extend(parse(OF_CLUSTER_POLICIES));
+    definitions
 }
 
 /// What a value is.
@@ -107,6 +114,10 @@ pub(crate) fn definition_of(info: &ResourceInfo) -> String {
     // `networking.k8s.io` is `networking` in the names of its types.
     let group = match info.group {
         "" => "core",
+        // The kinds of CRDs are named by their whole group, backwards.
+        "policy.networking.k8s.io" => {
+            return format!("io.k8s.networking.policy.{}.{}", info.version, info.kind);
+        }
         group => group.split('.').next().unwrap_or_default(),
     };
     format!("io.k8s.api.{group}.{}.{}", info.version, info.kind)

@@ -1,5 +1,6 @@
 //! Validation with the API server's rules and words (k8s.io/apimachinery validation).
 
+mod cluster_network_policy;
 mod endpoint_slice;
 mod fields;
 mod meta;

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::causes::Causes;
 use super::super::{Resource, ResourceInfo};
-use super::{endpoint_slice, meta, network_policy, service, workload};
+use super::{cluster_network_policy, endpoint_slice, meta, network_policy, service, workload};
 
 /// Validates a canonical object with its defaults set.
 pub(in super::super) fn object(info: &ResourceInfo, object: &Value, causes: &mut Causes) {
@@ -15,6 +15,7 @@ pub(in super::super) fn object(info: &ResourceInfo, object: &Value, causes: &mut
         Resource::Service => service::service(object, causes),
         Resource::EndpointSlice => endpoint_slice::slice(object, causes),
         Resource::NetworkPolicy => network_policy::spec(&object["spec"], causes),
+        Resource::ClusterNetworkPolicy => cluster_network_policy::policy(object, causes),
     }
 }
 

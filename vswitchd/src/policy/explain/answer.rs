@@ -3,7 +3,7 @@
 use vswitch_datapath::flow::PortRange;
 
 use super::labels::LabelChange;
-use crate::state::ObjectKey;
+use crate::state::{ObjectKey, PolicyKey};
 
 /// What the policies of both ends say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,10 @@ pub enum Ground {
     Unknown(ObjectKey),
     /// The pod is over.
     Finished(ObjectKey),
+    /// The rule of a ClusterNetworkPolicy that accepts it.
+    Accepted(RulePart),
+    /// The rule of a ClusterNetworkPolicy that denies it.
+    Denied(RulePart),
     /// No policy selects the pod.
     NotIsolated {
         /// The pod.
@@ -73,8 +77,9 @@ pub enum Ground {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RulePart {
     /// The policy.
-    pub policy: ObjectKey,
-    /// E.g. `ingress[0].from[1].ports[0]`.
+    pub policy: PolicyKey,
+    /// E.g. `ingress[0].from[1].ports[0]`; of a ClusterNetworkPolicy with tier, priority and
+    /// action before it.
     pub part: String,
 }
 
@@ -164,7 +169,7 @@ impl Ground {
     pub const fn allows(&self) -> bool {
         !matches!(
             self,
-            Self::Unknown(_) | Self::Finished(_) | Self::NothingAllows { .. }
+            Self::Unknown(_) | Self::Finished(_) | Self::Denied(_) | Self::NothingAllows { .. }
         )
     }
 }

@@ -1,16 +1,20 @@
 //! Judges one question: finds the rule that decides, near misses, and changes that would help.
 
+use std::rc::Rc;
+
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 
+use super::super::cluster_policy::{ClusterPolicy, RuleAction, Tier};
 use super::super::direction::Direction;
 use super::party::{Party, PeerFit, PeerMiss, Standing};
 use super::ports::{self, Asked, NamesAt, PortMiss};
 use super::rules::{Isolating, WrittenRule, isolating, written};
+use super::tiers::{self, View};
 use super::{
     Advice, Explanation, Ground, Judgement, Miss, MissCause, PortAdvice, Question, Relabel,
     RulePart,
 };
-use crate::state::{ClusterState, ObjectKey, PodRecord};
+use crate::state::{ClusterState, ObjectKey, PodRecord, PolicyKey};
 
 /// Judges a connection by the policies of both ends.
 #[must_use]
@@ -32,6 +36,8 @@ pub(super) struct Case<'a> {
     from: Party<'a>,
     to: Party<'a>,
     asked: Asked,
+    /// Policies of the cluster, in order.
+    tiers: Rc<[ClusterPolicy]>,
 }
 
 /// A rule, or one of its peers, held against the connection.
@@ -60,6 +66,7 @@ impl<'a> Case<'a> {
                 protocol: question.protocol,
                 port: question.port,
             },
+            tiers: tiers::in_order(cluster).into(),
         }
     }
 
@@ -135,12 +142,17 @@ impl<'a> Case<'a> {
     fn ground_of_pod(&self, direction: Direction, pod: &PodRecord) -> Ground {
         let pod = pod.key.clone();
         let direction_name = direction.name();
+        if let Some(ground) = self.ground_of_tier(direction, Tier::Admin) {
+            return ground;
+        }
         let attempts = self.attempts(direction);
         if attempts.is_empty() {
-            return Ground::NotIsolated {
+            let not_isolated = Ground::NotIsolated {
                 pod,
                 direction: direction_name,
             };
+            let by_tier = self.ground_of_tier(direction, Tier::Baseline);
+            return by_tier.unwrap_or(not_isolated);
         }
         let allowing = |attempt: &Attempt| matches!(attempt.outcome, Outcome::Allows);
         match attempts.into_iter().find(allowing) {
@@ -152,6 +164,23 @@ impl<'a> Case<'a> {
         }
     }
 
+    /// Returns what a tier decides; `None` if it leaves that to those behind it.
+    fn ground_of_tier(&self, direction: Direction, tier: Tier) -> Option<Ground> {
+        let view = View {
+            cluster: self.cluster,
+            direction,
+            subject: self.subject(direction),
+            peer: self.peer(direction),
+            asked: self.asked,
+            names: self.names(),
+        };
+        match tiers::decide(&self.tiers, tier, view)? {
+            (RuleAction::Accept, rule) => Some(Ground::Accepted(rule)),
+            (RuleAction::Deny, rule) => Some(Ground::Denied(rule)),
+            (RuleAction::Pass, _) => None,
+        }
+    }
+
     /// Holds all rules of the isolating policies against the connection; at least one attempt
     /// for each policy.
     fn attempts(&self, direction: Direction) -> Vec<Attempt> {
@@ -160,7 +189,7 @@ impl<'a> Case<'a> {
             let policy = isolating.policy;
             let at = |part: String, outcome| Attempt {
                 rule: RulePart {
-                    policy: policy.key.clone(),
+                    policy: PolicyKey::NetworkPolicy(policy.key.clone()),
                     part,
                 },
                 outcome,
@@ -275,7 +304,7 @@ impl<'a> Case<'a> {
         Self {
             from: self.from.relabelled(relabels),
             to: self.to.relabelled(relabels),
-            ..*self
+            ..self.clone()
         }
     }
 

@@ -16,6 +16,7 @@ mod ports;
 mod question;
 mod rules;
 mod text;
+mod tiers;
 
 pub use answer::{
     Advice, Explanation, Ground, Judgement, Labelled, Miss, MissCause, PortAdvice, PortMismatch,

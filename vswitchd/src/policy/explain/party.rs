@@ -110,6 +110,14 @@ impl<'a> Party<'a> {
         party
     }
 
+    /// Returns whether it is one of the pods that selectors find.
+    pub(super) fn is_among(&self, pods: &PodPeer) -> bool {
+        match self.standing() {
+            Standing::Pod(pod) => self.pod_outside(pods, pod).is_none(),
+            _ => false,
+        }
+    }
+
     /// Returns whether a peer of a policy in namespace `own` means this end.
     pub(super) fn fits(&self, written: &NetworkPolicyPeer, own: &str) -> PeerFit {
         match (Peer::parse(written, own), &written.ip_block) {

@@ -30,6 +30,8 @@ impl fmt::Display for Ground {
                 write!(f, "no policy isolates pod {pod} for {direction}")
             }
             Self::Allowed(rule) => write!(f, "allowed by {rule}"),
+            Self::Accepted(rule) => write!(f, "accepted by ClusterNetworkPolicy {rule}"),
+            Self::Denied(rule) => write!(f, "denied by ClusterNetworkPolicy {rule}"),
             Self::NothingAllows { pod, direction } => {
                 write!(
                     f,

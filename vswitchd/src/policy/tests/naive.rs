@@ -1,5 +1,5 @@
-//! NetworkPolicy as the API's documentation words it, read from the JSON, one packet at a time.
-//! Shares nothing with the compiler.
+//! NetworkPolicy and ClusterNetworkPolicy as the documentation of the APIs words them, read from
+//! the JSON, one packet at a time. Shares nothing with the compiler.
 
 use std::net::IpAddr;
 
@@ -42,14 +42,19 @@ fn egress_allows(world: &World, pod: &Pod, flow: &Flow) -> bool {
     }
     let destination = pod_at(world, flow.dst);
     let policies = isolating(world, pod, "Egress");
+    let tier = |tier| tier_decides(world, pod, flow, ("egress", "to", flow.dst), tier);
     is_judged(pod)
-        && (policies.is_empty()
-            || policies.iter().any(|policy| {
+        && tier("Admin").unwrap_or_else(|| {
+            if policies.is_empty() {
+                return tier("Baseline").unwrap_or(true);
+            }
+            policies.iter().any(|policy| {
                 items(&policy.spec, "egress").iter().any(|rule| {
                     let ports = ports_match(items(rule, "ports"), flow, destination);
                     ports && peers_match(world, policy, items(rule, "to"), flow.dst)
                 })
-            }))
+            })
+        })
 }
 
 fn ingress_allows(world: &World, pod: &Pod, flow: &Flow) -> bool {
@@ -57,14 +62,19 @@ fn ingress_allows(world: &World, pod: &Pod, flow: &Flow) -> bool {
         return true;
     }
     let policies = isolating(world, pod, "Ingress");
+    let tier = |tier| tier_decides(world, pod, flow, ("ingress", "from", flow.src), tier);
     is_judged(pod)
-        && (policies.is_empty()
-            || policies.iter().any(|policy| {
+        && tier("Admin").unwrap_or_else(|| {
+            if policies.is_empty() {
+                return tier("Baseline").unwrap_or(true);
+            }
+            policies.iter().any(|policy| {
                 items(&policy.spec, "ingress").iter().any(|rule| {
                     let ports = ports_match(items(rule, "ports"), flow, Some(pod));
                     ports && peers_match(world, policy, items(rule, "from"), flow.src)
                 })
-            }))
+            })
+        })
 }
 
 fn isolating<'a>(world: &'a World, pod: &Pod, policy_type: &str) -> Vec<&'a Policy> {
@@ -156,4 +166,114 @@ fn ports_match(ports: &[Value], flow: &Flow, resolver: Option<&Pod>) -> bool {
                     }
                 }
         })
+}
+
+/// What the first rule of a tier that matches says: `Some(false)` denies. `None`: nothing matches,
+/// or Pass.
+fn tier_decides(
+    world: &World,
+    pod: &Pod,
+    flow: &Flow,
+    (direction, peers, ip): (&str, &str, IpAddr),
+    tier: &str,
+) -> Option<bool> {
+    let of_tier = world.cluster_policies.iter();
+    let mut of_tier: Vec<_> = of_tier.filter(|(_, spec)| spec["tier"] == tier).collect();
+    of_tier.sort_by_key(|(name, spec)| (spec["priority"].as_u64(), name));
+    let selecting = of_tier.into_iter().filter(|(_, spec)| {
+        let subject = pods_of(&spec["subject"], Some(pod), world);
+        subject.is_some_and(|is_selected| is_selected)
+    });
+    let mut rules = selecting.flat_map(|(_, spec)| items(spec, direction));
+    let action = rules.find_map(|rule| {
+        let receiver = pod_at(world, flow.dst);
+        let peers: Vec<Option<bool>> = items(rule, peers)
+            .iter()
+            .map(|peer| cluster_peer(world, peer, ip))
+            .collect();
+        let entries: Vec<Option<bool>> = items(rule, "protocols")
+            .iter()
+            .map(|entry| cluster_port(entry, flow, receiver))
+            .collect();
+        let is_unknown = peers.iter().chain(&entries).any(Option::is_none);
+        let any = |of: &[Option<bool>]| of.contains(&Some(true));
+        let matches = if is_unknown {
+            rule["action"] != "Accept"
+        } else {
+            any(&peers) && (rule["protocols"].is_null() || any(&entries))
+        };
+        let action = rule["action"].as_str().unwrap();
+        matches.then_some(if is_unknown { "Deny" } else { action })
+    });
+    match action {
+        Some("Accept") => Some(true),
+        Some("Deny") => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether a subject, or a peer that means pods, means this one; `None`: it is of another kind.
+fn pods_of(written: &Value, pod: Option<&Pod>, world: &World) -> Option<bool> {
+    let (of_namespace, of_pod) = match (&written["namespaces"], &written["pods"]) {
+        (Value::Null, Value::Null) => return None,
+        (Value::Null, pods) => (&pods["namespaceSelector"], &pods["podSelector"]),
+        (namespaces, _) => (namespaces, &Value::Null),
+    };
+    let Some(pod) = pod.filter(|pod| is_judged(pod)) else {
+        return Some(false);
+    };
+    // A namespace of which nothing is known is a namespace.
+    let is_any = of_namespace
+        .as_object()
+        .is_none_or(serde_json::Map::is_empty);
+    let labels = world.namespaces.get(&pod.key.namespace);
+    let is_in = is_any || labels.is_some_and(|labels| selected(of_namespace, labels));
+    Some(is_in && (of_pod.is_null() || selected(of_pod, &pod.labels)))
+}
+
+fn cluster_peer(world: &World, peer: &Value, ip: IpAddr) -> Option<bool> {
+    if let Some(is_meant) = pods_of(peer, pod_at(world, ip), world) {
+        return Some(is_meant);
+    }
+    if !peer["nodes"].is_null() {
+        let has = |node: &&crate::state::NodeRecord| node.ips.contains(&ip);
+        let mut nodes = world.nodes.iter().filter(has);
+        return Some(nodes.any(|node| selected(&peer["nodes"], &node.labels)));
+    }
+    let networks = peer["networks"].as_array()?;
+    let inside = |text: &Value| {
+        text.as_str()
+            .unwrap()
+            .parse::<IpNet>()
+            .unwrap()
+            .contains(&ip)
+    };
+    Some(networks.iter().any(inside))
+}
+
+fn cluster_port(entry: &Value, flow: &Flow, receiver: Option<&Pod>) -> Option<bool> {
+    if let Some(name) = entry["destinationNamedPort"].as_str() {
+        let this = |p: &&(String, u16, u8)| p.0 == name && (p.1, p.2) == (flow.port, flow.proto);
+        return Some(receiver.is_some_and(|pod| pod.ports.iter().any(|port| this(&port))));
+    }
+    let of = [
+        ("tcp", ip_proto::TCP),
+        ("udp", ip_proto::UDP),
+        ("sctp", ip_proto::SCTP),
+    ];
+    let (field, proto) = of.into_iter().find(|(field, _)| !entry[field].is_null())?;
+    if entry[field]
+        .as_object()?
+        .keys()
+        .any(|key| key != "destinationPort")
+    {
+        return None;
+    }
+    let port = &entry[field]["destinationPort"];
+    let number = |value: &Value| value.as_u64().unwrap();
+    let (first, last) = match &port["range"] {
+        Value::Null => (number(&port["number"]), number(&port["number"])),
+        range => (number(&range["start"]), number(&range["end"])),
+    };
+    Some(proto == flow.proto && (first..=last).contains(&u64::from(flow.port)))
 }

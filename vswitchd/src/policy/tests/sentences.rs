@@ -470,6 +470,29 @@ fn every_pod_is_isolated_until_all_policies_were_heard_of() {
     let program = super::world::compile(w.changes(), w.locals(), facts);
     let verdict = walker::verdict(&program, &w.flow("x/a", "x/b", TCP, 80));
     assert_eq!(verdict, Err(DropReason::PodUnknown));
+    assert_eq!(
+        walker::verdict(&program, &w.flow(NODE, "x/b", TCP, 80)),
+        Ok(()),
+        "probes of the node"
+    );
+}
+
+#[test]
+fn what_policies_allow_waits_too_until_all_were_heard_of() {
+    // One of tier Admin that denies it may be among those to come.
+    let accept = json!({ "tier": "Admin", "priority": 5, "subject": { "namespaces": {} },
+        "ingress": [{ "action": "Accept", "from": [{ "namespaces": {} }] }] });
+    let w = cluster()
+        .policy("x/p", json!({ "podSelector": {}, "ingress": [{}] }))
+        .cluster_policy("open", accept);
+    let facts = NodeFacts {
+        is_synced: false,
+        ..node()
+    };
+    let program = super::world::compile(w.changes(), w.locals(), facts);
+    let verdict = walker::verdict(&program, &w.flow("x/a", "x/b", TCP, 80));
+    assert_eq!(verdict, Err(DropReason::PodUnknown));
+    assert!(w.tcp("x/a", "x/b", 80));
 }
 
 #[test]

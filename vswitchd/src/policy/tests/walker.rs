@@ -31,39 +31,43 @@ pub(super) fn egress(program: &Program, flow: &Flow) -> Result<(), DropReason> {
     if flow.in_port == GATEWAY {
         return Ok(());
     }
-    walk(
-        program,
-        flow,
+    let tables = [
+        TableId::EgressAdminTier,
         TableId::EgressRule,
         TableId::EgressDefault,
-        TableId::Forward,
-    )
+        TableId::EgressBaselineTier,
+    ];
+    walk(program, flow, tables, TableId::Forward)
 }
 
 pub(super) fn ingress(program: &Program, flow: &Flow) -> Result<(), DropReason> {
     if flow.out_port == GATEWAY {
         return Ok(());
     }
-    walk(
-        program,
-        flow,
+    let tables = [
+        TableId::IngressAdminTier,
         TableId::IngressRule,
         TableId::IngressDefault,
-        TableId::Output,
-    )
+        TableId::IngressBaselineTier,
+    ];
+    walk(program, flow, tables, TableId::Output)
 }
 
 fn walk(
     program: &Program,
     flow: &Flow,
-    rules: TableId,
-    default: TableId,
+    tables: [TableId; 4],
     passed: TableId,
 ) -> Result<(), DropReason> {
-    for table in [rules, default] {
+    let mut at = tables[0];
+    for table in tables {
+        if table < at {
+            continue;
+        }
         match best(program, flow, table) {
             None => {}
             Some([Action::Goto(next)]) if *next == passed => return Ok(()),
+            Some([Action::Goto(next)]) if tables.contains(next) => at = *next,
             Some([Action::Drop(reason)]) => return Err(*reason),
             Some(other) => panic!("{table:?} does {other:?}"),
         }

@@ -12,8 +12,8 @@ use super::walker::{self, Flow};
 use crate::config::Deny;
 use crate::policy::{Compiler, NodeFacts};
 use crate::state::{
-    ClusterChange, LocalEndpoint, NamedPort, NamespaceRecord, ObjectKey, PodPhase, PodRecord,
-    PolicyRecord,
+    ClusterChange, ClusterPolicyRecord, LocalEndpoint, NamedPort, NamespaceRecord, NodeRecord,
+    ObjectKey, PodPhase, PodRecord, PolicyRecord,
 };
 
 pub(super) type Labels = BTreeMap<String, String>;
@@ -51,6 +51,9 @@ pub(super) struct World {
     pub(super) namespaces: BTreeMap<String, Labels>,
     pub(super) pods: Vec<Pod>,
     pub(super) policies: Vec<Policy>,
+    /// ClusterNetworkPolicies: name and spec.
+    pub(super) cluster_policies: Vec<(String, Value)>,
+    pub(super) nodes: Vec<NodeRecord>,
 }
 
 /// Splits `ns/name`.
@@ -116,6 +119,21 @@ impl World {
         self
     }
 
+    pub(super) fn cluster_policy(mut self, name: &str, spec: Value) -> Self {
+        self.cluster_policies.push((name.to_owned(), spec));
+        self
+    }
+
+    pub(super) fn node(mut self, name: &str, with: &str, ips: &[&str]) -> Self {
+        self.nodes.push(NodeRecord {
+            name: name.to_owned(),
+            labels: labels(with),
+            ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            ..NodeRecord::default()
+        });
+        self
+    }
+
     pub(super) fn changes(&self) -> Vec<ClusterChange> {
         let mut changes: Vec<ClusterChange> = Vec::new();
         for (name, labels) in &self.namespaces {
@@ -134,6 +152,14 @@ impl World {
                 spec,
             }));
         }
+        let nodes = self.nodes.iter().cloned();
+        changes.extend(nodes.map(ClusterChange::Node));
+        let of_cluster = self.cluster_policies.iter().cloned();
+        changes.extend(
+            of_cluster.map(|(name, spec)| {
+                ClusterChange::ClusterPolicy(ClusterPolicyRecord { name, spec })
+            }),
+        );
         changes
     }
 
@@ -149,6 +175,10 @@ impl World {
                 }
                 ClusterChange::Pod(record) => ClusterChange::PodGone(record.key.clone()),
                 ClusterChange::Policy(record) => ClusterChange::PolicyGone(record.key.clone()),
+                ClusterChange::ClusterPolicy(record) => {
+                    ClusterChange::ClusterPolicyGone(record.name.clone())
+                }
+                ClusterChange::Node(record) => ClusterChange::NodeGone(record.name.clone()),
                 other => other.clone(),
             });
         }
@@ -228,6 +258,8 @@ fn same_object(a: &ClusterChange, b: &ClusterChange) -> bool {
         (ClusterChange::Namespace(a), ClusterChange::Namespace(b)) => a.name == b.name,
         (ClusterChange::Pod(a), ClusterChange::Pod(b)) => a.key == b.key,
         (ClusterChange::Policy(a), ClusterChange::Policy(b)) => a.key == b.key,
+        (ClusterChange::ClusterPolicy(a), ClusterChange::ClusterPolicy(b)) => a.name == b.name,
+        (ClusterChange::Node(a), ClusterChange::Node(b)) => a.name == b.name,
         _ => false,
     }
 }

@@ -12,7 +12,13 @@ use crate::objects::{RESOURCES, ResourceInfo, Scope, StatusError};
 const MAJOR: &str = "1";
 const MINOR: &str = "33";
 
-const GROUPS: [&str; 3] = ["networking.k8s.io", "discovery.k8s.io", "events.k8s.io"];
+/// Groups with their version.
+const GROUPS: [(&str, &str); 4] = [
+    ("networking.k8s.io", "v1"),
+    ("policy.networking.k8s.io", "v1alpha2"),
+    ("discovery.k8s.io", "v1"),
+    ("events.k8s.io", "v1"),
+];
 
 /// `GET /version`.
 pub(super) async fn version() -> Json<Value> {
@@ -31,21 +37,21 @@ pub(super) async fn core_versions() -> Json<Value> {
 
 /// `GET /apis`.
 pub(super) async fn groups() -> Json<Value> {
-    let groups: Vec<Value> = GROUPS.into_iter().map(group_value).collect();
+    let groups: Vec<Value> = GROUPS.iter().map(group_value).collect();
     Json(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
 }
 
-fn group_value(group: &str) -> Value {
-    let version = json!({"groupVersion": format!("{group}/v1"), "version": "v1"});
+fn group_value((group, version): &(&str, &str)) -> Value {
+    let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
     json!({"name": group, "versions": [version], "preferredVersion": version})
 }
 
 /// `GET /apis/{group}`.
 pub(super) async fn group(Path(group): Path<String>) -> Result<Json<Value>, StatusError> {
-    if !GROUPS.contains(&group.as_str()) {
+    let Some(known) = GROUPS.iter().find(|(name, _)| *name == group) else {
         return Err(no_such_path().await);
-    }
-    let mut value = group_value(&group);
+    };
+    let mut value = group_value(known);
     value["kind"] = json!("APIGroup");
     value["apiVersion"] = json!("v1");
     Ok(Json(value))
@@ -60,10 +66,10 @@ pub(super) async fn core_resources() -> Json<Value> {
 pub(super) async fn group_resources(
     Path((group, version)): Path<(String, String)>,
 ) -> Result<Json<Value>, StatusError> {
-    if !GROUPS.contains(&group.as_str()) || version != "v1" {
+    if !GROUPS.contains(&(group.as_str(), version.as_str())) {
         return Err(no_such_path().await);
     }
-    Ok(Json(resources(&group, &format!("{group}/v1"))))
+    Ok(Json(resources(&group, &format!("{group}/{version}"))))
 }
 
 fn resources(group: &str, group_version: &str) -> Value {

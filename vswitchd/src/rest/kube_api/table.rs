@@ -56,6 +56,12 @@ const fn columns(resource: Resource) -> &'static [Column] {
             ("Pod-Selector", "string", false),
             ("Age", "string", false),
         ],
+        Resource::ClusterNetworkPolicy => &[
+            ("Name", "string", false),
+            ("Tier", "string", false),
+            ("Priority", "string", false),
+            ("Age", "string", false),
+        ],
     }
 }
 
@@ -208,6 +214,9 @@ fn cells(resource: Resource, object: &Value) -> Vec<String> {
             age,
         ],
         Resource::NetworkPolicy => vec![name, selector(&spec["podSelector"]), age],
+        Resource::ClusterNetworkPolicy => {
+            vec![name, text(&spec["tier"]), spec["priority"].to_string(), age]
+        }
     }
 }
 

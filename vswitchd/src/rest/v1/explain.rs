@@ -289,7 +289,11 @@ fn summary(explained: &policy::Explanation) -> String {
 
 fn direction(judgement: &Judgement) -> ExplainedDirection {
     let allowed_by = match &judgement.ground {
-        Ground::Allowed(rule) => Some(part(rule)),
+        Ground::Allowed(rule) | Ground::Accepted(rule) => Some(part(rule)),
+        _ => None,
+    };
+    let denied_by = match &judgement.ground {
+        Ground::Denied(rule) => Some(part(rule)),
         _ => None,
     };
     ExplainedDirection {
@@ -302,6 +306,7 @@ fn direction(judgement: &Judgement) -> ExplainedDirection {
             .map(ToString::to_string)
             .collect(),
         allowed_by,
+        denied_by,
         near_misses: judgement.misses.iter().map(near_miss).collect(),
     }
 }

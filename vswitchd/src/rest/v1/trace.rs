@@ -11,6 +11,7 @@ use vswitch_datapath::pipeline::{self, TraceVerdict};
 use super::super::RestState;
 use super::super::error::{ApiError, ErrorCode};
 use super::flows::flow;
+use crate::policy::{deciding_policies, denial};
 use crate::switch::ExplainError;
 
 /// Walks a described packet through the tables.
@@ -42,7 +43,7 @@ pub(super) fn walk(
 }
 
 fn view(key: &FlowKey, trace: &pipeline::Trace) -> Trace {
-    let policies = policies(trace);
+    let policies = deciding_policies(&trace.deciding);
     let (allowed, drop_reason, out_port) = match trace.verdict {
         TraceVerdict::Forward(port) => (true, None, Some(port.0)),
         TraceVerdict::Answered(_) => (true, None, None),
@@ -95,31 +96,15 @@ fn step(step: &pipeline::TraceStep) -> TraceStep {
     }
 }
 
-/// Names of the policies among the deciding rules, each once, in their order.
-fn policies(trace: &pipeline::Trace) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for rule in &trace.deciding {
-        if rule.origin.kind == "NetworkPolicy" && !names.contains(&rule.origin.name) {
-            names.push(rule.origin.name.clone());
-        }
-    }
-    names
-}
-
 fn summary(reason: Option<DropReason>, policies: &[String]) -> String {
-    let named = policies.join(", ");
     match reason {
         None if policies.is_empty() => "allowed: no policy isolates the pods".to_owned(),
-        None => format!("allowed by {named}"),
+        None => format!("allowed by {}", policies.join(", ")),
         Some(DropReason::PolicyIngress) => {
-            format!(
-                "dropped (policy_ingress): the receiver is isolated by {named}, and no rule allows it"
-            )
+            format!("dropped (policy_ingress): {}", denial("receiver", policies))
         }
         Some(DropReason::PolicyEgress) => {
-            format!(
-                "dropped (policy_egress): the sender is isolated by {named}, and no rule allows it"
-            )
+            format!("dropped (policy_egress): {}", denial("sender", policies))
         }
         Some(reason) => format!("dropped ({}): {}", reason.name(), reason.help().trim()),
     }
