@@ -68,7 +68,7 @@ test-kubernetes: build image ## the story, Services, reboots, install and uninst
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) VSWITCH_IMAGE=$(IMAGE) VSWITCH_RUNNER='$(RUNNER)' \
 	  tests/run.sh target/debug/vswitch-kubernetes
 
-conformance: setup build ## Kubernetes' NetworkPolicy e2e cases, in process and in real namespaces
+conformance: setup build ## Kubernetes' NetworkPolicy e2e cases and those of ClusterNetworkPolicy, in process and in real namespaces
 	tests/run.sh target/debug/vswitch-conformance
 
 lint: ## rustfmt, clippy and rustdoc, warnings denied

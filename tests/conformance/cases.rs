@@ -1,4 +1,5 @@
-//! The cases of Kubernetes' own e2e suite, as data: `e2e-cases.json` says where they are from.
+//! Cases as data: those of Kubernetes' own e2e suite, and those of ClusterNetworkPolicy's
+//! conformance suite. `e2e-cases.json` and `cnp-cases.json` say where they are from.
 
 use std::collections::BTreeMap;
 
@@ -45,6 +46,13 @@ pub(crate) enum Action {
         namespace: String,
         name: String,
     },
+    CreateClusterPolicy {
+        policy: Value,
+    },
+    UpdateClusterPolicy {
+        name: String,
+        policy: Value,
+    },
     SetNamespaceLabels {
         name: String,
         labels: Labels,
@@ -62,6 +70,15 @@ pub(crate) enum Action {
 pub(crate) struct State {
     pub(crate) namespaces: Vec<Namespace>,
     pub(crate) pods: Vec<Pod>,
+    #[serde(default)]
+    pub(crate) nodes: Vec<Node>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) labels: Labels,
+    pub(crate) ip: std::net::IpAddr,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -71,17 +88,21 @@ pub(crate) struct Namespace {
 }
 
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Pod {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) labels: Labels,
     pub(crate) ip: std::net::IpAddr,
     pub(crate) ports: Vec<Port>,
+    #[serde(default)]
+    pub(crate) host_network: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Port {
-    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) name: Option<String>,
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
 }
@@ -96,9 +117,11 @@ pub(crate) enum Protocol {
 
 /// One verdict that has to come out.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct Expected {
     /// `namespace/name`.
     pub(crate) from: String,
+    /// The same, or an address.
     pub(crate) to: String,
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
@@ -108,6 +131,10 @@ pub(crate) struct Expected {
     /// A pod to itself: the suite does not judge it.
     #[serde(default)]
     pub(crate) loopback: bool,
+    /// Policies that decide at the sender, where the case names them.
+    pub(crate) egress_by: Option<Vec<String>>,
+    /// Policies that decide at the receiver.
+    pub(crate) ingress_by: Option<Vec<String>>,
 }
 
 impl Step {
@@ -131,7 +158,11 @@ pub(crate) fn container_ports(pod: &Pod) -> Value {
         Protocol::Sctp => "SCTP",
     };
     let ports = pod.ports.iter().map(|port| {
-        json!({ "name": port.name, "containerPort": port.port, "protocol": name(port.protocol) })
+        let mut written = json!({ "containerPort": port.port, "protocol": name(port.protocol) });
+        if let Some(name) = &port.name {
+            written["name"] = json!(name);
+        }
+        written
     });
     ports.collect()
 }
@@ -142,8 +173,20 @@ pub(crate) fn split(key: &str) -> Result<(&str, &str)> {
         .with_context(|| format!("{key:?} is no pod"))
 }
 
-/// Reads all cases.
+/// Reads the cases of NetworkPolicies.
 pub(crate) fn load() -> Result<Vec<Case>> {
     let file: File = serde_json::from_str(include_str!("e2e-cases.json"))?;
+    Ok(file.cases)
+}
+
+/// Addresses of the two nodes that the cases of ClusterNetworkPolicies call `$node0` and `$node1`:
+/// of a network for documentation (RFC 5737).
+pub(crate) const NODES: [&str; 2] = ["203.0.113.10", "203.0.113.11"];
+
+/// Reads the cases of ClusterNetworkPolicies.
+pub(crate) fn load_cluster() -> Result<Vec<Case>> {
+    let text = include_str!("cnp-cases.json");
+    let text = text.replace("$node0", NODES[0]).replace("$node1", NODES[1]);
+    let file: File = serde_json::from_str(&text)?;
     Ok(file.cases)
 }

@@ -1,6 +1,8 @@
 //! The cases through the simulator: every step's changes taken in as the running switch takes
 //! them in, every probe a real frame, both directions judged.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use vswitchd::objects::cluster_change;
@@ -8,7 +10,7 @@ use vswitchd::simulate::{Cluster, End, PortName, Probe, Protocol, Simulator};
 use vswitchd::state::{ClusterChange, ObjectKey};
 
 use crate::Tally;
-use crate::cases::{self, Action, Case, Expected, Labels, Pod, State, split};
+use crate::cases::{self, Action, Case, Expected, Labels, Node, Pod, State, split};
 
 /// Plays all cases.
 pub(crate) fn play(cases: &[Case]) -> Result<Tally> {
@@ -26,6 +28,12 @@ pub(crate) fn play(cases: &[Case]) -> Result<Tally> {
     Ok(tally)
 }
 
+/// Whether the policies that are named are those that decided; a case may leave them out.
+fn are_named(expected: Option<&Vec<String>>, named: &[String]) -> bool {
+    let sorted = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
+    expected.is_none_or(|expected| sorted(expected) == sorted(named))
+}
+
 fn play_case(case: &Case, tally: &mut Tally) -> Result<()> {
     let first = case.steps.first().context("a case has a step")?;
     let mut cluster = Cluster::default();
@@ -35,6 +43,9 @@ fn play_case(case: &Case, tally: &mut Tally) -> Result<()> {
     for pod in &first.state.pods {
         cluster.add(&pod_manifest(pod, &pod.labels))?;
     }
+    for node in &first.state.nodes {
+        cluster.add(&node_manifest(node))?;
+    }
     let mut simulator = Simulator::new(cluster);
     for (number, step) in case.steps.iter().enumerate() {
         for action in &step.actions {
@@ -43,8 +54,11 @@ fn play_case(case: &Case, tally: &mut Tally) -> Result<()> {
         for expected in step.judged() {
             let answer = simulator.judge(&probe(expected)?)?;
             let is_right = (answer.ingress, answer.egress, answer.allowed)
-                == (expected.ingress, expected.egress, expected.allowed);
-            tally.count(case, number, expected, &answer.reason, is_right);
+                == (expected.ingress, expected.egress, expected.allowed)
+                && are_named(expected.egress_by.as_ref(), &answer.egress_by)
+                && are_named(expected.ingress_by.as_ref(), &answer.ingress_by);
+            let found = format!("{answer:?}");
+            tally.count(case, number, expected, &found, is_right);
         }
     }
     Ok(())
@@ -58,7 +72,10 @@ fn change(action: &Action, after: &State) -> Result<ClusterChange> {
                 name: name.clone(),
             }));
         }
-        Action::CreatePolicy { policy, .. } | Action::UpdatePolicy { policy, .. } => policy.clone(),
+        Action::CreatePolicy { policy, .. }
+        | Action::UpdatePolicy { policy, .. }
+        | Action::CreateClusterPolicy { policy }
+        | Action::UpdateClusterPolicy { policy, .. } => policy.clone(),
         Action::SetNamespaceLabels { name, labels } => namespace_manifest(name, labels),
         Action::SetPodLabels {
             namespace,
@@ -81,14 +98,26 @@ fn pod_manifest(pod: &Pod, labels: &Labels) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": { "namespace": pod.namespace, "name": pod.name, "labels": labels },
-        "spec": { "containers": [{ "name": "server", "image": "server",
+        "spec": { "hostNetwork": pod.host_network,
+                  "containers": [{ "name": "server", "image": "server",
                                    "ports": cases::container_ports(pod) }] },
         "status": { "phase": "Running", "podIP": pod.ip, "podIPs": [{ "ip": pod.ip }] },
     })
 }
 
+fn node_manifest(node: &Node) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": { "name": node.name, "labels": node.labels },
+        "status": { "addresses": [{ "type": "InternalIP", "address": node.ip }] },
+    })
+}
+
 fn probe(expected: &Expected) -> Result<Probe> {
     let end = |key: &str| -> Result<End> {
+        if let Ok(ip) = key.parse() {
+            return Ok(End::Address { ip });
+        }
         let (namespace, name) = split(key)?;
         Ok(End::Pod(ObjectKey {
             namespace: namespace.to_owned(),

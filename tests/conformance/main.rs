@@ -1,5 +1,5 @@
-//! Plays Kubernetes' own NetworkPolicy e2e cases twice: in process, with real frames through
-//! compiler and datapath; and through a running daemon, in real network namespaces, with real
+//! Plays Kubernetes' own NetworkPolicy e2e cases, and the conformance cases of
+//! ClusterNetworkPolicy, twice: in process, with real frames through compiler and datapath; and through a running daemon, in real network namespaces, with real
 //! sockets, directly and through Services. Prints each case and a closing line; exits 1 if a
 //! verdict differs.
 
@@ -73,7 +73,10 @@ impl Tally {
 fn main() -> Result<ExitCode> {
     let cases = cases::load()?;
     let in_process = in_process::play(&cases)?;
+    let of_cluster = cases::load_cluster()?;
+    let cluster_in_process = in_process::play(&of_cluster)?;
     let Tallies { pods, services } = namespaces::play(&cases)?;
+    let cluster_namespaces = namespaces::play_to_pods(&of_cluster)?;
     let failed: BTreeSet<_> = [&in_process, &pods, &services]
         .into_iter()
         .flat_map(|tally| &tally.failed)
@@ -90,7 +93,17 @@ fn main() -> Result<ExitCode> {
         cases.len() - failed.len(),
         cases.len(),
     );
-    Ok(if failed.is_empty() {
+    println!(
+        "cluster policies: in-process {}/{}, namespaces {}/{}",
+        cluster_in_process.right,
+        cluster_in_process.judged,
+        cluster_namespaces.right,
+        cluster_namespaces.judged,
+    );
+    let cluster_failed = [&cluster_in_process, &cluster_namespaces]
+        .iter()
+        .any(|tally| !tally.failed.is_empty());
+    Ok(if failed.is_empty() && !cluster_failed {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

@@ -5,11 +5,13 @@
 //! Their addresses are the switch's own, so ipBlocks are rewritten to them. SCTP is not in
 //! this kernel: its probes are played in process only.
 //!
-//! Every probe is made twice at a time: to the pod's own address, and to the ClusterIP of a
-//! Service that has only this pod behind it, as Kubernetes' own suite makes it.
+//! Every probe of Kubernetes' own suite is made twice at a time: to the pod's own address, and to
+//! the ClusterIP of a Service that has only this pod behind it, as that suite makes it. Other nodes
+//! are addresses that the daemon's own one has besides, with servers there for the pods in their
+//! network.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -17,18 +19,13 @@ use vswitch_api::client::Client;
 use vswitch_tests::{Daemon, DaemonOptions, Pod};
 
 use crate::Tally;
-use crate::cases::{Action, Case, Expected, Labels, Protocol, State, Step, container_ports};
+use crate::cases::{
+    self, Action, Case, Expected, Labels, Node, Protocol, State, Step, container_ports,
+};
 use crate::sockets::{Attempt, attempt, serve};
 
-const NAMESPACES: [&str; 3] = ["x", "y", "z"];
-const PODS: [&str; 3] = ["a", "b", "c"];
-const PORTS: [(u16, Protocol); 4] = [
-    (80, Protocol::Tcp),
-    (81, Protocol::Tcp),
-    (80, Protocol::Udp),
-    (81, Protocol::Udp),
-];
 const POLICIES: &str = "/apis/networking.k8s.io/v1";
+const CLUSTER_POLICIES: &str = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";
 
 /// How a probe addresses a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +50,18 @@ impl Tallies {
     }
 }
 
-/// Plays all cases.
+/// Plays all cases, to pods and to Services.
 pub(crate) fn play(cases: &[Case]) -> Result<Tallies> {
-    let mut stage = Stage::new()?;
+    play_ways(cases, &[Way::Pod, Way::Service])
+}
+
+/// Plays all cases, to pods alone.
+pub(crate) fn play_to_pods(cases: &[Case]) -> Result<Tally> {
+    Ok(play_ways(cases, &[Way::Pod])?.pods)
+}
+
+fn play_ways(cases: &[Case], ways: &'static [Way]) -> Result<Tallies> {
+    let mut stage = Stage::new(cases, ways)?;
     let mut tallies = Tallies::default();
     for case in cases {
         tallies.pods.begin();
@@ -63,11 +69,14 @@ pub(crate) fn play(cases: &[Case]) -> Result<Tallies> {
         stage
             .play(case, &mut tallies)
             .with_context(|| case.id.clone())?;
+        let services = match ways {
+            [Way::Pod] => String::new(),
+            _ => format!(", services {}", tallies.services.of_case()),
+        };
         println!(
-            "{} namespaces {}, services {} {}",
+            "{} namespaces {}{services} {}",
             case.id,
             tallies.pods.of_case(),
-            tallies.services.of_case(),
             case.description
         );
     }
@@ -80,42 +89,98 @@ struct Stage {
     pods: BTreeMap<String, Pod>,
     /// ClusterIP of each pod's Service.
     services: BTreeMap<String, IpAddr>,
+    namespaces: BTreeSet<String>,
+    ways: &'static [Way],
     api: Client,
-    _daemon: Daemon,
+    daemon: Daemon,
 }
 
 impl Stage {
-    fn new() -> Result<Self> {
+    /// Starts a daemon and attaches everybody whom the cases speak of.
+    fn new(cases: &[Case], ways: &'static [Way]) -> Result<Self> {
         let daemon = Daemon::start(&DaemonOptions::default())?;
         let api = Client::new(daemon.socket());
         let mut stage = Self {
             pods: BTreeMap::new(),
             services: BTreeMap::new(),
+            namespaces: BTreeSet::new(),
+            ways,
             api,
-            _daemon: daemon,
+            daemon,
         };
-        for namespace in NAMESPACES {
-            stage.label_namespace(namespace, &Labels::new())?;
-            for name in PODS {
-                let pod = Pod::named(name)
-                    .namespace(namespace)
-                    .attach(&stage._daemon)?;
-                serve(&pod.netns, &PORTS)?;
-                stage.make_service(&pod, namespace, name)?;
-                stage.pods.insert(format!("{namespace}/{name}"), pod);
+        let states = || {
+            cases
+                .iter()
+                .flat_map(|case| &case.steps)
+                .map(|step| &step.state)
+        };
+        for namespace in states().flat_map(|state| &state.namespaces) {
+            if stage.namespaces.insert(namespace.name.clone()) {
+                stage.label_namespace(&namespace.name, &Labels::new())?;
             }
+        }
+        let pods: BTreeMap<String, &cases::Pod> = states()
+            .flat_map(|state| &state.pods)
+            .map(|pod| (pod.key(), pod))
+            .collect();
+        let mut on_nodes = BTreeSet::new();
+        for (key, described) in pods {
+            let ports = ports_of(described, cases);
+            if described.host_network {
+                on_nodes.extend(ports);
+                continue;
+            }
+            let pod = Pod::named(&described.name)
+                .namespace(&described.namespace)
+                .attach(&stage.daemon)?;
+            serve(&pod.netns, Ipv4Addr::UNSPECIFIED.into(), &ports)?;
+            if ways.contains(&Way::Service) {
+                stage.make_service(&pod, &described.namespace, &described.name, &ports)?;
+            }
+            stage.pods.insert(key, pod);
+        }
+        let nodes: BTreeMap<&String, &Node> = states()
+            .flat_map(|state| &state.nodes)
+            .map(|node| (&node.name, node))
+            .collect();
+        let on_nodes: Vec<_> = on_nodes.into_iter().collect();
+        for node in nodes.into_values() {
+            stage.make_node(node)?;
+            // What answers from any address answers from the nearest one.
+            serve(stage.daemon.node(), node.ip, &on_nodes)?;
         }
         Ok(stage)
     }
 
+    /// Gives the daemon's node the address of another one, and tells of that.
+    fn make_node(&self, node: &Node) -> Result<()> {
+        let address = format!("{}/32", node.ip);
+        self.daemon
+            .node()
+            .ip(&["address", "add", &address, "dev", "lo"])?;
+        let object = json!({ "apiVersion": "v1", "kind": "Node",
+                             "metadata": { "name": node.name, "labels": node.labels } });
+        let mut made = self.send("POST", "/api/v1/nodes", &object)?;
+        made["status"]["addresses"] = json!([{ "type": "InternalIP", "address": node.ip }]);
+        let path = format!("/api/v1/nodes/{}/status", node.name);
+        self.send("PUT", &path, &made)?;
+        Ok(())
+    }
+
     /// Puts a Service before a pod, with all its ports.
-    fn make_service(&mut self, pod: &Pod, namespace: &str, name: &str) -> Result<()> {
+    fn make_service(
+        &mut self,
+        pod: &Pod,
+        namespace: &str,
+        name: &str,
+        ports: &[(u16, Protocol)],
+    ) -> Result<()> {
         let port_name = |(port, protocol): (u16, Protocol)| match protocol {
             Protocol::Tcp => (format!("tcp-{port}"), "TCP", port),
             Protocol::Udp => (format!("udp-{port}"), "UDP", port),
             Protocol::Sctp => (format!("sctp-{port}"), "SCTP", port),
         };
-        let ports = PORTS.into_iter().map(port_name);
+        let ports = ports.iter().copied().map(port_name);
         let ports: Vec<Value> = ports
             .map(|(name, protocol, port)| json!({"name": name, "protocol": protocol, "port": port}))
             .collect();
@@ -160,10 +225,11 @@ impl Stage {
 
     /// Leaves no policy behind.
     fn reset(&self) -> Result<()> {
-        for namespace in NAMESPACES {
+        for namespace in &self.namespaces {
             let path = format!("{POLICIES}/namespaces/{namespace}/networkpolicies");
             self.send("DELETE", &path, &Value::Null)?;
         }
+        self.send("DELETE", CLUSTER_POLICIES, &Value::Null)?;
         Ok(())
     }
 
@@ -172,7 +238,7 @@ impl Stage {
         for namespace in &state.namespaces {
             self.label_namespace(&namespace.name, &namespace.labels)?;
         }
-        for pod in &state.pods {
+        for pod in state.pods.iter().filter(|pod| !pod.host_network) {
             let path = format!("/api/v1/namespaces/{}/pods/{}", pod.namespace, pod.name);
             let mut object = self.send("GET", &path, &Value::Null)?;
             object["metadata"]["labels"] = json!(pod.labels);
@@ -211,6 +277,13 @@ impl Stage {
                 let path = format!("{POLICIES}/namespaces/{namespace}/networkpolicies/{name}");
                 self.send("DELETE", &path, &Value::Null)?;
             }
+            Action::CreateClusterPolicy { policy } => {
+                self.send("POST", CLUSTER_POLICIES, &translated(policy, addresses))?;
+            }
+            Action::UpdateClusterPolicy { name, policy } => {
+                let path = format!("{CLUSTER_POLICIES}/{name}");
+                self.send("PUT", &path, &translated(policy, addresses))?;
+            }
             Action::SetNamespaceLabels { name, labels } => self.label_namespace(name, labels)?,
             Action::SetPodLabels {
                 namespace,
@@ -247,7 +320,7 @@ impl Stage {
 
     /// Maps the addresses of the case to those of the pods here.
     fn addresses(&self, state: &State) -> Result<BTreeMap<IpAddr, IpAddr>> {
-        let pods = state.pods.iter();
+        let pods = state.pods.iter().filter(|pod| !pod.host_network);
         pods.map(|pod| Ok((pod.ip, self.pod(&pod.key())?.ip())))
             .collect()
     }
@@ -259,6 +332,9 @@ impl Stage {
     }
 
     fn address(&self, pod: &str, way: Way) -> Result<IpAddr> {
+        if let Ok(address) = pod.parse() {
+            return Ok(address);
+        }
         match way {
             Way::Pod => Ok(self.pod(pod)?.ip()),
             Way::Service => {
@@ -274,7 +350,7 @@ impl Stage {
             .judged()
             .filter(|expected| expected.protocol != Protocol::Sctp);
         let played: Vec<(&Expected, Way)> = played
-            .flat_map(|expected| [(expected, Way::Pod), (expected, Way::Service)])
+            .flat_map(|expected| self.ways.iter().map(move |way| (expected, *way)))
             .collect();
         let senders: BTreeSet<&str> = played.iter().map(|(e, _)| e.from.as_str()).collect();
         let mut running = Vec::new();
@@ -304,6 +380,22 @@ impl Stage {
         }
         Ok(found)
     }
+}
+
+/// The ports of a pod that this kernel can serve: those that it declares, and those that are tried.
+fn ports_of(pod: &cases::Pod, cases: &[Case]) -> Vec<(u16, Protocol)> {
+    let declared = pod.ports.iter().map(|port| (port.port, port.protocol));
+    let key = pod.key();
+    let steps = cases.iter().flat_map(|case| &case.steps);
+    let tried = steps
+        .flat_map(Step::judged)
+        .filter(|expected| expected.to == key)
+        .map(|expected| (expected.port, expected.protocol));
+    let ports: BTreeSet<_> = declared.chain(tried).collect();
+    ports
+        .into_iter()
+        .filter(|(_, protocol)| *protocol != Protocol::Sctp)
+        .collect()
 }
 
 /// Puts the addresses of the pods here in the place of the case's, in every CIDR.

@@ -18,10 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// One try of a connection.
 const TRY: Duration = Duration::from_millis(700);
 
-/// Starts echo servers on these ports; they end with the process.
-pub(crate) fn serve(namespace: &Namespace, ports: &[(u16, Protocol)]) -> Result<()> {
+/// Starts echo servers on these ports of an address; they end with the process.
+pub(crate) fn serve(namespace: &Namespace, at: IpAddr, ports: &[(u16, Protocol)]) -> Result<()> {
     for (port, protocol) in ports.iter().copied() {
-        let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        let address = SocketAddr::from((at, port));
         match protocol {
             Protocol::Tcp => {
                 let listener = join(inside(namespace, move || {
