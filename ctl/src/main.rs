@@ -14,6 +14,7 @@ mod groups;
 mod matrix;
 mod objects;
 mod output;
+mod policies;
 mod ports;
 mod server;
 mod simulate;
@@ -89,7 +90,8 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Creates or changes objects from manifests (YAML or JSON).
     Apply(objects::ApplyArgs),
-    /// Shows Kubernetes objects: pods, namespaces, networkpolicies, nodes, services, endpointslices.
+    /// Shows Kubernetes objects: pods, namespaces, networkpolicies, clusternetworkpolicies, nodes,
+    /// services, endpointslices; or `policies`: those of all kinds in the order of evaluation.
     Get(objects::GetArgs),
     /// Sets (KEY=VALUE) or removes (KEY-) labels of an object.
     Label(objects::LabelArgs),
@@ -147,6 +149,9 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Matrix(args) => matrix::matrix(&server, args, format)?,
         Command::Simulate(args) => return simulate::simulate(args, format),
         Command::Apply(args) => objects::apply(&server, args)?,
+        Command::Get(args) if args.is_of_all_policies() => {
+            policies::get_policies(&server, format)?;
+        }
         Command::Get(args) => objects::get(&server, args, format)?,
         Command::Label(args) => objects::label(&server, args)?,
         Command::Delete(args) => objects::delete(&server, args)?,

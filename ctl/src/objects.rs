@@ -27,7 +27,8 @@ pub(crate) struct ApplyArgs {
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
     /// pods, namespaces, networkpolicies, clusternetworkpolicies, nodes, services or endpointslices
-    /// (short forms work).
+    /// (short forms work); policies: those of all kinds in the order of evaluation, with the pods
+    /// of this node that each selects.
     kind: String,
     /// One object instead of a list.
     name: Option<String>,
@@ -40,6 +41,13 @@ pub(crate) struct GetArgs {
     /// Only objects that this label selector matches.
     #[arg(short = 'l', long)]
     selector: Option<String>,
+}
+
+impl GetArgs {
+    /// Whether it asks for the policies of all kinds.
+    pub(crate) fn is_of_all_policies(&self) -> bool {
+        self.kind == "policies" && self.name.is_none()
+    }
 }
 
 /// `label`.

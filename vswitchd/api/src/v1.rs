@@ -13,12 +13,14 @@ use utoipa::ToSchema;
 use crate::{IfName, MacAddr};
 
 mod explain;
+mod policy;
 mod service;
 
 pub use explain::{
     ExplainAdvice, ExplainRequest, ExplainedDirection, Explanation, LabelAdvice, NearMiss,
     PolicyPart, PortAdvice, TablesVerdict,
 };
+pub use policy::PolicyView;
 pub use service::{
     EndpointCounts, ExplainedEndpoint, ExplainedService, LoadBalancingGroup, ServicePortView,
     ServiceView, TraceTranslation,

@@ -27,6 +27,7 @@ mod groups;
 mod ids;
 mod namespaces;
 mod nodes;
+mod overview;
 mod peers;
 mod pods;
 mod ports;
@@ -39,4 +40,5 @@ pub(crate) mod tests;
 
 pub use cluster_policy::{Flaw, deciding_policies, denial, flaws};
 pub use compiler::Compiler;
+pub use overview::{PolicyOverview, overview};
 pub use program::{NodeFacts, PolicyProblem, node_set, priority};

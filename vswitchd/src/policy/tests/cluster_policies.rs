@@ -6,7 +6,8 @@ use vswitch_datapath::flow::ip_proto::{ICMP, TCP, UDP};
 use vswitch_datapath::pipeline::{Rule, TableId};
 
 use super::world::{NODE, World, labels};
-use crate::state::PolicyKey;
+use crate::policy::overview;
+use crate::state::{ClusterState, ObjectKey, PolicyKey};
 
 /// Two local pods a and b in x, one remote in y, another node.
 fn cluster() -> World {
@@ -331,5 +332,46 @@ fn without_policies_of_the_cluster_the_tables_of_tiers_have_no_rules() {
         in_tiers(&cluster().cluster_policy("base", base)),
         2,
         "its rule, and the node's"
+    );
+}
+
+#[test]
+fn policies_are_listed_as_they_are_judged_with_the_pods_that_they_select() {
+    let guard = |tier: &str, priority: u16| json!({ "tier": tier, "priority": priority, "subject": { "namespaces": {} } });
+    let world = World::default()
+        .pod("x/a", "app=a", &["10.0.0.1"])
+        .pod("y/b", "app=a", &["10.0.0.2"])
+        .last_pod(|pod| pod.host_network = true)
+        .pod("y/c", "app=c", &["10.0.0.3"])
+        .policy("y/all", json!({ "podSelector": {} }))
+        .policy(
+            "x/none",
+            json!({ "podSelector": { "matchLabels": { "app": "z" } } }),
+        )
+        .cluster_policy("late", guard("Admin", 9))
+        .cluster_policy("base", guard("Baseline", 0))
+        .cluster_policy("early", guard("Admin", 1))
+        .cluster_policy("odd", guard("Middle", 1));
+    let mut cluster = ClusterState::default();
+    for change in world.changes() {
+        cluster.apply(change);
+    }
+    let pods: Vec<ObjectKey> = world.pods.iter().map(|pod| pod.key.clone()).collect();
+    let listed = overview(&cluster, &pods);
+    let listed: Vec<(String, usize)> = listed
+        .into_iter()
+        .map(|of| (of.policy.to_string(), of.selected))
+        .collect();
+    let expected = [
+        ("early", 2),
+        ("late", 2),
+        ("x/none", 0),
+        ("y/all", 1),
+        ("base", 2),
+        ("odd", 0),
+    ];
+    assert_eq!(
+        listed,
+        expected.map(|(name, count)| (name.to_owned(), count))
     );
 }

@@ -6,6 +6,7 @@ mod connections;
 mod explain;
 mod flows;
 mod openapi;
+mod policies;
 mod ports;
 mod read;
 mod router;

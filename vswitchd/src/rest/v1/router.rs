@@ -5,7 +5,8 @@ use axum::routing::{delete, get, post};
 
 use super::super::RestState;
 use super::{
-    attachments, cni, connections, explain, flows, openapi, ports, services, status, store, trace,
+    attachments, cni, connections, explain, flows, openapi, policies, ports, services, status,
+    store, trace,
 };
 
 /// Returns the routes below `/v1`.
@@ -18,6 +19,7 @@ pub(in crate::rest) fn router() -> Router<RestState> {
         .route("/flows/{name}", delete(flows::remove))
         .route("/admin-flows", get(flows::list_admin))
         .route("/address-sets", get(flows::list_sets))
+        .route("/policies", get(policies::list))
         .route("/services", get(services::list))
         .route("/groups", get(services::list_groups))
         .route("/connections", get(connections::list))
