@@ -244,7 +244,6 @@ impl Ruleset {
         self.rule(TableId::SpoofGuard, 150, &spoofed, "drop(spoofed)")?;
         self.rule(TableId::Forward, 200, "ip,ip_dst=10.0.0.1", &leave)?;
         self.rule(TableId::Forward, 10, "class=pod", &leave)?;
-        self.rule(TableId::Forward, 10, "class=vm", &leave)?;
         let nowhere = "drop(no_route)";
         self.rule(TableId::Forward, 100, "ip,ip_dst=10.0.0.0/24", nowhere)?;
         self.rule(TableId::Forward, 100, "ipv6,ip_dst=fe80::/10", nowhere)?;
