@@ -2,42 +2,45 @@
 
 use crate::drop_reason::DropReason;
 
-/// A table of the pipeline; the number is what `dump-flows` prints.
+/// A table of the pipeline, in the order in which packets come to them.
+///
+/// Its place in that order is its value, so that a walk finds a table by one load; its number, which
+/// `dump-flows` prints and flows name, leaves room for tables to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum TableId {
     /// What hangs on in_port.
-    Classify = 0,
+    Classify,
     /// A pod port may use only its own MAC and IPs.
-    SpoofGuard = 10,
+    SpoofGuard,
     /// Answers ARP and neighbour solicitations.
-    ArpResponder = 20,
+    ArpResponder,
     /// Flows of operators and orchestrators.
-    Admin = 30,
+    Admin,
     /// Connection lookup.
-    Conntrack = 40,
+    Conntrack,
     /// Service address to endpoint.
-    ServiceLb = 50,
+    ServiceLb,
     /// Cluster policies of tier Admin, for the sending pod.
-    EgressAdminTier = 55,
+    EgressAdminTier,
     /// NetworkPolicies of the sending pod: what they allow.
-    EgressRule = 60,
+    EgressRule,
     /// NetworkPolicies of the sending pod: isolation.
-    EgressDefault = 61,
+    EgressDefault,
     /// Cluster policies of tier Baseline, for a sending pod that no NetworkPolicy isolates.
-    EgressBaselineTier = 65,
+    EgressBaselineTier,
     /// Destination to out port.
-    Forward = 70,
+    Forward,
     /// Cluster policies of tier Admin, for the receiving pod.
-    IngressAdminTier = 75,
+    IngressAdminTier,
     /// NetworkPolicies of the receiving pod: what they allow.
-    IngressRule = 80,
+    IngressRule,
     /// NetworkPolicies of the receiving pod: isolation.
-    IngressDefault = 81,
+    IngressDefault,
     /// Cluster policies of tier Baseline, for a receiving pod that no NetworkPolicy isolates.
-    IngressBaselineTier = 85,
+    IngressBaselineTier,
     /// Commit the connection, count, send.
-    Output = 90,
+    Output,
 }
 
 impl TableId {
@@ -70,7 +73,24 @@ impl TableId {
     /// Returns the number.
     #[must_use]
     pub const fn number(self) -> u8 {
-        self as u8
+        match self {
+            Self::Classify => 0,
+            Self::SpoofGuard => 10,
+            Self::ArpResponder => 20,
+            Self::Admin => 30,
+            Self::Conntrack => 40,
+            Self::ServiceLb => 50,
+            Self::EgressAdminTier => 55,
+            Self::EgressRule => 60,
+            Self::EgressDefault => 61,
+            Self::EgressBaselineTier => 65,
+            Self::Forward => 70,
+            Self::IngressAdminTier => 75,
+            Self::IngressRule => 80,
+            Self::IngressDefault => 81,
+            Self::IngressBaselineTier => 85,
+            Self::Output => 90,
+        }
     }
 
     /// Returns the name as `dump-flows` prints it.
@@ -99,24 +119,7 @@ impl TableId {
     /// Returns the position in [`TableId::ALL`].
     #[must_use]
     pub const fn index(self) -> usize {
-        match self {
-            Self::Classify => 0,
-            Self::SpoofGuard => 1,
-            Self::ArpResponder => 2,
-            Self::Admin => 3,
-            Self::Conntrack => 4,
-            Self::ServiceLb => 5,
-            Self::EgressAdminTier => 6,
-            Self::EgressRule => 7,
-            Self::EgressDefault => 8,
-            Self::EgressBaselineTier => 9,
-            Self::Forward => 10,
-            Self::IngressAdminTier => 11,
-            Self::IngressRule => 12,
-            Self::IngressDefault => 13,
-            Self::IngressBaselineTier => 14,
-            Self::Output => 15,
-        }
+        self as usize
     }
 
     /// Returns the table that packets go on to where this one, of a tier of cluster policies, has

@@ -71,8 +71,9 @@ pub(crate) struct Snapshot {
     /// Some rule tells a connection's first packet from its later ones, so that what is found
     /// out for the first does not hold for the others.
     pub(crate) is_state_dependent: bool,
-    /// Tables of tiers that have no policy, by [`TableId::index`]: walks pass them over.
-    unused_tiers: [bool; TableId::ALL.len()],
+    /// The table that a packet comes to which is sent to another, by [`TableId::index`]: tables
+    /// of tiers without a policy are passed over. Asked at each step of a walk.
+    entered: [TableId; TableId::ALL.len()],
     /// Some port is limited: what is forwarded has to ask.
     pub(crate) has_limits: bool,
 }
@@ -88,7 +89,7 @@ impl Snapshot {
             ports: Arc::default(),
             forgot_at: Epoch(0),
             is_state_dependent: false,
-            unused_tiers: [true; TableId::ALL.len()],
+            entered: TableId::ALL.map(|table| table.beyond_tier().unwrap_or(table)),
             has_limits: false,
         }
     }
@@ -101,10 +102,7 @@ impl Snapshot {
     /// Returns the table that a packet comes to which is sent to `table`.
     #[inline]
     pub(crate) fn entered(&self, table: TableId) -> TableId {
-        match table.beyond_tier() {
-            Some(beyond) if self.unused_tiers.get(table.index()) == Some(&true) => beyond,
-            _ => table,
-        }
+        self.entered.get(table.index()).copied().unwrap_or(table)
     }
 
     /// Returns the port if it exists.
@@ -130,9 +128,11 @@ impl Snapshot {
             .tables
             .iter()
             .any(|table| table.tells_new_from_established());
-        self.unused_tiers = TableId::ALL.map(|table| {
+        self.entered = TableId::ALL.map(|table| {
             let rules = self.table(table).map_or(0, Table::len);
-            !super::builtin::is_tier_in_use(table, rules)
+            let is_used = super::builtin::is_tier_in_use(table, rules);
+            let beyond = table.beyond_tier().filter(|_| !is_used);
+            beyond.unwrap_or(table)
         });
         self.has_limits = self.ports.values().any(|port| !port.limits.is_none());
     }
