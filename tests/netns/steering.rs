@@ -18,6 +18,9 @@ const PORT: u16 = 30_053;
 fn node() -> (Daemon, Namespace) {
     let daemon = dual_stack();
     let outside = outside(&daemon);
+    // A host may have IPv6 disabled for what comes later.
+    let enable = "ipv6/conf/uplink0/disable_ipv6";
+    daemon.node().set_sysctl(enable, "0").unwrap();
     for (place, ifname, address) in [
         (daemon.node(), "uplink0", "2001:db8::1/64"),
         (&outside, "eth0", "2001:db8::2/64"),
