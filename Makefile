@@ -60,7 +60,7 @@ chaos: setup build ## kill -9 at 200 random instants during writes of every kind
 
 test-hostile: setup build ## the tests of a node on hosts that forward, drop, have rules of iptables-legacy and a bridge of others, or no IPv6
 	tests/hostile.sh 'forwarding drop iptables-legacy bridge' \
-	  '$(RUNNER) --locked --offline --workspace --no-fail-fast --test netns --test cni --test nodes --test restart --test kube'
+	  '$(RUNNER) --locked --offline --workspace --no-fail-fast --test netns --test cni --test nodes --test restart --test kube --test service --test cluster --test supervision --test chaos'
 	tests/hostile.sh no-ipv6 '$(RUNNER) --locked --offline --workspace --no-fail-fast --test netns --test cni'
 
 test-kubernetes: build image ## the story, Services, reboots, install and uninstall on a real Kubernetes 1.20.2; builds it first (15 minutes)
