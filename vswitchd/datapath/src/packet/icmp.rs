@@ -64,10 +64,7 @@ impl<'a> IcmpView<'a> {
     }
 
     fn is_echo(self) -> bool {
-        match self.version {
-            IcmpVersion::V4 => matches!(self.kind, 0 | 8),
-            IcmpVersion::V6 => matches!(self.kind, 128 | 129),
-        }
+        is_echo(self.version, self.kind)
     }
 
     /// Returns whether the message is an error that quotes a packet.
@@ -96,11 +93,18 @@ pub(super) const fn is_error(version: IcmpVersion, kind: u8) -> bool {
     }
 }
 
+const fn is_echo(version: IcmpVersion, kind: u8) -> bool {
+    match version {
+        IcmpVersion::V4 => matches!(kind, 0 | 8),
+        IcmpVersion::V6 => matches!(kind, 128 | 129),
+    }
+}
+
 fn quote_v4(packet: &[u8], offset: usize) -> Option<IcmpQuote> {
     let ip = Ipv4View::new_quoted(packet).ok()?;
     let has_header = !matches!(ip.fragment(), Fragment::Later { .. });
     let (tp_src, tp_dst) = if has_header {
-        quoted_ports(ip.protocol(), packet.get(ip.header_len()..)?)?
+        quoted_ports(IcmpVersion::V4, ip.protocol(), packet.get(ip.header_len()..)?)?
     } else {
         (0, 0)
     };
@@ -120,7 +124,7 @@ fn quote_v6(packet: &[u8], offset: usize) -> Option<IcmpQuote> {
     let upper = ipv6::walk(packet, ip.next_header(), Chain::Quoted).ok()?;
     let has_header = !matches!(upper.fragment, Fragment::Later { .. });
     let (tp_src, tp_dst) = if has_header {
-        quoted_ports(upper.proto, packet.get(upper.offset..)?)?
+        quoted_ports(IcmpVersion::V6, upper.proto, packet.get(upper.offset..)?)?
     } else {
         (0, 0)
     };
@@ -137,19 +141,26 @@ fn quote_v6(packet: &[u8], offset: usize) -> Option<IcmpQuote> {
 
 /// Reads ports or the echo identifier of a quoted transport header (RFC 792: at least its
 /// first eight bytes are there).
-fn quoted_ports(proto: u8, transport: &[u8]) -> Option<(u16, u16)> {
-    match proto {
-        ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP => {
+///
+/// No more is asked of it than the parser asks of the packet itself, so that a valid packet
+/// can be quoted: ICMPv6 messages end after four bytes but for echo and errors, and the ICMP
+/// of the other family is a protocol like any other.
+fn quoted_ports(version: IcmpVersion, proto: u8, transport: &[u8]) -> Option<(u16, u16)> {
+    match (version, proto) {
+        (_, ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP) => {
             Some((u16_at(transport, 0)?, u16_at(transport, 2)?))
         }
-        ip_proto::ICMP => quoted_echo(transport, &[0, 8]),
-        ip_proto::ICMPV6 => quoted_echo(transport, &[128, 129]),
+        (IcmpVersion::V4, ip_proto::ICMP) | (IcmpVersion::V6, ip_proto::ICMPV6) => {
+            quoted_echo(version, transport)
+        }
         _ => Some((0, 0)),
     }
 }
 
-fn quoted_echo(message: &[u8], echo: &[u8]) -> Option<(u16, u16)> {
+fn quoted_echo(version: IcmpVersion, message: &[u8]) -> Option<(u16, u16)> {
+    if !is_echo(version, u8_at(message, 0)?) {
+        return Some((0, 0));
+    }
     let id = u16_at(message, 4)?;
-    let is_echo = echo.contains(&u8_at(message, 0)?);
-    Some(if is_echo { (id, id) } else { (0, 0) })
+    Some((id, id))
 }

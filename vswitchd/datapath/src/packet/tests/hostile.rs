@@ -491,6 +491,41 @@ pub(super) fn mutated_frame() -> impl Strategy<Value = Vec<u8>> {
         })
 }
 
+/// The switch quotes what it refuses: whatever it parses, it must parse within an error too.
+#[test]
+fn every_short_packet_that_is_valid_can_be_quoted() {
+    let mut quoted = 0;
+    for proto in 0..=u8::MAX {
+        for kind in [0, 3, 8, 128, 129, 133, 138, 200] {
+            for len in 0..24 {
+                let payload = [&[kind], &[0_u8; 24][..]].concat();
+                for bytes in [ipv4(proto, &payload[..len]), ipv6(proto, &payload[..len])] {
+                    let frame = Frame::from_bytes(&bytes);
+                    let Ok(packet) = parse(&frame, PortNo(1)) else {
+                        continue;
+                    };
+                    let from = packet.key.ip_dst.expect("an IP packet has a destination");
+                    let refusal = emit::Refusal::Prohibited;
+                    if let Some(error) = emit::icmp_unreachable(&frame, &packet, refusal, from) {
+                        let parsed = parse(&error, PortNo(1)).map(|error| {
+                            let quote = error.icmp_quote.expect("an error quotes its packet");
+                            (quote.src, quote.dst, quote.proto)
+                        });
+                        let expected = (
+                            packet.key.ip_src.expect("an IP packet has a source"),
+                            from,
+                            packet.key.ip_proto,
+                        );
+                        assert_eq!(parsed, Ok(expected), "{proto} {kind} {len}");
+                        quoted += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(quoted > 80_000, "{quoted} packets were quoted");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 4_000, ..Default::default() })]
 
