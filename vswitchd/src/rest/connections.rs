@@ -13,11 +13,13 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::Request;
+use axum::extract::{ConnectInfo, Request};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -25,6 +27,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
+use super::serve::Peer;
 use crate::supervise::Beats;
 
 /// Waits for the next connection that `accept` gives; `None` when `stop` turns true.
@@ -62,19 +65,36 @@ pub(super) const MAX_BODY_BYTES: usize = 3 << 20;
 /// waits for nobody.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Serves a connection until it ends, or until `stop` turns true and its request is done.
-pub(super) async fn serve<S>(stream: S, router: Router, stop: watch::Receiver<bool>)
-where
+/// Routes behind the limits. Made once for a listener: a layer is put around each of the routes,
+/// which takes a millisecond for all of them.
+#[derive(Debug, Clone)]
+pub(super) struct LimitedRoutes(TowerToHyperService<Router>);
+
+impl LimitedRoutes {
+    pub(super) fn new(router: Router) -> Self {
+        let limited = router.layer(middleware::from_fn(body_in_time));
+        Self(TowerToHyperService::new(limited))
+    }
+}
+
+/// Serves a connection of `peer` until it ends, or until `stop` turns true and its request is
+/// done. Handlers find the peer as [`ConnectInfo`].
+pub(super) async fn serve<S>(
+    stream: S,
+    routes: LimitedRoutes,
+    peer: Peer,
+    stop: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let router = router.layer(middleware::from_fn(body_in_time));
+    let handle = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        routes.0.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(
-            TokioIo::new(Taken::new(stream)),
-            TowerToHyperService::new(router),
-        );
+        .serve_connection(TokioIo::new(Taken::new(stream)), handle);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use axum::extract::ConnectInfo;
-use axum::{Extension, Router};
+use axum::Router;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use super::connections::{self, Connections, Refusals, Slots, next};
+use super::connections::{self, Connections, LimitedRoutes, Refusals, Slots, next};
 use crate::supervise::{Beats, Ended};
 
 /// Connections of one process at a time. Those of a user are bounded by `api.max_connections`, as
@@ -99,6 +98,7 @@ pub async fn serve_unix(
     stop: watch::Receiver<bool>,
     beat: Beats,
 ) -> Ended {
+    let routes = LimitedRoutes::new(router);
     let (users, processes) = (Slots::new(max_connections), Slots::new(MAX_OF_A_PROCESS));
     let mut connections = Connections::default();
     let mut refusals = Refusals::default();
@@ -117,10 +117,9 @@ pub async fn serve_unix(
             }
             continue;
         };
-        let peer = Extension(ConnectInfo(Peer { uid: Some(uid) }));
-        let (router, stop) = (router.clone().layer(peer), stop.clone());
+        let (routes, stop) = (routes.clone(), stop.clone());
         connections.start(async move {
-            connections::serve(stream, router, stop).await;
+            connections::serve(stream, routes, Peer { uid: Some(uid) }, stop).await;
             drop((user, process));
         });
     }

@@ -6,15 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ConnectInfo;
-use axum::{Extension, Router, middleware};
+use axum::{Router, middleware};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::auth::{self, Tokens};
-use super::connections::{self, Connections, HEAD_TIMEOUT, Refusals, next};
+use super::connections::{self, Connections, HEAD_TIMEOUT, LimitedRoutes, Refusals, next};
 use super::serve::{Peer, ServeError};
 use super::tls::Certificate;
 use crate::supervise::{Beats, Ended};
@@ -78,7 +77,6 @@ impl TcpServer {
         stop: watch::Receiver<bool>,
         beat: Beats,
     ) -> Ended {
-        let router = router.layer(Extension(ConnectInfo(Peer::OVER_TCP)));
         let router = match &self.tokens {
             Some(tokens) => router.layer(middleware::from_fn_with_state(
                 Arc::clone(tokens),
@@ -86,6 +84,7 @@ impl TcpServer {
             )),
             None => router,
         };
+        let routes = LimitedRoutes::new(router);
         let slots = Arc::new(Semaphore::new(self.max_connections));
         let mut connections = Connections::default();
         let mut refusals = Refusals::default();
@@ -100,9 +99,9 @@ impl TcpServer {
                 }
                 continue;
             };
-            let (server, router, stop) = (Arc::clone(&self), router.clone(), stop.clone());
+            let (server, routes, stop) = (Arc::clone(&self), routes.clone(), stop.clone());
             connections.start(async move {
-                server.serve_connection(stream, router, stop).await;
+                server.serve_connection(stream, routes, stop).await;
                 drop(slot);
             });
         }
@@ -114,16 +113,16 @@ impl TcpServer {
     async fn serve_connection(
         &self,
         stream: TcpStream,
-        router: Router,
+        routes: LimitedRoutes,
         stop: watch::Receiver<bool>,
     ) {
         give_up_on_the_dead(&stream);
         let Some(certificate) = &self.certificate else {
-            return connections::serve(stream, router, stop).await;
+            return connections::serve(stream, routes, Peer::OVER_TCP, stop).await;
         };
         let handshake = certificate.acceptor().accept(stream);
         match timeout(HEAD_TIMEOUT, handshake).await {
-            Ok(Ok(stream)) => connections::serve(stream, router, stop).await,
+            Ok(Ok(stream)) => connections::serve(stream, routes, Peer::OVER_TCP, stop).await,
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_) => tracing::debug!("TLS handshake took too long"),
         }
