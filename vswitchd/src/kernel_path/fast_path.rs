@@ -159,6 +159,13 @@ impl FastPath {
         }
     }
 
+    /// Returns whether packets of this port may take the fast path.
+    #[cfg(test)]
+    pub(crate) fn knows(&self, no: PortNo) -> bool {
+        let ports = self.ports.read().unwrap_or_else(PoisonError::into_inner);
+        ports.contains_key(&no)
+    }
+
     /// Ends the fast path of a port; nothing happens if it has none. Blocks.
     pub fn detach(&self, no: PortNo) {
         let known = self

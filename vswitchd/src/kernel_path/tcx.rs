@@ -53,7 +53,12 @@ pub(super) fn attach_ingress(
         return prog_attach(if_index, program, None);
     };
     let earlier = earlier.fd().map_err(io::Error::other)?;
-    prog_attach(if_index, program, Some(earlier.as_fd()))
+    match prog_attach(if_index, program, Some(earlier.as_fd())) {
+        // It is this very program, of a port that this process had on the device before: the
+        // kernel does not put a program in its own place (`bpf_mprog_attach`).
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        attached => attached,
+    }
 }
 
 fn prog_attach(

@@ -16,7 +16,7 @@ use super::device::{Device, DeviceOpener};
 use super::error::SwitchError;
 use super::gateway::{GATEWAY_PORT, Gateway};
 use crate::clock::MonotonicClock;
-use crate::port::{LinkState, Port, TapOffloads};
+use crate::port::{LinkState, TapOffloads};
 use crate::reconcile::{PortAttachMode, ReconcileHandle};
 use crate::state::Attachment;
 use crate::store::{SharedStore, StoreError};
@@ -134,9 +134,7 @@ impl Switch {
     ) -> Result<Option<TapOffloads>, SwitchError> {
         let switch = Arc::clone(self);
         let handed = tokio::task::spawn_blocking(move || {
-            let opened = switch.devices.open(no, &device);
-            let opened = opened.map_err(|source| SwitchError::OpenPort { port: no, source });
-            opened.and_then(|(port, offloads)| switch.hand_over(port).map(|()| offloads))
+            switch.devices.open_for(&switch.workers, no, &device)
         });
         handed.await.map_err(|_| SwitchError::Stopping)?
     }
@@ -189,16 +187,6 @@ impl Switch {
         self.devices.end();
         self.reconcile.stop();
         self.workers.shutdown();
-    }
-
-    /// Gives an open port to the workers. Blocks.
-    fn hand_over(&self, port: Port) -> Result<(), SwitchError> {
-        let no = port.no;
-        let attached = self.workers.attach(port);
-        if attached.is_err() {
-            self.devices.close(no);
-        }
-        attached.map_err(|source| SwitchError::Worker { port: no, source })
     }
 
     async fn wait_until_in_force(&self, port: PortNo) -> Result<(), SwitchError> {
