@@ -1,5 +1,6 @@
 //! Ports that change under the switch's feet, and ports made over REST.
 
+use serde_json::json;
 use vswitch_tests::{Pod, eventually};
 
 use crate::daemon;
@@ -170,4 +171,93 @@ fn a_vm_port_has_an_address_and_stands_under_policy() {
     daemon.vsctl(&["del-port", "vmtap0"]).unwrap();
     daemon.vsctl(&["get", "pod", "vmtap0"]).unwrap_err();
     drop(pod);
+}
+
+#[test]
+fn a_port_is_made_under_any_name_that_the_kernel_takes_and_others_are_bad_requests() {
+    let daemon = daemon();
+    let make = |kind: &str, ifname: &str| {
+        let port = json!({"kind": kind, "ifname": ifname});
+        daemon.api("POST", "/v1/ports", Some(&port))
+    };
+    for ifname in [
+        "",
+        ".",
+        "a/b",
+        "a:1",
+        "tap%d",
+        "two words",
+        "tab\t",
+        "line\n",
+        "null\u{0}",
+        "sixteen-bytes-16",
+        "voil\u{e0}",
+        "all",
+        "default",
+    ] {
+        for kind in ["vm", "mirror"] {
+            let refused = format!("{:#}", make(kind, ifname).unwrap_err());
+            assert!(refused.contains("400"), "{kind} {ifname:?}: {refused}");
+            let named = serde_json::to_string(&format!("{ifname:?}")).unwrap();
+            assert!(
+                refused.contains(named.trim_matches('"')),
+                "{kind}: {refused}"
+            );
+        }
+    }
+    for ifname in [
+        "A.b-c_d",
+        "qu\"ote",
+        "br{ace",
+        "st*r",
+        "$(id)",
+        "\u{fc}mlaut",
+        "back\\slash",
+    ] {
+        let made = make("mirror", ifname).unwrap().unwrap();
+        assert_eq!(made["ifname"], ifname);
+        daemon.node().ip(&["link", "show", ifname]).unwrap();
+        // A virtual machine is a Pod object, whose name is a DNS subdomain.
+        let vm = format!("v{ifname}");
+        let refused = format!("{:#}", make("vm", &vm).unwrap_err());
+        assert!(refused.contains("400"), "{vm:?}: {refused}");
+        let port = json!({"kind": "vm", "ifname": vm, "name": "guest"});
+        let made = daemon.api("POST", "/v1/ports", Some(&port)).unwrap();
+        assert_eq!(made.unwrap()["pod"], "default/guest");
+        daemon.vsctl(&["del-port", &vm]).unwrap();
+        daemon.vsctl(&["del-port", ifname]).unwrap();
+        daemon.node().ip(&["link", "show", ifname]).unwrap_err();
+        daemon.node().ip(&["link", "show", &vm]).unwrap_err();
+    }
+}
+
+#[test]
+fn a_container_s_interface_has_any_name_that_the_kernel_takes_and_others_are_invalid() {
+    let daemon = daemon();
+    let mut pod = Pod::named("odd").prepare(&daemon).unwrap();
+    for ifname in ["a/b", "two words", "voil\u{e0}", "all", "tap%d"] {
+        pod.ifname = ifname.to_owned();
+        let refused = pod.cni("ADD").unwrap();
+        let error: serde_json::Value = serde_json::from_str(&refused.stdout).unwrap();
+        // Code 4 of the CNI specification: an invalid environment variable.
+        assert_eq!(error["code"], 4, "{ifname:?}: {error}");
+        let text = error.to_string();
+        let named = serde_json::to_string(&format!("{ifname:?}")).unwrap();
+        assert!(text.contains(named.trim_matches('"')), "{text}");
+    }
+    for ifname in [
+        "qu\"ote",
+        "br{ace",
+        "st*r",
+        "$(id)",
+        "\u{fc}mlaut",
+        "back\\slash",
+    ] {
+        pod.ifname = ifname.to_owned();
+        pod.add().unwrap();
+        let shown = pod.run(&["ip", "link", "show", ifname]).unwrap();
+        shown.success().unwrap();
+        pod.cni("CHECK").unwrap().success().unwrap();
+        pod.cni("DEL").unwrap().success().unwrap();
+    }
 }

@@ -68,6 +68,7 @@ impl PodBuilder {
         config["socket"] = json!(daemon.socket());
         Ok(Pod {
             container_id: format!("{}-container", netns.name()),
+            ifname: "eth0".to_owned(),
             netns,
             name: self.name,
             namespace: self.namespace,
@@ -86,6 +87,8 @@ pub struct Pod {
     pub netns: Namespace,
     /// CNI_CONTAINERID.
     pub container_id: String,
+    /// CNI_IFNAME.
+    pub ifname: String,
     /// Name of the Pod object.
     pub name: String,
     /// Namespace of the Pod object.
@@ -163,7 +166,7 @@ impl Pod {
             .env("CNI_COMMAND", command)
             .env("CNI_CONTAINERID", &self.container_id)
             .env("CNI_NETNS", self.netns.path())
-            .env("CNI_IFNAME", "eth0")
+            .env("CNI_IFNAME", &self.ifname)
             .env("CNI_PATH", "/usr/lib/cni")
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env(

@@ -117,8 +117,10 @@ impl<'de> Deserialize<'de> for MacAddr {
 }
 
 /// A Linux interface name: 1 to 15 bytes, no `/`, no white space, not `.` or `..`
-/// (kernel `dev_valid_name`); no `%`, which the kernel takes for a pattern (`__dev_alloc_name`),
-/// and no control character, which no tool can print.
+/// (kernel `dev_valid_name`, for which the byte a0 of UTF-8 is white space as well); neither
+/// `all` nor `default`, which name no interface in `/proc/sys/net` (`sysctl_dev_name_is_allowed`);
+/// no `%`, which the kernel takes for a pattern (`__dev_alloc_name`), and no control character,
+/// which no tool can print.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct IfName(String);
@@ -126,7 +128,7 @@ pub struct IfName(String);
 /// Text that the kernel would not take as an interface name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error(
-    "{text:?} is not an interface name (1 to 15 bytes, no slash, colon, percent sign, white space or control character)"
+    "{text:?} is not an interface name (1 to 15 bytes, no slash, colon, percent sign, white space or control character; not \"all\" or \"default\")"
 )]
 pub struct IfNameError {
     text: String,
@@ -146,11 +148,10 @@ impl FromStr for IfName {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = text.is_empty()
             || text.len() > 15
-            || text == "."
-            || text == ".."
+            || [".", "..", "all", "default"].contains(&text)
             || text
                 .bytes()
-                .any(|b| b"/:% ".contains(&b) || b.is_ascii_control());
+                .any(|b| b"/:% \xa0".contains(&b) || b.is_ascii_control());
         if bad {
             Err(IfNameError {
                 text: text.to_owned(),
@@ -207,6 +208,9 @@ mod tests {
             "tap%d",
             "50%",
             "a\u{1}",
+            "voil\u{e0}",
+            "all",
+            "default",
         ] {
             assert!(bad.parse::<IfName>().is_err(), "{bad}");
         }
