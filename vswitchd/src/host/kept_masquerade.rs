@@ -88,3 +88,55 @@ impl KeptMasquerade {
         self.spec.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{held_table, in_new_netns, run};
+    use super::*;
+
+    fn kept() -> KeptMasquerade {
+        let spec = MasqueradeSpec {
+            pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
+            cluster_cidrs: Vec::new(),
+            gateway_ifname: "vsw0".parse().unwrap(),
+        };
+        KeptMasquerade::new(NftTable::default(), spec)
+    }
+
+    fn rules() -> String {
+        run("nft list ruleset").unwrap()
+    }
+
+    #[test]
+    fn networks_that_were_refused_are_left_alone_as_soon_as_the_kernel_takes_them() {
+        in_new_netns(|| {
+            let kept = kept();
+            let others = || ["10.245.2.0/24".parse().unwrap()].into_iter();
+            let holder = held_table("inet", &NftTable::default());
+            kept.learn(others());
+            assert!(!rules().contains("10.245.2.0"), "{}", rules());
+            drop(holder);
+            // What the next round of the nodes' network says, with nothing new in it.
+            kept.learn(others());
+            assert!(rules().contains("10.245.2.0/24"), "{}", rules());
+        });
+    }
+
+    #[test]
+    fn rules_that_are_gone_are_put_back_as_they_were_last() {
+        in_new_netns(|| {
+            let kept = kept();
+            kept.install().unwrap();
+            kept.learn(["10.245.2.0/24".parse().unwrap()].into_iter());
+            let installed = rules();
+            run("nft flush ruleset").unwrap();
+            let holder = held_table("inet", &NftTable::default());
+            kept.repair().unwrap_err();
+            drop(holder);
+            kept.repair().unwrap();
+            assert_eq!(rules(), installed);
+            kept.repair().unwrap();
+            assert_eq!(rules(), installed);
+        });
+    }
+}

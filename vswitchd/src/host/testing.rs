@@ -3,11 +3,14 @@
 //! They have no names, so nothing is left behind by a test that panics.
 
 use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use nix::sched::{CloneFlags, setns, unshare};
+
+use super::NftTable;
 
 /// Runs a test body on a thread with a network namespace of its own: "the host".
 pub(super) fn in_new_netns<T: Send>(body: impl FnOnce() -> T + Send) -> T {
@@ -36,6 +39,40 @@ pub(super) fn run(command_line: &str) -> Result<String, String> {
         Ok(text)
     } else {
         Err(text)
+    }
+}
+
+/// A table that another process owns (`flags owner`, nft(8)): until this is dropped the kernel
+/// refuses every change of it.
+pub(super) struct HeldTable {
+    holder: Child,
+}
+
+/// Holds a table of the calling thread's namespace.
+pub(super) fn held_table(family: &str, table: &NftTable) -> HeldTable {
+    let mut holder = Command::new("nft")
+        .arg("-i")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdin = holder.stdin.as_mut().unwrap();
+    writeln!(
+        stdin,
+        "add table {family} {table} {{ flags owner; }}\nlist tables"
+    )
+    .unwrap();
+    let mut answer = BufReader::new(holder.stdout.as_mut().unwrap()).lines();
+    let made = answer.find(|line| line.as_ref().is_ok_and(|line| line.starts_with("table")));
+    assert!(made.is_some(), "nft made no table");
+    HeldTable { holder }
+}
+
+impl Drop for HeldTable {
+    fn drop(&mut self) {
+        // The kernel removes the table when its owner's socket closes.
+        self.holder.kill().unwrap();
+        self.holder.wait().unwrap();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,11 +29,13 @@ pub(crate) fn settings() -> WatchSettings {
     }
 }
 
-/// A store that counts its commits.
+/// A store that counts its commits, and refuses them while it is full.
 #[derive(Debug, Default)]
 pub(crate) struct CountingStore {
     inner: MemoryStore,
+    /// Those that were asked for.
     pub(crate) commits: AtomicUsize,
+    pub(crate) is_full: AtomicBool,
 }
 
 impl Store for CountingStore {
@@ -47,6 +49,11 @@ impl Store for CountingStore {
 
     fn commit(&self, batch: Vec<Write>) -> Result<(), StoreError> {
         self.commits.fetch_add(1, Ordering::Relaxed);
+        if self.is_full.load(Ordering::Relaxed) {
+            return Err(StoreError::Commit {
+                source: std::io::Error::from(std::io::ErrorKind::StorageFull).into(),
+            });
+        }
         self.inner.commit(batch)
     }
 }

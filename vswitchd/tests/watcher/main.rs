@@ -253,6 +253,38 @@ async fn what_was_known_is_there_at_the_next_start_without_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_be_stored_is_stored_as_soon_as_the_store_takes_it() {
+    let hub = Hub::start().await;
+    hub.pod("web", "node-a", &json!({"app": "web"}));
+    let counting = Arc::new(CountingStore::default());
+    let store: SharedStore = counting.clone();
+    let api = hub.api().await;
+    let mut node = Node::start(&api, &store);
+    node.synced().await;
+    let known = || LastKnown::load(&store, api.url()).unwrap();
+    soon("everything is stored", || known().is_some()).await;
+
+    counting.is_full.store(true, Ordering::Relaxed);
+    let before = counting.commits.load(Ordering::Relaxed);
+    hub.pod("late", "node-a", &json!({"app": "late"}));
+    hub.delete(Resource::Pod, "default", "web");
+    soon("a commit is refused", || {
+        counting.commits.load(Ordering::Relaxed) > before
+    })
+    .await;
+    let names = || {
+        let objects = known().unwrap().objects.into_keys();
+        let pods = objects.filter(|id| id.0 == Resource::Pod);
+        pods.map(|id| id.2).collect::<Vec<_>>()
+    };
+    assert_eq!(names(), ["web"], "what is stored is of one moment");
+    counting.is_full.store(false, Ordering::Relaxed);
+    // Nothing changes any more: the store alone is why it is written now.
+    soon("both changes are stored", || names() == ["late"]).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_first_list_that_never_was_complete_is_not_enforced_later() {
     let hub = Hub::start().await;
     let (store, api) = (memory(), hub.api().await);

@@ -159,6 +159,11 @@ fn a_device_that_cannot_be_changed_is_made_anew_and_others_are_left_alone() {
         );
         let routes = run("ip route show proto 86").unwrap();
         assert_eq!(routes, "", "no way through somebody else's device");
+
+        run("ip link del vsw-vxlan").unwrap();
+        apply(&mut network, &spec, std::slice::from_ref(&there));
+        let now = state();
+        assert!(now.contains("10.244.1.0/24 via 10.244.1.0"), "{now}");
     });
 }
 
@@ -176,6 +181,11 @@ fn a_route_of_somebody_else_is_told_of_and_left_alone() {
         assert!(text.contains("10.244.1.0/24 via 192.0.2.2"), "{text}");
         let routes = run("ip route").unwrap();
         assert!(routes.contains("10.244.1.0/24 via 192.0.2.7"), "{routes}");
+
+        run("ip route del 10.244.1.0/24").unwrap();
+        apply(&mut network, &spec, std::slice::from_ref(&there));
+        let routes = run("ip route").unwrap();
+        assert!(routes.contains("10.244.1.0/24 via 192.0.2.2"), "{routes}");
     });
 }
 
