@@ -104,7 +104,11 @@ fn quote_v4(packet: &[u8], offset: usize) -> Option<IcmpQuote> {
     let ip = Ipv4View::new_quoted(packet).ok()?;
     let has_header = !matches!(ip.fragment(), Fragment::Later { .. });
     let (tp_src, tp_dst) = if has_header {
-        quoted_ports(IcmpVersion::V4, ip.protocol(), packet.get(ip.header_len()..)?)?
+        quoted_ports(
+            IcmpVersion::V4,
+            ip.protocol(),
+            packet.get(ip.header_len()..)?,
+        )?
     } else {
         (0, 0)
     };
