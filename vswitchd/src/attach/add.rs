@@ -1,4 +1,4 @@
-//! ADD: the pod is expected, then lease and record, pod, device, rules, port; undone in reverse
+//! ADD: the pod is expected, then lease and record, pod and device, rules, port; undone in reverse
 //! if a step fails.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -215,7 +215,7 @@ impl Locked {
         let deps = &inner.deps;
         let at_pod = |source| {
             let doing = "declare the pod";
-            (Reached::Pod, AttachError::Pod { doing, source })
+            (Reached::Device, AttachError::Pod { doing, source })
         };
         let at_device = |source| {
             let doing = "create the interface";
@@ -225,8 +225,11 @@ impl Locked {
             let doing = "attach the port";
             (Reached::Port, AttachError::Port { doing, source })
         };
-        inner.publish_pod(record).await.map_err(at_pod)?;
-        deps.devices.create(record).await.map_err(at_device)?;
+        // Side by side: one waits for the disk and the rules, the other for the kernel.
+        let (published, created) =
+            tokio::join!(inner.publish_pod(record), deps.devices.create(record));
+        published.map_err(at_pod)?;
+        created.map_err(at_device)?;
         let made = inner.ledger.note(record, State::Made);
         deps.ports.enforce(&made, false).await.map_err(at_port)?;
         let in_force = inner.ledger.note(&made, State::InForce);

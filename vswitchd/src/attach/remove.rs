@@ -16,9 +16,9 @@ use crate::errors::chain;
 use crate::ipam::LeaseOwner;
 
 /// The last step of ADD that was tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reached {
-    Pod,
+    /// The Pod object and the interface.
     Device,
     Port,
 }
@@ -75,13 +75,12 @@ impl Inner {
         let problem =
             |doing: &str, error: &StepError| format!("{doing} of {owner}: {}", chain(error));
         let record = &self.leave(record).await;
-        if reached >= Reached::Port
+        if reached == Reached::Port
             && let Err(error) = self.deps.ports.detach(record).await
         {
             problems.push(problem("detach port", &error));
         }
-        if reached >= Reached::Device
-            && !record.is_found
+        if !record.is_found
             && let Err(error) = self.deps.devices.remove(record).await
         {
             problems.push(problem("remove interface", &error));
