@@ -115,6 +115,7 @@ impl PortNumbers {
 mod tests {
     use super::*;
     use crate::ipam::memory_store::MemoryStore;
+    use crate::store::Store as _;
 
     fn nobody(_: PortNo) -> bool {
         false
@@ -148,5 +149,27 @@ mod tests {
         given.iter().for_each(|port| first.release(*port));
         let after = load().allocate(nobody).unwrap().unwrap();
         assert!(!given.contains(&after), "{after}");
+    }
+
+    #[test]
+    fn a_store_that_lost_its_last_commits_brings_no_number_back() {
+        let store = MemoryStore::shared();
+        let load = || PortNumbers::load(store.clone(), 100..=10_000, std::iter::empty()).unwrap();
+        let give = |numbers: &PortNumbers, count: usize| -> Vec<PortNo> {
+            let number = || numbers.allocate(nobody).unwrap().unwrap();
+            let given: Vec<_> = std::iter::repeat_with(number).take(count).collect();
+            given.iter().for_each(|port| numbers.release(*port));
+            given
+        };
+        let numbers = load();
+        give(&numbers, 10);
+        let kept = store.get(Bucket::Meta, KEY).unwrap().unwrap();
+        let since = give(&numbers, 1_000);
+        // The mark of the last copy that is whole is older than what was given.
+        let write = Write::Put(Bucket::Meta, KEY.to_vec(), kept);
+        store.commit(vec![write]).unwrap();
+        store.lose(Loss::Commits { first: 3, last: 20 });
+        let after = give(&load(), 1_000);
+        assert!(after.iter().all(|port| !since.contains(port)), "{after:?}");
     }
 }

@@ -1,10 +1,12 @@
-//! A store for tests: a map, and a switch to make commits fail.
+//! A store for tests: a map, a switch to make commits fail, and losses that it reports.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::store::{Bucket, Store, StoreError, Write};
+use tokio::sync::watch;
+
+use crate::store::{Bucket, Loss, Store, StoreError, Write};
 
 type Records = BTreeMap<(Bucket, Vec<u8>), Vec<u8>>;
 
@@ -12,6 +14,7 @@ type Records = BTreeMap<(Bucket, Vec<u8>), Vec<u8>>;
 pub(crate) struct MemoryStore {
     records: Mutex<Records>,
     fails: AtomicBool,
+    losses: watch::Sender<Arc<Vec<Loss>>>,
 }
 
 impl MemoryStore {
@@ -21,6 +24,10 @@ impl MemoryStore {
 
     pub(crate) fn set_failing(&self, fails: bool) {
         self.fails.store(fails, Ordering::SeqCst);
+    }
+
+    pub(crate) fn lose(&self, loss: Loss) {
+        self.losses.send_replace(Arc::new(vec![loss]));
     }
 
     pub(crate) fn keys(&self, bucket: Bucket) -> Vec<String> {
@@ -65,5 +72,9 @@ impl Store for MemoryStore {
             };
         }
         Ok(())
+    }
+
+    fn losses(&self) -> watch::Receiver<Arc<Vec<Loss>>> {
+        self.losses.subscribe()
     }
 }
