@@ -189,7 +189,9 @@ impl CompiledMatch {
     }
 }
 
-/// A single port is a matter of the mask, all ports are no demand.
+/// A single port is a matter of the mask, all ports are no demand. A range could be cut into
+/// masks as well, but each would be a subtable of its own to probe, up to 30 for one range; so it
+/// is compared on the few rules that a probe finds.
 fn is_proper_range(range: &PortRange) -> bool {
     range.first != range.last && (range.first, range.last) != (0, u16::MAX)
 }

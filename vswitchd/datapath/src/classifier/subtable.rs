@@ -221,7 +221,8 @@ impl<T> Subtable<T> {
         self.shards.get_mut(shard)
     }
 
-    /// Doubles the shards when they have become large.
+    /// Doubles the shards when they have become large. They stay when rules go: who had so many
+    /// rules will have them again, and an empty shard costs a pointer.
     fn spread(&mut self) {
         let shards = self.shards.len();
         if self.rules <= shards * SHARD_RULES {

@@ -72,6 +72,8 @@ impl<T> Classifier<T> {
         }
     }
 
+    /// Lanes and their index are made anew as a whole: there are as many as masks in the table,
+    /// some tens whatever the number of rules, and what packets read stays in one piece.
     fn put(&mut self, subtable: Arc<Subtable<T>>) {
         if !subtable.is_empty() {
             let lane = Lane::new(subtable);
