@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use super::serve::Peer;
+use super::peer::Peer;
 use crate::supervise::Beats;
 
 /// Waits for the next connection that `accept` gives; `None` when `stop` turns true.

@@ -8,6 +8,7 @@ mod enforced;
 mod error;
 mod health_checks;
 pub mod kube_api;
+mod peer;
 mod reloaded;
 mod router;
 pub mod serve;

@@ -1,4 +1,4 @@
-//! The unix socket, who is at its other end, and what may go wrong with a listener.
+//! The unix socket, and what may go wrong with a listener.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,28 +10,12 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use super::connections::{self, Connections, LimitedRoutes, Refusals, Slots, next};
+use super::peer::Peer;
 use crate::supervise::{Beats, Ended};
 
 /// Connections of one process at a time. Those of a user are bounded by `api.max_connections`, as
 /// those of a TCP address are.
 const MAX_OF_A_PROCESS: usize = 64;
-
-/// Who is at the other end of a connection.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer {
-    /// User id over the unix socket (SO_PEERCRED); `None` over TCP.
-    uid: Option<u32>,
-}
-
-impl Peer {
-    /// Somebody behind a TCP connection.
-    pub(super) const OVER_TCP: Self = Self { uid: None };
-
-    /// Returns whether it is a process of root on this machine.
-    pub(crate) fn is_root(self) -> bool {
-        self.uid == Some(0)
-    }
-}
 
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +103,7 @@ pub async fn serve_unix(
         };
         let (routes, stop) = (routes.clone(), stop.clone());
         connections.start(async move {
-            connections::serve(stream, routes, Peer { uid: Some(uid) }, stop).await;
+            connections::serve(stream, routes, Peer::with_uid(uid), stop).await;
             drop((user, process));
         });
     }

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 
 use super::auth::{self, Tokens};
 use super::connections::{self, Connections, HEAD_TIMEOUT, LimitedRoutes, Refusals, next};
-use super::serve::{Peer, ServeError};
+use super::peer::Peer;
+use super::serve::ServeError;
 use super::tls::Certificate;
 use crate::supervise::{Beats, Ended};
 

@@ -86,7 +86,12 @@ async fn result_of_an_earlier_plugin_is_kept_in_front() {
 #[tokio::test]
 async fn failed_step_is_undone_in_reverse() {
     for (step, code_expected, steps) in [
-        ("declare", 106, &["declare", "retract"][..]),
+        // The interface is made beside the Pod object.
+        (
+            "declare",
+            106,
+            &["declare", "create", "remove", "retract"][..],
+        ),
         ("create", 104, &["declare", "create", "remove", "retract"]),
         (
             "attach",

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use vswitch_api::cni::{CniCall, CniCode, CniFailure};
 
 use super::super::RestState;
-use super::super::serve::Peer;
+use super::super::peer::Peer;
 
 /// Serves a CNI call.
 #[utoipa::path(post, path = "/v1/cni", responses(
