@@ -65,8 +65,8 @@ pub(super) const MAX_BODY_BYTES: usize = 3 << 20;
 /// waits for nobody.
 const TAKE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Routes behind the limits. Made once for a listener: a layer is put around each of the routes,
-/// which takes a millisecond for all of them.
+/// Routes behind the limits. Made once for a listener, not for each connection: a layer is put
+/// around every single route, with some allocations for each.
 #[derive(Debug, Clone)]
 pub(super) struct LimitedRoutes(TowerToHyperService<Router>);
 
