@@ -173,6 +173,23 @@ fn a_vm_port_has_an_address_and_stands_under_policy() {
     drop(pod);
 }
 
+/// Names that the kernel takes and that mean something to a shell, to nft or to JSON.
+const ODD_NAMES: [&str; 7] = [
+    "A.b-c_d",
+    "qu\"ote",
+    "br{ace",
+    "st*r",
+    "$(id)",
+    "\u{fc}mlaut",
+    "back\\slash",
+];
+
+/// Says whether an error, in JSON, names an interface as Rust quotes it.
+fn names(error: &str, ifname: &str) -> bool {
+    let quoted = serde_json::to_string(&format!("{ifname:?}")).unwrap();
+    error.contains(quoted.trim_matches('"'))
+}
+
 #[test]
 fn a_port_is_made_under_any_name_that_the_kernel_takes_and_others_are_bad_requests() {
     let daemon = daemon();
@@ -198,22 +215,10 @@ fn a_port_is_made_under_any_name_that_the_kernel_takes_and_others_are_bad_reques
         for kind in ["vm", "mirror"] {
             let refused = format!("{:#}", make(kind, ifname).unwrap_err());
             assert!(refused.contains("400"), "{kind} {ifname:?}: {refused}");
-            let named = serde_json::to_string(&format!("{ifname:?}")).unwrap();
-            assert!(
-                refused.contains(named.trim_matches('"')),
-                "{kind}: {refused}"
-            );
+            assert!(names(&refused, ifname), "{kind}: {refused}");
         }
     }
-    for ifname in [
-        "A.b-c_d",
-        "qu\"ote",
-        "br{ace",
-        "st*r",
-        "$(id)",
-        "\u{fc}mlaut",
-        "back\\slash",
-    ] {
+    for ifname in ODD_NAMES {
         let made = make("mirror", ifname).unwrap().unwrap();
         assert_eq!(made["ifname"], ifname);
         daemon.node().ip(&["link", "show", ifname]).unwrap();
@@ -242,17 +247,9 @@ fn a_container_s_interface_has_any_name_that_the_kernel_takes_and_others_are_inv
         // Code 4 of the CNI specification: an invalid environment variable.
         assert_eq!(error["code"], 4, "{ifname:?}: {error}");
         let text = error.to_string();
-        let named = serde_json::to_string(&format!("{ifname:?}")).unwrap();
-        assert!(text.contains(named.trim_matches('"')), "{text}");
+        assert!(names(&text, ifname), "{text}");
     }
-    for ifname in [
-        "qu\"ote",
-        "br{ace",
-        "st*r",
-        "$(id)",
-        "\u{fc}mlaut",
-        "back\\slash",
-    ] {
+    for ifname in ODD_NAMES {
         pod.ifname = ifname.to_owned();
         pod.add().unwrap();
         let shown = pod.run(&["ip", "link", "show", ifname]).unwrap();
