@@ -1,7 +1,7 @@
 //! The annotations kubernetes.io/ingress-bandwidth and kubernetes.io/egress-bandwidth.
 
 use serde_json::{Value, json};
-use vswitch_tests::{Daemon, Iperf, Pod, megabits};
+use vswitch_tests::{Daemon, Iperf, Megabits, Pod};
 
 use crate::daemon;
 
@@ -25,11 +25,10 @@ fn port_of(daemon: &Daemon, pod: &str) -> Value {
 }
 
 #[track_caller]
-fn assert_rate(measured: f64, limit: f64) {
-    let share = measured / limit;
+fn assert_rate(measured: Megabits, limit: f64) {
     assert!(
-        (0.85..=1.05).contains(&share),
-        "{measured} of {limit} Mbit/s"
+        measured.at_most >= 0.85 * limit && measured.at_least <= 1.05 * limit,
+        "{measured:?} of {limit} Mbit/s"
     );
 }
 
@@ -38,13 +37,13 @@ fn tcp_gets_the_rate_of_the_annotations_and_no_more() {
     let daemon = daemon();
     let client = Pod::named("client").attach(&daemon).unwrap();
     let server = Pod::named("server").attach(&daemon).unwrap();
-    let _iperf = Iperf::serve(&server.netns).unwrap();
+    let iperf = Iperf::serve(&server.netns).unwrap();
     annotate(
         &daemon,
         "server",
         &json!({"kubernetes.io/ingress-bandwidth": "50M"}),
     );
-    assert_rate(megabits(&client.netns, server.ip()).unwrap(), 50.0);
+    assert_rate(iperf.megabits(&client.netns, server.ip()).unwrap(), 50.0);
     let port = port_of(&daemon, "server");
     assert_eq!(port["ingress_bps"], 50_000_000);
     assert!(
@@ -57,7 +56,7 @@ fn tcp_gets_the_rate_of_the_annotations_and_no_more() {
         "client",
         &json!({"kubernetes.io/egress-bandwidth": "10M"}),
     );
-    assert_rate(megabits(&client.netns, server.ip()).unwrap(), 10.0);
+    assert_rate(iperf.megabits(&client.netns, server.ip()).unwrap(), 10.0);
     let shown = daemon.vsctl(&["show"]).unwrap();
     assert!(shown.contains("10M") && shown.contains("50M"), "{shown}");
 
@@ -65,22 +64,24 @@ fn tcp_gets_the_rate_of_the_annotations_and_no_more() {
         annotate(&daemon, pod, &json!({}));
         assert_eq!(port_of(&daemon, pod).get("ingress_bps"), None);
     }
-    let free = megabits(&client.netns, server.ip()).unwrap();
-    assert!(free > 100.0, "{free} Mbit/s without a limit");
+    let free = iperf.megabits(&client.netns, server.ip()).unwrap();
+    assert!(free.at_least > 100.0, "{free:?} without a limit");
 }
 
 #[test]
 fn what_a_pod_sends_to_its_node_is_limited_as_well() {
     let daemon = daemon();
     let client = Pod::named("client").attach(&daemon).unwrap();
-    let _iperf = Iperf::serve(daemon.node()).unwrap();
+    let iperf = Iperf::serve(daemon.node()).unwrap();
     annotate(
         &daemon,
         "client",
         &json!({"kubernetes.io/egress-bandwidth": "20M"}),
     );
     assert_rate(
-        megabits(&client.netns, "10.244.0.1".parse().unwrap()).unwrap(),
+        iperf
+            .megabits(&client.netns, "10.244.0.1".parse().unwrap())
+            .unwrap(),
         20.0,
     );
 }

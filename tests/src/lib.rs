@@ -24,5 +24,5 @@ pub use namespace::{Namespace, inside, join, run_in};
 pub use nodes::{Cluster, ClusterOptions, plug, underlay};
 pub use pod::{Pod, PodBuilder};
 pub use raw_socket::RawSocket;
-pub use throughput::{Iperf, megabits};
+pub use throughput::{Iperf, Megabits};
 pub use web::{WebServer, fetch, serve};
