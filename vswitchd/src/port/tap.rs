@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use vswitch_api::{IfName, MacAddr, PortNo};
 use vswitch_datapath::packet::Frame;
@@ -91,11 +92,12 @@ pub struct TapPort {
 }
 
 /// Opens the TAP, in `netns` or in the caller's namespace. It stays down: `host` sets it up.
+/// Blocks while the TAP is in use.
 ///
 /// # Errors
 ///
-/// [`PortError::Tap`] if the name is taken by another kind of device (`EINVAL`) or by another
-/// process (`EBUSY`), or if a privilege is missing.
+/// [`PortError::Tap`] if the name is taken by another kind of device (`EINVAL`) or stays in use by
+/// another process (`EBUSY`), or if a privilege is missing.
 pub fn open_tap(
     no: PortNo,
     config: &TapConfig,
@@ -112,11 +114,17 @@ pub fn open_tap(
     }
 }
 
-/// Deletes a TAP that no process has open; returns whether there was one.
+/// For how long a TAP may still be in use: by a worker that was told to let go of it, or by a
+/// process that is ending, as this daemon before it was started again.
+const IN_USE_FOR: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Deletes a TAP that no process has open, or not for long any more; returns whether there was one.
+/// Blocks.
 ///
 /// # Errors
 ///
-/// [`PortError::Tap`] if the device is not a TAP or is in use.
+/// [`PortError::Tap`] if the device is not a TAP or stays in use.
 pub fn remove_tap(ifname: &IfName, netns: Option<&NetnsFile>) -> Result<bool, PortError> {
     match netns {
         None => remove_here(ifname),
@@ -142,9 +150,26 @@ fn remove_here(ifname: &IfName) -> Result<bool, PortError> {
         return Ok(false);
     }
     let tap = sys::open_tun().map_err(failed("open /dev/net/tun"))?;
-    sys::tun_set_iff(&tap, ifname.as_str()).map_err(failed("TUNSETIFF"))?;
+    attach(&tap, ifname).map_err(failed("TUNSETIFF"))?;
     sys::tun_set_persist(&tap, false).map_err(failed("TUNSETPERSIST"))?;
     Ok(true)
+}
+
+/// Makes the descriptor that of the TAP, which is made if there is none; returns its name.
+fn attach(tap: &OwnedFd, ifname: &IfName) -> io::Result<String> {
+    let mut waited = Duration::ZERO;
+    loop {
+        match sys::tun_set_iff(tap, ifname.as_str()) {
+            Err(error) if is_in_use(&error) && waited < IN_USE_FOR => {}
+            attached => return attached,
+        }
+        std::thread::sleep(LOOK_AGAIN);
+        waited += LOOK_AGAIN;
+    }
+}
+
+fn is_in_use(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EBUSY)
 }
 
 fn open_here(no: PortNo, config: &TapConfig) -> Result<TapPort, PortError> {
@@ -159,7 +184,7 @@ fn open_here(no: PortNo, config: &TapConfig) -> Result<TapPort, PortError> {
     let control = sys::control_socket().map_err(failed("socket"))?;
     let reattached = sys::if_index(&control, ifname.as_str()).is_ok();
     let tap = sys::open_tun().map_err(failed("open /dev/net/tun"))?;
-    let actual = sys::tun_set_iff(&tap, ifname.as_str()).map_err(failed("TUNSETIFF"))?;
+    let actual = attach(&tap, ifname).map_err(failed("TUNSETIFF"))?;
     if actual != ifname.as_str() {
         // The kernel fills in a `%d`; such a device must not stay under a name nobody knows.
         return Err(PortError::Renamed {

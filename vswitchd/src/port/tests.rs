@@ -300,6 +300,40 @@ fn a_tap_gets_its_offloads_and_its_mac() {
     assert!(show.contains("02:00:00:00:00:fe"), "{show}");
 }
 
+/// Lets go of the TAP a moment later.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "whoever comes next has to meet a device in use"
+)]
+fn let_go_soon(tap: TapPort) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        drop(tap);
+    })
+}
+
+#[test]
+fn a_tap_that_is_let_go_of_a_moment_later_is_deleted() {
+    let net = Sandbox::new();
+    let switch = net.open("switch");
+    let tap = open_tap(PortNo(1), &tap_config(true), Some(&switch)).unwrap();
+    let holder = let_go_soon(tap);
+    assert!(remove_tap(&ifname("vsw0"), Some(&switch)).unwrap());
+    holder.join().unwrap();
+    assert!(!remove_tap(&ifname("vsw0"), Some(&switch)).unwrap());
+}
+
+#[test]
+fn a_tap_that_is_let_go_of_a_moment_later_is_attached_to() {
+    let net = Sandbox::new();
+    let switch = net.open("switch");
+    let tap = open_tap(PortNo(1), &tap_config(true), Some(&switch)).unwrap();
+    let holder = let_go_soon(tap);
+    let again = open_tap(PortNo(1), &tap_config(true), Some(&switch)).unwrap();
+    assert!(again.reattached);
+    holder.join().unwrap();
+}
+
 #[test]
 fn a_persistent_tap_keeps_its_address_and_is_attached_to_again() {
     let net = Sandbox::new();
