@@ -7,6 +7,7 @@
 //! | `snapshot-N` | all records after commit N; the two newest are kept, with the logs after each |
 //! | `head` | the number of the last acknowledged commit; not waited for, never ahead of the disk |
 //! | `lock` | held by the process that has the store open; not empty once the store was in use |
+//! | `room` | there for a moment, to see whether a disk that was full has room again |
 //! | `damaged/` | files that could not be read, for a person to look at |
 //!
 //! A commit is acknowledged when both logs have it (`fdatasync` in parallel). Snapshots are
@@ -14,7 +15,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{
     DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
@@ -82,6 +83,8 @@ struct Writer {
     pending: Vec<Write>,
     /// Snapshots that are kept, each with the number of the pair that began with it.
     generations: VecDeque<(String, u32)>,
+    /// Bytes of the longest commit for which the disk had no room; 0 since there was room for it.
+    refused: u64,
 }
 
 impl LogStore {
@@ -128,6 +131,7 @@ impl LogStore {
                 is_due: false,
                 pending: pending.clone(),
                 generations: VecDeque::new(),
+                refused: 0,
             }),
             failure: Mutex::new(None),
             losses: watch::Sender::default(),
@@ -206,10 +210,26 @@ impl Inner {
         *failure = Some(error);
     }
 
-    fn works(&self) {
-        if self.failure().take().is_some() {
-            tracing::info!("store can be written to again");
+    /// Ends the failure, unless the disk has room for what it wrote and for no more: a commit
+    /// that was refused would be refused again.
+    fn works(&self, writer: &mut Writer) {
+        if self.failure().is_none() || self.try_room(writer.refused).is_err() {
+            return;
         }
+        writer.refused = 0;
+        *self.failure() = None;
+        tracing::info!("store can be written to again");
+    }
+
+    /// Writes as much as a commit of this length takes in both logs, and removes it.
+    fn try_room(&self, length: u64) -> io::Result<()> {
+        let path = self.folder.join(ROOM);
+        let written = create(&path).and_then(|file| {
+            let mut zeros = io::repeat(0).take(2 * length);
+            io::copy(&mut zeros, &mut &file)?;
+            file.sync_data()
+        });
+        written.and(remove(&path))
     }
 
     /// Begins a pair of logs and a snapshot after a start; then what is older may go.
@@ -279,7 +299,7 @@ impl Inner {
         let mut writer = self.writer();
         let outcome = self.write_batch(&mut writer, batch);
         match &outcome {
-            Ok(_) => self.works(),
+            Ok(_) => self.works(&mut writer),
             Err(error) => self.fails(error),
         }
         outcome.map_err(|source| StoreError::Commit { source })
@@ -302,7 +322,7 @@ impl Inner {
         let mut all = std::mem::take(&mut writer.pending);
         let pending = all.len();
         all.append(&mut batch);
-        let (length, sum) = match write_frame(&mut writer.pair, tag, &all) {
+        let (length, sum) = match write_frame(writer, tag, &all) {
             Ok(written) => written,
             Err(error) => {
                 all.truncate(pending);
@@ -542,13 +562,15 @@ impl Store for LogStore {
 
 /// Appends a batch; returns how long the logs are then, and the checksum of the frame. A pair that
 /// cannot be cut back to what was acknowledged is given up.
-fn write_frame(pair: &mut Option<Pair>, tag: Tag, batch: &[Write]) -> Result<(u64, u32), Cause> {
+fn write_frame(writer: &mut Writer, tag: Tag, batch: &[Write]) -> Result<(u64, u32), Cause> {
     let (bytes, sum) = frame::encode_batch(tag, batch)?;
-    let open = pair.as_mut().ok_or("there is no log to write to")?;
+    let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let open = writer.pair.as_mut().ok_or("there is no log to write to")?;
     if let Err(error) = open.append(bytes) {
         if open.cut_back().is_err() {
-            *pair = None;
+            writer.pair = None;
         }
+        writer.refused = writer.refused.max(length);
         return Err(error.into());
     }
     Ok((open.length, sum))
@@ -657,6 +679,7 @@ fn append(file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
 }
 
 const HEAD: &str = "head";
+const ROOM: &str = "room";
 
 fn snapshot_name(seq: u64) -> String {
     format!("snapshot-{seq}")

@@ -471,9 +471,15 @@ mod disk_full {
             let said = store.health().unwrap_err();
             assert!(said.contains("No space left"), "{said}");
             assert_eq!(objects(&store), ["before"]);
+            // What is left of the last page has room for a few bytes, and for no more.
+            store.commit(Vec::new()).unwrap();
+            assert_eq!(store.health(), Err(said));
             disk.empty();
             store.commit(vec![put(Objects, "after", "v")]).unwrap();
             assert_eq!(store.health(), Ok(()));
+            let left = fs::read_dir(disk.store()).unwrap();
+            let left = left.map(|entry| entry.unwrap().file_name());
+            assert!(!left.into_iter().any(|name| name == "room"));
             drop(store);
             assert_eq!(objects(&open(&disk.store())), ["after", "before"]);
         });
