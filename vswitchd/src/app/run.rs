@@ -1,6 +1,6 @@
 //! The daemon from its start to the signal that ends it.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -20,9 +20,13 @@ pub async fn run(config: Config, faults: Faults) -> Result<()> {
     let watchdog = watchdog::start(&supervisor, service_manager::alive);
     let watchdog = watchdog.context("start the watchdog")?;
     let (stop, stopping) = watch::channel(false);
-    let mut app = Daemon::start(&config, stopping.clone(), &supervisor).await?;
-    let servers = app.listen(&config, stopping).await?;
-    app.announce();
+    let start = async {
+        let mut app = Daemon::start(&config, stopping.clone(), &supervisor).await?;
+        let servers = app.listen(&config, stopping).await?;
+        app.announce();
+        Ok::<_, Error>((app, servers))
+    };
+    let (app, servers) = supervisor.starting(start).await?;
 
     tokio::select! {
         signal = wait_for_signal() => signal?,

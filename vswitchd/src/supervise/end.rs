@@ -1,4 +1,4 @@
-//! The end of the process when a part of it fails.
+//! The end of the process when a part of it panics.
 //!
 //! A panic in a part ends it where it happens. Unwinding would first drop what the part holds,
 //! other parts would end because of that, and one of them be named in its place.
@@ -7,6 +7,7 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use super::abort::end;
 use super::entry::Entry;
 
 thread_local! {
@@ -30,12 +31,6 @@ impl Drop for Within {
     fn drop(&mut self) {
         CURRENT.set(self.before.take());
     }
-}
-
-/// Ends the process at once: nothing of a switch that is not whole may go on.
-pub(super) fn end(name: &str, why: &str) -> ! {
-    tracing::error!(name, why, "a part of the switch failed; the process ends");
-    std::process::abort();
 }
 
 /// Makes every later panic in a part of this process end it.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::depth::Depth;
 use super::fault::Faults;
 use super::part::{Limits, Part};
+use super::starting::Starting;
 
 /// How it is seen that a part lives.
 pub(super) enum Sign {
@@ -64,6 +65,7 @@ pub(super) struct Shared {
     /// Guards the list; held for a copy or a change of it.
     pub(super) entries: Mutex<Vec<Arc<Entry>>>,
     pub(super) is_stopping: AtomicBool,
+    pub(super) start: Starting,
     pub(super) faults: Faults,
     pub(super) next_id: AtomicU64,
 }

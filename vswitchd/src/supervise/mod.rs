@@ -13,6 +13,7 @@
 //! that ends with the request it is for goes through [`request`], and [`blocking`] is
 //! `spawn_blocking` whose panic is that of the part which waits for it.
 
+mod abort;
 mod beat;
 mod depth;
 mod end;
@@ -21,6 +22,7 @@ mod fault;
 mod part;
 mod queue;
 mod start;
+mod starting;
 mod supervisor;
 pub mod watchdog;
 

@@ -4,8 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::abort::end;
 use super::depth::Counts;
-use super::end::{Within, end, panic_message};
+use super::end::{Within, panic_message};
 use super::entry::Entry;
 use super::fault::fail;
 

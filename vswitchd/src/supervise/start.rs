@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 use futures_util::FutureExt as _;
 use tokio::task::JoinHandle as TaskHandle;
 
+use super::abort::end;
 use super::beat::Beat;
-use super::end::{Within, end, panic_message};
+use super::end::{Within, panic_message};
 use super::entry::Sign;
 use super::part::Part;
 use super::supervisor::Supervisor;
@@ -126,7 +127,7 @@ impl Supervisor {
             Ok(Ended::Early(why)) if self.is_stopping() => {
                 tracing::debug!(name, why, "part ended with the daemon");
             }
-            Ok(Ended::Early(why)) => end(name, &format!("ended: {why}")),
+            Ok(Ended::Early(why)) => self.shared.start.ended_early(name, why),
             Err(payload) => end(
                 name,
                 &format!("panicked: {}", panic_message(payload.as_ref())),

@@ -118,4 +118,26 @@ impl Supervisor {
         self.shared.lock().push(Arc::clone(&entry));
         entry
     }
+
+    /// Runs the start of the daemon. A part that ends early meanwhile ends the process, unless
+    /// `start` fails at that moment; when it has failed, the daemon is stopping.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    pub async fn starting<T, E>(&self, start: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let starting = &self.shared.start;
+        starting.begin();
+        // The start first: parts that end because it drops them end within its last poll.
+        let started = tokio::select! {
+            biased;
+            started = start => started,
+            never = starting.end() => match never {},
+        };
+        match started {
+            // What it has begun may still be ending, so the phase stays.
+            Err(_) => self.stop(),
+            Ok(_) => starting.finish(),
+        }
+        started
+    }
 }

@@ -143,6 +143,39 @@ async fn an_end_in_order_ends_nothing_else() {
     assert!(request.await.unwrap_err().is_panic());
 }
 
+/// Waits on its drop until `dependent` has ended and was judged.
+struct UntilEnded(Task);
+
+impl Drop for UntilEnded {
+    fn drop(&mut self) {
+        while !self.0.is_finished() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ends_because_the_start_failed_does_not_hide_why() {
+    let supervisor = supervisor();
+    let start = async {
+        let (needed, mut gone) = tokio::sync::mpsc::channel::<()>(1);
+        let _dependent = UntilEnded(supervisor.task(Part::Mirror, "", move |_| async move {
+            gone.recv().await;
+            Ended::Early("the watchers have ended")
+        }));
+        tokio::task::yield_now().await;
+        // Goes before what depends on it.
+        let _needed = needed;
+        Err::<(), _>("the address is in use")
+    };
+    assert_eq!(
+        supervisor.starting(start).await,
+        Err("the address is in use")
+    );
+    let late = supervisor.task(Part::Mirror, "", |_| async { Ended::Early("late") });
+    late.ended().await;
+}
+
 #[tokio::test]
 #[should_panic(expected = "of the work")]
 async fn a_panic_of_blocking_work_is_that_of_who_waits_for_it() {

@@ -11,9 +11,9 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::abort::end;
 use super::beat::Beat;
 use super::depth::Depth;
-use super::end::end;
 use super::entry::{Entry, Sign};
 use super::part::Part;
 use super::start::Ended;
