@@ -77,6 +77,10 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
         .map_err(|source| TelemetryError::Install { source })
 }
 
+/// What a library says at each failed try, as an error: the watchers say once what is not heard and
+/// why. A directive of the configuration for the same target comes behind it, and counts.
+const QUIET: &str = "kube_client=off";
+
 /// `EnvFilter` alone would take a misspelt level (`inof`) for the name of a module, and log
 /// nothing at all.
 fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
@@ -95,7 +99,8 @@ fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
     }
     // The parser itself takes no blanks behind commas.
     let dense: String = level.split_whitespace().collect();
-    EnvFilter::builder().parse(dense).map_err(|_| bad())
+    let directives = format!("{QUIET},{dense}");
+    EnvFilter::builder().parse(directives).map_err(|_| bad())
 }
 
 type Output = Box<dyn Layer<Registry> + Send + Sync>;
@@ -165,6 +170,20 @@ mod tests {
         ] {
             assert!(check_level(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn each_failed_try_of_the_kubernetes_client_is_logged_if_it_is_asked_for() {
+        let is_logged = |level: &str| {
+            let subscriber = tracing_subscriber::registry().with(filter(level).unwrap());
+            tracing::subscriber::with_default(
+                subscriber,
+                || tracing::enabled!(target: "kube_client::client::builder", tracing::Level::ERROR),
+            )
+        };
+        assert!(!is_logged("debug"));
+        assert!(is_logged("info,kube_client=error"));
+        assert!(!is_logged("off"));
     }
 
     #[test]
