@@ -115,6 +115,24 @@ drop_reasons! {
     PipelineLoop => "pipeline_loop",
 }
 
+impl DropReason {
+    /// Returns whether somebody decided against the packet: a policy, an operator, a Service, the
+    /// guard against spoofing; not what is broken, unknown or too much.
+    #[must_use]
+    pub const fn is_denial(self) -> bool {
+        matches!(
+            self,
+            Self::PolicyEgress
+                | Self::PolicyIngress
+                | Self::PodUnknown
+                | Self::AdminDrop
+                | Self::Spoofed
+                | Self::ServiceNoEndpoints
+                | Self::ServiceSourceDenied
+        )
+    }
+}
+
 impl std::fmt::Display for DropReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())

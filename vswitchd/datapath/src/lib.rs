@@ -38,7 +38,9 @@ pub mod time;
 pub use action::{Action, ActionList, parse_actions};
 pub use cache::CacheStats;
 pub use conntrack::{KernelUsage, TcpProgress};
-pub use datapath::{Datapath, DatapathConfig, Engine, Outputs, Verdict};
+pub use datapath::{
+    Datapath, DatapathConfig, Denial, DenialOf, DenialVerdict, Denials, Engine, Outputs, Verdict,
+};
 pub use drop_reason::DropReason;
 pub use kernel_path::{KernelFlow, KernelPath};
 pub use time::Timestamp;

@@ -21,31 +21,51 @@ pub enum TableId {
     Conntrack,
     /// Service address to endpoint.
     ServiceLb,
-    /// Cluster policies of tier Admin, for the sending pod.
+    /// Tiers of policies that come before the NetworkPolicies of the sending pod.
     EgressAdminTier,
+    /// Those behind a tier whose policies pass packets on to the next tier.
+    EgressAdminTier2,
+    /// Those behind a second such tier.
+    EgressAdminTier3,
+    /// Those behind a third.
+    EgressAdminTier4,
     /// NetworkPolicies of the sending pod: what they allow.
     EgressRule,
     /// NetworkPolicies of the sending pod: isolation.
     EgressDefault,
-    /// Cluster policies of tier Baseline, for a sending pod that no NetworkPolicy isolates.
+    /// Tiers of policies for a sending pod that no NetworkPolicy isolates.
     EgressBaselineTier,
+    /// Those behind a tier whose policies pass packets on to the next tier.
+    EgressBaselineTier2,
     /// Destination to out port.
     Forward,
-    /// Cluster policies of tier Admin, for the receiving pod.
+    /// Tiers of policies that come before the NetworkPolicies of the receiving pod.
     IngressAdminTier,
+    /// Those behind a tier whose policies pass packets on to the next tier.
+    IngressAdminTier2,
+    /// Those behind a second such tier.
+    IngressAdminTier3,
+    /// Those behind a third.
+    IngressAdminTier4,
     /// NetworkPolicies of the receiving pod: what they allow.
     IngressRule,
     /// NetworkPolicies of the receiving pod: isolation.
     IngressDefault,
-    /// Cluster policies of tier Baseline, for a receiving pod that no NetworkPolicy isolates.
+    /// Tiers of policies for a receiving pod that no NetworkPolicy isolates.
     IngressBaselineTier,
+    /// Those behind a tier whose policies pass packets on to the next tier.
+    IngressBaselineTier2,
     /// Commit the connection, count, send.
     Output,
 }
 
 impl TableId {
+    /// For how many tables a walk has room without asking for memory: with tiers of policies there
+    /// may be more.
+    pub(crate) const USUAL_WALK: usize = 16;
+
     /// Every table in pipeline order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 24] = [
         Self::Classify,
         Self::SpoofGuard,
         Self::ArpResponder,
@@ -53,14 +73,22 @@ impl TableId {
         Self::Conntrack,
         Self::ServiceLb,
         Self::EgressAdminTier,
+        Self::EgressAdminTier2,
+        Self::EgressAdminTier3,
+        Self::EgressAdminTier4,
         Self::EgressRule,
         Self::EgressDefault,
         Self::EgressBaselineTier,
+        Self::EgressBaselineTier2,
         Self::Forward,
         Self::IngressAdminTier,
+        Self::IngressAdminTier2,
+        Self::IngressAdminTier3,
+        Self::IngressAdminTier4,
         Self::IngressRule,
         Self::IngressDefault,
         Self::IngressBaselineTier,
+        Self::IngressBaselineTier2,
         Self::Output,
     ];
 
@@ -81,14 +109,22 @@ impl TableId {
             Self::Conntrack => 40,
             Self::ServiceLb => 50,
             Self::EgressAdminTier => 55,
+            Self::EgressAdminTier2 => 56,
+            Self::EgressAdminTier3 => 57,
+            Self::EgressAdminTier4 => 58,
             Self::EgressRule => 60,
             Self::EgressDefault => 61,
             Self::EgressBaselineTier => 65,
+            Self::EgressBaselineTier2 => 66,
             Self::Forward => 70,
             Self::IngressAdminTier => 75,
+            Self::IngressAdminTier2 => 76,
+            Self::IngressAdminTier3 => 77,
+            Self::IngressAdminTier4 => 78,
             Self::IngressRule => 80,
             Self::IngressDefault => 81,
             Self::IngressBaselineTier => 85,
+            Self::IngressBaselineTier2 => 86,
             Self::Output => 90,
         }
     }
@@ -104,14 +140,22 @@ impl TableId {
             Self::Conntrack => "Conntrack",
             Self::ServiceLb => "ServiceLb",
             Self::EgressAdminTier => "EgressAdminTier",
+            Self::EgressAdminTier2 => "EgressAdminTier2",
+            Self::EgressAdminTier3 => "EgressAdminTier3",
+            Self::EgressAdminTier4 => "EgressAdminTier4",
             Self::EgressRule => "EgressRule",
             Self::EgressDefault => "EgressDefault",
             Self::EgressBaselineTier => "EgressBaselineTier",
+            Self::EgressBaselineTier2 => "EgressBaselineTier2",
             Self::Forward => "Forward",
             Self::IngressAdminTier => "IngressAdminTier",
+            Self::IngressAdminTier2 => "IngressAdminTier2",
+            Self::IngressAdminTier3 => "IngressAdminTier3",
+            Self::IngressAdminTier4 => "IngressAdminTier4",
             Self::IngressRule => "IngressRule",
             Self::IngressDefault => "IngressDefault",
             Self::IngressBaselineTier => "IngressBaselineTier",
+            Self::IngressBaselineTier2 => "IngressBaselineTier2",
             Self::Output => "Output",
         }
     }
@@ -122,15 +166,23 @@ impl TableId {
         self as usize
     }
 
-    /// Returns the table that packets go on to where this one, of a tier of cluster policies, has
-    /// no rules of policies: a cluster without such policies does not pay for them.
+    /// Returns the table that packets go on to where this one, of tiers of policies, does not decide,
+    /// and where it has no rules of policies: a cluster without such policies does not pay for them.
     #[must_use]
-    pub(crate) const fn beyond_tier(self) -> Option<Self> {
+    pub const fn beyond_tier(self) -> Option<Self> {
         match self {
-            Self::EgressAdminTier => Some(Self::EgressRule),
-            Self::EgressBaselineTier => Some(Self::Forward),
-            Self::IngressAdminTier => Some(Self::IngressRule),
-            Self::IngressBaselineTier => Some(Self::Output),
+            Self::EgressAdminTier => Some(Self::EgressAdminTier2),
+            Self::EgressAdminTier2 => Some(Self::EgressAdminTier3),
+            Self::EgressAdminTier3 => Some(Self::EgressAdminTier4),
+            Self::EgressAdminTier4 => Some(Self::EgressRule),
+            Self::EgressBaselineTier => Some(Self::EgressBaselineTier2),
+            Self::EgressBaselineTier2 => Some(Self::Forward),
+            Self::IngressAdminTier => Some(Self::IngressAdminTier2),
+            Self::IngressAdminTier2 => Some(Self::IngressAdminTier3),
+            Self::IngressAdminTier3 => Some(Self::IngressAdminTier4),
+            Self::IngressAdminTier4 => Some(Self::IngressRule),
+            Self::IngressBaselineTier => Some(Self::IngressBaselineTier2),
+            Self::IngressBaselineTier2 => Some(Self::Output),
             _ => None,
         }
     }
@@ -146,14 +198,22 @@ impl TableId {
             Self::Admin => DropReason::AdminDrop,
             Self::Conntrack => DropReason::UnsupportedEtherType,
             Self::EgressAdminTier
+            | Self::EgressAdminTier2
+            | Self::EgressAdminTier3
+            | Self::EgressAdminTier4
             | Self::EgressRule
             | Self::EgressDefault
-            | Self::EgressBaselineTier => DropReason::PolicyEgress,
+            | Self::EgressBaselineTier
+            | Self::EgressBaselineTier2 => DropReason::PolicyEgress,
             Self::ServiceLb | Self::Forward | Self::Output => DropReason::NoRoute,
             Self::IngressAdminTier
+            | Self::IngressAdminTier2
+            | Self::IngressAdminTier3
+            | Self::IngressAdminTier4
             | Self::IngressRule
             | Self::IngressDefault
-            | Self::IngressBaselineTier => DropReason::PolicyIngress,
+            | Self::IngressBaselineTier
+            | Self::IngressBaselineTier2 => DropReason::PolicyIngress,
         }
     }
 }

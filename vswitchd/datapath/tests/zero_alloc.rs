@@ -23,9 +23,9 @@ mod switch;
 use allocator::{Counting, allocations};
 use packets::{ACK, SYN, Segment, tcp, udp};
 use switch::TestSwitch;
-use vswitch_datapath::Verdict;
 use vswitch_datapath::packet::Frame;
 use vswitch_datapath::pipeline::TableId;
+use vswitch_datapath::{DropReason, Verdict};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -78,4 +78,30 @@ fn a_cache_hit_allocates_nothing() {
         assert_eq!(switch.dp.cache_stats().hits - before, 100);
         assert_eq!(allocated, 0);
     }
+}
+
+#[test]
+fn a_denied_packet_allocates_nothing_for_what_is_noted_of_it() {
+    let mut switch = TestSwitch::new();
+    let (a, b) = (switch.add_pod(1), switch.add_pod(2));
+    switch.ingress_policy("web", 80);
+    switch.set("web/pods", &[b]);
+    let now = switch.now;
+    // Each port is another kind.
+    let frames = |ports: std::ops::Range<u16>| -> Vec<Frame> {
+        let bytes = ports.map(|port| udp(a.host, b.host, (5000, port), b"x"));
+        bytes.map(|bytes| Frame::from_bytes(&bytes)).collect()
+    };
+    // What a walk takes at its first time is none of a denial's.
+    for frames in [&mut frames(1..2), &mut frames(2..1_002)] {
+        let is_first = frames.len() == 1;
+        let allocated = allocations(|| {
+            for frame in frames {
+                let verdict = switch.engine.process(a.port, frame, now, &mut switch.out);
+                assert_eq!(verdict, Verdict::Drop(DropReason::PolicyIngress));
+            }
+        });
+        assert!(is_first || allocated == 0, "{allocated}");
+    }
+    assert_eq!(switch.dp.fetch_denials().denials.len(), 1_001);
 }

@@ -52,6 +52,12 @@ impl AddressSets {
         list
     }
 
+    /// Returns the members of a set; none if there is no such set.
+    pub(crate) fn members(&self, name: &SetName) -> Vec<IpNet> {
+        let members = self.sets.get(name).and_then(|set| set.members.as_ref());
+        members.into_iter().flatten().copied().collect()
+    }
+
     /// Returns the set's number for a rule that names it; pair it with [`AddressSets::release`].
     pub(crate) fn acquire(&mut self, name: &SetName) -> SetId {
         let set = self.entry(name);

@@ -56,7 +56,7 @@ pub struct Connection {
     progress: Mutex<Progressed>,
 }
 
-/// What is so of a connection; all but the last for good.
+/// What is so of a connection; all but the last two for good.
 mod fact {
     /// A packet came in the reply direction.
     pub(super) const REPLIED: u8 = 0x01;
@@ -66,6 +66,16 @@ mod fact {
     pub(super) const DEAD: u8 = 0x04;
     /// Packets may go by below the engine.
     pub(super) const IN_KERNEL: u8 = 0x08;
+    /// Policies in audit would deny it.
+    pub(super) const WOULD_BE_DENIED: u8 = 0x10;
+    /// Forbidden, but not forgotten yet.
+    pub(super) const LINGERS: u8 = 0x20;
+
+    /// Each is a bit of its own.
+    const _: () = {
+        let all = REPLIED | ASSURED | DEAD | IN_KERNEL | WOULD_BE_DENIED | LINGERS;
+        assert!(all.count_ones() == 6);
+    };
 }
 
 /// How far a connection is.
@@ -461,17 +471,30 @@ impl Connection {
         Epoch(self.judged.load(Relaxed))
     }
 
-    /// States that the rules of this generation allow the connection. An older generation never
-    /// replaces a newer one: workers may finish out of order.
-    pub fn set_judged(&self, epoch: Epoch) {
-        self.judged.fetch_max(epoch.0, Relaxed);
+    /// States that the rules of this generation allow the connection; returns which did before. An
+    /// older generation never replaces a newer one: workers may finish out of order.
+    pub fn set_judged(&self, epoch: Epoch) -> Epoch {
+        Epoch(self.judged.fetch_max(epoch.0, Relaxed))
+    }
+
+    /// States whether policies in audit would deny the connection; returns whether those before
+    /// would have.
+    pub(crate) fn set_would_be_denied(&self, is_denied: bool) -> bool {
+        let before = if is_denied {
+            self.facts.fetch_or(fact::WOULD_BE_DENIED, Relaxed)
+        } else {
+            self.facts.fetch_and(!fact::WOULD_BE_DENIED, Relaxed)
+        };
+        before & fact::WOULD_BE_DENIED != 0
     }
 
     /// States that the connection is forbidden, but not to be forgotten yet: no packet extends
-    /// its life while it is, and that ends before long.
-    pub fn linger(&self, now: Timestamp) {
+    /// its life while it is, and that ends before long. Returns whether nobody has stated that of
+    /// it before.
+    pub fn linger(&self, now: Timestamp) -> bool {
         let latest = (now + CUT_LINGER).as_nanos();
         self.expires.fetch_min(latest, Relaxed);
+        self.facts.fetch_or(fact::LINGERS, Relaxed) & fact::LINGERS == 0
     }
 
     /// Returns whether the table no longer has the connection; whoever still holds it has to

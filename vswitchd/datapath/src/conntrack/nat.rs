@@ -12,11 +12,11 @@ const FIRST: u16 = 1_024;
 /// Returns source ports to try in place of a connection's own; none for protocols without
 /// ports. `seed` is secret, and so is the order.
 pub(super) fn source_ports(original: &Tuple, seed: u64) -> impl Iterator<Item = u16> + use<> {
-    let has_ports = matches!(
-        original.proto,
-        ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP
-    );
-    let tries = if has_ports { TRIES } else { 0 };
+    let tries = if ip_proto::has_ports(original.proto) {
+        TRIES
+    } else {
+        0
+    };
     (0..tries).map(move |nth| {
         let count = u64::from(u16::MAX - FIRST) + 1;
         let port = mix(seed, nth) % count + u64::from(FIRST);

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use vswitch_api::{Epoch, PortNo};
 
 use super::counters::EngineCounters;
+use super::denial_table::DenialLog;
 use super::in_hand::{InHand, counts};
 use super::{Datapath, Outputs, Verdict};
 use crate::cache::{CacheKey, CachedFlow, FlowCache, pair_of_macs};
@@ -57,6 +58,8 @@ struct Core {
     cache: FlowCache,
     paths: RulePaths,
     counters: Arc<EngineCounters>,
+    /// What it denied.
+    denials: Arc<DenialLog>,
     /// Limits the answers to what is rejected.
     reject_limit: Meter,
     /// Limits what clients are asked.
@@ -101,12 +104,14 @@ impl Engine {
     pub(super) fn new(datapath: Arc<Datapath>) -> Self {
         let cache = FlowCache::new(datapath.flow_cache_entries);
         let counters = datapath.counters.register();
+        let denials = datapath.denials.register();
         let snapshot = Cache::new(Arc::clone(&datapath.published));
         let core = Core {
             datapath,
             cache,
             paths: RulePaths::default(),
             counters,
+            denials,
             reject_limit: Meter::new(REJECT_ANSWERS_PER_SECOND, REJECT_ANSWERS_AT_ONCE),
             question_limit: Meter::new(QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE),
             work: Work::default(),
@@ -500,7 +505,7 @@ impl Core {
             return Err(DropReason::RateLimited);
         }
         if let Some(conn) = &translation.allowed {
-            conn.set_judged(snapshot.epoch);
+            self.allowed(snapshot, conn, packet.now);
         }
         match translation.end {
             End::Forward { port, mtu } => {
@@ -517,25 +522,47 @@ impl Core {
             End::ArpReply(mac) => packet.answer_arp(mac),
             End::NdAdvertise(mac) => packet.answer_nd(mac),
             End::Drop(reason) => {
-                self.cut(&translation.conn_update, packet.now);
+                self.deny((translation, reason), walks, packet);
                 Err(reason)
             }
             End::Reject(reason) => {
-                self.cut(&translation.conn_update, packet.now);
+                self.deny((translation, reason), walks, packet);
                 packet.reject(reason, &self.reject_limit);
                 Err(reason)
             }
         }
     }
 
-    /// Does to a connection what its denial asks for.
-    fn cut(&self, conn_update: &ConnUpdate, now: Timestamp) {
-        match conn_update {
-            ConnUpdate::Remove(conn) => {
-                self.datapath.conns.remove(conn);
-            }
-            ConnUpdate::Linger(conn) => conn.linger(now),
-            ConnUpdate::Nothing | ConnUpdate::Track(..) | ConnUpdate::Commit(_) => {}
+    /// Notes that the tables in force allow a connection, and has it judged by those in audit if
+    /// they changed since the last time.
+    fn allowed(&self, snapshot: &Snapshot, conn: &Connection, now: Timestamp) {
+        let before = conn.set_judged(snapshot.epoch);
+        if let Some(program) = &snapshot.audit
+            && before < program.since
+        {
+            self.denials.audit(program, (conn, before), snapshot, now);
+        }
+    }
+
+    /// Does to a connection what the denial of its packet asks for, and notes the denial. Not
+    /// inlined: packets that pass take none of it.
+    #[inline(never)]
+    fn deny(
+        &self,
+        (translation, reason): (&Translation<'_>, DropReason),
+        walks: &Walks<'_>,
+        packet: &InHand<'_>,
+    ) {
+        let is_cut = match &translation.conn_update {
+            ConnUpdate::Remove(conn) => self.datapath.conns.remove(conn),
+            ConnUpdate::Linger(conn) => conn.linger(packet.now),
+            ConnUpdate::Nothing | ConnUpdate::Track(..) | ConnUpdate::Commit(_) => false,
+        };
+        if reason.is_denial() {
+            let (asked, walks) = (&packet.parsed.key, (&walks.own, &walks.judge));
+            let denied = (translation, reason);
+            self.denials
+                .dropped(denied, asked, walks, (packet.now, is_cut));
         }
     }
 
@@ -568,7 +595,7 @@ impl Core {
                 let direction = direction_in(&conn, &parsed.key);
                 self.keep_endpoint(translation, now);
                 if (direction == Direction::Reply) == options.swapped {
-                    conn.set_judged(snapshot.epoch);
+                    self.allowed(snapshot, &conn, now);
                 }
                 (conn, direction)
             }
@@ -600,7 +627,7 @@ impl Core {
             return;
         }
         let hits = walk.hits.iter().filter_map(|hit| hit.rule);
-        let rules: SmallVec<[_; TableId::ALL.len()]> = hits.map(|rule| rule.counters).collect();
+        let rules: SmallVec<[_; TableId::USUAL_WALK]> = hits.map(|rule| rule.counters).collect();
         let is_mac = |step: &Step| matches!(step, Step::SetEthDst(_) | Step::SetEthSrc(_));
         let steps: Box<[Step]> = if walk.steps.iter().all(is_mac) {
             Box::default()
@@ -686,7 +713,7 @@ fn is_cacheable(snapshot: &Snapshot, translation: &Translation<'_>) -> bool {
 /// Returns which way a packet goes in a connection that was found or made by its commit.
 fn direction_in(conn: &Connection, key: &FlowKey) -> Direction {
     let original = conn.original();
-    let has_ports = !matches!(original.proto, ip_proto::ICMP | ip_proto::ICMPV6);
+    let has_ports = !ip_proto::is_icmp(original.proto);
     let is_original = key.ip_src == Some(original.src)
         && key.ip_dst == Some(original.dst)
         && (!has_ports || (key.tp_src, key.tp_dst) == (original.tp_src, original.tp_dst));

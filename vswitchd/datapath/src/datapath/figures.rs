@@ -16,25 +16,31 @@ impl Datapath {
     /// Returns every rule with its counters, in pipeline order, best first.
     #[must_use]
     pub fn rules(&self) -> Vec<RuleStats> {
-        self.lock().rules.list(self.counters.of_rules())
+        self.lock().program.rules.list(self.counters.of_rules())
     }
 
     /// Returns how many rules there are.
     #[must_use]
     pub fn rule_count(&self) -> usize {
-        self.lock().rules.len()
+        self.lock().program.rules.len()
     }
 
     /// Returns how many address sets there are.
     #[must_use]
     pub fn address_set_count(&self) -> usize {
-        self.lock().sets.len()
+        self.lock().program.sets.len()
     }
 
     /// Returns every address set with its members, by name.
     #[must_use]
     pub fn address_sets(&self) -> Vec<(SetName, Vec<IpNet>)> {
-        self.lock().sets.list()
+        self.lock().program.sets.list()
+    }
+
+    /// Returns the members of an address set; none if there is no such set.
+    #[must_use]
+    pub fn address_set(&self, name: &SetName) -> Vec<IpNet> {
+        self.lock().program.sets.members(name)
     }
 
     /// Returns every load-balancing group, by number.

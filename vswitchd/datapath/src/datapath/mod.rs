@@ -3,6 +3,9 @@
 mod attached_path;
 mod config;
 mod counters;
+mod denial;
+mod denial_table;
+mod denials;
 mod engine;
 mod figures;
 mod forgotten;
@@ -15,6 +18,7 @@ mod verdict;
 mod writer;
 
 pub use config::DatapathConfig;
+pub use denial::{Denial, DenialOf, DenialVerdict, Denials};
 pub use engine::Engine;
 pub use shared::Datapath;
 pub use verdict::{Outputs, Verdict};

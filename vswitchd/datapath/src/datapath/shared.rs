@@ -12,6 +12,8 @@ use vswitch_api::{Epoch, PortNo};
 use super::attached_path::AttachedKernelPath;
 use super::config::DatapathConfig;
 use super::counters::{AllCounters, EngineCounters};
+use super::denial::Denials;
+use super::denials::DenialLogs;
 use super::forgotten::Forgotten;
 use super::held::HeldFragments;
 use super::notices::Notices;
@@ -20,7 +22,7 @@ use crate::conntrack::{ConnTable, Connection};
 use crate::drop_reason::DropReason;
 use crate::group::{AffinityTable, ExpectedEndpoints};
 use crate::kernel_path::KernelPath;
-use crate::pipeline::{Memory, Snapshot, Trace, TraceInput, Transaction, builtin_rules, trace};
+use crate::pipeline::{Memory, Snapshot, Trace, TraceInput, Transaction, trace};
 use crate::time::Timestamp;
 
 /// The switch's packet engine; shared by all workers, changed by one writer at a time.
@@ -36,6 +38,7 @@ pub struct Datapath {
     pub(super) counters: AllCounters,
     pub(super) held: HeldFragments,
     pub(super) notices: Notices,
+    pub(super) denials: DenialLogs,
     /// What is dropped while no engine has it in hand; one thread at a time counts.
     pub(super) late_drops: Mutex<Arc<EngineCounters>>,
     pub(super) flow_cache_entries: usize,
@@ -44,7 +47,7 @@ pub struct Datapath {
 
 impl Datapath {
     /// Returns an empty datapath: every port unknown, everything dropped. It holds the
-    /// [`builtin_rules`].
+    /// [built-in rules](crate::pipeline::builtin_rules).
     #[must_use]
     pub fn new(config: DatapathConfig) -> Arc<Self> {
         Self::build(config, None)
@@ -57,14 +60,10 @@ impl Datapath {
     }
 
     fn build(config: DatapathConfig, below: Option<Arc<dyn KernelPath>>) -> Arc<Self> {
-        let (mut writer, counters) = (Writer::default(), AllCounters::default());
-        for rule in builtin_rules() {
-            writer
-                .rules
-                .add(rule, &mut writer.sets, counters.of_rules());
-        }
+        let counters = AllCounters::default();
+        let writer = Writer::new(&counters);
         let mut snapshot = Snapshot::empty();
-        snapshot.tables = writer.rules.tables();
+        snapshot.tables = writer.program.rules.tables();
         let kernel_path = below.map(|below| AttachedKernelPath::new(below, counters.register()));
         Arc::new(Self {
             kernel_path,
@@ -75,6 +74,7 @@ impl Datapath {
             expected: ExpectedEndpoints::default(),
             held: HeldFragments::default(),
             notices: Notices::default(),
+            denials: DenialLogs::default(),
             late_drops: Mutex::new(counters.register()),
             counters,
             flow_cache_entries: config.flow_cache_entries,
@@ -92,11 +92,13 @@ impl Datapath {
         let forgotten = Forgotten::of(&mut changes);
         next.ports = update_ports(next.ports, std::mem::take(&mut changes.ports));
         next.groups.update(std::mem::take(&mut changes.groups));
-        writer.change(changes, &self.counters);
-        next.tables = writer.rules.tables();
-        next.addresses = writer.sets.index();
-        next.derive();
         next.epoch = Epoch(next.epoch.0 + 1);
+        let of_audit = std::mem::take(&mut changes.audit);
+        next.audit = writer.change_audit(of_audit, next.audit, next.epoch);
+        writer.change(changes, &self.counters);
+        next.tables = writer.program.rules.tables();
+        next.addresses = writer.program.sets.index();
+        next.derive();
         if !forgotten.is_empty() {
             next.forgot_at = next.epoch;
         }
@@ -161,6 +163,12 @@ impl Datapath {
                 port.drops.count(reason);
             }
         }
+    }
+
+    /// Returns what was denied, cut or would have been denied since the last call.
+    #[must_use]
+    pub fn fetch_denials(&self) -> Denials {
+        self.denials.fetch(&self.published.load())
     }
 
     /// Returns the generation of the published rules.

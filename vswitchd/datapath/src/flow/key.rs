@@ -29,6 +29,20 @@ pub mod ip_proto {
     pub const UDP: u8 = 17;
     pub const ICMPV6: u8 = 58;
     pub const SCTP: u8 = 132;
+
+    /// Returns whether packets of the protocol have a source and a destination port.
+    #[must_use]
+    #[inline]
+    pub const fn has_ports(proto: u8) -> bool {
+        matches!(proto, TCP | UDP | SCTP)
+    }
+
+    /// Returns whether it is ICMP or ICMPv6, whose packets have a type.
+    #[must_use]
+    #[inline]
+    pub const fn is_icmp(proto: u8) -> bool {
+        matches!(proto, ICMP | ICMPV6)
+    }
 }
 
 /// What hangs on a port.

@@ -4,6 +4,7 @@
 //! publishes; `walk` takes a key through the tables, `translate` a packet, with its
 //! connection: both only read, so that a trace is the same walk without the consequences.
 
+mod audit;
 mod bandwidth;
 mod builtin;
 mod meter;
@@ -22,16 +23,18 @@ pub use crate::table_id::TableId;
 pub use bandwidth::Bandwidth;
 pub use builtin::builtin_rules;
 pub use rule::{
-    Origin, PortSpec, PortUpdate, Rule, RuleError, RuleId, RuleStats, Transaction, is_builtin,
+    AuditUpdate, Origin, PortSpec, PortUpdate, Rule, RuleError, RuleId, RuleStats, Transaction,
+    is_builtin,
 };
 pub use trace::{Trace, TraceInput, TracePacket, TraceStep, TraceTranslation, TraceVerdict};
 
+pub(crate) use audit::audit;
 pub(crate) use bandwidth::PortLimits;
 pub(crate) use meter::Meter;
 pub(crate) use rule_counters::{CounterSlot, Counts, RuleCounters, add_alone};
 pub(crate) use rule_path::{PathCounters, RulePath, RulePaths};
-pub(crate) use snapshot::{DropCounters, Port, Ports, Snapshot};
+pub(crate) use snapshot::{AuditedProgram, DropCounters, Port, Ports, Snapshot};
 pub(crate) use store::RuleStore;
-pub(crate) use trace::trace;
+pub(crate) use trace::{deciding_drops, denied_by, trace};
 pub(crate) use translate::{ConnUpdate, Memory, Packet, Question, Translation, translate};
 pub(crate) use walk::{End, Step, WalkScratch};

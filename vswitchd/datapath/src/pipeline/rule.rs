@@ -163,6 +163,28 @@ pub struct Transaction {
     /// Addresses that became Services': every connection that was sent there untranslated is
     /// removed, unless it has an end of its own (TCP, SCTP) and was answered.
     pub forget_untranslated: Vec<ServiceAddress>,
+    /// What changes of the policies in audit.
+    pub audit: AuditUpdate,
+}
+
+/// Changes of a second program of policies, by which connections are judged that are allowed: it
+/// decides nothing, what it would deny is noted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AuditUpdate {
+    /// As before.
+    #[default]
+    Nothing,
+    /// No policy is in audit.
+    Off,
+    /// These, to what is there.
+    Change {
+        /// Rules to remove; unknown ids are ignored.
+        remove_rules: Vec<RuleId>,
+        /// Rules of policy tables to add or replace.
+        add_rules: Vec<Rule>,
+        /// Address set changes, in order.
+        sets: Vec<(SetName, SetUpdate)>,
+    },
 }
 
 /// An installed rule with its counters.

@@ -76,6 +76,8 @@ pub(crate) struct Snapshot {
     entered: [TableId; TableId::ALL.len()],
     /// Some port is limited: what is forwarded has to ask.
     pub(crate) has_limits: bool,
+    /// What would be in force with the policies in audit, if any is.
+    pub(crate) audit: Option<Arc<AuditedProgram>>,
 }
 
 impl Snapshot {
@@ -89,8 +91,9 @@ impl Snapshot {
             ports: Arc::default(),
             forgot_at: Epoch(0),
             is_state_dependent: false,
-            entered: TableId::ALL.map(|table| table.beyond_tier().unwrap_or(table)),
+            entered: entered(|_| false),
             has_limits: false,
+            audit: None,
         }
     }
 
@@ -108,6 +111,12 @@ impl Snapshot {
     /// Returns the port if it exists.
     pub(crate) fn port(&self, no: PortNo) -> Option<&Arc<Port>> {
         self.ports.get(&no)
+    }
+
+    /// Returns what hangs on a port.
+    pub(crate) fn class_of(&self, no: PortNo) -> PortClass {
+        self.port(no)
+            .map_or(PortClass::Unknown, |port| port.spec.class)
     }
 
     /// Returns the MAC that pods know their gateway by; zeros if there is none yet.
@@ -128,12 +137,51 @@ impl Snapshot {
             .tables
             .iter()
             .any(|table| table.tells_new_from_established());
-        self.entered = TableId::ALL.map(|table| {
+        self.entered = entered(|table| {
             let rules = self.table(table).map_or(0, Table::len);
-            let is_used = super::builtin::is_tier_in_use(table, rules);
-            let beyond = table.beyond_tier().filter(|_| !is_used);
-            beyond.unwrap_or(table)
+            super::builtin::is_tier_in_use(table, rules)
         });
         self.has_limits = self.ports.values().any(|port| !port.limits.is_none());
     }
+}
+
+/// One version of the policy tables as they would be with the policies in audit.
+#[derive(Debug)]
+pub(crate) struct AuditedProgram {
+    pub(crate) tables: Snapshot,
+    /// The publication that brought it.
+    pub(crate) since: Epoch,
+    /// The one since which there has been a policy in audit.
+    pub(crate) began: Epoch,
+}
+
+impl AuditedProgram {
+    pub(crate) fn new(
+        tables: [Arc<Table>; TableId::ALL.len()],
+        addresses: AddressIndex,
+        (since, began): (Epoch, Epoch),
+    ) -> Self {
+        let mut snapshot = Snapshot::empty();
+        (snapshot.tables, snapshot.addresses) = (tables, addresses);
+        snapshot.derive();
+        Self {
+            tables: snapshot,
+            since,
+            began,
+        }
+    }
+}
+
+/// Returns the table that packets come to which are sent to each, past those of tiers that are not
+/// in use.
+fn entered(is_used: impl Fn(TableId) -> bool) -> [TableId; TableId::ALL.len()] {
+    TableId::ALL.map(|table| {
+        let mut entered = table;
+        while let Some(beyond) = entered.beyond_tier()
+            && !is_used(entered)
+        {
+            entered = beyond;
+        }
+        entered
+    })
 }

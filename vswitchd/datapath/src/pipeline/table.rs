@@ -17,9 +17,13 @@ impl Table {
         // The sender's set selects the policy's pods in egress tables, the receiver's elsewhere.
         Self::new(match table {
             TableId::EgressAdminTier
+            | TableId::EgressAdminTier2
+            | TableId::EgressAdminTier3
+            | TableId::EgressAdminTier4
             | TableId::EgressRule
             | TableId::EgressDefault
-            | TableId::EgressBaselineTier => PreferredAnchor::Source,
+            | TableId::EgressBaselineTier
+            | TableId::EgressBaselineTier2 => PreferredAnchor::Source,
             _ => PreferredAnchor::Destination,
         })
     }

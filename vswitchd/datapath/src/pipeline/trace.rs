@@ -140,7 +140,7 @@ fn packet_of(in_port: PortNo, key: &FlowKey) -> ParsedPacket {
     };
     /// Chunk type INIT (RFC 9260 section 3.2), which has verification tag 0.
     const SCTP_INIT: (u32, u8) = (0, 1);
-    let is_icmp = matches!(key.ip_proto, ip_proto::ICMP | ip_proto::ICMPV6);
+    let is_icmp = ip_proto::is_icmp(key.ip_proto);
     ParsedPacket {
         key: FlowKey { in_port, ..*key },
         l3_offset: 0,
@@ -192,13 +192,11 @@ fn deciding(
     judge: &[Hit<'_>],
 ) -> Vec<Arc<Rule>> {
     if translation.end.drop_reason().is_some() {
-        let (key, hits) = match translation.judged_as {
-            Some(key) if judge.last().is_some_and(is_drop) => (key, judge),
-            _ => (translation.key, own),
-        };
-        return hits
-            .last()
-            .map_or_else(Vec::new, |hit| all_drops(snapshot, &key, hit));
+        let (key, hit) = denied_by(translation, own, judge);
+        let winner = hit.and_then(|hit| hit.rule);
+        return winner.map_or_else(Vec::new, |winner| {
+            deciding_drops(snapshot, &key, &winner.rule)
+        });
     }
     let rules = own.iter().chain(judge).filter_map(|hit| hit.rule.as_ref());
     rules
@@ -207,27 +205,42 @@ fn deciding(
         .collect()
 }
 
+/// Returns where a walk ended that was dropped, and what the packet or its connection was there.
+pub(crate) fn denied_by<'a, 's>(
+    translation: &Translation<'_>,
+    own: &'a [Hit<'s>],
+    judge: &'a [Hit<'s>],
+) -> (FlowKey, Option<&'a Hit<'s>>) {
+    let (key, hits) = match translation.judged_as {
+        Some(key) if judge.last().is_some_and(is_drop) => (key, judge),
+        _ => (translation.key, own),
+    };
+    (key, hits.last())
+}
+
 fn is_drop(hit: &Hit<'_>) -> bool {
     hit.rule.as_ref().is_some_and(|rule| drops(&rule.rule))
 }
 
-/// Returns every rule of the table that drops the packet for the winner's priority.
-fn all_drops(snapshot: &Snapshot, key: &FlowKey, hit: &Hit<'_>) -> Vec<Arc<Rule>> {
-    let Some(winner) = &hit.rule else {
-        return Vec::new();
-    };
+/// Returns every rule of the winner's table that drops the packet for the winner's priority.
+pub(crate) fn deciding_drops(
+    snapshot: &Snapshot,
+    key: &FlowKey,
+    winner: &Arc<Rule>,
+) -> Vec<Arc<Rule>> {
+    // In a tier the first rule decides, alone.
+    if winner.table.beyond_tier().is_some() {
+        return vec![Arc::clone(winner)];
+    }
     let mut member_of = Membership::default();
     snapshot.addresses.lookup(key.ip_src, &mut member_of.src);
     snapshot.addresses.lookup(key.ip_dst, &mut member_of.dst);
     let is_alike = |rule: &Arc<InstalledRule>| {
-        let (rule, winner) = (&rule.rule, &winner.rule);
-        rule.id == winner.id || (!super::is_builtin(rule.id) && drops(rule))
+        let rule = &rule.rule;
+        let is_isolation = !super::is_builtin(rule.id) && drops(rule);
+        rule.id == winner.id || (is_isolation && rule.priority == winner.priority)
     };
-    // In a tier the first rule decides, alone.
-    if hit.table.beyond_tier().is_some() {
-        return vec![Arc::clone(&winner.rule)];
-    }
-    let table = snapshot.table(hit.table);
+    let table = snapshot.table(winner.table);
     let matching = table.map_or_else(Vec::new, |table| {
         table.lookup_all(&PackedKey::of(key), &member_of)
     });

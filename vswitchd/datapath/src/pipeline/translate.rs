@@ -15,7 +15,7 @@ use super::walk::{Balanced, End, Tracked, Tracker, Walk, WalkScratch};
 use super::{Snapshot, TableId};
 use crate::conntrack::{CommitOptions, ConnTable, Connection, CtLookup, Direction, Tuple};
 use crate::drop_reason::DropReason;
-use crate::flow::{CtState, FlowKey, PortClass, ether_type, ip_proto};
+use crate::flow::{CtState, FlowKey, ether_type, ip_proto};
 use crate::group::{AffinityTable, Endpoint, Entrances, ExpectedEndpoints, Group};
 use crate::packet::{Frame, ParsedPacket};
 use crate::time::Timestamp;
@@ -125,13 +125,9 @@ struct Judge<'a, 's> {
 impl Judge<'_, '_> {
     /// Walks the tuple through the policy tables.
     fn judge(&mut self, in_port: PortNo, tuple: &Tuple, state: CtState) -> Result<(), End> {
-        let class = self
-            .snapshot
-            .port(in_port)
-            .map_or(PortClass::Unknown, |port| port.spec.class);
         let key = FlowKey {
             in_port,
-            class,
+            class: self.snapshot.class_of(in_port),
             ct_state: CtState::TRK | state,
             ..key_of(tuple)
         };
@@ -182,8 +178,8 @@ impl Judge<'_, '_> {
 }
 
 /// Returns the key of the first packet of a connection, as far as policies look at it.
-fn key_of(tuple: &Tuple) -> FlowKey {
-    let is_icmp = matches!(tuple.proto, ip_proto::ICMP | ip_proto::ICMPV6);
+pub(super) fn key_of(tuple: &Tuple) -> FlowKey {
+    let is_icmp = ip_proto::is_icmp(tuple.proto);
     FlowKey {
         eth_type: if tuple.src.is_ipv4() {
             ether_type::IPV4
@@ -283,8 +279,7 @@ fn translate_key(key: &mut FlowKey, conn: &Connection, found: &CtLookup) {
         return;
     }
     key.ip_src = Some(leaves_as.src);
-    let has_ports = matches!(key.ip_proto, ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP);
-    if has_ports {
+    if ip_proto::has_ports(key.ip_proto) {
         (key.tp_src, key.tp_dst) = (leaves_as.tp_src, leaves_as.tp_dst);
     }
 }

@@ -109,7 +109,7 @@ pub(crate) struct Balanced<'s> {
 #[derive(Debug, Default)]
 pub(crate) struct WalkScratch<'s> {
     pub(super) member_of: Membership,
-    pub(crate) hits: SmallVec<[Hit<'s>; TableId::ALL.len()]>,
+    pub(crate) hits: SmallVec<[Hit<'s>; TableId::USUAL_WALK]>,
     pub(crate) steps: SmallVec<[Step; 4]>,
 }
 

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as the test does")]
 
 mod admin;
+mod audit;
 mod bandwidth;
 mod cache;
 mod concurrent;
 mod defaults;
+mod denials;
 mod endings;
 mod fairness;
 mod fragmentation;

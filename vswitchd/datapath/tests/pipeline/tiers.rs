@@ -29,6 +29,16 @@ fn trace(switch: &TestSwitch, from: Pod, to: Pod) -> Trace {
     switch.dp.trace(&input, switch.now)
 }
 
+/// A rule that denies what it matches.
+fn deny(table: TableId, matches: &'static str) -> (TableId, u16, &'static str, &'static str) {
+    let action = if table < TableId::Forward {
+        "drop(policy_egress)"
+    } else {
+        "drop(policy_ingress)"
+    };
+    (table, 100, matches, action)
+}
+
 fn tables(trace: &Trace) -> Vec<u8> {
     trace.steps.iter().map(|step| step.table.number()).collect()
 }
@@ -39,10 +49,18 @@ fn a_table_of_a_tier_is_walked_only_while_it_has_a_policy_s_rule() {
     let without = [0, 10, 20, 30, 40, 50, 60, 61, 70, 80, 81, 90];
     assert_eq!(tables(&trace(&switch, a, b)), without);
     let cases = [
-        (TableId::EgressAdminTier, "goto_table:60"),
-        (TableId::EgressBaselineTier, "goto_table:70"),
-        (TableId::IngressAdminTier, "goto_table:80"),
-        (TableId::IngressBaselineTier, "goto_table:90"),
+        (TableId::EgressAdminTier, "goto_table:56"),
+        (TableId::EgressAdminTier2, "goto_table:57"),
+        (TableId::EgressAdminTier3, "goto_table:58"),
+        (TableId::EgressAdminTier4, "goto_table:60"),
+        (TableId::EgressBaselineTier, "goto_table:66"),
+        (TableId::EgressBaselineTier2, "goto_table:70"),
+        (TableId::IngressAdminTier, "goto_table:76"),
+        (TableId::IngressAdminTier2, "goto_table:77"),
+        (TableId::IngressAdminTier3, "goto_table:78"),
+        (TableId::IngressAdminTier4, "goto_table:80"),
+        (TableId::IngressBaselineTier, "goto_table:86"),
+        (TableId::IngressBaselineTier2, "goto_table:90"),
     ];
     for (table, pass) in cases {
         let rules = switch.rules(&[(table, 100, "tcp", pass)]);
@@ -62,24 +80,13 @@ fn tier_admin_decides_before_networkpolicies_and_baseline_after_them() {
     switch.ingress_policy("web", 80);
     switch.set("web/pods", &[b]);
     switch.set("web/from", &[a]);
-    let deny = (
-        TableId::IngressBaselineTier,
-        100,
-        "ip_dst=10.0.0.2",
-        "drop(policy_ingress)",
-    );
-    switch.rules(&[deny]);
+    switch.rules(&[deny(TableId::IngressBaselineTier, "ip_dst=10.0.0.2")]);
     assert_eq!(
         send(&mut switch, a, b, (5000, 80)),
         Verdict::Forward(b.port)
     );
     assert_eq!(send(&mut switch, a, b, (5000, 81)), INGRESS, "isolated");
-    let denied = (
-        TableId::IngressAdminTier,
-        100,
-        "udp,tp_dst=80",
-        "drop(policy_ingress)",
-    );
+    let denied = deny(TableId::IngressAdminTier, "udp,tp_dst=80");
     let accepted = (
         TableId::IngressAdminTier,
         100,
@@ -96,12 +103,7 @@ fn tier_admin_decides_before_networkpolicies_and_baseline_after_them() {
         send(&mut switch, b, a, (5002, 82)),
         Verdict::Forward(a.port)
     );
-    let egress = (
-        TableId::EgressBaselineTier,
-        100,
-        "ip_src=10.0.0.2",
-        "drop(policy_egress)",
-    );
+    let egress = deny(TableId::EgressBaselineTier, "ip_src=10.0.0.2");
     switch.rules(&[egress]);
     assert_eq!(send(&mut switch, b, a, (5003, 82)), EGRESS);
 }
@@ -109,13 +111,17 @@ fn tier_admin_decides_before_networkpolicies_and_baseline_after_them() {
 #[test]
 fn a_reply_is_not_judged_by_a_tier_but_its_connection_is() {
     let (mut switch, a, b) = pods();
-    let to_a = (
+    let tiers = [
         TableId::IngressAdminTier,
-        100,
-        "ip_dst=10.0.0.1",
-        "drop(policy_ingress)",
-    );
-    switch.rules(&[to_a]);
+        TableId::IngressAdminTier2,
+        TableId::IngressAdminTier3,
+        TableId::IngressAdminTier4,
+        TableId::IngressBaselineTier,
+        TableId::IngressBaselineTier2,
+    ];
+    for table in tiers {
+        switch.rules(&[deny(table, "ip_dst=10.0.0.1")]);
+    }
     for _ in 0..3 {
         assert_eq!(
             send(&mut switch, a, b, (5000, 80)),
@@ -127,12 +133,7 @@ fn a_reply_is_not_judged_by_a_tier_but_its_connection_is() {
         );
     }
     assert_eq!(send(&mut switch, b, a, (80, 5001)), INGRESS, "no reply");
-    let to_b = (
-        TableId::EgressAdminTier,
-        100,
-        "ip_dst=10.0.0.2",
-        "drop(policy_egress)",
-    );
+    let to_b = deny(TableId::EgressAdminTier, "ip_dst=10.0.0.2");
     switch.rules(&[to_b]);
     assert_eq!(
         send(&mut switch, b, a, (80, 5000)),
