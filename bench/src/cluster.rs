@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use vswitch_api::{MacAddr, PortNo};
 use vswitch_datapath::pipeline::Bandwidth;
 use vswitchd::state::{
-    Attachment, ClusterChange, EndpointPort, EndpointRecord, EndpointSliceRecord, NamedPort,
-    NamespaceRecord, ObjectKey, PodPhase, PodRecord, PolicyRecord, ServicePort, ServiceRecord,
+    Attachment, ClusterChange, ClusterPolicyKey, ClusterPolicyKind, ClusterPolicyRecord,
+    EndpointPort, EndpointRecord, EndpointSliceRecord, NamedPort, NamespaceRecord, ObjectKey,
+    PodPhase, PodRecord, PolicyRecord, ServicePort, ServiceRecord,
 };
 
 /// This node.
@@ -45,6 +46,7 @@ fn labels(pairs: &[(&str, String)]) -> BTreeMap<String, String> {
 pub fn namespace(number: usize) -> ClusterChange {
     ClusterChange::Namespace(NamespaceRecord {
         name: format!("ns-{number:04}"),
+        mode: None,
         labels: labels(&[
             ("kubernetes.io/metadata.name", format!("ns-{number:04}")),
             ("team", format!("team-{}", number % 20)),
@@ -68,6 +70,7 @@ pub fn local_pod(index: usize) -> usize {
 pub fn pod(number: usize, version: usize) -> PodRecord {
     let namespace = number / PODS_EACH % NAMESPACES;
     PodRecord {
+        service_account: "default".to_owned(),
         key: key(namespace, format!("pod-{number}")),
         uid: format!("uid-{number}"),
         labels: labels(&[
@@ -129,7 +132,42 @@ fn networks() -> Value {
 
 fn record(key: ObjectKey, spec: Value) -> PolicyRecord {
     let spec = serde_json::from_value(spec).expect("the spec is a NetworkPolicy's");
-    PolicyRecord { key, spec }
+    PolicyRecord {
+        key,
+        spec,
+        mode: None,
+    }
+}
+
+/// ClusterNetworkPolicies, however many NetworkPolicies are beside them: they concern this node.
+pub const CLUSTER_POLICIES: usize = 200;
+
+/// A ClusterNetworkPolicy, each other one of tier Admin, for the namespaces of one team.
+pub fn cluster_policy(number: usize) -> ClusterChange {
+    let team = |of: usize| json!({ "matchLabels": { "team": format!("team-{}", of % 20) } });
+    let port = |port: usize| json!([{ "tcp": { "destinationPort": { "number": port } } }]);
+    let action = if number.is_multiple_of(5) {
+        "Pass"
+    } else {
+        "Deny"
+    };
+    let spec = json!({
+        "tier": if number.is_multiple_of(2) { "Admin" } else { "Baseline" },
+        "priority": number / 2,
+        "subject": { "namespaces": team(number) },
+        "ingress": [{ "action": action, "from": [{ "namespaces": team(number + 7) }],
+            "protocols": port(6_000 + number) }],
+        "egress": [{ "action": "Deny",
+            "to": [{ "networks": [format!("198.18.{}.0/24", number % 256)] }] }],
+    });
+    ClusterChange::ClusterPolicy(ClusterPolicyRecord {
+        key: ClusterPolicyKey {
+            kind: ClusterPolicyKind::ClusterNetworkPolicy,
+            name: format!("guard-{number}"),
+        },
+        spec,
+        mode: None,
+    })
 }
 
 /// A policy that is new in a namespace of this node.

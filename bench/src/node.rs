@@ -95,6 +95,7 @@ impl Node {
         let mut changes: Vec<ClusterChange> = (0..NAMESPACES).map(cluster::namespace).collect();
         changes.extend((0..PODS).map(|number| ClusterChange::Pod(cluster::pod(number, 0))));
         changes.extend((0..policies).map(|number| ClusterChange::Policy(cluster::policy(number))));
+        changes.extend((0..cluster::CLUSTER_POLICIES).map(cluster::cluster_policy));
         self.timed(|handle| {
             handle.cluster(changes);
             for local in 0..LOCAL_PODS {

@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::older::older;
+
 pub(crate) type Labels = BTreeMap<String, String>;
 
 #[derive(Debug, Deserialize)]
@@ -15,7 +17,7 @@ struct File {
 }
 
 /// A case: steps that follow each other.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Case {
     pub(crate) id: String,
     pub(crate) description: String,
@@ -23,14 +25,14 @@ pub(crate) struct Case {
 }
 
 /// Changes, what the cluster is like after them, and what has to hold then.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Step {
     pub(crate) actions: Vec<Action>,
     pub(crate) state: State,
     pub(crate) expected: Vec<Expected>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "type", rename_all = "camelCase")]
 pub(crate) enum Action {
     CreatePolicy {
@@ -66,7 +68,7 @@ pub(crate) enum Action {
 
 /// The cluster after a step.
 /// The policies of it are what the actions made.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub(crate) struct State {
     pub(crate) namespaces: Vec<Namespace>,
     pub(crate) pods: Vec<Pod>,
@@ -189,4 +191,48 @@ pub(crate) fn load_cluster() -> Result<Vec<Case>> {
     let text = text.replace("$node0", NODES[0]).replace("$node1", NODES[1]);
     let file: File = serde_json::from_str(&text)?;
     Ok(file.cases)
+}
+
+/// Returns the cases whose policies of the cluster can all be written as AdminNetworkPolicies and a
+/// BaselineAdminNetworkPolicy, written so.
+pub(crate) fn in_older_form(cases: &[Case]) -> Vec<Case> {
+    cases.iter().filter_map(older_case).collect()
+}
+
+fn older_case(case: &Case) -> Option<Case> {
+    let mut case = case.clone();
+    // What policies are called in answers.
+    let mut names = BTreeMap::new();
+    let mut baseline = None;
+    for step in &mut case.steps {
+        for action in &mut step.actions {
+            let (Action::CreateClusterPolicy { policy }
+            | Action::UpdateClusterPolicy { policy, .. }) = action
+            else {
+                continue;
+            };
+            let name = policy["metadata"]["name"].as_str()?.to_owned();
+            // There can be one.
+            if policy["spec"]["tier"] == "Baseline" {
+                let one = baseline.get_or_insert_with(|| name.clone());
+                if *one != name {
+                    return None;
+                }
+            }
+            let (kind, called, spec) = older(&name, &policy["spec"], true)?;
+            names.insert(name, format!("{kind} {called}"));
+            *policy = json!({"apiVersion": "policy.networking.k8s.io/v1alpha1", "kind": kind,
+                "metadata": {"name": called}, "spec": spec});
+        }
+        for expected in &mut step.expected {
+            for by in [&mut expected.egress_by, &mut expected.ingress_by] {
+                for name in by.iter_mut().flatten() {
+                    if let Some(called) = names.get(name) {
+                        name.clone_from(called);
+                    }
+                }
+            }
+        }
+    }
+    Some(case)
 }

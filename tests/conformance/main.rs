@@ -1,5 +1,5 @@
 //! Plays Kubernetes' own NetworkPolicy e2e cases, and the conformance cases of
-//! ClusterNetworkPolicy, twice: in process, with real frames through compiler and datapath; and through a running daemon, in real network namespaces, with real
+//! ClusterNetworkPolicy (in process once more in the form of the kinds before it), twice: in process, with real frames through compiler and datapath; and through a running daemon, in real network namespaces, with real
 //! sockets, directly and through Services. Prints each case and a closing line; exits 1 if a
 //! verdict differs.
 
@@ -8,6 +8,7 @@
 mod cases;
 mod in_process;
 mod namespaces;
+mod older;
 mod sockets;
 
 use std::collections::BTreeSet;
@@ -75,6 +76,8 @@ fn main() -> Result<ExitCode> {
     let in_process = in_process::play(&cases)?;
     let of_cluster = cases::load_cluster()?;
     let cluster_in_process = in_process::play(&of_cluster)?;
+    let of_admins = cases::in_older_form(&of_cluster);
+    let admins_in_process = in_process::play(&of_admins)?;
     let Tallies { pods, services } = namespaces::play(&cases)?;
     let cluster_namespaces = namespaces::play_to_pods(&of_cluster)?;
     let failed: BTreeSet<_> = [&in_process, &pods, &services]
@@ -100,7 +103,14 @@ fn main() -> Result<ExitCode> {
         cluster_namespaces.right,
         cluster_namespaces.judged,
     );
-    let cluster_failed = [&cluster_in_process, &cluster_namespaces]
+    println!(
+        "policies of administrators: in-process {}/{}, {}/{} cases in the form of v1alpha1",
+        admins_in_process.right,
+        admins_in_process.judged,
+        of_admins.len(),
+        of_cluster.len(),
+    );
+    let cluster_failed = [&cluster_in_process, &admins_in_process, &cluster_namespaces]
         .iter()
         .any(|tally| !tally.failed.is_empty());
     Ok(if failed.is_empty() && !cluster_failed {

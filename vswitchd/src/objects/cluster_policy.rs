@@ -1,8 +1,9 @@
-//! What the status of a ClusterNetworkPolicy says: whether all of it can be enforced.
+//! What the status of a policy of the whole cluster says: whether all of it can be enforced.
 
 use serde_json::{Value, json};
 
 use crate::policy::flaws;
+use crate::state::ClusterPolicyKind;
 
 /// Type of the condition.
 const ENFORCEABLE: &str = "Enforceable";
@@ -11,8 +12,8 @@ const MAX_MESSAGE_BYTES: usize = 32_768;
 
 /// Writes the condition that says what of the spec is not understood, or not served, and
 /// therefore fails closed; `now` is when it began to say so.
-pub(super) fn say_what_is_enforced(object: &mut Value, now: &str) {
-    let condition = condition(&object["spec"], now);
+pub(super) fn say_what_is_enforced(kind: ClusterPolicyKind, object: &mut Value, now: &str) {
+    let condition = condition(kind, &object["spec"], now);
     let mut conditions = match object["status"]["conditions"].take() {
         Value::Array(conditions) => conditions,
         _ => Vec::new(),
@@ -31,8 +32,8 @@ fn says_the_same(old: &Value, new: &Value) -> bool {
     fields.iter().all(|field| old[field] == new[field])
 }
 
-fn condition(spec: &Value, now: &str) -> Value {
-    let flaws = flaws(spec);
+fn condition(kind: ClusterPolicyKind, spec: &Value, now: &str) -> Value {
+    let flaws = flaws(kind, spec);
     let parts: Vec<String> = flaws
         .iter()
         .map(|(part, problem)| format!("{part}: {problem}"))
@@ -53,13 +54,15 @@ fn condition(spec: &Value, now: &str) -> Value {
 mod tests {
     use super::*;
 
+    const KIND: ClusterPolicyKind = ClusterPolicyKind::ClusterNetworkPolicy;
+
     #[test]
     fn a_condition_says_what_fails_closed_and_keeps_its_time_while_it_says_the_same() {
         let names = json!(["example.com"]);
         let rule = json!({"action": "Accept", "to": [{ "domainNames": names }]});
         let mut object = json!({"spec": {"tier": "Admin", "priority": 1,
             "subject": {"namespaces": {}}, "egress": [rule]}});
-        say_what_is_enforced(&mut object, "2026-01-01T00:00:00Z");
+        say_what_is_enforced(KIND, &mut object, "2026-01-01T00:00:00Z");
         let first = object["status"]["conditions"][0].clone();
         assert_eq!(first["status"], "False");
         assert_eq!(
@@ -72,12 +75,12 @@ mod tests {
             .as_array_mut()
             .unwrap()
             .push(others.clone());
-        say_what_is_enforced(&mut object, "2026-01-01T00:00:00Z");
+        say_what_is_enforced(KIND, &mut object, "2026-01-01T00:00:00Z");
         let conditions = &object["status"]["conditions"];
         assert_eq!(conditions[0]["lastTransitionTime"], "2020-01-01T00:00:00Z");
         assert_eq!(conditions[1], others);
         object["spec"]["egress"] = json!([]);
-        say_what_is_enforced(&mut object, "2026-01-01T00:00:00Z");
+        say_what_is_enforced(KIND, &mut object, "2026-01-01T00:00:00Z");
         let now = &object["status"]["conditions"][0];
         assert_eq!(
             (&now["status"], &now["reason"]),

@@ -10,7 +10,23 @@ pub(super) fn complete(resource: Resource, object: &mut Value, node_name: &str) 
     match resource {
         Resource::Namespace => namespace(object),
         Resource::Pod => pod(object, node_name),
-        Resource::Node | Resource::ClusterNetworkPolicy => {}
+        Resource::Node
+        | Resource::ServiceAccount
+        | Resource::ClusterNetworkPolicy
+        | Resource::GlobalNetworkSet
+        | Resource::NetworkSet
+        | Resource::HostEndpoint
+        | Resource::Event => {}
+        Resource::AdminNetworkPolicy | Resource::BaselineAdminNetworkPolicy => {
+            admin_network_policy(object);
+        }
+        Resource::StagedKubernetesNetworkPolicy => staged(object),
+        Resource::GlobalNetworkPolicy | Resource::CalicoNetworkPolicy => calico_policy(object),
+        Resource::StagedGlobalNetworkPolicy | Resource::StagedNetworkPolicy => {
+            staged(object);
+            calico_policy(object);
+        }
+        Resource::CalicoTier => set_default(&mut object["spec"], "defaultAction", json!("Deny")),
         Resource::Service => service(object),
         Resource::EndpointSlice => endpoint_slice(object),
         Resource::NetworkPolicy => network_policy(object),
@@ -20,6 +36,40 @@ pub(super) fn complete(resource: Resource, object: &mut Value, node_name: &str) 
 fn set_default(object: &mut Value, field: &str, value: Value) {
     if object[field].is_null() {
         object[field] = value;
+    }
+}
+
+fn staged(object: &mut Value) {
+    set_default(&mut object["spec"], "stagedAction", json!("Set"));
+}
+
+/// As Calico's API does: without types those of the rules, and ingress without egress rules.
+fn calico_policy(object: &mut Value) {
+    let spec = &mut object["spec"];
+    set_default(spec, "tier", json!("default"));
+    let has = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
+    if !has(&spec["types"]) {
+        spec["types"] = match (has(&spec["ingress"]), has(&spec["egress"])) {
+            (true, true) => json!(["Ingress", "Egress"]),
+            (false, true) => json!(["Egress"]),
+            (_, false) => json!(["Ingress"]),
+        };
+    }
+}
+
+/// As the CRDs do: ports are TCP's.
+fn admin_network_policy(object: &mut Value) {
+    for direction in ["ingress", "egress"] {
+        let rules = object["spec"].get_mut(direction);
+        let rules = rules.and_then(Value::as_array_mut).into_iter().flatten();
+        let ports = rules.filter_map(|rule| rule.get_mut("ports")?.as_array_mut());
+        for port in ports.flatten() {
+            for form in ["portNumber", "portRange"] {
+                if let Some(port) = port.get_mut(form).filter(|port| port.is_object()) {
+                    set_default(port, "protocol", json!("TCP"));
+                }
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -54,12 +55,24 @@ pub fn feed(registry: &Registry) -> Feed {
 }
 
 /// Kinds that rules are compiled from.
-const KINDS: [Resource; 7] = [
+const KINDS: [Resource; 18] = [
     Resource::Namespace,
     Resource::Node,
+    Resource::ServiceAccount,
     Resource::Pod,
     Resource::NetworkPolicy,
     Resource::ClusterNetworkPolicy,
+    Resource::AdminNetworkPolicy,
+    Resource::BaselineAdminNetworkPolicy,
+    // Sets and tiers before the policies that name them.
+    Resource::CalicoTier,
+    Resource::GlobalNetworkSet,
+    Resource::NetworkSet,
+    Resource::GlobalNetworkPolicy,
+    Resource::CalicoNetworkPolicy,
+    Resource::StagedGlobalNetworkPolicy,
+    Resource::StagedNetworkPolicy,
+    Resource::StagedKubernetesNetworkPolicy,
     Resource::Service,
     Resource::EndpointSlice,
 ];
@@ -86,6 +99,13 @@ impl Feed {
     #[must_use]
     pub const fn version(&self) -> u64 {
         self.seen
+    }
+
+    /// Returns when the oldest of the changes was heard that the last call of [`Feed::next`]
+    /// returned: written by the API of this switch, or told by an API server.
+    #[must_use]
+    pub fn heard(&self) -> Option<Instant> {
+        self.shared.heard_first(self.seen)
     }
 
     /// Waits for changes; `None` when the registry is gone. Cancel safe.
@@ -129,8 +149,11 @@ impl Feed {
     /// be missing: what it accepts, they may deny.
     fn hides(&self, id: &ObjectId) -> bool {
         match id.0 {
-            Resource::NetworkPolicy => self.doubt.covers(&id.1),
-            Resource::ClusterNetworkPolicy => self.doubt == Doubt::All,
+            Resource::NetworkPolicy | Resource::CalicoNetworkPolicy => self.doubt.covers(&id.1),
+            Resource::ClusterNetworkPolicy
+            | Resource::AdminNetworkPolicy
+            | Resource::BaselineAdminNetworkPolicy
+            | Resource::GlobalNetworkPolicy => self.doubt == Doubt::All,
             _ => false,
         }
     }

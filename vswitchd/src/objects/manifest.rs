@@ -3,8 +3,11 @@
 
 use serde_json::Value;
 
+use super::calico::{CALICO_CRD_GROUP, of_stored_calico};
 use super::causes::Causes;
 use super::reduce::present;
+use super::resource::CALICO_GROUP;
+use super::shelf::id_of;
 use super::{
     RESOURCES, Resource, ResourceInfo, Scope, StatusError, WriteOptions, prepare, validate,
 };
@@ -21,19 +24,25 @@ pub fn cluster_change(manifest: &Value) -> Result<Option<ClusterChange>, StatusE
     if kind.is_empty() {
         return Err(StatusError::bad_request("Object 'Kind' is missing"));
     }
-    let is_it = |info: &&ResourceInfo| info.kind == kind;
+    let stored = format!("{CALICO_CRD_GROUP}/v1");
+    let is_it = |info: &&ResourceInfo| {
+        let is_stored = version == stored && info.group == CALICO_GROUP;
+        let is_version = version.is_empty() || version == info.api_version() || is_stored;
+        info.kind == kind && is_version
+    };
     let Some(info) = RESOURCES.iter().find(is_it) else {
         return Ok(None);
     };
-    if !version.is_empty() && version != info.api_version() {
-        return Ok(None);
+    let mut object = manifest.clone();
+    if version == stored {
+        of_stored_calico(&mut object);
+        object["apiVersion"] = Value::from(info.api_version());
     }
     let metadata = &manifest["metadata"];
     let namespace = match info.scope {
         Scope::Cluster => "",
         Scope::Namespaced => metadata["namespace"].as_str().unwrap_or("default"),
     };
-    let mut object = manifest.clone();
     if let Some(metadata) = object["metadata"].as_object_mut() {
         // Written by a server that the object was read from.
         metadata.remove("resourceVersion");
@@ -53,13 +62,25 @@ pub fn cluster_change(manifest: &Value) -> Result<Option<ClusterChange>, StatusE
     Ok(present(&place, &object))
 }
 
-/// Returns what a ClusterNetworkPolicy would tell the switch, with all that this version does not
-/// know of it: as an API server tells it whose CRD is newer. The kind may be left out.
+/// Returns what an object of an API server tells the switch; `None` for an object of a kind that
+/// rules are not compiled from.
+#[must_use]
+pub fn served_change(resource: Resource, object: &Value) -> Option<ClusterChange> {
+    present(&id_of(resource, object), object)
+}
+
+/// Returns what a policy of the whole cluster would tell the switch, with all that this version
+/// does not know of it: as an API server tells it whose CRD is newer. Without a kind it is a
+/// ClusterNetworkPolicy.
 ///
 /// # Errors
 /// What an API server would refuse it with that knows such fields.
 pub fn cluster_policy_change(manifest: &Value) -> Result<ClusterChange, StatusError> {
-    let info = Resource::ClusterNetworkPolicy.info();
+    let mut of_cluster = RESOURCES
+        .iter()
+        .filter(|info| info.resource.cluster_policy().is_some());
+    let named = of_cluster.find(|info| manifest["kind"] == info.kind);
+    let info = named.unwrap_or_else(|| Resource::ClusterNetworkPolicy.info());
     prepare::check_kind(info, manifest)?;
     let mut causes = Causes::default();
     validate::object(info, manifest, &mut causes);

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use serde_json::Value;
 use tokio::sync::watch;
@@ -36,8 +37,9 @@ impl Registry {
     }
 
     /// Shows what the API server tells, in this order; an object that is told again as it is
-    /// changes nothing. Returns the version at which all of it is visible.
-    pub fn mirror(&self, told: Vec<(ObjectId, Option<Value>)>) -> u64 {
+    /// changes nothing. The oldest of it was heard at a time. Returns the version at which all of
+    /// it is visible.
+    pub fn mirror(&self, told: Vec<(ObjectId, Option<Value>)>, heard: Instant) -> u64 {
         let _writer = self.hold_writer();
         let mut shelf = self.shared().shelf_mut();
         let before = shelf.version();
@@ -57,7 +59,7 @@ impl Registry {
         let version = shelf.version();
         drop(shelf);
         if version != before {
-            self.shared().wake(version);
+            self.shared().wake(version, heard);
         }
         version
     }
@@ -102,5 +104,47 @@ impl Registry {
 
     pub(super) fn hold_writer(&self) -> MutexGuard<'_, ()> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::clock;
+    use crate::objects::{Resource, feed};
+
+    #[tokio::test]
+    async fn changes_count_from_when_the_first_of_them_was_heard() {
+        let config = RegistryConfig {
+            node_name: "node-a".to_owned(),
+            service_cidrs: Vec::new(),
+            node_ports: 30_000..=32_767,
+        };
+        let (_, losses) = watch::channel(Arc::default());
+        let mirror = Registry::mirror_of("http://hub", Objects::new(), config, losses);
+        let mut feed = feed(&mirror);
+        let namespace = |name: &str| {
+            let id = (Resource::Namespace, String::new(), name.to_owned());
+            vec![(id, Some(json!({"metadata": {"name": name}})))]
+        };
+        let now = clock::instant();
+        let [first, second] = [3, 5].map(|ago| now - Duration::from_secs(ago));
+        mirror.mirror(namespace("a"), first);
+        mirror.mirror(namespace("b"), second);
+        assert_eq!(feed.next().await.map(|changes| changes.len()), Some(2));
+        assert_eq!(
+            feed.heard(),
+            Some(second),
+            "it waited in front of the merge"
+        );
+        assert_eq!(feed.heard(), None);
+        mirror.mirror(namespace("b"), first);
+        mirror.mirror(namespace("c"), now);
+        feed.next().await.unwrap();
+        assert_eq!(feed.heard(), Some(now), "what was known changes nothing");
     }
 }

@@ -8,11 +8,14 @@
 
 mod apply;
 mod bandwidth;
+mod calico;
 mod causes;
 mod cluster_policy;
 mod defaults;
 mod endpoints;
+mod events;
 mod feed;
+mod host_endpoints;
 mod last_known;
 mod manifest;
 mod mirror;
@@ -36,18 +39,20 @@ mod tests;
 mod validate;
 mod watch;
 
+pub(crate) use calico::{CALICO_CRD_GROUP, of_stored_calico};
 pub use feed::{Feed, feed};
+pub use host_endpoints::without_effect;
 pub use last_known::{LastKnown, follow};
-pub use manifest::{cluster_change, cluster_policy_change};
+pub use manifest::{cluster_change, cluster_policy_change, served_change};
 pub use mirror::Objects;
 pub use options::{
     DeleteOptions, FieldValidation, ObjectList, Page, PageStart, PatchKind, RegistryConfig,
     Selection, WatchOptions, WriteOptions, Written,
 };
 pub use pods::{MadePod, PodMismatch};
-pub use prepare::now;
+pub use prepare::{now, timestamp};
 pub use registry::Registry;
-pub use resource::{RESOURCES, Resource, ResourceInfo, Scope};
+pub use resource::{EVENTS, Family, RESOURCES, Resource, ResourceInfo, Scope};
 pub(crate) use schema::{definition_of, definitions, from_protobuf};
 pub use shelf::ObjectId;
 pub use status::{StatusCause, StatusError};

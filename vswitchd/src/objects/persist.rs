@@ -68,8 +68,8 @@ pub(super) fn writes(changes: &[ObjectChange]) -> Vec<Write> {
     batch
 }
 
-pub(super) fn key_of((resource, namespace, name): &ObjectId) -> Vec<u8> {
-    format!("{}/{namespace}/{name}", resource.info().plural).into_bytes()
+pub(in crate::objects) fn key_of((resource, namespace, name): &ObjectId) -> Vec<u8> {
+    format!("{}/{namespace}/{name}", resource.info().unique_name()).into_bytes()
 }
 
 fn id_of(key: &[u8]) -> Option<ObjectId> {
@@ -77,7 +77,7 @@ fn id_of(key: &[u8]) -> Option<ObjectId> {
     let plural = parts.next()?;
     let resource: Resource = RESOURCES
         .iter()
-        .find(|info| info.plural == plural)?
+        .find(|info| info.unique_name() == plural)?
         .resource;
     Some((resource, parts.next()?.to_owned(), parts.next()?.to_owned()))
 }

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use super::causes::Causes;
 use super::validate;
 use super::{
-    Resource, ResourceInfo, Scope, StatusError, WriteOptions, cluster_policy, defaults, schema,
-    services,
+    Family, Resource, ResourceInfo, Scope, StatusError, WriteOptions, cluster_policy, defaults,
+    schema, services,
 };
 
 /// Largest object, bytes of JSON: etcd's limit, which the API server has as well.
@@ -16,7 +16,13 @@ const MAX_OBJECT_BYTES: usize = 1_572_864;
 /// Returns the time as metadata has it: RFC 3339, whole seconds.
 #[must_use]
 pub fn now() -> String {
-    let seconds = i64::try_from(crate::clock::unix_seconds()).unwrap_or(i64::MAX);
+    timestamp(crate::clock::unix_seconds())
+}
+
+/// Returns a time in seconds since 1970 as metadata has it: RFC 3339, UTC.
+#[must_use]
+pub fn timestamp(seconds: u64) -> String {
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
     let time = Timestamp::UNIX_EPOCH.checked_add(SignedDuration::from_secs(seconds));
     time.unwrap_or(Timestamp::MAX).to_string()
 }
@@ -91,8 +97,8 @@ pub(super) fn changed_object(
 
 /// Writes the part of the status that follows from the spec.
 fn say_what_is_enforced(info: &ResourceInfo, object: &mut Value) {
-    if info.resource == Resource::ClusterNetworkPolicy {
-        cluster_policy::say_what_is_enforced(object, &now());
+    if let Some(kind) = info.resource.cluster_policy() {
+        cluster_policy::say_what_is_enforced(kind, object, &now());
     }
 }
 
@@ -282,7 +288,13 @@ fn suffix() -> String {
 impl ResourceInfo {
     /// Returns whether objects have a spec whose changes are counted.
     fn has_spec(&self) -> bool {
-        use Resource::{ClusterNetworkPolicy, NetworkPolicy, Pod};
-        matches!(self.resource, NetworkPolicy | ClusterNetworkPolicy | Pod)
+        matches!(
+            self.resource.family(),
+            Family::Pods
+                | Family::NetworkPolicies
+                | Family::ClusterPolicies(_)
+                | Family::Calico
+                | Family::HostEndpoints
+        )
     }
 }

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use serde_json::Value;
+use serde_json::{Value, json};
 use vswitch_datapath::flow::ip_proto;
 use vswitch_datapath::pipeline::Bandwidth;
 
@@ -18,10 +19,15 @@ use super::endpoints::{SERVICE_NAME, ZONE};
 use super::shelf::ObjectId;
 use super::validate::special;
 use crate::state::{
-    ClusterChange, ClusterPolicyRecord, EndpointPort, EndpointRecord, EndpointSliceRecord,
-    NETWORK_ANNOTATION, NamedPort, NamespaceRecord, NodeRecord, ObjectKey, PodPhase, PodRecord,
-    PolicyRecord, ServicePort, ServiceRecord,
+    AnyPolicy, CalicoPolicyRecord, ClusterChange, ClusterPolicyKey, ClusterPolicyRecord,
+    EndpointPort, EndpointRecord, EndpointSliceRecord, NETWORK_ANNOTATION, NamedPort,
+    NamespaceRecord, NetworkSetRecord, NodeRecord, ObjectKey, PodPhase, PodRecord, PolicyKey,
+    PolicyMode, PolicyRecord, ServiceAccountRecord, ServicePort, ServiceRecord, StagedRecord,
+    TierRecord,
 };
+
+/// Annotation of policies and namespaces: `audit` or `enforce`.
+pub(super) const POLICY_MODE: &str = "policy.vswitch.io/mode";
 
 /// Labels of Services that another proxy serves, or that clients are to resolve to endpoints by
 /// themselves; of their EndpointSlices too. Their value does not matter.
@@ -37,16 +43,40 @@ fn key((_, namespace, name): &ObjectId) -> ObjectKey {
     }
 }
 
+fn cluster_policy(id: &ObjectId) -> Option<ClusterPolicyKey> {
+    let name = id.2.clone();
+    let kind = id.0.cluster_policy()?;
+    Some(ClusterPolicyKey { kind, name })
+}
+
 /// Returns what the end of an object tells.
 pub(super) fn gone(id: &ObjectId) -> Option<ClusterChange> {
     match id.0 {
         Resource::Namespace => Some(ClusterChange::NamespaceGone(id.2.clone())),
         Resource::Pod => Some(ClusterChange::PodGone(key(id))),
         Resource::NetworkPolicy => Some(ClusterChange::PolicyGone(key(id))),
-        Resource::ClusterNetworkPolicy => Some(ClusterChange::ClusterPolicyGone(id.2.clone())),
+        Resource::ClusterNetworkPolicy
+        | Resource::AdminNetworkPolicy
+        | Resource::BaselineAdminNetworkPolicy => {
+            cluster_policy(id).map(ClusterChange::ClusterPolicyGone)
+        }
         Resource::Service => Some(ClusterChange::ServiceGone(key(id))),
         Resource::EndpointSlice => Some(ClusterChange::EndpointSliceGone(key(id))),
         Resource::Node => Some(ClusterChange::NodeGone(id.2.clone())),
+        Resource::GlobalNetworkPolicy | Resource::CalicoNetworkPolicy => {
+            Some(ClusterChange::CalicoPolicyGone(key(id)))
+        }
+        Resource::GlobalNetworkSet | Resource::NetworkSet => {
+            Some(ClusterChange::NetworkSetGone(key(id)))
+        }
+        Resource::StagedGlobalNetworkPolicy
+        | Resource::StagedNetworkPolicy
+        | Resource::StagedKubernetesNetworkPolicy => {
+            Some(ClusterChange::StagedGone(staged_key(id)))
+        }
+        Resource::ServiceAccount => Some(ClusterChange::ServiceAccountGone(key(id))),
+        Resource::CalicoTier => Some(ClusterChange::TierGone(id.2.clone())),
+        Resource::HostEndpoint | Resource::Event => None,
     }
 }
 
@@ -58,17 +88,110 @@ pub(super) fn present(id: &ObjectId, object: &Value) -> Option<ClusterChange> {
             Some(ClusterChange::Namespace(NamespaceRecord {
                 name: id.2.clone(),
                 labels,
+                mode: mode(&id.2, object),
             }))
         }
         Resource::Pod => Some(ClusterChange::Pod(pod_record(key(id), object))),
         Resource::NetworkPolicy => policy_record(key(id), object).map(ClusterChange::Policy),
-        Resource::ClusterNetworkPolicy => Some(ClusterChange::ClusterPolicy(ClusterPolicyRecord {
-            name: id.2.clone(),
-            spec: object["spec"].clone(),
-        })),
+        Resource::ClusterNetworkPolicy
+        | Resource::AdminNetworkPolicy
+        | Resource::BaselineAdminNetworkPolicy => {
+            Some(ClusterChange::ClusterPolicy(ClusterPolicyRecord {
+                key: cluster_policy(id)?,
+                spec: object["spec"].clone(),
+                mode: mode(&id.2, object),
+            }))
+        }
         Resource::Service => Some(service(key(id), object)),
         Resource::EndpointSlice => Some(endpoint_slice(key(id), object)),
         Resource::Node => Some(ClusterChange::Node(node(id.2.clone(), object))),
+        Resource::GlobalNetworkPolicy | Resource::CalicoNetworkPolicy => {
+            Some(ClusterChange::CalicoPolicy(CalicoPolicyRecord {
+                key: key(id),
+                spec: object["spec"].clone(),
+                mode: mode(&key(id), object),
+            }))
+        }
+        Resource::GlobalNetworkSet | Resource::NetworkSet => {
+            Some(ClusterChange::NetworkSet(network_set(key(id), object)))
+        }
+        Resource::StagedGlobalNetworkPolicy
+        | Resource::StagedNetworkPolicy
+        | Resource::StagedKubernetesNetworkPolicy => staged(id, object),
+        Resource::ServiceAccount => Some(ClusterChange::ServiceAccount(ServiceAccountRecord {
+            key: key(id),
+            labels: labels(object),
+        })),
+        Resource::CalicoTier => Some(ClusterChange::Tier(TierRecord {
+            name: id.2.clone(),
+            order: object["spec"]["order"].as_f64(),
+            passes: object["spec"]["defaultAction"] == "Pass",
+        })),
+        Resource::HostEndpoint | Resource::Event => None,
+    }
+}
+
+/// Returns what an object says of its policies. What is not understood leaves them in force.
+fn mode(of: &dyn Display, object: &Value) -> Option<PolicyMode> {
+    let text = object["metadata"]["annotations"][POLICY_MODE].as_str()?;
+    match text {
+        "audit" => Some(PolicyMode::Audit),
+        "enforce" => Some(PolicyMode::Enforce),
+        _ => {
+            tracing::warn!(%of, annotation = POLICY_MODE, value = text, "annotation is neither audit nor enforce; the policies are in force");
+            Some(PolicyMode::Enforce)
+        }
+    }
+}
+
+/// Returns the policy that a staged one is a change of.
+fn staged_key(id: &ObjectId) -> PolicyKey {
+    match id.0 {
+        Resource::StagedKubernetesNetworkPolicy => PolicyKey::NetworkPolicy(key(id)),
+        _ => PolicyKey::of_calico(&key(id)),
+    }
+}
+
+/// Of the actions that there are, `Learn` and `Ignore` ask for nothing.
+fn staged(id: &ObjectId, object: &Value) -> Option<ClusterChange> {
+    let policy = staged_key(id);
+    let becomes = match object["spec"]["stagedAction"].as_str().unwrap_or("Set") {
+        "Set" => {
+            let mut spec = object["spec"].clone();
+            if let Some(fields) = spec.as_object_mut() {
+                fields.remove("stagedAction");
+            }
+            Some(match &policy {
+                PolicyKey::NetworkPolicy(key) => {
+                    let object = json!({ "spec": spec });
+                    AnyPolicy::Network(Arc::new(policy_record(key.clone(), &object)?))
+                }
+                _ => AnyPolicy::Calico(Arc::new(CalicoPolicyRecord {
+                    key: key(id),
+                    spec,
+                    mode: None,
+                })),
+            })
+        }
+        "Delete" => None,
+        _ => return Some(ClusterChange::StagedGone(policy)),
+    };
+    Some(ClusterChange::Staged(policy, StagedRecord { becomes }))
+}
+
+/// Host bits are cut off, as Calico does.
+fn network_set(key: ObjectKey, set: &Value) -> NetworkSetRecord {
+    let nets = items(&set["spec"]["nets"]).filter_map(Value::as_str);
+    let nets = nets.map(|text| match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address).to_string(),
+        Err(_) => text.to_owned(),
+    });
+    let nets: Vec<String> = nets.collect();
+    let nets = parsed::<IpNet>(nets.iter().map(String::as_str).collect(), &key, "nets");
+    NetworkSetRecord {
+        labels: labels(set),
+        nets: nets.iter().map(IpNet::trunc).collect(),
+        key,
     }
 }
 
@@ -281,6 +404,10 @@ fn pod_record(key: ObjectKey, pod: &Value) -> PodRecord {
         host_network: spec["hostNetwork"] == true,
         phase: phase(status["phase"].as_str()),
         node_name: spec["nodeName"].as_str().map(str::to_owned),
+        service_account: spec["serviceAccountName"]
+            .as_str()
+            .unwrap_or("default")
+            .to_owned(),
         named_ports: named_ports(spec),
         bandwidth: bandwidth(&key, pod),
         key,
@@ -335,9 +462,10 @@ fn number(value: &Value) -> Option<u16> {
 
 fn policy_record(key: ObjectKey, policy: &Value) -> Option<PolicyRecord> {
     match serde_json::from_value::<NetworkPolicy>(policy.clone()) {
-        Ok(policy) => Some(PolicyRecord {
+        Ok(parsed) => Some(PolicyRecord {
+            mode: mode(&key, policy),
             key,
-            spec: policy.spec.unwrap_or_default(),
+            spec: parsed.spec.unwrap_or_default(),
         }),
         Err(error) => {
             // Validation has let it in, so this is a defect; what was in force stays so.

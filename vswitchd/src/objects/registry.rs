@@ -20,6 +20,7 @@ use super::{
     Scope, Selection, StatusError, WatchOptions, WriteOptions, Written, endpoints, persist, pods,
     prepare, services,
 };
+use crate::clock;
 use crate::errors;
 use crate::store::{Bucket, Loss, ObjectsFrom, SharedStore, StoreError};
 
@@ -739,7 +740,7 @@ impl Registry {
         }
         let version = shelf.version();
         drop(shelf);
-        self.shared.wake(version);
+        self.shared.wake(version, clock::instant());
         Ok(())
     }
 }

@@ -1,10 +1,15 @@
 //! State that the registry shares with its watches and the feed.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
 use super::shelf::Shelf;
+
+/// So many changes may wait for the feed with the time at which they were heard.
+const MAX_HEARD: usize = 4_096;
 
 /// What watches and the feed share with the registry.
 #[derive(Debug)]
@@ -13,6 +18,8 @@ pub(super) struct Shared {
     shelf: RwLock<Shelf>,
     /// The newest version; wakes watches.
     pub(super) newest: watch::Sender<u64>,
+    /// When the changes were heard that the feed has not passed on: version and time.
+    heard: Mutex<VecDeque<(u64, Instant)>>,
 }
 
 impl Shared {
@@ -30,11 +37,31 @@ impl Shared {
         Self {
             newest: watch::Sender::new(shelf.version()),
             shelf: RwLock::new(shelf),
+            heard: Mutex::default(),
         }
     }
 
-    /// Wakes who waits for changes.
-    pub(super) fn wake(&self, version: u64) {
+    /// Wakes who waits for changes, the oldest of which was heard at a time.
+    pub(super) fn wake(&self, version: u64, at: Instant) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        // The oldest count: what waits longest is what is asked for.
+        if heard.len() < MAX_HEARD {
+            heard.push_back((version, at));
+        }
+        drop(heard);
         self.newest.send_replace(version);
+    }
+
+    /// Returns when the oldest change up to a version was heard, and forgets about all of them.
+    pub(super) fn heard_first(&self, version: u64) -> Option<Instant> {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut first: Option<Instant> = None;
+        while let Some((of, at)) = heard.front().copied()
+            && of <= version
+        {
+            heard.pop_front();
+            first = Some(first.map_or(at, |first| first.min(at)));
+        }
+        first
     }
 }

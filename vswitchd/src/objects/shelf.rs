@@ -21,6 +21,15 @@ const WINDOW_BYTES: usize = 32 << 20;
 /// What names an object: its resource, namespace (empty for none) and name.
 pub type ObjectId = (Resource, String, String);
 
+/// Returns what names an object, by its metadata.
+pub(super) fn id_of(resource: Resource, object: &Value) -> ObjectId {
+    let text = |field: &str| {
+        let text = object["metadata"][field].as_str();
+        text.unwrap_or_default().to_owned()
+    };
+    (resource, text("namespace"), text("name"))
+}
+
 /// One change: the object before and after it.
 #[derive(Debug, Clone)]
 pub(super) struct ObjectChange {

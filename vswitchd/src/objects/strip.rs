@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Resource;
+use super::reduce::POLICY_MODE;
+use super::{Family, Resource};
 
 /// Annotations of pods that something here may read.
 const POD_ANNOTATIONS: [&str; 2] = ["kubernetes.io/", "vswitch.io/"];
@@ -20,7 +21,8 @@ pub fn stripped(resource: Resource, object: &Value) -> Value {
     if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
         annotations.retain(|key, _| match resource {
             Resource::Pod => POD_ANNOTATIONS.iter().any(|prefix| key.starts_with(prefix)),
-            _ => key != LAST_APPLIED,
+            Resource::Node => key != LAST_APPLIED,
+            _ => key == POLICY_MODE,
         });
     }
     let info = resource.info();
@@ -32,30 +34,31 @@ pub fn stripped(resource: Resource, object: &Value) -> Value {
 /// The fields that are kept: `true` keeps a field whole, and a mask of a list is that of its
 /// elements.
 fn mask(resource: Resource) -> Value {
-    let mut mask = match resource {
-        Resource::Namespace => json!({}),
-        Resource::Node => json!({
+    let mut mask = match resource.family() {
+        Family::Namespaces | Family::ServiceAccounts => json!({}),
+        Family::Nodes => json!({
             "spec": {"podCIDR": true, "podCIDRs": true},
             "status": {"addresses": true},
         }),
-        Resource::Pod => json!({
-            "spec": {"nodeName": true, "hostNetwork": true,
+        Family::Pods => json!({
+            "spec": {"nodeName": true, "hostNetwork": true, "serviceAccountName": true,
                 "containers": {"name": true, "image": true, "ports": true},
                 "initContainers": {"name": true, "image": true, "ports": true,
                     "restartPolicy": true}},
             "status": {"phase": true, "podIP": true, "podIPs": true},
         }),
-        Resource::NetworkPolicy | Resource::ClusterNetworkPolicy => json!({"spec": true}),
-        Resource::Service => json!({"spec": true, "status": {"loadBalancer": true}}),
-        Resource::EndpointSlice => json!({"addressType": true, "ports": true,
+        Family::NetworkPolicies | Family::ClusterPolicies(_) => json!({"spec": true}),
+        Family::Calico => json!({"spec": true, "stored": true}),
+        Family::HostEndpoints => json!({"spec": {"node": true}, "stored": true}),
+        Family::Events => json!({}),
+        Family::Services => json!({"spec": true, "status": {"loadBalancer": true}}),
+        Family::EndpointSlices => json!({"addressType": true, "ports": true,
             "endpoints": {"addresses": true, "conditions": true, "nodeName": true, "hints": true}}),
     };
     mask["metadata"] = json!({"name": true, "namespace": true, "uid": true, "labels": true,
         "creationTimestamp": true, "deletionTimestamp": true});
-    // Which annotations of other kinds change how often is not known; nothing reads them.
-    if matches!(resource, Resource::Node | Resource::Pod) {
-        mask["metadata"]["annotations"] = json!(true);
-    }
+    // Which of them change how often is not known: but for those that are read they go.
+    mask["metadata"]["annotations"] = json!(true);
     mask
 }
 

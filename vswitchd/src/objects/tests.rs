@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+mod admin_policy;
 mod cluster_policy;
 pub(in crate::objects) mod kit;
 mod lost;
@@ -679,8 +680,11 @@ async fn the_feed_begins_with_everything_and_goes_on_with_changes() {
     registry
         .delete(Resource::Pod, "default", "a", &DeleteOptions::default())
         .unwrap();
+    let before = crate::clock::instant();
     let changes = feed.next().await.unwrap();
     assert!(matches!(changes.as_slice(), [ClusterChange::PodGone(key)] if key.name == "a"));
+    assert!(feed.heard().unwrap() <= before, "it was deleted before");
+    assert_eq!(feed.heard(), None, "that was the last call's");
     create(
         &registry,
         Resource::NetworkPolicy,

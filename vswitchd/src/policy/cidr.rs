@@ -38,7 +38,7 @@ fn parse(text: &str) -> Option<IpNet> {
 }
 
 /// Halves the network until each part lies wholly outside or inside the exceptions.
-fn subtract(net: IpNet, excepts: &[IpNet], left: &mut Vec<IpNet>) {
+pub(super) fn subtract(net: IpNet, excepts: &[IpNet], left: &mut Vec<IpNet>) {
     if excepts.iter().any(|except| except.contains(&net)) {
         return;
     }

@@ -1,24 +1,21 @@
 //! From one policy to its rules.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::{NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec};
-use vswitch_datapath::flow::{Match, PortRange, SetName};
-use vswitch_datapath::pipeline::{Origin, Rule};
+use vswitch_datapath::flow::SetName;
+use vswitch_datapath::pipeline::Origin;
 
 use super::direction::Direction;
-use super::groups::{Facts, Groups};
 use super::ids::{PolicyId, RosterId};
-use super::nodes::NodeGroups;
-use super::peers::{Peer, PodPeer};
+use super::output::{CompiledPolicy, Sources};
+use super::peers::Peer;
 use super::ports::PortDemand;
 use super::program::{PolicyProblem, priority};
-use super::roster::{NamedPort, Within};
+use super::tiers::{Case, CaseCompiler, Demand, SetPrefix, Transport};
 use crate::config::Deny;
 use crate::rules::{RuleOwner, RuleSet};
-use crate::state::{ClusterState, PolicyKey, PolicyRecord, Selector};
+use crate::state::{PolicyKey, PolicyRecord, Selector};
 
 /// What a policy selects. If that cannot be understood, it isolates all pods it could mean and
 /// allows none of them anything.
@@ -52,30 +49,6 @@ fn problem(policy: &PolicyRecord, part: String, problem: impl ToString) -> Polic
     }
 }
 
-/// What one policy came to, and what it holds of others.
-#[derive(Debug, Default)]
-pub(super) struct CompiledPolicy {
-    pub(super) rules: Vec<Rule>,
-    /// Groups it uses, each as often as it does.
-    pub(super) groups: Vec<RosterId>,
-    /// Named ports it follows.
-    pub(super) watches: Vec<(RosterId, NamedPort)>,
-    /// Nodes that it names, each selector as often as it does.
-    pub(super) nodes: Vec<Selector>,
-    /// Its own sets: the networks of its peers.
-    pub(super) networks: BTreeMap<SetName, BTreeSet<IpNet>>,
-    pub(super) problems: Vec<PolicyProblem>,
-}
-
-/// What peers are found in.
-#[derive(Debug)]
-pub(super) struct Sources<'a, 'f> {
-    pub(super) groups: &'a mut Groups,
-    pub(super) nodes: &'a mut NodeGroups,
-    pub(super) state: &'a ClusterState,
-    pub(super) facts: &'a mut Facts<'f>,
-}
-
 /// Compiles a policy that selects `subject`.
 pub(super) fn compile(
     id: PolicyId,
@@ -88,17 +61,20 @@ pub(super) fn compile(
     compiled.problems.extend(subject.problem.clone());
     let mut rules = RuleSet::of(RuleOwner::Policies);
     for direction in isolated_directions(policy, &mut compiled) {
+        let name = selection_name(policy);
         let mut side = Side {
-            id,
             policy,
-            subject: &selection_name(policy),
-            roster,
             direction,
             deny,
-            groups: sources.groups,
-            facts: sources.facts,
             rules: &mut rules,
-            compiled: &mut compiled,
+            cases: CaseCompiler {
+                id,
+                subject: &name,
+                roster,
+                direction,
+                sources,
+                compiled: &mut compiled,
+            },
         };
         side.isolate();
         if subject.problem.is_none() {
@@ -146,31 +122,16 @@ struct WrittenRule<'a> {
     ports: &'a [NetworkPolicyPort],
 }
 
-/// The peer part of an allow rule.
-enum PeerSet {
-    /// No demand.
-    Anyone,
-    /// Pods; named ports resolve there.
-    Pods(PodPeer),
-    /// Networks, under this name. Named ports resolve at the pods in them.
-    Networks(SetName),
-}
-
 /// One policy in one direction.
-struct Side<'a, 'f> {
-    id: PolicyId,
+struct Side<'a, 's, 'f> {
     policy: &'a PolicyRecord,
-    subject: &'a SetName,
-    roster: RosterId,
     direction: Direction,
     deny: Deny,
-    groups: &'a mut Groups,
-    facts: &'a mut Facts<'f>,
     rules: &'a mut RuleSet,
-    compiled: &'a mut CompiledPolicy,
+    cases: CaseCompiler<'a, 's, 'f>,
 }
 
-impl<'a> Side<'a, '_> {
+impl<'a> Side<'a, '_, '_> {
     fn origin(&self, part: String) -> Arc<Origin> {
         Arc::new(Origin {
             kind: "NetworkPolicy",
@@ -180,13 +141,12 @@ impl<'a> Side<'a, '_> {
     }
 
     fn problem(&mut self, part: String, error: impl ToString) {
-        self.compiled
-            .problems
-            .push(problem(self.policy, part, error));
+        let problems = &mut self.cases.compiled.problems;
+        problems.push(problem(self.policy, part, error));
     }
 
     fn isolate(&mut self) {
-        let matches = self.direction.addresses(Some(self.subject), None);
+        let matches = self.direction.addresses(Some(self.cases.subject), None);
         let at = (self.direction.default_table(), priority::POLICY);
         let origin = self.origin(self.direction.name().to_owned());
         let deny = self.direction.deny(self.deny);
@@ -194,11 +154,22 @@ impl<'a> Side<'a, '_> {
     }
 
     fn allow_rules(&mut self) {
+        let at = (self.direction.rule_table(), priority::POLICY);
         for (index, rule) in self.written_rules().into_iter().enumerate() {
             let part = format!("{}[{index}]", self.direction.name());
-            let demands = self.port_demands(&rule, &part);
-            for (part, peer) in self.peer_sets(&rule, index, &part) {
-                self.allow_peer(&part, &peer, &demands);
+            let transports = self.transports(&rule, &part);
+            for (below, peer) in self.peers(&rule, index, &part) {
+                let case = Case {
+                    part: below,
+                    subject: Demand::Anyone,
+                    peer,
+                    transports: transports.clone(),
+                };
+                for (below, matches) in self.cases.matches(&case) {
+                    let origin = self.origin(format!("{part}{below}"));
+                    self.rules
+                        .add(at, matches, vec![self.direction.allow()], &origin);
+                }
             }
         }
     }
@@ -227,161 +198,54 @@ impl<'a> Side<'a, '_> {
         }
     }
 
-    /// Returns the demands on ports with the part of the policy each came from. `None`
-    /// demands nothing, any protocol.
-    fn port_demands(
-        &mut self,
-        rule: &WrittenRule<'_>,
-        part: &str,
-    ) -> Vec<(String, Option<PortDemand>)> {
+    /// Returns the demands on ports, each with its part of the rule.
+    fn transports(&mut self, rule: &WrittenRule<'_>, part: &str) -> Vec<(String, Transport)> {
         if rule.ports.is_empty() {
-            return vec![(String::new(), None)];
+            return vec![(String::new(), Transport::ANY)];
         }
-        let mut demands = Vec::new();
+        let mut transports = Vec::new();
         for (index, port) in rule.ports.iter().enumerate() {
+            let below = format!(".ports[{index}]");
             match PortDemand::parse(port) {
-                Ok(demand) => demands.push((format!(".ports[{index}]"), Some(demand))),
-                Err(error) => self.problem(format!("{part}.ports[{index}]"), error),
+                Ok(demand) => transports.push((below, demand.into())),
+                Err(error) => self.problem(format!("{part}{below}"), error),
             }
         }
-        demands
+        transports
     }
 
-    fn peer_sets(
+    /// Returns the peers, each with its part of the rule.
+    fn peers(
         &mut self,
         rule: &WrittenRule<'_>,
         rule_index: usize,
         part: &str,
-    ) -> Vec<(String, PeerSet)> {
+    ) -> Vec<(String, Demand)> {
         if rule.peers.is_empty() {
-            return vec![(part.to_owned(), PeerSet::Anyone)];
+            return vec![(String::new(), Demand::Anyone)];
         }
         let field = self.direction.peers_field();
         let mut peers = Vec::new();
         let mut blocks = Vec::new();
         for (index, peer) in rule.peers.iter().enumerate() {
-            let part = format!("{part}.{field}[{index}]");
+            let below = format!(".{field}[{index}]");
             match Peer::parse(peer, &self.policy.key.namespace) {
-                Ok(Peer::Pods(pods)) => peers.push((part, PeerSet::Pods(pods))),
-                Ok(Peer::Networks(networks)) => blocks.push((part, networks)),
-                Err(error) => self.problem(part, error),
+                Ok(Peer::Pods(pods)) => peers.push((below, Demand::Members(pods.into()))),
+                Ok(Peer::Networks(networks)) => blocks.push((below, networks)),
+                Err(error) => self.problem(format!("{part}{below}"), error),
             }
         }
         if !blocks.is_empty() {
             // One set for all: a list of 500 partners is one rule.
-            let whole = format!("{part}.{field}");
             let of_one = blocks.first().filter(|_| blocks.len() == 1);
-            let part = of_one.map_or(whole, |(part, _)| part.clone());
-            let rest = format!("{}/{rule_index}/{field}", self.direction.name());
-            let name = SetName(format!("{}/{rest}", self.policy.key).into());
+            let below = of_one.map_or_else(|| format!(".{field}"), |(below, _)| below.clone());
             let networks = blocks.into_iter().flat_map(|(_, networks)| networks);
-            self.compiled
-                .networks
-                .insert(name.clone(), networks.collect());
-            peers.push((part, PeerSet::Networks(name)));
+            let key = PolicyKey::NetworkPolicy(self.policy.key.clone());
+            let place = format_args!("{}/{rule_index}/{field}", self.direction.name());
+            let within = SetPrefix(&key).networks(place, networks.collect());
+            peers.push((below, Demand::Networks(within)));
         }
         peers
-    }
-
-    fn allow_peer(&mut self, part: &str, peer: &PeerSet, demands: &[(String, Option<PortDemand>)]) {
-        for (port_part, demand) in demands {
-            let origin = self.origin(format!("{part}{port_part}"));
-            let (proto, ports) = match demand {
-                None => (None, None),
-                Some(PortDemand::Protocol(proto)) => (Some(*proto), None),
-                Some(PortDemand::Range(proto, range)) => (Some(*proto), Some(*range)),
-                Some(PortDemand::Named(proto, name)) => {
-                    self.allow_named(peer, (*proto, name), &origin);
-                    continue;
-                }
-            };
-            let peer = self.whole_peer(peer);
-            let matches = self.direction.addresses(Some(self.subject), peer.as_ref());
-            let matches = Match {
-                ip_proto: proto,
-                tp_dst: ports,
-                ..matches
-            };
-            self.allow(matches, &origin);
-        }
-    }
-
-    fn allow(&mut self, matches: Match, origin: &Arc<Origin>) {
-        let at = (self.direction.rule_table(), priority::POLICY);
-        self.rules
-            .add(at, matches, vec![self.direction.allow()], origin);
-    }
-
-    fn group(&mut self, peer: &PodPeer) -> RosterId {
-        let id = self.groups.acquire(peer, self.facts);
-        self.compiled.groups.push(id);
-        id
-    }
-
-    fn whole_peer(&mut self, peer: &PeerSet) -> Option<SetName> {
-        match peer {
-            PeerSet::Anyone => None,
-            PeerSet::Networks(name) => Some(name.clone()),
-            PeerSet::Pods(pods) => {
-                self.group(pods);
-                Some(pods.set_name())
-            }
-        }
-    }
-
-    /// A named port has a number only at a pod, and not the same at each: one rule for each
-    /// number, for the destinations that have it there.
-    fn allow_named(&mut self, peer: &PeerSet, (proto, name): (u8, &str), origin: &Arc<Origin>) {
-        let (destinations, within) = match (self.direction, peer) {
-            (Direction::Ingress, _) => (self.roster, None),
-            (Direction::Egress, PeerSet::Networks(name)) => {
-                (self.group(&PodPeer::any()), self.within(name))
-            }
-            (Direction::Egress, PeerSet::Pods(pods)) => (self.group(pods), None),
-            (Direction::Egress, PeerSet::Anyone) => (self.group(&PodPeer::any()), None),
-        };
-        let port = NamedPort {
-            proto,
-            name: name.to_owned(),
-            within,
-        };
-        for (number, having_it) in self.watch(destinations, &port) {
-            let matches = match self.direction {
-                Direction::Ingress => {
-                    let peer = self.whole_peer(peer);
-                    self.direction.addresses(Some(&having_it), peer.as_ref())
-                }
-                Direction::Egress => self
-                    .direction
-                    .addresses(Some(self.subject), Some(&having_it)),
-            };
-            let tp_dst = Some(PortRange {
-                first: number,
-                last: number,
-            });
-            let matches = Match {
-                ip_proto: Some(port.proto),
-                tp_dst,
-                ..matches
-            };
-            self.allow(matches, origin);
-        }
-    }
-
-    fn within(&self, name: &SetName) -> Option<Within> {
-        let networks = self.compiled.networks.get(name)?;
-        Some(Within {
-            name: name.clone(),
-            networks: networks.clone(),
-        })
-    }
-
-    fn watch(&mut self, roster: RosterId, port: &NamedPort) -> Vec<(u16, SetName)> {
-        self.compiled.watches.push((roster, port.clone()));
-        let Some(roster) = self.groups.roster_mut(roster) else {
-            return Vec::new();
-        };
-        roster.watch(port, self.id, self.facts.pods, self.facts.ledger)
     }
 }
 

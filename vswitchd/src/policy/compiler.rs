@@ -10,21 +10,22 @@ use vswitch_api::PortNo;
 use vswitch_datapath::flow::SetName;
 use vswitch_datapath::pipeline::Rule;
 
-use super::cluster_policy::{self, ClusterPolicy, Tier};
-use super::compiled::{self, CompiledPolicy, Sources, Subject};
+use super::compiled::{self, Subject};
 use super::endpoints;
 use super::groups::{Facts, Groups};
 use super::ids::{PolicyId, RosterId};
 use super::namespaces::Namespaces;
 use super::nodes::NodeGroups;
-use super::peers::{PodPeer, Scope};
-use super::pods::{Locals, Pod, PodId, Pods, is_addressable};
+use super::output::{CompiledPolicy, Sources};
+use super::peers::{Members, PodPeer, Scope};
+use super::pods::{Locals, MemberKey, Pod, PodId, Pods, is_addressable};
 use super::program::{NodeFacts, PolicyProblem, node_set};
+use super::tiered::tiered;
+use super::tiers::{self, Position, Rank, Ranking, TieredPolicy};
 use crate::config::Deny;
 use crate::rules::{Ledger, RuleDelta};
 use crate::state::{
-    ClusterChange, ClusterPolicyRecord, ClusterState, LocalEndpoint, NodeRecord, ObjectKey,
-    PolicyKey, PolicyRecord,
+    Changed, ClusterState, LocalEndpoint, NodeRecord, ObjectKey, PodRecord, PolicyKey, PolicyRecord,
 };
 
 /// A policy, whether it selects a pod of this node or not.
@@ -34,6 +35,8 @@ struct Policy {
     selection: RosterId,
     /// What it came to, if it selects a pod of this node.
     compiled: Option<CompiledPolicy>,
+    /// Where its rules were put.
+    rank: Option<Rank>,
 }
 
 /// What a policy says.
@@ -43,43 +46,49 @@ enum Body {
         record: Arc<PolicyRecord>,
         subject: Subject,
     },
-    Cluster(ClusterPolicy),
+    Tiered(Box<TieredPolicy>),
 }
 
 impl Body {
     fn key(&self) -> PolicyKey {
         match self {
             Self::Namespaced { record, .. } => PolicyKey::NetworkPolicy(record.key.clone()),
-            Self::Cluster(policy) => PolicyKey::ClusterNetworkPolicy(policy.name.clone()),
+            Self::Tiered(policy) => policy.key.clone(),
         }
     }
 
-    /// Returns the pods that it selects.
-    fn selected(&self) -> PodPeer {
+    /// Returns whom it selects.
+    fn selected(&self) -> Members {
         match self {
-            Self::Namespaced { record, subject } => PodPeer {
+            Self::Namespaced { record, subject } => Members::Pods(PodPeer {
                 scope: Scope::Namespace(record.key.namespace.clone()),
                 selector: subject.selector.clone(),
-            },
-            Self::Cluster(policy) => policy.subject.clone(),
+            }),
+            Self::Tiered(policy) => policy.subject.clone(),
         }
     }
 
     fn selection_name(&self) -> SetName {
         match self {
             Self::Namespaced { record, .. } => compiled::selection_name(record),
-            Self::Cluster(policy) => cluster_policy::selection_name(policy),
+            Self::Tiered(policy) => policy.selection_name(),
+        }
+    }
+
+    /// Returns where it stands among policies of tiers, and whether it passes packets on.
+    fn standing(&self) -> Option<(&Position, bool)> {
+        match self {
+            Self::Namespaced { .. } => None,
+            Self::Tiered(policy) => Some((&policy.position, policy.passes())),
         }
     }
 }
-
-/// Where a policy of the cluster stands: policies of one place are told apart by their names.
-type Level = (Tier, u16);
 
 /// What has to be looked at again.
 #[derive(Debug, Default)]
 struct Dirty {
     pods: BTreeSet<ObjectKey>,
+    network_sets: BTreeSet<ObjectKey>,
     policies: BTreeSet<PolicyKey>,
     endpoints: BTreeSet<PortNo>,
     node: bool,
@@ -89,19 +98,19 @@ struct Dirty {
 #[derive(Debug, Default)]
 struct NodeRules {
     rules: Vec<Rule>,
-    /// With those in the tables of tiers.
+    /// With those in the tables of tiers that come before NetworkPolicies.
     has_tiers: bool,
 }
 
 /// Keeps the rules of all policies that concern this node up to date.
 ///
-/// A change is taken in at once and costs little; [`Compiler::flush`] works out what all
-/// changes since the last flush come to. Its cost depends on what they touch: pods whose
-/// labels or addresses changed, the groups those enter or leave, the policies that changed or
-/// came to select another local pod. Policies and pods that are not touched cost nothing.
+/// The cluster is the caller's, who gives each change of it to [`Compiler::changed`] at once.
+/// That costs little; [`Compiler::flush`] works out what all changes since the last flush come
+/// to. Its cost depends on what they touch: pods whose labels or addresses changed, the groups
+/// those enter or leave, the policies that changed or came to select another local pod.
+/// Policies and pods that are not touched cost nothing.
 #[derive(Debug, Default)]
 pub struct Compiler {
-    state: ClusterState,
     node: NodeFacts,
     locals: Locals,
     namespaces: Namespaces,
@@ -110,9 +119,9 @@ pub struct Compiler {
     nodes: NodeGroups,
     policies: Slab<Policy>,
     policy_ids: HashMap<PolicyKey, PolicyId>,
-    /// Policies of the cluster by their place, then by name.
-    levels: BTreeMap<Level, BTreeSet<String>>,
-    /// How many of them have rules.
+    /// Policies of tiers in their order.
+    ranking: Ranking,
+    /// How many of them have rules in tables before those of NetworkPolicies.
     active_in_tiers: usize,
     endpoint_rules: BTreeMap<PortNo, Vec<Rule>>,
     node_rules: NodeRules,
@@ -136,103 +145,101 @@ impl Compiler {
         compiler
     }
 
-    /// Returns the facts that it works on.
-    #[must_use]
-    pub fn state(&self) -> &ClusterState {
-        &self.state
-    }
-
     /// Returns what of the policies that concern this node was not understood.
     #[must_use]
     pub fn problems(&self) -> Vec<PolicyProblem> {
         self.problems.values().flatten().cloned().collect()
     }
 
-    /// Takes in a change of the cluster.
-    pub fn cluster(&mut self, change: ClusterChange) {
-        match &change {
-            ClusterChange::Namespace(record) => {
-                self.namespace_changes(&record.name.clone(), change)
+    /// Notes what is different in the cluster now.
+    pub fn changed(&mut self, changed: &Changed, cluster: &ClusterState) {
+        match changed {
+            Changed::Namespace { name, policies } => {
+                self.dirty.policies.extend(policies.iter().cloned());
+                self.namespace_changed(name, cluster);
             }
-            ClusterChange::NamespaceGone(name) => self.namespace_changes(&name.clone(), change),
-            ClusterChange::Pod(record) => {
-                let (key, ips) = (record.key.clone(), record.ips.clone());
-                self.pod_changes(&key, ips, change);
+            Changed::Pod { key, before } => self.pod_changed(key, before.as_deref(), cluster),
+            Changed::Policy(key) => {
+                self.dirty.policies.insert(key.clone());
             }
-            ClusterChange::PodGone(key) => self.pod_changes(&key.clone(), Vec::new(), change),
-            ClusterChange::Policy(PolicyRecord { key, .. }) | ClusterChange::PolicyGone(key) => {
-                self.policy_changes(PolicyKey::NetworkPolicy(key.clone()), change);
+            Changed::NetworkSet(key) => {
+                self.dirty.network_sets.insert(key.clone());
             }
-            ClusterChange::ClusterPolicy(ClusterPolicyRecord { name, .. })
-            | ClusterChange::ClusterPolicyGone(name) => {
-                self.policy_changes(PolicyKey::ClusterNetworkPolicy(name.clone()), change);
-            }
-            ClusterChange::Node(NodeRecord { name, .. }) | ClusterChange::NodeGone(name) => {
-                self.node_changes(&name.clone(), change);
-            }
+            Changed::ServiceAccount(key) => self.account_changed(key, cluster),
+            Changed::Tier(name) => self.tier_changed(name, cluster),
+            Changed::Node { name, before } => self.node_changed(name, before.as_deref(), cluster),
             // What policies judge is the endpoint, whatever Service led there.
-            ClusterChange::Service(_)
-            | ClusterChange::ServiceGone(_)
-            | ClusterChange::EndpointSlice(_)
-            | ClusterChange::EndpointSliceGone(_) => {
-                self.state.apply(change);
-            }
+            Changed::Service(_) | Changed::EndpointSlice { .. } => {}
         }
     }
 
-    fn policy_changes(&mut self, key: PolicyKey, change: ClusterChange) {
-        if self.state.apply(change) {
-            self.dirty.policies.insert(key);
-        }
+    /// Its pods are selected by its labels, too.
+    fn account_changed(&mut self, account: &ObjectKey, cluster: &ClusterState) {
+        let of_namespace = cluster.pods_of(&account.namespace);
+        let its = of_namespace.filter(|pod| pod.service_account == account.name);
+        self.dirty.pods.extend(its.map(|pod| pod.key.clone()));
     }
 
-    fn node_changes(&mut self, name: &str, change: ClusterChange) {
-        let before = self.state.node(name).cloned();
-        if self.state.apply(change) {
-            let after = self.state.node(name).map(AsRef::as_ref);
-            self.nodes
-                .changed(before.as_deref(), after, &mut self.ledger);
-        }
+    fn tier_changed(&mut self, name: &str, cluster: &ClusterState) {
+        let policies = cluster.calico_policies();
+        let of_tier = policies.filter(|policy| policy.spec["tier"] == name);
+        let keys = of_tier.map(|policy| PolicyKey::of_calico(&policy.key));
+        self.dirty.policies.extend(keys);
     }
 
-    fn namespace_changes(&mut self, name: &str, change: ClusterChange) {
-        if self.state.apply(change) {
-            self.namespaces.set(name, self.state.namespace(name));
-            let of_namespace = self.state.pods_of(name).map(|pod| pod.key.clone());
-            self.dirty.pods.extend(of_namespace);
-        }
+    fn node_changed(&mut self, name: &str, before: Option<&NodeRecord>, cluster: &ClusterState) {
+        let after = cluster.node(name).map(AsRef::as_ref);
+        self.nodes.changed(before, after, &mut self.ledger);
+    }
+
+    fn namespace_changed(&mut self, name: &str, cluster: &ClusterState) {
+        self.namespaces.set(name, cluster.namespace(name));
+        let of_namespace = cluster.pods_of(name).map(|pod| pod.key.clone());
+        self.dirty.pods.extend(of_namespace);
+        let sets = cluster.network_sets().map(|set| &set.key);
+        let of_namespace = sets.filter(|key| key.namespace == name).cloned();
+        self.dirty.network_sets.extend(of_namespace);
     }
 
     /// A pod that takes or leaves an address changes what others that claim it have.
-    fn pod_changes(&mut self, key: &ObjectKey, mut ips: Vec<IpAddr>, change: ClusterChange) {
-        ips.extend(self.state.pod(key).iter().flat_map(|pod| &pod.ips));
-        if self.state.apply(change) {
-            self.dirty.pods.insert(key.clone());
-            self.dirty_claimants(&ips);
+    fn pod_changed(&mut self, key: &ObjectKey, before: Option<&PodRecord>, cluster: &ClusterState) {
+        self.dirty.pods.insert(key.clone());
+        let after = cluster.pod(key).map(AsRef::as_ref);
+        for pod in [before, after].into_iter().flatten() {
+            self.dirty_claimants(&pod.ips, cluster);
         }
     }
 
-    fn dirty_claimants<'a>(&mut self, ips: impl IntoIterator<Item = &'a IpAddr>) {
+    fn dirty_claimants<'a>(
+        &mut self,
+        ips: impl IntoIterator<Item = &'a IpAddr>,
+        cluster: &ClusterState,
+    ) {
         for ip in ips {
-            let claimants = self.state.claimants(*ip).cloned();
+            let claimants = cluster.claimants(*ip).cloned();
             self.dirty.pods.extend(claimants);
         }
     }
 
     /// Sets the ports of this node and what is known of the node.
-    pub fn set_node(&mut self, endpoints: BTreeMap<PortNo, LocalEndpoint>, node: NodeFacts) {
+    pub fn set_node(
+        &mut self,
+        endpoints: BTreeMap<PortNo, LocalEndpoint>,
+        node: NodeFacts,
+        cluster: &ClusterState,
+    ) {
         let before = std::mem::take(&mut self.locals.endpoints);
         for (port, endpoint) in before.iter().chain(&endpoints) {
             if before.get(port) != endpoints.get(port) {
                 self.dirty.endpoints.insert(*port);
                 self.dirty.pods.insert(endpoint.pod.clone());
-                self.dirty_claimants(&endpoint.addresses);
+                self.dirty_claimants(&endpoint.addresses, cluster);
             }
         }
         if self.node != node {
             let (old, new) = (&self.node.addresses, &node.addresses);
             let changed: Vec<IpAddr> = old.symmetric_difference(new).copied().collect();
-            self.dirty_claimants(&changed);
+            self.dirty_claimants(&changed, cluster);
             if self.node.is_synced != node.is_synced {
                 self.dirty.endpoints.extend(endpoints.keys());
             }
@@ -254,21 +261,26 @@ impl Compiler {
     }
 
     /// Works out what the changes since the last call come to.
-    pub fn flush(&mut self) -> RuleDelta {
+    pub fn flush(&mut self, cluster: &ClusterState) -> RuleDelta {
         let dirty = std::mem::take(&mut self.dirty);
         let mut outdated = BTreeSet::new();
         let (here, gone): (Vec<_>, Vec<_>) = dirty
             .policies
             .iter()
-            .partition(|key| self.state.has_policy(key));
+            .partition(|key| cluster.has_policy(key));
         for key in gone {
-            self.retire(key, &mut outdated);
+            self.retire(key, cluster, &mut outdated);
         }
-        self.refresh_pods(&dirty.pods, &mut outdated);
+        let pods = dirty.pods.iter().cloned().map(MemberKey::Pod);
+        let sets = dirty.network_sets.into_iter().map(MemberKey::NetworkSet);
+        self.refresh_members(pods.chain(sets), cluster, &mut outdated);
         here.into_iter()
-            .for_each(|key| self.learn(key, &mut outdated));
+            .for_each(|key| self.learn(key, cluster, &mut outdated));
+        if self.ranking.take_changed() {
+            outdated.extend(self.misplaced());
+        }
         while let Some(id) = outdated.pop_first() {
-            self.compile(id, &mut outdated);
+            self.compile(id, cluster, &mut outdated);
         }
         let mut ports = dirty.endpoints;
         for key in &dirty.pods {
@@ -276,9 +288,19 @@ impl Compiler {
         }
         ports
             .into_iter()
-            .for_each(|port| self.refresh_endpoint(port));
+            .for_each(|port| self.refresh_endpoint(port, cluster));
         self.refresh_node(dirty.node);
         self.ledger.take()
+    }
+
+    /// Returns the policies whose rules have to go elsewhere.
+    fn misplaced(&self) -> impl Iterator<Item = PolicyId> {
+        let compiled = self.policies.iter();
+        let misplaced = compiled.filter(|(_, policy)| {
+            let standing = policy.body.standing().zip(policy.rank.as_ref());
+            standing.is_some_and(|((position, _), rank)| self.ranking.rank(position) != *rank)
+        });
+        misplaced.map(|(id, _)| PolicyId(id))
     }
 
     /// The node's way in, before the tiers too while they have rules.
@@ -291,16 +313,21 @@ impl Compiler {
         }
     }
 
-    /// Places pods anew. Where addresses moved, all that lost them are gone from every roster
-    /// before those that gained them come.
-    fn refresh_pods(&mut self, dirty: &BTreeSet<ObjectKey>, outdated: &mut BTreeSet<PolicyId>) {
+    /// Places pods and network sets anew. Where addresses moved, all that lost them are gone from
+    /// every roster before those that gained them come.
+    fn refresh_members(
+        &mut self,
+        dirty: impl Iterator<Item = MemberKey>,
+        cluster: &ClusterState,
+        outdated: &mut BTreeSet<PolicyId>,
+    ) {
         let mut selections = BTreeSet::new();
         let mut moved = Vec::new();
         for key in dirty {
-            let placed = self.locals.place(&self.state, key);
-            match (self.pods.id_of(key), placed) {
+            let placed = self.locals.place(cluster, &key);
+            match (self.pods.id_of(&key), placed) {
                 (Some(id), Some(pod)) if self.pods.get(id).is_some_and(|old| old.stays(&pod)) => {
-                    self.relabel(id, pod, outdated, &mut selections);
+                    self.relabel(id, pod, cluster, outdated, &mut selections);
                 }
                 (old, placed) => {
                     if let Some(id) = old {
@@ -311,7 +338,7 @@ impl Compiler {
             }
         }
         for pod in moved {
-            let rosters = self.groups.rosters_of(&pod, &self.namespaces);
+            let rosters = self.groups.rosters_of(&pod, &self.namespaces, cluster);
             let id = self.pods.insert(pod);
             self.join(id, rosters, outdated, &mut selections);
         }
@@ -329,10 +356,11 @@ impl Compiler {
         &mut self,
         id: PodId,
         pod: Pod,
+        cluster: &ClusterState,
         outdated: &mut BTreeSet<PolicyId>,
         selections: &mut BTreeSet<PolicyId>,
     ) {
-        let wanted = self.groups.rosters_of(&pod, &self.namespaces);
+        let wanted = self.groups.rosters_of(&pod, &self.namespaces, cluster);
         let before = self.pods.relabel(id, pod.record);
         let (kept, left): (Vec<_>, Vec<_>) = before.into_iter().partition(|r| wanted.contains(r));
         self.leave(id, &left, outdated, selections);
@@ -398,41 +426,44 @@ impl Compiler {
     ///
     /// # Errors
     /// Why nobody knows whom it concerns, or when.
-    fn read(&self, key: &PolicyKey) -> Result<Body, Vec<PolicyProblem>> {
-        match key {
+    fn read(key: &PolicyKey, cluster: &ClusterState) -> Result<Body, Vec<PolicyProblem>> {
+        let parsed = match key {
             PolicyKey::NetworkPolicy(key) => {
-                let record = Arc::clone(self.state.policy(key).ok_or_else(Vec::new)?);
+                let record = Arc::clone(cluster.policy(key).ok_or_else(Vec::new)?);
                 let subject = Subject::of(&record);
-                Ok(Body::Namespaced { record, subject })
+                return Ok(Body::Namespaced { record, subject });
             }
-            PolicyKey::ClusterNetworkPolicy(name) => {
-                let record = self.state.cluster_policy(name).ok_or_else(Vec::new)?;
-                let problem = |(part, problem)| PolicyProblem {
-                    policy: key.clone(),
-                    part,
-                    problem,
-                };
-                ClusterPolicy::parse(record)
-                    .map(Body::Cluster)
-                    .map_err(|flaws| flaws.into_iter().map(problem).collect())
-            }
-        }
+            key => tiered(cluster, key).ok_or_else(Vec::new)?,
+        };
+        let problem = |(part, problem)| PolicyProblem {
+            policy: key.clone(),
+            part,
+            problem,
+        };
+        parsed
+            .map(|policy| Body::Tiered(Box::new(policy)))
+            .map_err(|flaws| flaws.into_iter().map(problem).collect())
     }
 
     /// Takes in a policy that is new or changed.
-    fn learn(&mut self, key: &PolicyKey, outdated: &mut BTreeSet<PolicyId>) {
-        let body = match self.read(key) {
+    fn learn(
+        &mut self,
+        key: &PolicyKey,
+        cluster: &ClusterState,
+        outdated: &mut BTreeSet<PolicyId>,
+    ) {
+        let body = match Self::read(key, cluster) {
             Ok(body) => body,
             Err(problems) => {
-                self.retire(key, outdated);
+                self.retire(key, cluster, outdated);
                 self.problems.insert(key.clone(), problems);
                 return;
             }
         };
-        let (level, selected) = (level(&body), body.selected());
+        let selected = body.selected();
         if let Some(id) = self.policy_ids.get(key).copied()
             && let Some(policy) = self.policies.get_mut(id.0)
-            && self::level(&policy.body) == level
+            && policy.body.standing() == body.standing()
             && policy.body.selected() == selected
         {
             policy.body = body;
@@ -441,83 +472,39 @@ impl Compiler {
             }
             return;
         }
-        self.retire(key, outdated);
+        self.retire(key, cluster, outdated);
         let id = PolicyId(self.policies.vacant_key());
         let mut facts = Facts {
             pods: &mut self.pods,
             namespaces: &self.namespaces,
+            cluster,
             ledger: &mut self.ledger,
             outdated,
         };
         let name = body.selection_name();
         let selection = self.groups.select(id, name, &selected, &mut facts);
+        if let Some((position, passes)) = body.standing() {
+            self.ranking.join(position, passes);
+        }
         self.policies.insert(Policy {
             body,
             selection,
             compiled: None,
+            rank: None,
         });
         self.policy_ids.insert(key.clone(), id);
         if self.groups.roster(selection).is_some_and(|r| !r.is_empty()) {
             outdated.insert(id);
         }
-        self.join_level(level, key, outdated);
-    }
-
-    /// Takes a policy of the cluster in among those of its place; the places of others move.
-    fn join_level(
-        &mut self,
-        level: Option<Level>,
-        key: &PolicyKey,
-        outdated: &mut BTreeSet<PolicyId>,
-    ) {
-        let (Some(level), PolicyKey::ClusterNetworkPolicy(name)) = (level, key) else {
-            return;
-        };
-        self.levels.entry(level).or_default().insert(name.clone());
-        self.outdate_behind(level, name, outdated);
-    }
-
-    fn leave_level(
-        &mut self,
-        level: Option<Level>,
-        key: &PolicyKey,
-        outdated: &mut BTreeSet<PolicyId>,
-    ) {
-        let (Some(level), PolicyKey::ClusterNetworkPolicy(name)) = (level, key) else {
-            return;
-        };
-        self.outdate_behind(level, name, outdated);
-        if let Some(names) = self.levels.get_mut(&level) {
-            names.remove(name);
-            if names.is_empty() {
-                self.levels.remove(&level);
-            }
-        }
-    }
-
-    fn outdate_behind(&self, level: Level, name: &str, outdated: &mut BTreeSet<PolicyId>) {
-        let names = self.levels.get(&level).into_iter().flatten();
-        let behind = names.filter(|other| other.as_str() > name);
-        let keys = behind.map(|other| PolicyKey::ClusterNetworkPolicy(other.clone()));
-        let ids = keys.filter_map(|key| self.policy_ids.get(&key).copied());
-        let is_compiled = |id: &PolicyId| {
-            let policy = self.policies.get(id.0);
-            policy.is_some_and(|policy| policy.compiled.is_some())
-        };
-        outdated.extend(ids.filter(is_compiled));
-    }
-
-    /// Returns the place of a policy among those of its tier and priority.
-    fn place(&self, policy: &ClusterPolicy) -> u16 {
-        let names = self.levels.get(&(policy.tier, policy.priority));
-        let before = names.map_or(0, |names| {
-            names.iter().take_while(|name| **name < policy.name).count()
-        });
-        u16::try_from(before).unwrap_or(u16::MAX)
     }
 
     /// Forgets a policy with all it came to.
-    fn retire(&mut self, key: &PolicyKey, outdated: &mut BTreeSet<PolicyId>) {
+    fn retire(
+        &mut self,
+        key: &PolicyKey,
+        cluster: &ClusterState,
+        outdated: &mut BTreeSet<PolicyId>,
+    ) {
         self.problems.remove(key);
         let Some(id) = self.policy_ids.remove(key) else {
             return;
@@ -526,11 +513,14 @@ impl Compiler {
             return;
         };
         outdated.remove(&id);
-        self.leave_level(level(&policy.body), key, outdated);
+        if let Some((position, passes)) = policy.body.standing() {
+            self.ranking.leave(position, passes);
+        }
         let mut nothing = BTreeSet::new();
         let mut facts = Facts {
             pods: &mut self.pods,
             namespaces: &self.namespaces,
+            cluster,
             ledger: &mut self.ledger,
             outdated: &mut nothing,
         };
@@ -544,17 +534,14 @@ impl Compiler {
 
     /// Compiles a policy, or undoes it where it selects no pod of this node. The groups of the
     /// version before are given back last, so that those still in use stay as they are.
-    fn compile(&mut self, id: PolicyId, outdated: &mut BTreeSet<PolicyId>) {
-        let place = match self.policies.get(id.0).map(|policy| &policy.body) {
-            Some(Body::Cluster(policy)) => self.place(policy),
-            _ => 0,
-        };
+    fn compile(&mut self, id: PolicyId, cluster: &ClusterState, outdated: &mut BTreeSet<PolicyId>) {
         let Some(policy) = self.policies.get_mut(id.0) else {
             return;
         };
         let mut facts = Facts {
             pods: &mut self.pods,
             namespaces: &self.namespaces,
+            cluster,
             ledger: &mut self.ledger,
             outdated,
         };
@@ -567,11 +554,11 @@ impl Compiler {
             roster.publish(is_active, facts.pods, facts.ledger);
         }
         let mut after = CompiledPolicy::default();
+        policy.rank = None;
         if is_active {
             let mut sources = Sources {
                 groups: &mut self.groups,
                 nodes: &mut self.nodes,
-                state: &self.state,
                 facts: &mut facts,
             };
             let (roster, deny) = (policy.selection, self.deny);
@@ -579,8 +566,10 @@ impl Compiler {
                 Body::Namespaced { record, subject } => {
                     compiled::compile(id, record, (subject, roster), deny, &mut sources)
                 }
-                Body::Cluster(policy) => {
-                    cluster_policy::compile(id, policy, roster, place, deny, &mut sources)
+                Body::Tiered(body) => {
+                    let rank = self.ranking.rank(&body.position);
+                    let rank = &*policy.rank.insert(rank);
+                    tiers::compile(id, body, (roster, rank), deny, &mut sources)
                 }
             };
         }
@@ -599,9 +588,9 @@ impl Compiler {
         self.active_in_tiers += usize::from(has_rules_in_tiers(policy));
     }
 
-    fn refresh_endpoint(&mut self, port: PortNo) {
+    fn refresh_endpoint(&mut self, port: PortNo, cluster: &ClusterState) {
         let rules = self.locals.endpoints.get(&port).map(|endpoint| {
-            let pod = self.state.pod(&endpoint.pod);
+            let pod = cluster.pod(&endpoint.pod);
             let is_known = pod.is_some_and(|pod| is_addressable(pod));
             endpoints::port_rules(endpoint, is_known, self.node.is_synced)
         });
@@ -615,16 +604,10 @@ impl Compiler {
     }
 }
 
-fn level(body: &Body) -> Option<Level> {
-    match body {
-        Body::Namespaced { .. } => None,
-        Body::Cluster(policy) => Some((policy.tier, policy.priority)),
-    }
-}
-
 fn has_rules_in_tiers(policy: &Policy) -> bool {
     let has_rules = |compiled: &CompiledPolicy| !compiled.rules.is_empty();
-    matches!(policy.body, Body::Cluster(_)) && policy.compiled.as_ref().is_some_and(has_rules)
+    let is_before = |rank: &Rank| rank.is_before_network_policies();
+    policy.rank.as_ref().is_some_and(is_before) && policy.compiled.as_ref().is_some_and(has_rules)
 }
 
 /// Gives back what a policy held of others.
@@ -650,6 +633,11 @@ fn withdraw(id: PolicyId, compiled: &CompiledPolicy, groups: &mut Groups, facts:
     for (roster, port) in &compiled.watches {
         if let Some(roster) = groups.roster_mut(*roster) {
             roster.unwatch(port, id, facts.ledger);
+        }
+    }
+    for (roster, name) in &compiled.outsides {
+        if let Some(roster) = groups.roster_mut(*roster) {
+            roster.end_surroundings(name, facts.ledger);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use vswitch_api::{PortNo, Priority};
+use vswitch_api::PortNo;
 use vswitch_datapath::flow::{AddressMatch, Match, PortClass};
 use vswitch_datapath::pipeline::{Origin, Rule, TableId};
 use vswitch_datapath::{Action, DropReason};
@@ -32,13 +32,10 @@ pub(super) fn node_rules(has_tiers: bool) -> Vec<Rule> {
         ..Match::default()
     };
     let origin = Arc::new(origin);
-    let mut places = vec![(TableId::IngressRule, priority::NODE)];
-    if has_tiers {
-        places.push((TableId::IngressAdminTier, priority::NODE_BEFORE_TIERS));
-    }
-    for at in places {
+    let before = has_tiers.then_some(TableId::IngressAdminTier);
+    for table in [TableId::IngressRule].into_iter().chain(before) {
         let allow = vec![Direction::Ingress.allow()];
-        rules.add(at, matches.clone(), allow, &origin);
+        rules.add((table, priority::NODE), matches.clone(), allow, &origin);
     }
     rules.into_list()
 }
@@ -49,12 +46,12 @@ pub(super) fn port_rules(endpoint: &LocalEndpoint, is_known: bool, is_synced: bo
     let mut rules = RuleSet::of(RuleOwner::Policies);
     if !is_known || !is_synced {
         let tables = (TableId::EgressDefault, TableId::IngressDefault);
-        isolate(&mut rules, endpoint, tables, priority::POD_UNKNOWN);
+        isolate(&mut rules, endpoint, tables);
     }
     if !is_synced {
         // A policy of the cluster that is not heard of may deny what those allow that are.
         let tables = (TableId::EgressAdminTier, TableId::IngressAdminTier);
-        isolate(&mut rules, endpoint, tables, priority::NOT_SYNCED);
+        isolate(&mut rules, endpoint, tables);
     }
     // Through its Service: policies speak of peers, and it is none.
     let origin = Arc::new(pod_origin(endpoint, "to itself"));
@@ -64,12 +61,7 @@ pub(super) fn port_rules(endpoint: &LocalEndpoint, is_known: bool, is_synced: bo
     rules.into_list()
 }
 
-fn isolate(
-    rules: &mut RuleSet,
-    endpoint: &LocalEndpoint,
-    (egress, ingress): (TableId, TableId),
-    priority: Priority,
-) {
+fn isolate(rules: &mut RuleSet, endpoint: &LocalEndpoint, (egress, ingress): (TableId, TableId)) {
     let origin = Arc::new(pod_origin(endpoint, "isolated until known"));
     let drop = || vec![Action::Drop(DropReason::PodUnknown)];
     let port = Some(endpoint.port_no);
@@ -77,12 +69,12 @@ fn isolate(
         in_port: port,
         ..Match::default()
     };
-    rules.add((egress, priority), from, drop(), &origin);
+    rules.add((egress, priority::UNKNOWN), from, drop(), &origin);
     let to = Match {
         out_port: port,
         ..Match::default()
     };
-    rules.add((ingress, priority), to, drop(), &origin);
+    rules.add((ingress, priority::UNKNOWN), to, drop(), &origin);
 }
 
 fn allow_own_address(rules: &mut RuleSet, port: PortNo, ip: IpAddr, origin: &Arc<Origin>) {

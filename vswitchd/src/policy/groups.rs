@@ -8,22 +8,24 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use slab::Slab;
 use vswitch_datapath::flow::SetName;
 
+use super::calico_labels::{is_added, labels_of};
+use super::expression::Expression;
 use super::ids::{PolicyId, RosterId};
 use super::namespaces::Namespaces;
-use super::peers::{PodPeer, Scope};
+use super::peers::{Members, PodPeer, Scope};
 use super::pods::{Pod, PodId, Pods};
 use super::roster::Roster;
 use super::selector_index::SelectorIndex;
 use crate::rules::Ledger;
-use crate::state::Selector;
+use crate::state::{ClusterState, Requirement, Selector};
 
 /// Whose roster it is.
 #[derive(Debug)]
 enum Owner {
     /// Rules name it; so many of them.
-    Group { peer: PodPeer, users: usize },
+    Group { members: Members, users: usize },
     /// The local pods that a policy selects.
-    Selection { peer: PodPeer, policy: PolicyId },
+    Selection { members: Members, policy: PolicyId },
 }
 
 #[derive(Debug)]
@@ -33,9 +35,9 @@ struct OwnedRoster {
 }
 
 impl OwnedRoster {
-    fn selector(&self) -> &Selector {
+    fn members(&self) -> &Members {
         match &self.owner {
-            Owner::Group { peer, .. } | Owner::Selection { peer, .. } => &peer.selector,
+            Owner::Group { members, .. } | Owner::Selection { members, .. } => members,
         }
     }
 }
@@ -45,8 +47,10 @@ impl OwnedRoster {
 pub(super) struct Groups {
     slab: Slab<OwnedRoster>,
     by_name: HashMap<SetName, RosterId>,
-    groups: ScopedIndex,
-    selections: ScopedIndex,
+    /// Those that any pod may be in.
+    everywhere: MemberIndex,
+    /// Those that only pods of this node may be in.
+    here: MemberIndex,
 }
 
 /// What a change of rosters works on.
@@ -54,6 +58,7 @@ pub(super) struct Groups {
 pub(super) struct Facts<'a> {
     pub(super) pods: &'a mut Pods,
     pub(super) namespaces: &'a Namespaces,
+    pub(super) cluster: &'a ClusterState,
     pub(super) ledger: &'a mut Ledger,
     /// Policies that have to be compiled anew.
     pub(super) outdated: &'a mut BTreeSet<PolicyId>,
@@ -77,26 +82,42 @@ impl Groups {
     }
 
     /// Returns every roster that the pod belongs to.
-    pub(super) fn rosters_of(&self, pod: &Pod, namespaces: &Namespaces) -> BTreeSet<RosterId> {
-        let labels = &pod.record.labels;
-        let mut indexes = self.groups.indexes_for(pod, namespaces);
-        if pod.is_local {
-            indexes.extend(self.selections.indexes_for(pod, namespaces));
+    pub(super) fn rosters_of(
+        &self,
+        pod: &Pod,
+        namespaces: &Namespaces,
+        cluster: &ClusterState,
+    ) -> BTreeSet<RosterId> {
+        let indexes = [Some(&self.everywhere), pod.is_local.then_some(&self.here)];
+        let indexes = || indexes.into_iter().flatten();
+        let mut found = BTreeSet::new();
+        if !pod.is_network_set {
+            let labels = &pod.record.labels;
+            let indexes = indexes().flat_map(|index| index.pods.indexes_for(pod, namespaces));
+            let candidates = indexes.flat_map(|index| index.candidates(labels));
+            found.extend(candidates.filter(|id| match self.members_of(*id) {
+                Some(Members::Pods(peer)) => peer.selector.matches(labels),
+                _ => false,
+            }));
         }
-        let candidates = indexes
-            .into_iter()
-            .flat_map(|index| index.candidates(labels));
-        let matches = |id: &RosterId| {
-            self.slab
-                .get(id.0)
-                .is_some_and(|entry| entry.selector().matches(labels))
-        };
-        candidates.filter(matches).collect()
+        if indexes().any(|index| !index.selected.is_empty()) {
+            let labels = labels_of(pod, cluster);
+            let candidates = indexes().flat_map(|index| index.selected.candidates(&labels));
+            found.extend(candidates.filter(|id| match self.members_of(*id) {
+                Some(Members::Selected { expression, .. }) => expression.matches(&labels),
+                _ => false,
+            }));
+        }
+        found
     }
 
-    /// Takes the group of a peer into use.
-    pub(super) fn acquire(&mut self, peer: &PodPeer, facts: &mut Facts<'_>) -> RosterId {
-        let name = peer.set_name();
+    fn members_of(&self, id: RosterId) -> Option<&Members> {
+        self.slab.get(id.0).map(OwnedRoster::members)
+    }
+
+    /// Takes the group of some members into use.
+    pub(super) fn acquire(&mut self, members: &Members, facts: &mut Facts<'_>) -> RosterId {
+        let name = members.set_name();
         if let Some(id) = self.by_name.get(&name) {
             if let Some(Owner::Group { users, .. }) =
                 self.slab.get_mut(id.0).map(|entry| &mut entry.owner)
@@ -106,17 +127,25 @@ impl Groups {
             return *id;
         }
         let owner = Owner::Group {
-            peer: peer.clone(),
+            members: members.clone(),
             users: 1,
         };
-        let id = self.insert(Roster::new(name.clone()), owner);
+        let id = self.insert(name.clone(), owner);
         self.by_name.insert(name, id);
-        self.groups.insert(peer, id);
-        self.fill(id, members(peer, facts), facts);
+        self.index_of(members).insert(members, id);
+        self.fill(id, find(members, facts), facts);
         if let Some(roster) = self.roster_mut(id) {
             roster.publish(true, facts.pods, facts.ledger);
         }
         id
+    }
+
+    /// Returns the index of a group.
+    fn index_of(&mut self, members: &Members) -> &mut MemberIndex {
+        match members {
+            Members::Selected { is_here: true, .. } => &mut self.here,
+            _ => &mut self.everywhere,
+        }
     }
 
     /// Gives a group back; it goes when nobody uses it any more.
@@ -134,8 +163,8 @@ impl Groups {
             return;
         };
         self.by_name.remove(&entry.roster.name);
-        if let Owner::Group { peer, .. } = entry.owner {
-            self.groups.remove(&peer, id);
+        if let Owner::Group { members, .. } = entry.owner {
+            self.index_of(&members).remove(&members, id);
         }
     }
 
@@ -144,16 +173,16 @@ impl Groups {
         &mut self,
         policy: PolicyId,
         name: SetName,
-        peer: &PodPeer,
+        members: &Members,
         facts: &mut Facts<'_>,
     ) -> RosterId {
         let owner = Owner::Selection {
-            peer: peer.clone(),
+            members: members.clone(),
             policy,
         };
-        let id = self.insert(Roster::new(name), owner);
-        self.selections.insert(peer, id);
-        self.fill(id, local_members(peer, facts), facts);
+        let id = self.insert(name, owner);
+        self.here.insert(members, id);
+        self.fill(id, find_here(members, facts), facts);
         id
     }
 
@@ -162,12 +191,17 @@ impl Groups {
         let Some(entry) = self.remove(id, facts) else {
             return;
         };
-        if let Owner::Selection { peer, .. } = entry.owner {
-            self.selections.remove(&peer, id);
+        if let Owner::Selection { members, .. } = entry.owner {
+            self.here.remove(&members, id);
         }
     }
 
-    fn insert(&mut self, roster: Roster, owner: Owner) -> RosterId {
+    fn insert(&mut self, name: SetName, owner: Owner) -> RosterId {
+        let members = match &owner {
+            Owner::Group { members, .. } | Owner::Selection { members, .. } => members,
+        };
+        let may_share = matches!(members, Members::Selected { .. });
+        let roster = Roster::new(name, may_share);
         RosterId(self.slab.insert(OwnedRoster { roster, owner }))
     }
 
@@ -192,6 +226,34 @@ impl Groups {
             }
         }
         Some(entry)
+    }
+}
+
+/// Rosters by the labels of what they may have.
+#[derive(Debug, Default)]
+struct MemberIndex {
+    pods: ScopedIndex,
+    /// Those of Calico's selectors, by all labels that Calico knows.
+    selected: SelectorIndex<RosterId>,
+}
+
+impl MemberIndex {
+    fn insert(&mut self, members: &Members, id: RosterId) {
+        match members {
+            Members::Pods(peer) => self.pods.insert(peer, id),
+            Members::Selected { expression, .. } => {
+                self.selected.insert(&expression.necessary(), id);
+            }
+        }
+    }
+
+    fn remove(&mut self, members: &Members, id: RosterId) {
+        match members {
+            Members::Pods(peer) => self.pods.remove(peer, id),
+            Members::Selected { expression, .. } => {
+                self.selected.remove(&expression.necessary(), id);
+            }
+        }
     }
 }
 
@@ -289,6 +351,45 @@ impl ScopedIndex {
     }
 }
 
+/// Finds the members that are pods of this node.
+fn find_here(members: &Members, facts: &Facts<'_>) -> Vec<PodId> {
+    match members {
+        Members::Pods(peer) => local_members(peer, facts),
+        Members::Selected { expression, .. } => {
+            let local = facts.pods.local();
+            let selected = local.filter(|(_, pod)| {
+                let labels = labels_of(pod, facts.cluster);
+                expression.matches(&labels)
+            });
+            selected.map(|(id, _)| id).collect()
+        }
+    }
+}
+
+/// Finds all members.
+fn find(members: &Members, facts: &Facts<'_>) -> Vec<PodId> {
+    match members {
+        Members::Pods(peer) => members_of(peer, facts),
+        Members::Selected { is_here: true, .. } => find_here(members, facts),
+        Members::Selected { expression, .. } => {
+            let is_selected = |id: &PodId| {
+                let pod = facts.pods.get(*id);
+                pod.is_some_and(|pod| expression.matches(&labels_of(pod, facts.cluster)))
+            };
+            let candidates = facts.pods.candidates(&own_labels(expression));
+            let candidates = candidates.unwrap_or_else(|| facts.pods.ids().collect());
+            candidates.into_iter().filter(is_selected).collect()
+        }
+    }
+}
+
+/// Returns what an expression demands of the labels that objects have themselves.
+fn own_labels(expression: &Expression) -> Selector {
+    let necessary = expression.necessary();
+    let is_own = |demand: &&Requirement| !is_added(demand.key());
+    necessary.requirements().filter(is_own).cloned().collect()
+}
+
 /// Finds the pods of this node that a policy selects.
 fn local_members(peer: &PodPeer, facts: &Facts<'_>) -> Vec<PodId> {
     let is_in = |pod: &Pod| {
@@ -311,11 +412,11 @@ fn local_members(peer: &PodPeer, facts: &Facts<'_>) -> Vec<PodId> {
 }
 
 /// Finds the pods of a peer.
-fn members(peer: &PodPeer, facts: &Facts<'_>) -> Vec<PodId> {
+fn members_of(peer: &PodPeer, facts: &Facts<'_>) -> Vec<PodId> {
     let pods = &*facts.pods;
     let selected = |id: &PodId| {
         pods.get(*id)
-            .is_some_and(|pod| peer.selector.matches(&pod.record.labels))
+            .is_some_and(|pod| !pod.is_network_set && peer.selector.matches(&pod.record.labels))
     };
     let of = |namespace: &str| -> Vec<PodId> {
         pods.in_namespace(namespace).map(|(id, _)| id).collect()

@@ -1,11 +1,11 @@
 //! All policies in the order in which they are judged, with the pods that each selects.
 
-use std::collections::BTreeMap;
-
-use super::cluster_policy::{ClusterPolicy, Tier};
+use super::calico_labels::labels_of_pod;
 use super::compiled::Subject;
-use super::peers::{PodPeer, Scope};
+use super::peers::{Members, PodPeer, Scope};
 use super::pods::is_addressable;
+use super::tiered::{tiered, tiered_keys};
+use super::tiers::{Flaw, Position, TieredPolicy};
 use crate::state::{ClusterState, ObjectKey, PodRecord, PolicyKey};
 
 /// One policy.
@@ -13,15 +13,18 @@ use crate::state::{ClusterState, ObjectKey, PodRecord, PolicyKey};
 pub struct PolicyOverview {
     /// The policy.
     pub policy: PolicyKey,
-    /// Tier and priority of a ClusterNetworkPolicy that is understood.
-    pub level: Option<(String, u16)>,
+    /// Tier, and order in it, of a policy of a tier that is understood.
+    pub level: Option<(String, String)>,
+    /// Whom it selects, as address sets are named; empty if it does nothing.
+    pub subject: String,
     /// How many of the pods it selects.
     pub selected: usize,
+    /// Why it does nothing.
+    pub idle: Vec<Flaw>,
 }
 
-/// Returns every policy with how many of some pods it selects: tier Admin by priority and name,
-/// NetworkPolicies by namespace and name, tier Baseline, and last what is not understood of the
-/// cluster's policies and does nothing.
+/// Returns every policy with how many of some pods it selects, in the order in which they are
+/// judged; last what does nothing.
 #[must_use]
 pub fn overview<'a>(
     cluster: &ClusterState,
@@ -32,60 +35,77 @@ pub fn overview<'a>(
         .map(AsRef::as_ref)
         .filter(|pod| is_addressable(pod))
         .collect();
-    let count = |peer: &PodPeer| {
-        pods.iter()
-            .filter(|pod| selects(cluster, peer, pod))
-            .count()
+    let count = |members: &Members| {
+        let selected = pods.iter().filter(|pod| selects(cluster, members, pod));
+        selected.count()
     };
-    let mut tiers: BTreeMap<(Tier, u16, String), usize> = BTreeMap::new();
-    let mut odd = Vec::new();
-    for record in cluster.cluster_policies() {
-        match ClusterPolicy::parse(record) {
-            Ok(policy) => {
-                let selected = count(&policy.subject);
-                tiers.insert((policy.tier, policy.priority, policy.name), selected);
-            }
-            Err(_) => odd.push(PolicyOverview {
-                policy: PolicyKey::ClusterNetworkPolicy(record.name.clone()),
+    let (mut tiers, mut idle): (Vec<TieredPolicy>, Vec<PolicyOverview>) = Default::default();
+    for key in tiered_keys(cluster) {
+        match tiered(cluster, &key) {
+            Some(Ok(policy)) => tiers.push(policy),
+            Some(Err(flaws)) => idle.push(PolicyOverview {
+                policy: key,
                 level: None,
+                subject: String::new(),
                 selected: 0,
+                idle: flaws,
             }),
+            None => {}
         }
     }
+    tiers.sort_by(|a, b| a.position.cmp(&b.position));
+    let before = tiers
+        .iter()
+        .take_while(|of| is_before(&of.position))
+        .count();
+    let of_tiers = tiers.into_iter().map(|of| PolicyOverview {
+        selected: count(&of.subject),
+        subject: of.subject.set_name().to_string(),
+        level: Some((of.tier, of.order)),
+        policy: of.key,
+        idle: Vec::new(),
+    });
     let of_namespaces = cluster.policies().map(|record| {
-        let peer = PodPeer {
+        let members = Members::Pods(PodPeer {
             scope: Scope::Namespace(record.key.namespace.clone()),
             selector: Subject::of(record).selector,
-        };
+        });
         PolicyOverview {
             policy: PolicyKey::NetworkPolicy(record.key.clone()),
             level: None,
-            selected: count(&peer),
+            selected: count(&members),
+            subject: members.set_name().to_string(),
+            idle: Vec::new(),
         }
     });
-    let of_tier = |wanted: Tier| {
-        let of_tier = tiers.iter().filter(move |((tier, ..), _)| *tier == wanted);
-        of_tier.map(|((tier, priority, name), selected)| PolicyOverview {
-            policy: PolicyKey::ClusterNetworkPolicy(name.clone()),
-            level: Some((tier.to_string(), *priority)),
-            selected: *selected,
-        })
-    };
-    of_tier(Tier::Admin)
+    let mut all: Vec<PolicyOverview> = of_tiers.collect();
+    let behind = all.split_off(before);
+    all.into_iter()
         .chain(of_namespaces)
-        .chain(of_tier(Tier::Baseline))
-        .chain(odd)
+        .chain(behind)
+        .chain(idle)
         .collect()
 }
 
-fn selects(cluster: &ClusterState, peer: &PodPeer, pod: &PodRecord) -> bool {
+/// Returns whether a policy comes before the NetworkPolicies.
+fn is_before(position: &Position) -> bool {
+    let to_default = position.tier.to_default();
+    to_default.is_lt() || (to_default.is_eq() && position.is_early())
+}
+
+fn selects(cluster: &ClusterState, members: &Members, pod: &PodRecord) -> bool {
+    let namespace = cluster.namespace(&pod.key.namespace);
+    let of_namespace = namespace.map(|namespace| &namespace.labels);
+    let peer = match members {
+        Members::Pods(peer) => peer,
+        Members::Selected { expression, .. } => {
+            return expression.matches(&labels_of_pod(pod, cluster));
+        }
+    };
     let is_in = match &peer.scope {
         Scope::Everywhere => true,
         Scope::Namespace(name) => *name == pod.key.namespace,
-        Scope::Namespaces(selector) => {
-            let namespace = cluster.namespace(&pod.key.namespace);
-            namespace.is_some_and(|namespace| selector.matches(&namespace.labels))
-        }
+        Scope::Namespaces(selector) => of_namespace.is_some_and(|labels| selector.matches(labels)),
     };
     is_in && peer.selector.matches(&pod.labels)
 }

@@ -7,6 +7,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use vswitch_datapath::flow::SetName;
 
 use super::cidr::{self, IpBlockError};
+use super::expression::Expression;
 use crate::state::{Selector, SelectorError};
 
 /// Which pods a peer means.
@@ -34,6 +35,43 @@ pub(super) enum Peer {
 pub(super) struct PodPeer {
     pub(super) scope: Scope,
     pub(super) selector: Selector,
+}
+
+/// Whom a selector finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Members {
+    /// By Kubernetes' selectors: pods.
+    Pods(PodPeer),
+    /// By one of Calico's: pods and network sets.
+    Selected {
+        /// On all their labels, those that Calico adds included.
+        expression: Expression,
+        /// Only pods of this node.
+        is_here: bool,
+    },
+}
+
+impl From<PodPeer> for Members {
+    fn from(pods: PodPeer) -> Self {
+        Self::Pods(pods)
+    }
+}
+
+impl Members {
+    /// Returns the name of the set of all of them.
+    pub(super) fn set_name(&self) -> SetName {
+        SetName(match self {
+            Self::Pods(pods) => pods.to_string().into(),
+            Self::Selected {
+                expression,
+                is_here: false,
+            } => format!("selected:{expression}").into(),
+            Self::Selected {
+                expression,
+                is_here: true,
+            } => format!("selected-here:{expression}").into(),
+        })
+    }
 }
 
 /// Why a peer means nothing.
@@ -86,11 +124,6 @@ impl PodPeer {
             scope: Scope::Everywhere,
             selector: Selector::default(),
         }
-    }
-
-    /// Returns the name of the set of all its pods.
-    pub(super) fn set_name(&self) -> SetName {
-        SetName(self.to_string().into())
     }
 }
 

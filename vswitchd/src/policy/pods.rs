@@ -17,12 +17,22 @@ use crate::state::{ClusterState, LocalEndpoint, ObjectKey, PodPhase, PodRecord, 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct PodId(pub(super) usize);
 
-/// A pod as policies see it.
+/// What labels can select: a pod, or networks that a network set gives labels.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum MemberKey {
+    Pod(ObjectKey),
+    /// Without a namespace: a GlobalNetworkSet.
+    NetworkSet(ObjectKey),
+}
+
+/// A pod, or a network set, as policies see it.
 #[derive(Debug)]
 pub(super) struct Pod {
     pub(super) record: Arc<PodRecord>,
-    /// Addresses that are its own and nobody else's.
-    pub(super) addresses: Vec<IpAddr>,
+    /// It is a network set, and the record holds its name and labels.
+    pub(super) is_network_set: bool,
+    /// Of a pod: the addresses that are its own and nobody else's.
+    nets: Vec<IpNet>,
     /// Whether it has a port on this node.
     pub(super) is_local: bool,
     /// The groups and selections it is in.
@@ -30,15 +40,35 @@ pub(super) struct Pod {
 }
 
 impl Pod {
-    /// Its addresses as single-address networks.
+    /// Returns a network set.
+    pub(super) fn network_set(record: Arc<PodRecord>, nets: Vec<IpNet>) -> Self {
+        Self {
+            record,
+            is_network_set: true,
+            nets,
+            is_local: false,
+            rosters: Vec::new(),
+        }
+    }
+
+    fn key(&self) -> MemberKey {
+        let key = self.record.key.clone();
+        if self.is_network_set {
+            MemberKey::NetworkSet(key)
+        } else {
+            MemberKey::Pod(key)
+        }
+    }
+
+    /// Its networks; of a pod its addresses as single-address networks.
     pub(super) fn nets(&self) -> impl Iterator<Item = IpNet> {
-        self.addresses.iter().map(|ip| IpNet::from(*ip))
+        self.nets.iter().copied()
     }
 
     /// Returns whether it is where it was, with the same addresses and ports, so that only its
     /// labels can have changed.
     pub(super) fn stays(&self, now: &Self) -> bool {
-        self.addresses == now.addresses
+        self.nets == now.nets
             && self.is_local == now.is_local
             && self.record.named_ports == now.record.named_ports
     }
@@ -86,14 +116,31 @@ impl Locals {
         self.by_pod.get(pod).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// Returns a member as policies see it, if it is there.
+    pub(super) fn place(&self, state: &ClusterState, key: &MemberKey) -> Option<Pod> {
+        match key {
+            MemberKey::Pod(key) => self.place_pod(state, key),
+            MemberKey::NetworkSet(key) => {
+                let set = state.network_set(key)?;
+                let record = PodRecord {
+                    key: key.clone(),
+                    labels: set.labels.clone(),
+                    ..PodRecord::default()
+                };
+                let nets = set.nets.iter().copied().collect();
+                Some(Pod::network_set(Arc::new(record), nets))
+            }
+        }
+    }
+
     /// Returns the pod as policies see it, and `None` for one that has no address of its own.
     ///
     /// For a local pod the attachment says which addresses it has, and nobody else has them,
     /// whatever a pod's status claims.
-    pub(super) fn place(&self, state: &ClusterState, key: &ObjectKey) -> Option<Pod> {
+    fn place_pod(&self, state: &ClusterState, key: &ObjectKey) -> Option<Pod> {
         let record = state.pod(key).filter(|pod| is_addressable(pod))?;
         let ports = self.ports_of(key);
-        let addresses = if ports.is_empty() {
+        let addresses: Vec<IpAddr> = if ports.is_empty() {
             let is_own = |ip: &&IpAddr| {
                 !self.taken.contains(*ip) && state.owner_of(**ip).is_some_and(|p| p.key == *key)
             };
@@ -104,18 +151,19 @@ impl Locals {
         };
         Some(Pod {
             record: Arc::clone(record),
-            addresses,
+            is_network_set: false,
+            nets: addresses.into_iter().map(IpNet::from).collect(),
             is_local: !ports.is_empty(),
             rosters: Vec::new(),
         })
     }
 }
 
-/// All such pods.
+/// All such pods, and all network sets.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
     slab: Slab<Pod>,
-    ids: HashMap<ObjectKey, PodId>,
+    ids: HashMap<MemberKey, PodId>,
     by_namespace: HashMap<String, BTreeSet<PodId>>,
     local: HashMap<String, BTreeSet<PodId>>,
     labels: LabelIndex<PodId>,
@@ -130,14 +178,14 @@ impl Pods {
         self.slab.get_mut(id.0)
     }
 
-    pub(super) fn id_of(&self, key: &ObjectKey) -> Option<PodId> {
+    pub(super) fn id_of(&self, key: &MemberKey) -> Option<PodId> {
         self.ids.get(key).copied()
     }
 
     pub(super) fn insert(&mut self, pod: Pod) -> PodId {
         let key = &pod.record.key;
         let id = PodId(self.slab.vacant_key());
-        self.ids.insert(key.clone(), id);
+        self.ids.insert(pod.key(), id);
         let namespace = key.namespace.clone();
         if pod.is_local {
             self.local.entry(namespace.clone()).or_default().insert(id);
@@ -162,7 +210,7 @@ impl Pods {
     pub(super) fn remove(&mut self, id: PodId) -> Option<Pod> {
         let pod = self.slab.try_remove(id.0)?;
         let key = &pod.record.key;
-        self.ids.remove(key);
+        self.ids.remove(&pod.key());
         remove_from(&mut self.by_namespace, &key.namespace, id);
         if pod.is_local {
             remove_from(&mut self.local, &key.namespace, id);

@@ -4,6 +4,8 @@ use k8s_openapi::api::networking::v1::NetworkPolicyPort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use vswitch_datapath::flow::{PortRange, ip_proto};
 
+use super::tiers::Transport;
+
 /// One entry of `ports`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PortDemand {
@@ -45,6 +47,21 @@ impl PortDemand {
                 }
                 Ok(Self::Range(proto, PortRange { first, last }))
             }
+        }
+    }
+}
+
+impl From<PortDemand> for Transport {
+    fn from(demand: PortDemand) -> Self {
+        match demand {
+            PortDemand::Protocol(proto) => Self::to(proto, None),
+            PortDemand::Range(proto, range) => Self::to(proto, Some(range)),
+            PortDemand::Named(proto, name) => Self::Named {
+                eth_type: None,
+                protos: vec![proto],
+                name,
+                source: None,
+            },
         }
     }
 }

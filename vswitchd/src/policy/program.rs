@@ -13,18 +13,17 @@ pub mod priority {
     use vswitch_api::Priority;
 
     /// Isolation of a port whose pod or policies are not known.
-    pub const POD_UNKNOWN: Priority = Priority(250);
+    pub const UNKNOWN: Priority = Priority(55_000);
     /// The node's own traffic to its pods.
-    pub const NODE: Priority = Priority(200);
+    pub const NODE: Priority = Priority(56_000);
     /// A pod to itself.
-    pub const OWN: Priority = Priority(150);
-    /// What policies allow, and their isolation. In the tables of tiers the lowest one: policies
-    /// that come earlier have up to 1000 more.
+    pub const OWN: Priority = Priority(54_000);
+    /// Rules of the policy of a tier that comes first; those behind it have lower ones.
+    pub const FIRST_IN_TIER: Priority = Priority(50_000);
+    /// The lowest of those.
+    pub const LAST_IN_TIER: Priority = Priority(1_000);
+    /// What NetworkPolicies allow, and isolation.
     pub const POLICY: Priority = Priority(100);
-    /// In the tables of tier Admin: isolation while not all policies have been heard of.
-    pub const NOT_SYNCED: Priority = Priority(2_000);
-    /// In the tables of tier Admin: the node's own traffic to its pods.
-    pub const NODE_BEFORE_TIERS: Priority = Priority(3_000);
 }
 
 /// Returns the name of the set that holds the node's own addresses.

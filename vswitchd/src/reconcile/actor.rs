@@ -15,9 +15,11 @@ use vswitch_datapath::pipeline::Transaction;
 
 use super::intent::{AdminFlow, PortAttachMode, ReconcileConfig};
 use super::model::{Model, ModelInput};
+use super::since::PolicySince;
+use crate::clock;
 use crate::policy::PolicyProblem;
 use crate::service::{HostPortForward, Surface};
-use crate::state::{Attachment, ClusterChange, ClusterState, ObjectKey};
+use crate::state::{Attachment, ClusterChange, ClusterState, ObjectKey, PolicyKey};
 use crate::supervise::{Beat, Depth, Ended, Part, Queue, Supervisor};
 
 /// Whatever takes transactions: the datapath, or a test.
@@ -43,6 +45,8 @@ pub struct ReconciledState {
     pub surfaces: OrdMap<ObjectKey, Surface>,
     /// Host ports that the node's kernel has to translate.
     pub host_ports: Arc<BTreeSet<HostPortForward>>,
+    /// Since when each policy is as it is, in force or in audit.
+    pub policy_times: OrdMap<PolicyKey, PolicySince>,
     /// What was not understood of policies.
     pub problems: Arc<Vec<PolicyProblem>>,
     /// The publication that brought it into force.
@@ -263,6 +267,10 @@ impl<P: Publish> Reconciler<P> {
             if changes != Transaction::default() {
                 done.epoch = self.publish.publish(changes);
             }
+            self.model.published(PolicySince {
+                time: clock::unix_seconds(),
+                epoch: done.epoch,
+            });
             done.generation = generation;
             snapshot = self.look(&snapshot, done.epoch);
             self.shared.snapshot.store(Arc::new(snapshot.clone()));
@@ -302,6 +310,7 @@ impl<P: Publish> Reconciler<P> {
             attachments: shared(&before.attachments, self.model.attachments()),
             surfaces: self.model.surfaces().clone(),
             host_ports: shared(&before.host_ports, self.model.host_port_forwards()),
+            policy_times: self.model.policy_times().clone(),
             problems: shared(&before.problems, problems),
             epoch,
             is_synced: self.model.is_synced(),

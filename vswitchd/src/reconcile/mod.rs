@@ -10,6 +10,7 @@
 //! rules, and until everything of the cluster was heard once, pods are isolated.
 
 mod actor;
+mod audit;
 mod base;
 mod forward;
 mod gateway;
@@ -17,6 +18,7 @@ mod intent;
 mod model;
 mod owners;
 mod responder;
+mod since;
 mod spoof_guard;
 
 #[cfg(test)]
@@ -25,3 +27,4 @@ mod tests;
 pub use actor::{Changes, Publish, ReconcileHandle, ReconcileStopped, ReconciledState, Reconciler};
 pub use intent::{AdminFlow, GatewayPort, PortAttachMode, ReconcileConfig};
 pub use model::{Model, ModelInput};
+pub use since::PolicySince;

@@ -1,4 +1,5 @@
-//! The reconciler's model: intent and compilers. Each round of inputs becomes one transaction.
+//! The reconciler's model: intent, the cluster, and the compilers that read it. Each round of inputs
+//! becomes one transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,15 +7,21 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use vswitch_api::PortNo;
-use vswitch_datapath::pipeline::{Bandwidth, Transaction};
+use vswitch_datapath::pipeline::{AuditUpdate, Transaction};
 
+use super::audit::Audit;
 use super::base::Base;
 use super::intent::{AdminFlow, Intent, PortAttachMode, ReconcileConfig};
 use super::owners::Owners;
-use crate::policy::{Compiler, PolicyProblem};
+use super::since::{PolicySince, PolicyTimes};
+use crate::config::Deny;
+use crate::policy::{Compiler, NodeFacts, PolicyProblem};
 use crate::rules::RuleDelta;
 use crate::service::{HostPortForward, ServiceCompiler, ServiceDelta, Surface};
-use crate::state::{Attachment, ClusterChange, ClusterState, ObjectKey, PodRecord};
+use crate::state::{
+    Attachment, Changed, ClusterChange, ClusterState, LocalEndpoint, ObjectKey, PodRecord,
+    PolicyKey,
+};
 
 /// One thing that the reconciler is told.
 #[derive(Debug, Clone)]
@@ -37,14 +44,22 @@ pub enum ModelInput {
     NodeAddresses(BTreeSet<IpAddr>),
 }
 
+/// The ports of this node, and what is known of the node.
+type Node = (BTreeMap<PortNo, LocalEndpoint>, NodeFacts);
+
 /// What is wanted, and what was given out of it.
 #[derive(Debug)]
 pub struct Model {
     intent: Intent,
+    cluster: ClusterState,
     compiler: Compiler,
     services: ServiceCompiler,
     base: Base,
     owners: Owners,
+    /// While any policy is in audit.
+    audit: Option<Audit>,
+    times: PolicyTimes,
+    deny: Deny,
     /// Ports, flows or the node changed since the last flush.
     is_node_dirty: bool,
 }
@@ -55,11 +70,16 @@ impl Model {
     pub fn new(config: ReconcileConfig) -> Self {
         let mut owners = Owners::default();
         owners.touch(&config.gateway.addresses);
+        let deny = config.deny;
         Self {
-            compiler: Compiler::new(config.deny),
+            deny,
+            cluster: ClusterState::default(),
+            compiler: Compiler::new(deny),
             services: ServiceCompiler::new(config.node_name.clone()),
             intent: Intent::new(config),
             base: Base::new(),
+            audit: None,
+            times: PolicyTimes::default(),
             owners,
             is_node_dirty: true,
         }
@@ -96,68 +116,108 @@ impl Model {
     }
 
     fn cluster(&mut self, change: ClusterChange) {
-        let key = match &change {
-            ClusterChange::Pod(record) => {
-                self.owners.touch(&record.ips);
-                Some(&record.key)
-            }
-            ClusterChange::PodGone(key) => Some(key),
-            _ => None,
-        };
-        let before = key.and_then(|key| self.compiler.state().pod(key));
-        let limits = |pod: Option<&PodRecord>| pod.map(|pod| pod.bandwidth).unwrap_or_default();
-        let after = match &change {
-            ClusterChange::Pod(record) => limits(Some(record)),
-            _ => Bandwidth::default(),
-        };
-        self.is_node_dirty |= key.is_some() && limits(before.map(AsRef::as_ref)) != after;
-        if let Some(before) = before {
-            self.owners.touch(&before.ips);
+        let audit = self.audit.as_mut();
+        if let Some(changed) = audit.and_then(|audit| audit.apply(change.clone())) {
+            self.times.changed(&changed);
         }
-        self.services.touch(&change, self.compiler.state());
-        self.compiler.cluster(change);
+        let Some(changed) = self.cluster.apply(change) else {
+            return;
+        };
+        if let Changed::Pod { key, before } = &changed {
+            self.pod_changed(key, before.as_deref());
+        }
+        self.times.changed(&changed);
+        self.services.changed(&changed, &self.cluster);
+        self.compiler.changed(&changed, &self.cluster);
+    }
+
+    fn pod_changed(&mut self, key: &ObjectKey, before: Option<&PodRecord>) {
+        let after = self.cluster.pod(key).map(AsRef::as_ref);
+        let limits = |pod: Option<&PodRecord>| pod.map(|pod| pod.bandwidth).unwrap_or_default();
+        self.is_node_dirty |= limits(before) != limits(after);
+        for pod in [before, after].into_iter().flatten() {
+            self.owners.touch(&pod.ips);
+        }
     }
 
     /// Returns what all that was taken in since the last call changes.
     pub fn flush(&mut self) -> Transaction {
         let mut changes = Transaction::default();
-        if std::mem::take(&mut self.is_node_dirty) {
-            let node = self.intent.node_facts();
-            let endpoints = self.intent.endpoints(&node);
+        let is_node_dirty = std::mem::take(&mut self.is_node_dirty);
+        let node = is_node_dirty.then(|| self.node());
+        changes.audit = self.flush_audit(node.as_ref());
+        if let Some((endpoints, node)) = node {
             self.owners.set_local(&endpoints);
-            let (delta, ports) = {
-                let cluster = self.compiler.state();
-                self.base.update(&self.intent, &endpoints, cluster)
-            };
+            let (delta, ports) = self.base.update(&self.intent, &endpoints, &self.cluster);
             add(&mut changes, delta);
             changes.ports = ports;
             self.services.set_node_addresses(&node.addresses);
             self.services
                 .set_host_ports(self.intent.host_ports(&endpoints));
-            self.compiler.set_node(endpoints, node);
+            self.compiler.set_node(endpoints, node, &self.cluster);
         }
-        let delta = self.compiler.flush();
+        let delta = self.compiler.flush(&self.cluster);
         add(&mut changes, delta);
         let ServiceDelta {
             rules,
             groups,
             lost,
             served,
-        } = self.services.flush(self.compiler.state());
+        } = self.services.flush(&self.cluster);
         add(&mut changes, rules);
         changes.groups = groups;
         changes.forget_endpoints = lost;
         changes.forget_untranslated = served;
-        changes.forget_addresses = self
-            .owners
-            .changed_hands(&self.intent, self.compiler.state());
+        changes.forget_addresses = self.owners.changed_hands(&self.intent, &self.cluster);
         changes
+    }
+
+    /// Returns the ports of this node and what is known of the node.
+    fn node(&self) -> Node {
+        let node = self.intent.node_facts();
+        (self.intent.endpoints(&node), node)
+    }
+
+    /// Returns what the policies in audit come to, and begins or ends with them; `node` if that is
+    /// different now.
+    fn flush_audit(&mut self, node: Option<&Node>) -> AuditUpdate {
+        if !self.cluster.has_audit() {
+            return match self.audit.take() {
+                Some(_) => AuditUpdate::Off,
+                None => AuditUpdate::Nothing,
+            };
+        }
+        let is_new = self.audit.is_none();
+        if is_new {
+            for key in self.cluster.in_audit() {
+                self.times.changed(&Changed::Policy(key.clone()));
+            }
+        }
+        let node = node.cloned().or_else(|| is_new.then(|| self.node()));
+        let deny = self.deny;
+        let audit = self
+            .audit
+            .get_or_insert_with(|| Audit::of(&self.cluster, deny));
+        if let Some((endpoints, node)) = node {
+            audit.set_node(endpoints, node);
+        }
+        audit.flush()
+    }
+
+    /// Notes that what the last flush returned is published.
+    pub(super) fn published(&mut self, since: PolicySince) {
+        self.times.published(since, &self.cluster);
+    }
+
+    /// Returns since when each policy is as it is.
+    pub(super) const fn policy_times(&self) -> &OrdMap<PolicyKey, PolicySince> {
+        self.times.all()
     }
 
     /// Returns the objects of the cluster.
     #[must_use]
     pub fn cluster_state(&self) -> &ClusterState {
-        self.compiler.state()
+        &self.cluster
     }
 
     /// Returns what outside the switch has to lead to Services.

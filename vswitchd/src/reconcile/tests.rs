@@ -1,6 +1,7 @@
 //! Tests of the reconciler: the rules it makes, walked one by one; the transactions it plans;
 //! and its thread.
 
+mod audit;
 mod frames;
 mod planning;
 mod rules;
@@ -78,15 +79,12 @@ fn attachment(port: u32, name: &str, addresses: &[&str]) -> Attachment {
 
 fn pod(name: &str, ips: &[&str]) -> ClusterChange {
     ClusterChange::Pod(PodRecord {
+        service_account: "default".to_owned(),
         key: key(name),
         uid: format!("uid-{name}"),
-        labels: Default::default(),
         ips: ips.iter().map(|ip| ip.parse::<IpAddr>().unwrap()).collect(),
-        host_network: false,
         phase: PodPhase::Running,
-        node_name: None,
-        named_ports: Vec::new(),
-        bandwidth: vswitch_datapath::pipeline::Bandwidth::default(),
+        ..PodRecord::default()
     })
 }
 
@@ -97,6 +95,7 @@ fn deny_all() -> ClusterChange {
     ClusterChange::Policy(crate::state::PolicyRecord {
         key: key("deny"),
         spec,
+        mode: None,
     })
 }
 

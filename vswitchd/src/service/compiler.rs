@@ -13,7 +13,7 @@ use super::host_ports::{HostPortForward, HostPortMapping, HostPorts, Output};
 use super::node::ServiceNode;
 use super::program::{self, GroupKey, Numbers, Program, Surface, cluster_ip_set, node_port_set};
 use crate::rules::{Ledger, RuleDelta};
-use crate::state::{ClusterChange, ClusterState, ObjectKey, PodPhase};
+use crate::state::{Changed, ClusterState, EndpointSliceRecord, ObjectKey, PodPhase, PodRecord};
 
 /// What a round of changes comes to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -77,40 +77,45 @@ impl ServiceCompiler {
         }
     }
 
-    /// Notes what a change touches; to be called before `state` takes it in.
-    pub fn touch(&mut self, change: &ClusterChange, state: &ClusterState) {
-        match change {
-            ClusterChange::Service(record) => {
-                self.dirty.insert(record.key.clone());
-            }
-            ClusterChange::ServiceGone(key) => {
+    /// Notes what is different in the cluster now.
+    pub fn changed(&mut self, changed: &Changed, cluster: &ClusterState) {
+        match changed {
+            Changed::Service(key) => {
                 self.dirty.insert(key.clone());
             }
-            ClusterChange::EndpointSlice(record) => {
-                self.dirty.insert(record.service.clone());
-                self.touch_slice(&record.key, state);
+            Changed::EndpointSlice { key, before } => {
+                self.slice_changed(key, before.as_deref(), cluster);
             }
-            ClusterChange::EndpointSliceGone(key) => self.touch_slice(key, state),
-            ClusterChange::Node(record) => self.is_node_dirty |= record.name == self.node.name,
-            ClusterChange::NodeGone(name) => self.is_node_dirty |= *name == self.node.name,
-            ClusterChange::Pod(record) => self.touch_pod(&record.key, state),
-            ClusterChange::PodGone(key) => self.touch_pod(key, state),
-            _ => {}
+            Changed::Node { name, .. } => self.is_node_dirty |= *name == self.node.name,
+            Changed::Pod { before, .. } => {
+                if let Some(before) = before {
+                    self.pod_changed(before);
+                }
+            }
+            // No Service depends on them.
+            Changed::Namespace { .. }
+            | Changed::Policy(_)
+            | Changed::NetworkSet(_)
+            | Changed::ServiceAccount(_)
+            | Changed::Tier(_) => {}
         }
     }
 
-    fn touch_pod(&mut self, key: &ObjectKey, state: &ClusterState) {
-        if !self.left.is_empty()
-            && let Some(before) = state.pod(key)
-        {
-            let left = before.ips.iter().filter(|ip| self.left.contains_key(*ip));
-            self.doubtful.extend(left);
-        }
+    fn pod_changed(&mut self, before: &PodRecord) {
+        let left = before.ips.iter().filter(|ip| self.left.contains_key(*ip));
+        self.doubtful.extend(left);
     }
 
-    fn touch_slice(&mut self, key: &ObjectKey, state: &ClusterState) {
-        let before = state.slice(key).map(|slice| slice.service.clone());
-        self.dirty.extend(before);
+    /// A slice may pass from one Service to another.
+    fn slice_changed(
+        &mut self,
+        key: &ObjectKey,
+        before: Option<&EndpointSliceRecord>,
+        cluster: &ClusterState,
+    ) {
+        let after = cluster.slice(key).map(AsRef::as_ref);
+        let slices = [before, after].into_iter().flatten();
+        self.dirty.extend(slices.map(|slice| slice.service.clone()));
     }
 
     /// Sets the addresses of this node.
@@ -139,20 +144,20 @@ impl ServiceCompiler {
 
     /// Works out what the changes since the last call come to.
     #[must_use]
-    pub fn flush(&mut self, state: &ClusterState) -> ServiceDelta {
+    pub fn flush(&mut self, cluster: &ClusterState) -> ServiceDelta {
         let mut dirty = std::mem::take(&mut self.dirty);
         let is_node_dirty = std::mem::take(&mut self.is_node_dirty);
         if is_node_dirty {
-            let node = state.node(&self.node.name);
+            let node = cluster.node(&self.node.name);
             self.node.zone = node.and_then(|node| node.zone.clone());
             dirty.extend(self.compiled.keys().cloned());
         }
         let mut delta = ServiceDelta::default();
         for key in dirty {
-            self.refresh(&key, state, &mut delta);
+            self.refresh(&key, cluster, &mut delta);
         }
         for ip in std::mem::take(&mut self.doubtful) {
-            if !is_running(state, ip) {
+            if !is_running(cluster, ip) {
                 delta.lost.extend(self.left.remove(&ip).unwrap_or_default());
             }
         }
@@ -168,14 +173,14 @@ impl ServiceCompiler {
         delta
     }
 
-    fn refresh(&mut self, key: &ObjectKey, state: &ClusterState, delta: &mut ServiceDelta) {
+    fn refresh(&mut self, key: &ObjectKey, cluster: &ClusterState, delta: &mut ServiceDelta) {
         let CompiledService {
             program: mut before,
             mut numbers,
         } = self.compiled.remove(key).unwrap_or_default();
-        let service = state.service(key);
+        let service = cluster.service(key);
         let mut after = service.map_or_else(Program::default, |service| {
-            let slices: Vec<_> = state.slices_of(key).cloned().collect();
+            let slices: Vec<_> = cluster.slices_of(key).cloned().collect();
             let mut numbers = NumbersOf {
                 given: &mut numbers,
                 next: &mut self.next_group,
@@ -202,7 +207,7 @@ impl ServiceCompiler {
         }
         for gone in before.kept.difference(&after.kept) {
             // UDP has no end: its next datagram is the first one of another connection.
-            if gone.proto == ip_proto::UDP || !is_running(state, gone.endpoint.ip) {
+            if gone.proto == ip_proto::UDP || !is_running(cluster, gone.endpoint.ip) {
                 delta.lost.push(*gone);
             } else {
                 self.left.entry(gone.endpoint.ip).or_default().insert(*gone);
@@ -274,9 +279,9 @@ impl ServiceCompiler {
 }
 
 /// Returns whether a pod has the address and has not finished.
-fn is_running(state: &ClusterState, ip: IpAddr) -> bool {
+fn is_running(cluster: &ClusterState, ip: IpAddr) -> bool {
     let is_over = |phase| matches!(phase, PodPhase::Succeeded | PodPhase::Failed);
-    state.owner_of(ip).is_some_and(|pod| !is_over(pod.phase))
+    cluster.owner_of(ip).is_some_and(|pod| !is_over(pod.phase))
 }
 
 /// Numbers of one Service's groups.

@@ -1,9 +1,9 @@
 //! The Service compiler: Services and EndpointSlices in, load-balancing groups and the rules of
 //! the ServiceLb table out, so that the switch does what kube-proxy does.
 //!
-//! Pure: no clock, no I/O. The reconciler tells a [`ServiceCompiler`] what changed and installs
-//! what it gives out. Each Service is compiled by itself, and only when it, one of its slices or
-//! the node changed: a change costs what that one Service costs.
+//! Pure: no clock, no I/O. The reconciler gives a [`ServiceCompiler`] what changed, lets it read the
+//! cluster, and installs what it gives out. Each Service is compiled by itself, and only when it,
+//! one of its slices or the node changed: a change costs what that one Service costs.
 //!
 //! ```text
 //! 40 Conntrack  ct_state=+trk+inv,tcp,ip_dst=@cluster-ips → reject(ct_invalid)

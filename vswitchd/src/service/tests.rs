@@ -38,8 +38,9 @@ impl World {
 
     fn apply(&mut self, changes: impl IntoIterator<Item = ClusterChange>) -> ServiceDelta {
         for change in changes {
-            self.compiler.touch(&change, &self.state);
-            self.state.apply(change);
+            if let Some(changed) = self.state.apply(change) {
+                self.compiler.changed(&changed, &self.state);
+            }
         }
         self.compiler.flush(&self.state)
     }
@@ -451,15 +452,12 @@ fn a_lost_endpoint_is_told_once_for_each_address_of_its_service() {
 
 fn pod(name: &str, ip: &str, phase: PodPhase) -> ClusterChange {
     ClusterChange::Pod(PodRecord {
+        service_account: "default".to_owned(),
         key: key(name),
         uid: name.to_owned(),
-        labels: BTreeMap::new(),
         ips: vec![ip.parse().unwrap()],
-        host_network: false,
         phase,
-        node_name: None,
-        named_ports: Vec::new(),
-        bandwidth: vswitch_datapath::pipeline::Bandwidth::default(),
+        ..PodRecord::default()
     })
 }
 

@@ -7,8 +7,12 @@ use serde_json::{Value, json};
 
 use super::ports::ClusterPort;
 use super::probe::{End, ProbeError};
-use crate::objects::{StatusError, cluster_change, cluster_policy_change};
-use crate::state::{ClusterChange, ClusterState, NamespaceRecord, ObjectKey, PodRecord};
+use crate::objects::{
+    ResourceInfo, StatusError, cluster_change, cluster_policy_change, served_change,
+};
+use crate::state::{
+    ClusterChange, ClusterPolicyKind, ClusterState, NamespaceRecord, ObjectKey, PodRecord,
+};
 
 /// A pod with what a simulation needs besides its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,8 +55,8 @@ pub enum ManifestError {
 }
 
 impl Cluster {
-    /// Takes in a manifest: a Namespace, Pod, Node, NetworkPolicy, ClusterNetworkPolicy or a List
-    /// of them; other kinds are passed over. It is checked as the API server would check it.
+    /// Takes in a manifest: a Namespace, Pod, Node, NetworkPolicy, a policy of the whole cluster,
+    /// one of Calico's policies, sets and tiers, or a List of them; other kinds are passed over. It is checked as the API server would check it.
     ///
     /// # Errors
     /// [`ManifestError`].
@@ -80,6 +84,19 @@ impl Cluster {
         self.add(&item)
     }
 
+    /// Takes in an object of a kind as an API server has it: what of it is not understood counts as
+    /// for a switch that reads it there.
+    pub fn add_served(&mut self, info: &ResourceInfo, object: &Value) {
+        let Some(change) = served_change(info.resource, object) else {
+            return;
+        };
+        if let ClusterChange::Pod(record) = &change {
+            self.ports
+                .insert(record.key.clone(), declared_ports(&object["spec"]));
+        }
+        self.apply(change);
+    }
+
     fn add_one(&mut self, manifest: &Value) -> Result<(), ManifestError> {
         let change = cluster_change(manifest).map_err(|source| ManifestError::Invalid {
             kind: manifest["kind"].as_str().unwrap_or("object").to_owned(),
@@ -97,14 +114,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Takes in a ClusterNetworkPolicy with all that this version does not know of it, which fails
-    /// closed; its kind may be left out.
+    /// Takes in a policy of the whole cluster with all that this version does not know of it, which
+    /// fails closed; without a kind it is a ClusterNetworkPolicy.
     ///
     /// # Errors
     /// [`ManifestError`].
     pub fn add_cluster_policy(&mut self, manifest: &Value) -> Result<(), ManifestError> {
         let change = cluster_policy_change(manifest).map_err(|source| ManifestError::Invalid {
-            kind: "ClusterNetworkPolicy".to_owned(),
+            kind: cluster_policy_kind(manifest).to_owned(),
             name: name_of(&manifest["metadata"]),
             source: Box::new(source),
         })?;
@@ -116,12 +133,18 @@ impl Cluster {
     pub fn complete(&mut self) {
         let pods = self.state.pods().map(|pod| &pod.key.namespace);
         let policies = self.state.policies().map(|policy| &policy.key.namespace);
+        let of_calico = self.state.calico_policies().map(|of| &of.key.namespace);
+        let policies = policies.chain(of_calico.filter(|namespace| !namespace.is_empty()));
         let used: BTreeSet<String> = pods.chain(policies).cloned().collect();
         for name in used {
             if self.state.namespace(&name).is_none() {
                 let label = ("kubernetes.io/metadata.name".to_owned(), name.clone());
                 let labels = BTreeMap::from([label]);
-                self.apply(ClusterChange::Namespace(NamespaceRecord { name, labels }));
+                self.apply(ClusterChange::Namespace(NamespaceRecord {
+                    name,
+                    labels,
+                    mode: None,
+                }));
             }
         }
     }
@@ -145,12 +168,22 @@ impl Cluster {
         let policies = policies.map(|record| ClusterChange::Policy((**record).clone()));
         let of_cluster = self.state.cluster_policies();
         let of_cluster = of_cluster.map(|record| ClusterChange::ClusterPolicy((**record).clone()));
+        let sets = self.state.network_sets();
+        let sets = sets.map(|record| ClusterChange::NetworkSet((**record).clone()));
+        let accounts = self.state.service_accounts();
+        let accounts = accounts.map(|record| ClusterChange::ServiceAccount((**record).clone()));
+        let tiers = self.state.tiers();
+        let tiers = tiers.map(|record| ClusterChange::Tier((**record).clone()));
+        let of_calico = self.state.calico_policies();
+        let of_calico = of_calico.map(|record| ClusterChange::CalicoPolicy((**record).clone()));
+        let of_calico = sets.chain(tiers).chain(of_calico);
         let nodes = self.state.nodes();
         let nodes = nodes.map(|record| ClusterChange::Node((**record).clone()));
-        let policies = policies.chain(of_cluster);
+        let policies = policies.chain(of_cluster).chain(of_calico);
         namespaces
             .chain(pods)
             .chain(nodes)
+            .chain(accounts)
             .chain(policies)
             .collect()
     }
@@ -207,6 +240,12 @@ impl Cluster {
         let hosts = self.state.pods().filter(|pod| pod.host_network);
         hosts.flat_map(|pod| pod.ips.iter().copied()).collect()
     }
+}
+
+/// Returns the kind of a policy of the whole cluster, which may be left out.
+pub(super) fn cluster_policy_kind(manifest: &Value) -> &str {
+    let kind = manifest["kind"].as_str();
+    kind.unwrap_or(ClusterPolicyKind::ClusterNetworkPolicy.name())
 }
 
 fn kind_of(value: &Value) -> &'static str {

@@ -62,8 +62,8 @@ pub struct Answer {
     pub allowed: bool,
     /// Why, one line.
     pub reason: String,
-    /// The policies that decided, the sender's first: `namespace/name`, or the bare name of a
-    /// ClusterNetworkPolicy.
+    /// The policies that decided, the sender's first: `namespace/name`, the bare name of a
+    /// ClusterNetworkPolicy, kind and name of the kinds before it, or `calico:` before one of Calico's.
     pub policies: Vec<String>,
     /// Those that decided at the sender.
     #[serde(default)]

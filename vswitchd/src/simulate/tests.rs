@@ -69,8 +69,15 @@ fn both_directions_are_judged_where_they_are_enforced() {
         (false, true, false),
     ];
     assert_eq!(sides, expected);
-    assert_eq!(found[0].policies, ["y/out", "x/deny", "x/icmp"]);
-    assert_eq!(found[1].policies, ["x/deny", "x/icmp"]);
+    // Those that isolate together are in no order.
+    let sorted = |policies: &[String]| {
+        let mut policies = policies.to_vec();
+        policies.sort();
+        policies
+    };
+    assert_eq!(sorted(&found[0].policies), ["x/deny", "x/icmp", "y/out"]);
+    assert_eq!(found[0].policies[0], "y/out", "the sender's first");
+    assert_eq!(sorted(&found[1].policies), ["x/deny", "x/icmp"]);
     assert!(found[2].policies.is_empty());
     assert!(
         found[3].reason.starts_with("egress denied"),
@@ -233,4 +240,68 @@ fn manifests_are_checked_and_their_namespaces_made() {
     let error = cluster.add(&bad).unwrap_err().to_string();
     assert!(error.starts_with("NetworkPolicy x/p: "), "{error}");
     assert!(cluster.add(&json!([])).is_err());
+}
+
+#[test]
+fn policies_of_the_cluster_may_be_of_the_kinds_before_and_are_named_with_them() {
+    let pods = |name: &str| json!({ "namespaceSelector": {}, "podSelector": { "matchLabels": { "pod": name } } });
+    let deny = |ports: Value| json!([{ "action": "Deny", "from": [{ "namespaces": {} }], "ports": ports }]);
+    let named = |kind: &str, name: &str, spec: Value| json!({ "kind": kind, "metadata": { "name": name }, "spec": spec });
+    let allow = json!([{ "action": "Allow", "from": [{ "pods": pods("a") }],
+        "ports": [{ "portNumber": { "port": 80 } }] }]);
+    let mut world = world(vec![
+        probe("y/a", "x/a", json!(81), "TCP"),
+        probe("x/a", "y/a", json!(80), "TCP"),
+        probe("x/a", "y/a", json!(82), "TCP"),
+        probe("x/a", "y/a", json!(83), "TCP"),
+    ]);
+    world["clusterPolicies"] = json!([
+        named("AdminNetworkPolicy", "default", json!({ "priority": 1,
+            "subject": { "pods": pods("a") }, "ingress": allow })),
+        named("BaselineAdminNetworkPolicy", "default", json!({
+            "subject": { "namespaces": {} },
+            "ingress": deny(json!([{ "portRange": { "start": 80, "end": 82 } }])) })),
+        { "metadata": { "name": "default" }, "spec": { "tier": "Admin", "priority": 1,
+            "subject": { "pods": { "podSelector": {} } },
+            "ingress": [{ "action": "Deny", "from": [{ "namespaces": {} }],
+                "protocols": [{ "tcp": { "destinationPort": { "number": 81 } } }] }] } },
+    ]);
+    let found = answers(&world);
+    let by: Vec<(bool, &[String])> = found
+        .iter()
+        .map(|answer| (answer.ingress, answer.ingress_by.as_slice()))
+        .collect();
+    let newer = ["default".to_owned()];
+    let admin = ["AdminNetworkPolicy default".to_owned()];
+    let base = ["BaselineAdminNetworkPolicy default".to_owned()];
+    let expected = [
+        (false, &newer[..]),
+        (true, &admin),
+        (false, &base),
+        (true, &[]),
+    ];
+    assert_eq!(by, expected);
+    assert!(
+        found[2]
+            .reason
+            .contains("BaselineAdminNetworkPolicy default denies it"),
+        "{}",
+        found[2].reason
+    );
+
+    let twice = world["clusterPolicies"][0].clone();
+    world["clusterPolicies"].as_array_mut().unwrap().push(twice);
+    assert_eq!(refusal(&world), "clusterPolicy default is there twice");
+    world["clusterPolicies"] = json!([named("Admin", "x", json!({}))]);
+    assert!(
+        refusal(&world).contains("unrecognized"),
+        "{}",
+        refusal(&world)
+    );
+    world["clusterPolicies"] = json!([named("AdminNetworkPolicy", "x", json!({ "priority": 1 }))]);
+    let refused = refusal(&world);
+    assert!(
+        refused.contains("AdminNetworkPolicy x") && refused.contains("spec.subject"),
+        "{refused}"
+    );
 }

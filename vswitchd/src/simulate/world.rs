@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 use vswitch_datapath::pipeline::Bandwidth;
 
 use super::Simulator;
-use super::cluster::{Cluster, ManifestError};
+use super::cluster::{Cluster, ManifestError, cluster_policy_kind};
 use super::ports::{ClusterPort, Protocol};
 use super::probe::{Answer, Probe, ProbeError};
 use crate::state::{
     ClusterChange, NamedPort, NamespaceRecord, NodeRecord, ObjectKey, PodPhase, PodRecord,
+    ServiceAccountRecord,
 };
 
 type Labels = std::collections::BTreeMap<String, String>;
 
-/// `{"namespaces": […], "pods": […], "policies": […], "clusterPolicies": […], "nodes": […],
-/// "probes": […]}`. Nothing is added to
-/// what is written: a namespace has the labels given here and no others.
+/// `{"namespaces": […], "pods": […], "policies": […], "clusterPolicies": […], "calico": […],
+/// "serviceAccounts": […], "nodes": […], "probes": […]}`. Nothing is added to what is written: a namespace has the labels given here and no others.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct World {
@@ -28,7 +28,13 @@ pub struct World {
     #[serde(default)]
     policies: Vec<Value>,
     #[serde(default)]
+    /// ClusterNetworkPolicies, and such as name another kind.
     cluster_policies: Vec<Value>,
+    /// Calico's policies, sets and tiers, with their kinds.
+    #[serde(default)]
+    calico: Vec<Value>,
+    #[serde(default)]
+    service_accounts: Vec<WorldAccount>,
     #[serde(default)]
     nodes: Vec<WorldNode>,
     #[serde(default)]
@@ -38,6 +44,16 @@ pub struct World {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WorldNamespace {
+    name: String,
+    #[serde(default)]
+    labels: Labels,
+}
+
+/// What selectors of service accounts match.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WorldAccount {
+    namespace: String,
     name: String,
     #[serde(default)]
     labels: Labels,
@@ -72,6 +88,7 @@ struct WorldPod {
     #[serde(default)]
     host_network: bool,
     phase: Option<Phase>,
+    service_account: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -105,7 +122,7 @@ pub enum WorldError {
         /// Namespace and name.
         pod: ObjectKey,
     },
-    /// Two nodes, or two policies of the cluster, of one name.
+    /// Two nodes of one name, or two policies of the cluster of one kind and name.
     #[error("{what} {name} is there twice")]
     NameTwice {
         /// `node` or `clusterPolicy`.
@@ -119,6 +136,12 @@ pub enum WorldError {
     /// A policy without its kind.
     #[error("policies[{index}] is no NetworkPolicy")]
     NoPolicy {
+        /// Its position.
+        index: usize,
+    },
+    /// An object that is none of Calico's.
+    #[error("calico[{index}] has no apiVersion of Calico's")]
+    NotCalicos {
         /// Its position.
         index: usize,
     },
@@ -151,6 +174,16 @@ impl World {
             cluster.apply(ClusterChange::Namespace(NamespaceRecord {
                 name: namespace.name.clone(),
                 labels: namespace.labels.clone(),
+                mode: None,
+            }));
+        }
+        for account in &self.service_accounts {
+            cluster.apply(ClusterChange::ServiceAccount(ServiceAccountRecord {
+                key: ObjectKey {
+                    namespace: account.namespace.clone(),
+                    name: account.name.clone(),
+                },
+                labels: account.labels.clone(),
             }));
         }
         let mut keys = BTreeSet::new();
@@ -166,11 +199,17 @@ impl World {
             cluster.add(&named_kind(policy, index)?)?;
         }
         self.add_nodes(&mut cluster)?;
+        for (index, object) in self.calico.iter().enumerate() {
+            if !is_of_calico(object) {
+                return Err(WorldError::NotCalicos { index });
+            }
+            cluster.add(object)?;
+        }
         let mut names = BTreeSet::new();
         for policy in &self.cluster_policies {
             cluster.add_cluster_policy(policy)?;
             let name = policy["metadata"]["name"].as_str().unwrap_or_default();
-            if !names.insert(name) {
+            if !names.insert((cluster_policy_kind(policy), name)) {
                 return Err(WorldError::NameTwice {
                     what: "clusterPolicy",
                     name: name.to_owned(),
@@ -215,6 +254,11 @@ impl World {
     }
 }
 
+fn is_of_calico(object: &Value) -> bool {
+    let version = object["apiVersion"].as_str().unwrap_or_default();
+    version.contains("projectcalico.org/")
+}
+
 /// A policy may leave out what its place in the world says already.
 fn named_kind(policy: &Value, index: usize) -> Result<Value, WorldError> {
     let mut policy = policy.clone();
@@ -253,6 +297,10 @@ impl WorldPod {
                 Some(Phase::Running) | None => PodPhase::Running,
             },
             node_name: None,
+            service_account: self
+                .service_account
+                .clone()
+                .unwrap_or_else(|| "default".to_owned()),
             bandwidth: Bandwidth::default(),
             named_ports: named
                 .map(|port| NamedPort {

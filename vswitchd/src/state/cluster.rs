@@ -5,13 +5,18 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use super::changed::Changed;
+use super::policies::Policies;
 use super::records::{
-    ClusterChange, ClusterPolicyRecord, EndpointSliceRecord, NamespaceRecord, NodeRecord,
-    ObjectKey, PodPhase, PodRecord, PolicyKey, PolicyRecord, ServiceRecord,
+    AnyPolicy, CalicoPolicyRecord, ClusterChange, ClusterPolicyKey, ClusterPolicyRecord,
+    EndpointSliceRecord, NamespaceRecord, NetworkSetRecord, NodeRecord, ObjectKey, PodPhase,
+    PodRecord, PolicyKey, PolicyMode, PolicyRecord, ServiceAccountRecord, ServiceRecord,
+    StagedRecord, TierRecord,
 };
 
-/// Namespaces, pods, policies of both kinds, services and nodes as last heard of. A clone shares everything with its original
-/// and costs nothing; a change copies the few nodes that lead to it.
+/// Namespaces, pods, policies of all kinds, Services and nodes as last heard of; of the policies,
+/// those in force are found, not the ones in audit. A clone shares
+/// everything with its original and costs nothing; a change copies the few nodes that lead to it.
 ///
 /// Removing a namespace removes nothing else: its pods and policies are announced gone by
 /// themselves, before or after it, and a namespace made anew under the same name may already
@@ -20,8 +25,10 @@ use super::records::{
 pub struct ClusterState {
     namespaces: OrdMap<String, Arc<NamespaceRecord>>,
     pods: OrdMap<ObjectKey, Arc<PodRecord>>,
-    policies: OrdMap<ObjectKey, Arc<PolicyRecord>>,
-    cluster_policies: OrdMap<String, Arc<ClusterPolicyRecord>>,
+    policies: Policies,
+    network_sets: OrdMap<ObjectKey, Arc<NetworkSetRecord>>,
+    service_accounts: OrdMap<ObjectKey, Arc<ServiceAccountRecord>>,
+    tiers: OrdMap<String, Arc<TierRecord>>,
     services: OrdMap<ObjectKey, Arc<ServiceRecord>>,
     slices: OrdMap<ObjectKey, Arc<EndpointSliceRecord>>,
     /// EndpointSlices by their Service.
@@ -32,95 +39,207 @@ pub struct ClusterState {
 }
 
 impl ClusterState {
-    /// Takes in a change; returns whether anything is different now.
-    pub fn apply(&mut self, change: ClusterChange) -> bool {
+    /// Applies a change; returns what is different now, or `None` if nothing is.
+    pub fn apply(&mut self, change: ClusterChange) -> Option<Changed> {
         match change {
             ClusterChange::Namespace(record) => {
-                let name = record.name.clone();
-                replace(&mut self.namespaces, name, record)
+                let (name, mode) = (record.name.clone(), record.mode);
+                replace(&mut self.namespaces, &name, record)?;
+                let policies = self.policies.set_namespace(&name, mode);
+                Some(Changed::Namespace { name, policies })
             }
-            ClusterChange::NamespaceGone(name) => self.namespaces.remove(&name).is_some(),
+            ClusterChange::NamespaceGone(name) => {
+                self.namespaces.remove(&name)?;
+                let policies = self.policies.set_namespace(&name, None);
+                Some(Changed::Namespace { name, policies })
+            }
             ClusterChange::Pod(record) => self.set_pod(record),
-            ClusterChange::PodGone(key) => self.remove_pod(&key),
-            ClusterChange::Policy(record) => {
-                let key = record.key.clone();
-                replace(&mut self.policies, key, record)
-            }
-            ClusterChange::PolicyGone(key) => self.policies.remove(&key).is_some(),
+            ClusterChange::PodGone(key) => self.remove_pod(key),
+            ClusterChange::Policy(record) => self.set_policy(AnyPolicy::Network(Arc::new(record))),
+            ClusterChange::PolicyGone(key) => self.remove_policy(PolicyKey::NetworkPolicy(key)),
             ClusterChange::ClusterPolicy(record) => {
-                let name = record.name.clone();
-                replace(&mut self.cluster_policies, name, record)
+                self.set_policy(AnyPolicy::Cluster(Arc::new(record)))
             }
-            ClusterChange::ClusterPolicyGone(name) => self.cluster_policies.remove(&name).is_some(),
+            ClusterChange::ClusterPolicyGone(key) => {
+                self.remove_policy(PolicyKey::ClusterPolicy(key))
+            }
+            ClusterChange::CalicoPolicy(record) => {
+                self.set_policy(AnyPolicy::Calico(Arc::new(record)))
+            }
+            ClusterChange::CalicoPolicyGone(key) => self.remove_policy(PolicyKey::of_calico(&key)),
+            ClusterChange::Staged(key, record) => self.stage(key, Some(record)),
+            ClusterChange::StagedGone(key) => self.stage(key, None),
+            ClusterChange::NetworkSet(record) => {
+                let key = record.key.clone();
+                replace(&mut self.network_sets, &key, record)?;
+                Some(Changed::NetworkSet(key))
+            }
+            ClusterChange::NetworkSetGone(key) => {
+                self.network_sets.remove(&key)?;
+                Some(Changed::NetworkSet(key))
+            }
+            ClusterChange::ServiceAccount(record) => {
+                let key = record.key.clone();
+                replace(&mut self.service_accounts, &key, record)?;
+                Some(Changed::ServiceAccount(key))
+            }
+            ClusterChange::ServiceAccountGone(key) => {
+                self.service_accounts.remove(&key)?;
+                Some(Changed::ServiceAccount(key))
+            }
+            ClusterChange::Tier(record) => {
+                let name = record.name.clone();
+                replace(&mut self.tiers, &name, record)?;
+                Some(Changed::Tier(name))
+            }
+            ClusterChange::TierGone(name) => {
+                self.tiers.remove(&name)?;
+                Some(Changed::Tier(name))
+            }
             ClusterChange::Service(record) => {
                 let key = record.key.clone();
-                replace(&mut self.services, key, record)
+                replace(&mut self.services, &key, record)?;
+                Some(Changed::Service(key))
             }
-            ClusterChange::ServiceGone(key) => self.services.remove(&key).is_some(),
+            ClusterChange::ServiceGone(key) => {
+                self.services.remove(&key)?;
+                Some(Changed::Service(key))
+            }
             ClusterChange::EndpointSlice(record) => self.set_slice(record),
-            ClusterChange::EndpointSliceGone(key) => self.remove_slice(&key),
+            ClusterChange::EndpointSliceGone(key) => {
+                let before = Some(self.remove_slice(&key)?);
+                Some(Changed::EndpointSlice { key, before })
+            }
             ClusterChange::Node(record) => {
                 let name = record.name.clone();
-                replace(&mut self.nodes, name, record)
+                let Replaced(before) = replace(&mut self.nodes, &name, record)?;
+                Some(Changed::Node { name, before })
             }
-            ClusterChange::NodeGone(name) => self.nodes.remove(&name).is_some(),
+            ClusterChange::NodeGone(name) => {
+                let before = Some(self.nodes.remove(&name)?);
+                Some(Changed::Node { name, before })
+            }
         }
     }
 
-    fn set_slice(&mut self, record: EndpointSliceRecord) -> bool {
-        if self
-            .slices
-            .get(&record.key)
-            .is_some_and(|old| **old == record)
-        {
-            return false;
+    fn set_policy(&mut self, policy: AnyPolicy) -> Option<Changed> {
+        let key = policy.key();
+        self.policies.set(policy).then_some(Changed::Policy(key))
+    }
+
+    fn remove_policy(&mut self, key: PolicyKey) -> Option<Changed> {
+        self.policies.remove(&key).then_some(Changed::Policy(key))
+    }
+
+    fn stage(&mut self, key: PolicyKey, staged: Option<StagedRecord>) -> Option<Changed> {
+        let is_different = self.policies.stage(&key, staged);
+        is_different.then_some(Changed::Policy(key))
+    }
+
+    /// Returns whether any policy may be in audit, or staged.
+    #[must_use]
+    pub fn has_audit(&self) -> bool {
+        self.policies.has_audit()
+    }
+
+    /// Returns the policies that are in audit, and those that staged ones would change.
+    pub fn in_audit(&self) -> impl Iterator<Item = &PolicyKey> {
+        self.policies.in_audit()
+    }
+
+    /// Returns whether a policy is there, in force or in audit, or staged.
+    #[must_use]
+    pub fn knows_policy(&self, key: &PolicyKey) -> bool {
+        self.policies.knows(key)
+    }
+
+    /// Returns whether a change of a policy is staged.
+    #[must_use]
+    pub fn is_staged(&self, key: &PolicyKey) -> bool {
+        self.policies.is_staged(key)
+    }
+
+    /// Returns whether a policy that is there decides.
+    #[must_use]
+    pub fn mode_of(&self, key: &PolicyKey) -> PolicyMode {
+        self.policies.mode(key)
+    }
+
+    /// Returns all objects that policies are judged by, as changes by which they came.
+    pub(crate) fn everything(&self) -> impl Iterator<Item = Changed> {
+        let namespaces = self.namespaces.keys().map(|name| Changed::Namespace {
+            name: name.clone(),
+            policies: Vec::new(),
+        });
+        let pods = self.pods.keys().map(|key| Changed::Pod {
+            key: key.clone(),
+            before: None,
+        });
+        let sets = self.network_sets.keys().cloned().map(Changed::NetworkSet);
+        let policies = self.policies.keys().map(Changed::Policy);
+        let nodes = self.nodes.keys().map(|name| Changed::Node {
+            name: name.clone(),
+            before: None,
+        });
+        let others = sets.chain(policies).chain(nodes);
+        namespaces.chain(pods).chain(others)
+    }
+
+    /// Returns the cluster as it would be with all policies in audit in force, and with what is
+    /// staged; changes are applied to it as to this one.
+    #[must_use]
+    pub fn with_audit(&self) -> Self {
+        Self {
+            policies: self.policies.with_audit(),
+            ..self.clone()
         }
-        self.remove_slice(&record.key);
-        let (key, service, record) = (record.key.clone(), record.service.clone(), Arc::new(record));
+    }
+
+    fn set_slice(&mut self, record: EndpointSliceRecord) -> Option<Changed> {
+        let key = record.key.clone();
+        if self.slices.get(&key).is_some_and(|old| **old == record) {
+            return None;
+        }
+        let before = self.remove_slice(&key);
+        let (service, record) = (record.service.clone(), Arc::new(record));
         let of_service = self.slices_of.entry(service).or_default();
         of_service.insert(key.clone(), Arc::clone(&record));
-        self.slices.insert(key, record);
-        true
+        self.slices.insert(key.clone(), record);
+        Some(Changed::EndpointSlice { key, before })
     }
 
-    fn remove_slice(&mut self, key: &ObjectKey) -> bool {
-        let Some(slice) = self.slices.remove(key) else {
-            return false;
-        };
+    fn remove_slice(&mut self, key: &ObjectKey) -> Option<Arc<EndpointSliceRecord>> {
+        let slice = self.slices.remove(key)?;
         if let Some(of_service) = self.slices_of.get_mut(&slice.service) {
             of_service.remove(key);
             if of_service.is_empty() {
                 self.slices_of.remove(&slice.service);
             }
         }
-        true
+        Some(slice)
     }
 
-    fn set_pod(&mut self, record: PodRecord) -> bool {
+    fn set_pod(&mut self, record: PodRecord) -> Option<Changed> {
         let key = record.key.clone();
-        let before = self
-            .pods
-            .get(&key)
-            .map(|pod| claimed(pod))
-            .unwrap_or_default();
         let after = claimed(&record);
-        for ip in before.iter().filter(|ip| !after.contains(ip)) {
+        let Replaced(before) = replace(&mut self.pods, &key, record)?;
+        let claimed_before = before.as_deref().map(claimed).unwrap_or_default();
+        for ip in claimed_before.iter().filter(|ip| !after.contains(ip)) {
             self.drop_claim(*ip, &key);
         }
-        for ip in after.into_iter().filter(|ip| !before.contains(ip)) {
+        for ip in after.into_iter().filter(|ip| !claimed_before.contains(ip)) {
             self.claims.entry(ip).or_default().push(key.clone());
         }
-        replace(&mut self.pods, key, record)
+        Some(Changed::Pod { key, before })
     }
 
-    fn remove_pod(&mut self, key: &ObjectKey) -> bool {
-        let Some(pod) = self.pods.remove(key) else {
-            return false;
-        };
-        for ip in claimed(&pod) {
-            self.drop_claim(ip, key);
+    fn remove_pod(&mut self, key: ObjectKey) -> Option<Changed> {
+        let before = self.pods.remove(&key)?;
+        for ip in claimed(&before) {
+            self.drop_claim(ip, &key);
         }
-        true
+        let before = Some(before);
+        Some(Changed::Pod { key, before })
     }
 
     fn drop_claim(&mut self, ip: IpAddr, key: &ObjectKey) {
@@ -170,32 +289,81 @@ impl ClusterState {
     /// Returns a policy.
     #[must_use]
     pub fn policy(&self, key: &ObjectKey) -> Option<&Arc<PolicyRecord>> {
-        self.policies.get(key)
+        self.policies.network.get(key)
     }
 
     /// Returns all policies, by namespace and name.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<PolicyRecord>> {
-        self.policies.values()
+        self.policies.network.values()
     }
 
-    /// Returns a ClusterNetworkPolicy.
+    /// Returns a policy of the whole cluster.
     #[must_use]
-    pub fn cluster_policy(&self, name: &str) -> Option<&Arc<ClusterPolicyRecord>> {
-        self.cluster_policies.get(name)
+    pub fn cluster_policy(&self, key: &ClusterPolicyKey) -> Option<&Arc<ClusterPolicyRecord>> {
+        self.policies.cluster.get(key)
     }
 
-    /// Returns all ClusterNetworkPolicies by name.
+    /// Returns all policies of the whole cluster, by kind and name.
     pub fn cluster_policies(&self) -> impl Iterator<Item = &Arc<ClusterPolicyRecord>> {
-        self.cluster_policies.values()
+        self.policies.cluster.values()
     }
 
-    /// Returns whether a policy is there.
+    /// Returns a policy of Calico's.
+    #[must_use]
+    pub fn calico_policy(&self, key: &ObjectKey) -> Option<&Arc<CalicoPolicyRecord>> {
+        self.policies.calico.get(key)
+    }
+
+    /// Returns all policies of Calico's, by namespace and name, those of no namespace first.
+    pub fn calico_policies(&self) -> impl Iterator<Item = &Arc<CalicoPolicyRecord>> {
+        self.policies.calico.values()
+    }
+
+    /// Returns a network set.
+    #[must_use]
+    pub fn network_set(&self, key: &ObjectKey) -> Option<&Arc<NetworkSetRecord>> {
+        self.network_sets.get(key)
+    }
+
+    /// Returns all network sets, by namespace and name, those of no namespace first.
+    pub fn network_sets(&self) -> impl Iterator<Item = &Arc<NetworkSetRecord>> {
+        self.network_sets.values()
+    }
+
+    /// Returns a ServiceAccount.
+    #[must_use]
+    pub fn service_account(&self, key: &ObjectKey) -> Option<&Arc<ServiceAccountRecord>> {
+        self.service_accounts.get(key)
+    }
+
+    /// Returns all ServiceAccounts, by namespace and name.
+    pub fn service_accounts(&self) -> impl Iterator<Item = &Arc<ServiceAccountRecord>> {
+        self.service_accounts.values()
+    }
+
+    /// Returns the ServiceAccount of a pod.
+    pub(crate) fn service_account_of(&self, pod: &PodRecord) -> Option<&Arc<ServiceAccountRecord>> {
+        self.service_account(&ObjectKey {
+            namespace: pod.key.namespace.clone(),
+            name: pod.service_account.clone(),
+        })
+    }
+
+    /// Returns a tier.
+    #[must_use]
+    pub fn tier(&self, name: &str) -> Option<&Arc<TierRecord>> {
+        self.tiers.get(name)
+    }
+
+    /// Returns all tiers by name.
+    pub fn tiers(&self) -> impl Iterator<Item = &Arc<TierRecord>> {
+        self.tiers.values()
+    }
+
+    /// Returns whether a policy is in force.
     #[must_use]
     pub fn has_policy(&self, key: &PolicyKey) -> bool {
-        match key {
-            PolicyKey::NetworkPolicy(key) => self.policies.contains_key(key),
-            PolicyKey::ClusterNetworkPolicy(name) => self.cluster_policies.contains_key(name),
-        }
+        self.policies.has(key)
     }
 
     /// Returns a Service.
@@ -261,13 +429,19 @@ impl ClusterState {
     }
 }
 
-/// Stores a record; returns whether it differs from what was there.
-fn replace<K: Ord + Clone, V: PartialEq>(map: &mut OrdMap<K, Arc<V>>, key: K, value: V) -> bool {
-    if map.get(&key).is_some_and(|old| **old == value) {
-        return false;
+/// The record that another came in the place of, if there was one.
+struct Replaced<V>(Option<Arc<V>>);
+
+/// Stores a record; returns the one before, or `None` if they do not differ.
+fn replace<K: Ord + Clone, V: PartialEq>(
+    map: &mut OrdMap<K, Arc<V>>,
+    key: &K,
+    value: V,
+) -> Option<Replaced<V>> {
+    if map.get(key).is_some_and(|old| **old == value) {
+        return None;
     }
-    map.insert(key, Arc::new(value));
-    true
+    Some(Replaced(map.insert(key.clone(), Arc::new(value))))
 }
 
 /// Returns the addresses that are the pod's own: a finished pod has none any more, a pod in
@@ -307,15 +481,12 @@ mod tests {
 
     fn pod(name: &str, ips: &[&str]) -> PodRecord {
         PodRecord {
+            service_account: "default".to_owned(),
             key: key(name),
             uid: format!("uid-{name}"),
-            labels: BTreeMap::new(),
             ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
-            host_network: false,
             phase: PodPhase::Running,
-            node_name: None,
-            named_ports: Vec::new(),
-            bandwidth: vswitch_datapath::pipeline::Bandwidth::default(),
+            ..PodRecord::default()
         }
     }
 
@@ -324,6 +495,7 @@ mod tests {
         ClusterChange::Namespace(NamespaceRecord {
             name: "ns".to_owned(),
             labels,
+            mode: None,
         })
     }
 
@@ -336,13 +508,46 @@ mod tests {
     #[test]
     fn the_same_change_twice_changes_nothing() {
         let mut state = ClusterState::default();
-        assert!(state.apply(ClusterChange::Pod(pod("a", &["10.0.0.1"]))));
-        assert!(!state.apply(ClusterChange::Pod(pod("a", &["10.0.0.1"]))));
-        assert!(state.apply(namespace()));
-        assert!(!state.apply(namespace()));
-        assert!(state.apply(ClusterChange::PodGone(key("a"))));
-        assert!(!state.apply(ClusterChange::PodGone(key("a"))));
-        assert!(!state.apply(ClusterChange::PolicyGone(key("p"))));
+        let first = pod("a", &["10.0.0.1"]);
+        let came = Changed::Pod {
+            key: key("a"),
+            before: None,
+        };
+        let went = Changed::Pod {
+            key: key("a"),
+            before: Some(Arc::new(first.clone())),
+        };
+        assert_eq!(state.apply(ClusterChange::Pod(first.clone())), Some(came));
+        assert_eq!(state.apply(ClusterChange::Pod(first)), None);
+        let named = Changed::Namespace {
+            name: "ns".to_owned(),
+            policies: Vec::new(),
+        };
+        assert_eq!(state.apply(namespace()), Some(named));
+        assert_eq!(state.apply(namespace()), None);
+        assert_eq!(state.apply(ClusterChange::PodGone(key("a"))), Some(went));
+        assert_eq!(state.apply(ClusterChange::PodGone(key("a"))), None);
+        assert_eq!(state.apply(ClusterChange::PolicyGone(key("p"))), None);
+    }
+
+    #[test]
+    fn a_slice_that_passes_to_another_service_says_whose_it_was() {
+        let slice = |service: &str| EndpointSliceRecord {
+            key: key("s"),
+            service: key(service),
+            endpoints: Vec::new(),
+            ports: Vec::new(),
+        };
+        let mut state = ClusterState::default();
+        state.apply(ClusterChange::EndpointSlice(slice("a")));
+        let changed = state.apply(ClusterChange::EndpointSlice(slice("b")));
+        let expected = Changed::EndpointSlice {
+            key: key("s"),
+            before: Some(Arc::new(slice("a"))),
+        };
+        assert_eq!(changed, Some(expected));
+        assert_eq!(state.slices_of(&key("a")).count(), 0);
+        assert_eq!(state.slices_of(&key("b")).count(), 1);
     }
 
     #[test]

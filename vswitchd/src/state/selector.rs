@@ -146,6 +146,14 @@ impl Selector {
     }
 }
 
+impl FromIterator<Requirement> for Selector {
+    fn from_iter<T: IntoIterator<Item = Requirement>>(requirements: T) -> Self {
+        Self {
+            requirements: requirements.into_iter().collect(),
+        }
+    }
+}
+
 /// Text inside a name: everything but what labels are made of is escaped, so that no label
 /// can forge the text of another selector, and match syntax (`,`, blanks) stays readable.
 #[derive(Debug)]

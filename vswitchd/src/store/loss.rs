@@ -12,11 +12,26 @@ use super::{Bucket, Write};
 /// Keys in [`Bucket::Meta`] under which losses are kept.
 pub(super) const PREFIX: &str = "loss/";
 
-/// The resource whose records are policies of every namespace.
-const OF_ALL: &str = "clusternetworkpolicies";
+/// Resources whose records are policies of every namespace, or may be named by one.
+const OF_ALL: [&str; 7] = [
+    "clusternetworkpolicies",
+    "adminnetworkpolicies",
+    "baselineadminnetworkpolicies",
+    "globalnetworkpolicies",
+    "globalnetworksets",
+    "tiers",
+    "nodes",
+];
 
-/// Resources whose records policies are judged by.
-const JUDGED_BY: [&str; 3] = ["networkpolicies", "pods", "namespaces"];
+/// Resources of a namespace whose records policies are judged by.
+const JUDGED_BY: [&str; 6] = [
+    "networkpolicies",
+    "networkpolicies.projectcalico.org",
+    "networksets",
+    "serviceaccounts",
+    "pods",
+    "namespaces",
+];
 
 /// Something that was acknowledged and cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -105,7 +120,7 @@ impl Loss {
             } => {
                 let mut parts = key.splitn(3, '/');
                 let (resource, namespace, name) = (parts.next()?, parts.next()?, parts.next()?);
-                if resource == OF_ALL {
+                if OF_ALL.contains(&resource) {
                     return Some(Doubt::All);
                 }
                 let namespace = if namespace.is_empty() {
@@ -254,8 +269,13 @@ mod tests {
             doubt(&[record(Bucket::Objects, "pods/a/b"), policy]),
             ["a", "shop"]
         );
-        let of_cluster = record(Bucket::Objects, "clusternetworkpolicies//guard");
-        assert_eq!(doubt(&[of_cluster]), ["*"]);
+        for of_cluster in [
+            "clusternetworkpolicies//guard",
+            "adminnetworkpolicies//guard",
+            "baselineadminnetworkpolicies//default",
+        ] {
+            assert_eq!(doubt(&[record(Bucket::Objects, of_cluster)]), ["*"]);
+        }
         assert!(doubt(&[record(Bucket::Objects, "services/shop/web")]).is_empty());
         assert!(doubt(&[record(Bucket::Leases, "lease/10.0.0.1")]).is_empty());
         assert_eq!(doubt(&[record(Bucket::AdminFlows, "drop-web")]), ["*"]);

@@ -4,6 +4,7 @@
 
 mod admin_flows;
 mod device;
+mod ends;
 mod error;
 mod explain;
 mod gateway;
@@ -13,6 +14,7 @@ mod running;
 
 pub use admin_flows::AdminFlowError;
 pub use device::{Device, DeviceOpener};
+pub use ends::Ends;
 pub use error::SwitchError;
 pub use explain::ExplainError;
 pub use gateway::{GATEWAY_PORT, Gateway, PORT_NUMBERS};

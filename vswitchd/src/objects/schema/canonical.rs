@@ -1,15 +1,18 @@
 //! The schema: a body goes through the Kubernetes types, which refuse wrong types and drop
 //! what they do not know.
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use serde::Serialize;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::cluster_network_policy::ClusterNetworkPolicy;
-use crate::objects::{FieldValidation, Resource, ResourceInfo, StatusError};
+use super::types::{Scalar, Type, root};
+use crate::objects::{Family, FieldValidation, ResourceInfo, StatusError};
+use crate::state::ClusterPolicyKind;
 
 /// Returns the object in the schema's form, and warnings about fields that it does not have.
 ///
@@ -22,14 +25,21 @@ pub(in crate::objects) fn canonical(
 ) -> Result<(Value, Vec<String>), StatusError> {
     object["kind"] = json!(info.kind);
     object["apiVersion"] = json!(info.api_version());
-    let canonical = match info.resource {
-        Resource::Namespace => through::<Namespace>(info, &object),
-        Resource::Pod => through::<Pod>(info, &object),
-        Resource::Node => through::<Node>(info, &object),
-        Resource::Service => through::<Service>(info, &object),
-        Resource::EndpointSlice => through::<EndpointSlice>(info, &object),
-        Resource::NetworkPolicy => through::<NetworkPolicy>(info, &object),
-        Resource::ClusterNetworkPolicy => through::<ClusterNetworkPolicy>(info, &object),
+    let canonical = match info.resource.family() {
+        Family::Namespaces => through::<Namespace>(info, &object),
+        Family::Pods => through::<Pod>(info, &object),
+        Family::Nodes => through::<Node>(info, &object),
+        Family::Services => through::<Service>(info, &object),
+        Family::ServiceAccounts => through::<ServiceAccount>(info, &object),
+        Family::EndpointSlices => through::<EndpointSlice>(info, &object),
+        Family::NetworkPolicies => through::<NetworkPolicy>(info, &object),
+        Family::ClusterPolicies(ClusterPolicyKind::ClusterNetworkPolicy) => {
+            through::<ClusterNetworkPolicy>(info, &object)
+        }
+        Family::Events => through::<Event>(info, &object),
+        Family::ClusterPolicies(_) | Family::Calico | Family::HostEndpoints => {
+            through_definition(info, &object)
+        }
     }?;
     if let Some(path) = list_for_object(&object, &canonical, "") {
         let kind = info.kind;
@@ -72,6 +82,68 @@ fn through<T: DeserializeOwned + Serialize>(
     };
     let typed: T = serde_path(object).map_err(refuse)?;
     serde_json::to_value(typed).map_err(refuse)
+}
+
+/// As [`through`], by the published definition of the kind; its metadata as Kubernetes has it.
+fn through_definition(info: &ResourceInfo, object: &Value) -> Result<Value, StatusError> {
+    let refuse = |error: String| {
+        let kind = info.kind;
+        StatusError::bad_request(format!(
+            "{kind} in version \"{}\" cannot be handled as a {kind}: {error}",
+            info.version
+        ))
+    };
+    let mut canonical = kept(object, root(info), "").map_err(refuse)?;
+    let metadata = ObjectMeta::deserialize(&object["metadata"]).or_else(|error| {
+        let is_absent = object["metadata"].is_null();
+        if is_absent {
+            Ok(ObjectMeta::default())
+        } else {
+            Err(error)
+        }
+    });
+    let metadata = metadata.and_then(serde_json::to_value);
+    canonical["metadata"] = metadata.map_err(|error| refuse(error.to_string()))?;
+    Ok(canonical)
+}
+
+/// Returns a value without the fields that its type does not have.
+fn kept(value: &Value, of: &Type, path: &str) -> Result<Value, String> {
+    let wrong = |expected: &str| Err(format!("{path} is {value}, not {expected}"));
+    match (of.resolved(), value) {
+        (_, Value::Null) => Ok(Value::Null),
+        (Type::Map(map), Value::Object(fields)) => {
+            let known = fields.iter().filter_map(|(name, value)| {
+                let of = map.under(name)?;
+                Some((name, of, value)).filter(|_| !value.is_null())
+            });
+            let dot = if path.is_empty() { "" } else { "." };
+            let kept = known.map(|(name, of, value)| {
+                let value = kept(value, of, &format!("{path}{dot}{name}"))?;
+                Ok((name.clone(), value))
+            });
+            kept.collect::<Result<serde_json::Map<_, _>, _>>()
+                .map(Value::Object)
+        }
+        (Type::List(list), Value::Array(items)) => {
+            let items = items.iter().enumerate();
+            let kept =
+                items.map(|(index, item)| kept(item, &list.items, &format!("{path}[{index}]")));
+            kept.collect::<Result<Vec<_>, _>>().map(Value::Array)
+        }
+        (Type::Map(_), _) => wrong("an object"),
+        (Type::List(_), _) => wrong("a list"),
+        (Type::Scalar(Scalar::Integer), value) if value.as_i64().is_none() => {
+            wrong("a whole number")
+        }
+        (Type::Scalar(Scalar::Number), value) if !value.is_number() => wrong("a number"),
+        (Type::Scalar(Scalar::Boolean), value) if !value.is_boolean() => wrong("true or false"),
+        (Type::Scalar(Scalar::IntOrString), value) if !value.is_string() && !value.is_number() => {
+            wrong("a number or a text")
+        }
+        (Type::Scalar(Scalar::String), value) if !value.is_string() => wrong("a text"),
+        (_, value) => Ok(value.clone()),
+    }
 }
 
 fn serde_path<T: DeserializeOwned>(object: &Value) -> Result<T, serde_json::Error> {

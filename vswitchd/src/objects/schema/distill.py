@@ -17,7 +17,7 @@ import sys
 
 VERSION = "1.33"
 CORE, META = "io.k8s.api.core.v1.", "io.k8s.apimachinery.pkg.apis.meta.v1."
-ROOTS = [CORE + kind for kind in ("Namespace", "Node", "Pod", "Service", "Event")] + [
+ROOTS = [CORE + kind for kind in ("Namespace", "Node", "Pod", "Service", "ServiceAccount", "Event")] + [
     "io.k8s.api.discovery.v1.EndpointSlice",
     "io.k8s.api.events.v1.Event",
     "io.k8s.api.networking.v1.NetworkPolicy",

@@ -2,8 +2,8 @@
 //! merged, and what a body looks like in the API's own form.
 //!
 //! `openapi.json` is Kubernetes' OpenAPI document reduced to what the served kinds reach;
-//! `distill.py` tells where it comes from and makes it anew. `cluster_network_policy.json` has the
-//! kind that Kubernetes leaves to a CRD. Everything that has to know fields
+//! `distill.py` tells where it comes from and makes it anew. `cluster_network_policy.json`,
+//! `admin_network_policy.json` and `calico.json` have the kinds that Kubernetes leaves to CRDs. Everything that has to know fields
 //! (patches, server-side apply, the published OpenAPI) reads it here.
 
 mod canonical;

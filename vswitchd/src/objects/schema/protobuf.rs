@@ -312,6 +312,8 @@ impl Scalar {
             Self::String => Ok(json!(wire.text()?)),
             Self::Integer => Ok(json!(wire.number()?)),
             Self::Boolean => Ok(json!(wire.number()? != 0)),
+            // Only kinds of CRDs have such fields, which Kubernetes serves as JSON alone.
+            Self::Number => Err("a field of it is served as JSON alone".to_owned()),
             Self::Quantity => Ok(json!(text(1)?)),
             Self::IntOrString if number(1)? == 0 => Ok(json!(number(2)?)),
             Self::IntOrString => Ok(json!(text(3)?)),

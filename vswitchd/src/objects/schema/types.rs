@@ -6,11 +6,16 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 use crate::objects::ResourceInfo;
+use crate::objects::resource::CALICO_GROUP;
 
 /// Kubernetes' OpenAPI definitions, by name.
 const DEFINITIONS: &str = include_str!("openapi.json");
 /// Those of ClusterNetworkPolicy (network-policy-api v0.2.0, experimental channel).
 const OF_CLUSTER_POLICIES: &str = include_str!("cluster_network_policy.json");
+/// Those of the kinds before it (network-policy-api, v1alpha1, experimental channel).
+const OF_ADMINS: &str = include_str!("admin_network_policy.json");
+/// Those of Calico's kinds (projectcalico.org/v3).
+const OF_CALICO: &str = include_str!("calico.json");
 
 static TYPES: LazyLock<HashMap<String, Type>> = LazyLock::new(|| {
     let definitions = definitions();
@@ -27,6 +32,8 @@ pub(crate) fn definitions() -> BTreeMap<String, Value> {
     };
     let mut definitions = parse(DEFINITIONS);
     definitions.extend(parse(OF_CLUSTER_POLICIES));
+    definitions.extend(parse(OF_ADMINS));
+    definitions.extend(parse(OF_CALICO));
     definitions
 }
 
@@ -46,6 +53,7 @@ pub(in crate::objects) enum Scalar {
     String,
     Integer,
     Boolean,
+    Number,
     /// RFC 3339, whole seconds.
     Time,
     /// RFC 3339, microseconds.
@@ -118,6 +126,7 @@ pub(crate) fn definition_of(info: &ResourceInfo) -> String {
         "policy.networking.k8s.io" => {
             return format!("io.k8s.networking.policy.{}.{}", info.version, info.kind);
         }
+        CALICO_GROUP => return format!("org.projectcalico.{}.{}", info.version, info.kind),
         group => group.split('.').next().unwrap_or_default(),
     };
     format!("io.k8s.api.{group}.{}.{}", info.version, info.kind)
@@ -147,6 +156,7 @@ impl Type {
         match schema["type"].as_str() {
             Some("integer") => Self::Scalar(Scalar::Integer),
             Some("boolean") => Self::Scalar(Scalar::Boolean),
+            Some("number") => Self::Scalar(Scalar::Number),
             Some("array") => Self::List(Box::new(List::parse(schema))),
             Some("object") => Self::Map(Box::new(Map::parse(schema))),
             _ => Self::Scalar(Scalar::String),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::kit::registry;
+use super::kit::{made_of_cluster, refusals_of_changed, registry};
 use crate::objects::{FieldValidation, PatchKind, Resource, StatusError, WriteOptions, feed};
 use crate::state::ClusterChange;
 
@@ -24,34 +24,12 @@ fn spec() -> Value {
 }
 
 fn create(spec: &Value, validation: FieldValidation) -> Result<Value, StatusError> {
-    let options = WriteOptions {
-        field_validation: validation,
-        ..WriteOptions::default()
-    };
-    let object = json!({"metadata": {"name": "guard"}, "spec": spec});
-    let written = registry(&[]).create(KIND, "", object, options)?;
-    Ok((*written.object).clone())
+    made_of_cluster(KIND, "guard", spec, validation)
 }
 
 /// The refusal of a policy in which something is changed, `field reason`.
 fn refusals(pointer: &str, value: Value) -> Vec<String> {
-    let mut spec = spec();
-    let (at, field) = pointer.rsplit_once('/').unwrap();
-    let parent = spec.pointer_mut(at).unwrap();
-    match (parent, field.parse::<usize>()) {
-        (Value::Array(list), Ok(index)) => list[index] = value,
-        (object, _) => object[field] = value,
-    }
-    let Err(error) = create(&spec, FieldValidation::Strict) else {
-        return Vec::new();
-    };
-    if error.causes.is_empty() {
-        return vec![format!("{} {}", error.code, error.message)];
-    }
-    let causes = error.causes.iter();
-    causes
-        .map(|cause| format!("{} {}", cause.field, cause.reason))
-        .collect()
+    refusals_of_changed((KIND, "guard"), spec(), pointer, value)
 }
 
 #[test]
@@ -264,7 +242,7 @@ fn a_change_of_the_spec_is_told_and_renews_what_the_status_says() {
     let told = feed(&registry).initial;
     let is_it = |change: &ClusterChange| {
         matches!(change, ClusterChange::ClusterPolicy(record)
-            if record.name == "guard" && record.spec["egress"].is_null())
+            if record.key.name == "guard" && record.spec["egress"].is_null())
     };
     assert!(told.iter().any(is_it), "{told:?}");
 }

@@ -1,12 +1,12 @@
-//! What tests of Services and their endpoints say to a registry.
+//! What tests of Services and their endpoints, and of policies of the cluster, say to a registry.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::objects::{
-    DeleteOptions, PatchKind, Registry, RegistryConfig, Resource, Selection, StatusError,
-    WriteOptions,
+    DeleteOptions, FieldValidation, PatchKind, Registry, RegistryConfig, Resource, Selection,
+    StatusError, WriteOptions,
 };
 use crate::store::{MemoryStore, SharedStore};
 
@@ -125,4 +125,44 @@ pub(in crate::objects) fn list(registry: &Registry, resource: Resource) -> Vec<A
     let selection = Selection::default();
     let objects = registry.list(resource, Some("default"), &selection);
     objects.unwrap().items
+}
+
+/// Creates an object of the cluster in an empty registry.
+pub(in crate::objects) fn made_of_cluster(
+    resource: Resource,
+    name: &str,
+    spec: &Value,
+    field_validation: FieldValidation,
+) -> Result<Value, StatusError> {
+    let options = WriteOptions {
+        field_validation,
+        ..WriteOptions::default()
+    };
+    let object = json!({"metadata": {"name": name}, "spec": spec});
+    let written = registry(&[]).create(resource, "", object, options)?;
+    Ok((*written.object).clone())
+}
+
+/// What is said against an object of the cluster of whose spec something is changed: `field reason`.
+pub(in crate::objects) fn refusals_of_changed(
+    (resource, name): (Resource, &str),
+    mut spec: Value,
+    pointer: &str,
+    value: Value,
+) -> Vec<String> {
+    let (at, field) = pointer.rsplit_once('/').unwrap();
+    match (spec.pointer_mut(at).unwrap(), field.parse::<usize>()) {
+        (Value::Array(list), Ok(index)) => list[index] = value,
+        (object, _) => object[field] = value,
+    }
+    let Err(error) = made_of_cluster(resource, name, &spec, FieldValidation::Strict) else {
+        return Vec::new();
+    };
+    if error.causes.is_empty() {
+        return vec![format!("{} {}", error.code, error.message)];
+    }
+    let causes = error.causes.iter();
+    causes
+        .map(|cause| format!("{} {}", cause.field, cause.reason))
+        .collect()
 }

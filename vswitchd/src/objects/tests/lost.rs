@@ -6,9 +6,11 @@ use std::path::Path;
 use serde_json::json;
 
 use super::*;
+use crate::clock;
 use crate::objects::feed::ISOLATION;
+use crate::objects::persist::key_of;
 use crate::state::ClusterChange;
-use crate::store::{LogStore, Loss, Store as _};
+use crate::store::{Bucket, LogStore, Loss, ObjectsFrom, Store as _};
 
 fn open_at(folder: &Path) -> (Arc<LogStore>, Arc<Registry>) {
     let store = Arc::new(LogStore::open(folder).unwrap());
@@ -127,7 +129,7 @@ async fn a_node_of_a_cluster_that_may_have_lost_a_flow_isolates_all_until_it_is_
     let mut feed = feed(&registry);
     let mut policies = BTreeSet::new();
     apply(&mut policies, std::mem::take(&mut feed.initial));
-    registry.mirror(vec![listed("b")]);
+    registry.mirror(vec![listed("b")], clock::instant());
     apply(&mut policies, feed.next().await.unwrap());
     assert_eq!(policies, BTreeSet::from([format!("shop/{ISOLATION}")]));
     store.accept_loss(None).unwrap();
@@ -163,4 +165,34 @@ async fn a_loss_of_which_nothing_is_known_isolates_all_until_it_is_accepted() {
     assert_eq!(store.accept_loss(None).unwrap(), [Loss::Everything]);
     apply(&mut policies, feed.next().await.unwrap());
     assert_eq!(policies, BTreeSet::from(["shop/a".to_owned()]));
+}
+
+#[test]
+fn every_kind_that_policies_are_judged_by_closes_something_where_it_is_lost() {
+    let harmless: Vec<&str> = RESOURCES
+        .iter()
+        .filter(|info| {
+            let namespace = match info.scope {
+                Scope::Cluster => "",
+                Scope::Namespaced => "shop",
+            };
+            let id = (info.resource, namespace.to_owned(), "name".to_owned());
+            let loss = Loss::Record {
+                bucket: Bucket::Objects,
+                key: String::from_utf8(key_of(&id)).unwrap(),
+            };
+            loss.consequence(ObjectsFrom::Store).is_none()
+        })
+        .map(|info| info.plural)
+        .collect();
+    let staged = [
+        "stagedglobalnetworkpolicies",
+        "stagednetworkpolicies",
+        "stagedkubernetesnetworkpolicies",
+    ];
+    let of_nodes = ["hostendpoints"];
+    assert_eq!(
+        harmless,
+        [&["services", "endpointslices"], &staged[..], &of_nodes].concat()
+    );
 }

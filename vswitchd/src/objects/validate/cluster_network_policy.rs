@@ -7,12 +7,14 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::super::causes::Causes;
-use super::fields::{PORT_RANGE, is_port, items, one_of};
+use super::fields::{
+    at_most, each_once, exactly_one, items, name_of_rule, one_of, port_number, required,
+    some_at_most,
+};
 use super::meta;
 
 /// Longest lists of rules, peers, protocols, networks and names.
 const MAX_ITEMS: usize = 25;
-const MAX_RULE_NAME: usize = 100;
 const MAX_NETWORK: usize = 43;
 
 const PODS: [&str; 2] = ["namespaces", "pods"];
@@ -49,11 +51,7 @@ pub(super) fn policy(object: &Value, causes: &mut Causes) {
 }
 
 fn rule(rule: &Value, path: &str, peers: &str, causes: &mut Causes) {
-    let name = rule["name"].as_str().unwrap_or_default();
-    if name.chars().count() > MAX_RULE_NAME {
-        let message = format!("Too long: may not be more than {MAX_RULE_NAME} characters");
-        causes.add("FieldValueTooLong", &format!("{path}.name"), message);
-    }
+    name_of_rule(&rule["name"], &format!("{path}.name"), causes);
     let action = format!("{path}.action");
     if required(&rule["action"], &action, causes) {
         one_of(
@@ -65,7 +63,7 @@ fn rule(rule: &Value, path: &str, peers: &str, causes: &mut Causes) {
     }
     let peers_path = format!("{path}.{peers}");
     if required(&rule[peers], &peers_path, causes) {
-        some_at_most(&rule[peers], &peers_path, causes);
+        some_at_most(&rule[peers], &peers_path, MAX_ITEMS, causes);
     }
     let known = if peers == "to" {
         &EGRESS_PEERS[..]
@@ -81,7 +79,7 @@ fn rule(rule: &Value, path: &str, peers: &str, causes: &mut Causes) {
     }
     let protocols = format!("{path}.protocols");
     if !rule["protocols"].is_null() {
-        some_at_most(&rule["protocols"], &protocols, causes);
+        some_at_most(&rule["protocols"], &protocols, MAX_ITEMS, causes);
     }
     for (path, written) in items(&rule["protocols"], &protocols) {
         protocol(written, &path, causes);
@@ -128,7 +126,7 @@ fn beyond_pods(peer: &Value, path: &str, causes: &mut Causes) {
     }
     let networks = format!("{path}.networks");
     if !peer["networks"].is_null() {
-        some_at_most(&peer["networks"], &networks, causes);
+        some_at_most(&peer["networks"], &networks, MAX_ITEMS, causes);
         each_once(&peer["networks"], &networks, causes);
     }
     for (path, network) in items(&peer["networks"], &networks) {
@@ -139,7 +137,7 @@ fn beyond_pods(peer: &Value, path: &str, causes: &mut Causes) {
     }
     let names = format!("{path}.domainNames");
     if !peer["domainNames"].is_null() {
-        some_at_most(&peer["domainNames"], &names, causes);
+        some_at_most(&peer["domainNames"], &names, MAX_ITEMS, causes);
         each_once(&peer["domainNames"], &names, causes);
     }
     for (path, name) in items(&peer["domainNames"], &names) {
@@ -168,7 +166,7 @@ fn protocol(entry: &Value, path: &str, causes: &mut Causes) {
 fn destination_port(port: &Value, path: &str, causes: &mut Causes) {
     exactly_one(port, path, &["number", "range"], causes);
     if !port["number"].is_null() {
-        in_port_range(&port["number"], &format!("{path}.number"), causes);
+        port_number(&port["number"], &format!("{path}.number"), causes);
     }
     let range = &port["range"];
     if range.is_null() {
@@ -177,7 +175,7 @@ fn destination_port(port: &Value, path: &str, causes: &mut Causes) {
     for end in ["start", "end"] {
         let path = format!("{path}.range.{end}");
         if required(&range[end], &path, causes) {
-            in_port_range(&range[end], &path, causes);
+            port_number(&range[end], &path, causes);
         }
     }
     if let (Some(start), Some(end)) = (range["start"].as_i64(), range["end"].as_i64())
@@ -185,58 +183,6 @@ fn destination_port(port: &Value, path: &str, causes: &mut Causes) {
     {
         let why = "Start must be less than End";
         causes.invalid(&format!("{path}.range"), range, why);
-    }
-}
-
-fn in_port_range(number: &Value, path: &str, causes: &mut Causes) {
-    if !number.as_i64().is_some_and(is_port) {
-        causes.invalid(path, number, PORT_RANGE);
-    }
-}
-
-fn required(value: &Value, path: &str, causes: &mut Causes) -> bool {
-    if value.is_null() {
-        causes.required(path, "");
-    }
-    !value.is_null()
-}
-
-/// minProperties and maxProperties of the CRD.
-fn exactly_one(object: &Value, path: &str, known: &[&str], causes: &mut Causes) {
-    let fields = object.as_object().into_iter().flatten();
-    let there: Vec<&String> = fields
-        .filter(|(_, value)| !value.is_null())
-        .map(|(field, _)| field)
-        .collect();
-    let known_there = there.iter().filter(|field| known.contains(&field.as_str()));
-    if there.is_empty() || known_there.count() > 1 {
-        let why = format!("must have exactly one of {}", known.join(", "));
-        causes.invalid(path, object, why);
-    }
-}
-
-fn at_most(list: &Value, path: &str, most: usize, causes: &mut Causes) {
-    let length = list.as_array().map_or(0, Vec::len);
-    if length > most {
-        let message = format!("Too many: {length}: must have at most {most} items");
-        causes.add("FieldValueTooMany", path, message);
-    }
-}
-
-fn some_at_most(list: &Value, path: &str, causes: &mut Causes) {
-    if list.as_array().is_none_or(Vec::is_empty) {
-        causes.invalid(path, list, "should have at least 1 items");
-    }
-    at_most(list, path, MAX_ITEMS, causes);
-}
-
-/// x-kubernetes-list-type: set.
-fn each_once(list: &Value, path: &str, causes: &mut Causes) {
-    let mut seen = std::collections::HashSet::new();
-    for (path, item) in items(list, path) {
-        if !seen.insert(item.as_str()) {
-            causes.duplicate(&path, item);
-        }
     }
 }
 

@@ -99,3 +99,63 @@ pub(super) fn port_name(value: &Value, field: &str, causes: &mut Causes) {
         causes.invalid(field, value, "must not begin or end with a hyphen");
     }
 }
+
+pub(super) fn required(value: &Value, path: &str, causes: &mut Causes) -> bool {
+    if value.is_null() {
+        causes.required(path, "");
+    }
+    !value.is_null()
+}
+
+/// Longest name of a rule of a policy of the cluster.
+const MAX_RULE_NAME: usize = 100;
+
+/// Name of a rule of a policy of the cluster.
+pub(super) fn name_of_rule(name: &Value, path: &str, causes: &mut Causes) {
+    let name = name.as_str().unwrap_or_default();
+    if name.chars().count() > MAX_RULE_NAME {
+        let message = format!("Too long: may not be more than {MAX_RULE_NAME} characters");
+        causes.add("FieldValueTooLong", path, message);
+    }
+}
+
+/// minProperties and maxProperties of a CRD.
+pub(super) fn exactly_one(object: &Value, path: &str, known: &[&str], causes: &mut Causes) {
+    let fields = object.as_object().into_iter().flatten();
+    let there: Vec<&String> = fields
+        .filter(|(_, value)| !value.is_null())
+        .map(|(field, _)| field)
+        .collect();
+    let known_there = there.iter().filter(|field| known.contains(&field.as_str()));
+    if there.is_empty() || known_there.count() > 1 {
+        let why = format!("must have exactly one of {}", known.join(", "));
+        causes.invalid(path, object, why);
+    }
+}
+
+/// maxItems of a CRD.
+pub(super) fn at_most(list: &Value, path: &str, most: usize, causes: &mut Causes) {
+    let length = list.as_array().map_or(0, Vec::len);
+    if length > most {
+        let message = format!("Too many: {length}: must have at most {most} items");
+        causes.add("FieldValueTooMany", path, message);
+    }
+}
+
+/// minItems of one, and maxItems.
+pub(super) fn some_at_most(list: &Value, path: &str, most: usize, causes: &mut Causes) {
+    if list.as_array().is_none_or(Vec::is_empty) {
+        causes.invalid(path, list, "should have at least 1 items");
+    }
+    at_most(list, path, most, causes);
+}
+
+/// x-kubernetes-list-type: set.
+pub(super) fn each_once(list: &Value, path: &str, causes: &mut Causes) {
+    let mut seen = std::collections::HashSet::new();
+    for (path, item) in items(list, path) {
+        if !seen.insert(item.as_str()) {
+            causes.duplicate(&path, item);
+        }
+    }
+}

@@ -1,5 +1,7 @@
 //! Validation with the API server's rules and words (k8s.io/apimachinery validation).
 
+mod admin_network_policy;
+mod calico;
 mod cluster_network_policy;
 mod endpoint_slice;
 mod fields;

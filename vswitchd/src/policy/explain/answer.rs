@@ -51,10 +51,13 @@ pub enum Ground {
     Unknown(ObjectKey),
     /// The pod is over.
     Finished(ObjectKey),
-    /// The rule of a ClusterNetworkPolicy that accepts it.
+    /// The rule of a policy of a tier that accepts it.
     Accepted(RulePart),
-    /// The rule of a ClusterNetworkPolicy that denies it.
+    /// The rule of a policy of a tier that denies it.
     Denied(RulePart),
+    /// The rule of a policy of a tier that passes it on, and denies it because no table is left
+    /// for the next tier.
+    NoTableLeft(RulePart),
     /// No policy selects the pod.
     NotIsolated {
         /// The pod.
@@ -78,8 +81,8 @@ pub enum Ground {
 pub struct RulePart {
     /// The policy.
     pub policy: PolicyKey,
-    /// E.g. `ingress[0].from[1].ports[0]`; of a ClusterNetworkPolicy with tier, priority and
-    /// action before it.
+    /// E.g. `ingress[0].from[1].ports[0]`; of a policy of a tier with tier, order and action before
+    /// it.
     pub part: String,
 }
 
@@ -169,7 +172,11 @@ impl Ground {
     pub const fn allows(&self) -> bool {
         !matches!(
             self,
-            Self::Unknown(_) | Self::Finished(_) | Self::Denied(_) | Self::NothingAllows { .. }
+            Self::Unknown(_)
+                | Self::Finished(_)
+                | Self::Denied(_)
+                | Self::NoTableLeft(_)
+                | Self::NothingAllows { .. }
         )
     }
 }

@@ -1,15 +1,15 @@
 //! Judges one question: finds the rule that decides, near misses, and changes that would help.
 
+use std::cmp::Ordering;
 use std::rc::Rc;
 
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 
-use super::super::cluster_policy::{ClusterPolicy, RuleAction, Tier};
 use super::super::direction::Direction;
 use super::party::{Party, PeerFit, PeerMiss, Standing};
 use super::ports::{self, Asked, NamesAt, PortMiss};
 use super::rules::{Isolating, WrittenRule, isolating, written};
-use super::tiers::{self, View};
+use super::tiers::{Decision, Tiers, View};
 use super::{
     Advice, Explanation, Ground, Judgement, Miss, MissCause, PortAdvice, Question, Relabel,
     RulePart,
@@ -36,8 +36,8 @@ pub(super) struct Case<'a> {
     from: Party<'a>,
     to: Party<'a>,
     asked: Asked,
-    /// Policies of the cluster, in order.
-    tiers: Rc<[ClusterPolicy]>,
+    /// Policies of tiers, in order.
+    tiers: Rc<Tiers>,
 }
 
 /// A rule, or one of its peers, held against the connection.
@@ -66,7 +66,7 @@ impl<'a> Case<'a> {
                 protocol: question.protocol,
                 port: question.port,
             },
-            tiers: tiers::in_order(cluster).into(),
+            tiers: Rc::new(Tiers::of(cluster)),
         }
     }
 
@@ -142,42 +142,66 @@ impl<'a> Case<'a> {
     fn ground_of_pod(&self, direction: Direction, pod: &PodRecord) -> Ground {
         let pod = pod.key.clone();
         let direction_name = direction.name();
-        if let Some(ground) = self.ground_of_tier(direction, Tier::Admin) {
-            return ground;
+        let view = self.view(direction);
+        let of = |side: Ordering| {
+            let policies = self.tiers.policies.iter();
+            policies.filter(move |policy| policy.position.tier.to_default() == side)
+        };
+        if let Some(decided) = view.of_tiers(of(Ordering::Less)) {
+            return ground_of(decided);
         }
+        let of_default = |is_early| {
+            let policies = of(Ordering::Equal);
+            policies.filter(move |policy| policy.position.is_early() == is_early)
+        };
         let attempts = self.attempts(direction);
-        if attempts.is_empty() {
-            let not_isolated = Ground::NotIsolated {
-                pod,
-                direction: direction_name,
-            };
-            let by_tier = self.ground_of_tier(direction, Tier::Baseline);
-            return by_tier.unwrap_or(not_isolated);
-        }
+        let is_isolated = !attempts.is_empty();
         let allowing = |attempt: &Attempt| matches!(attempt.outcome, Outcome::Allows);
-        match attempts.into_iter().find(allowing) {
-            Some(attempt) => Ground::Allowed(attempt.rule),
-            None => Ground::NothingAllows {
+        let of_networkpolicies = || {
+            let allowing = attempts.into_iter().find(allowing);
+            allowing.map(|attempt| (None, Ground::Allowed(attempt.rule)))
+        };
+        let decided = |policies| {
+            let (decision, rule) = view.of_policies(policies)?;
+            Some((Some(decision), ground_of((decision, rule))))
+        };
+        let decision = decided(of_default(true))
+            .or_else(of_networkpolicies)
+            .or_else(|| decided(of_default(false)));
+        match decision {
+            Some((Some(Decision::Pass), _)) => {}
+            Some((_, ground)) => return ground,
+            None if is_isolated => {
+                return Ground::NothingAllows {
+                    pod,
+                    direction: direction_name,
+                };
+            }
+            None => {
+                if let Some(ended) = view.end_of(of(Ordering::Equal)) {
+                    return ground_of(ended);
+                }
+            }
+        }
+        let behind = view.of_tiers(of(Ordering::Greater));
+        behind.map_or(
+            Ground::NotIsolated {
                 pod,
                 direction: direction_name,
             },
-        }
+            ground_of,
+        )
     }
 
-    /// Returns what a tier decides; `None` if it leaves that to those behind it.
-    fn ground_of_tier(&self, direction: Direction, tier: Tier) -> Option<Ground> {
-        let view = View {
+    fn view(&self, direction: Direction) -> View<'_> {
+        View {
             cluster: self.cluster,
+            tiers: &self.tiers,
             direction,
             subject: self.subject(direction),
             peer: self.peer(direction),
             asked: self.asked,
             names: self.names(),
-        };
-        match tiers::decide(&self.tiers, tier, view)? {
-            (RuleAction::Accept, rule) => Some(Ground::Accepted(rule)),
-            (RuleAction::Deny, rule) => Some(Ground::Denied(rule)),
-            (RuleAction::Pass, _) => None,
         }
     }
 
@@ -313,6 +337,14 @@ impl<'a> Case<'a> {
             asked: choice.taken(self.asked),
             ..self.clone()
         }
+    }
+}
+
+fn ground_of((decision, rule): (Decision, RulePart)) -> Ground {
+    match decision {
+        Decision::Deny => Ground::Denied(rule),
+        Decision::NoTableLeft => Ground::NoTableLeft(rule),
+        Decision::Accept | Decision::Pass => Ground::Accepted(rule),
     }
 }
 

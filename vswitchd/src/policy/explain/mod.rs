@@ -17,6 +17,7 @@ mod question;
 mod rules;
 mod text;
 mod tiers;
+mod view;
 
 pub use answer::{
     Advice, Explanation, Ground, Judgement, Labelled, Miss, MissCause, PortAdvice, PortMismatch,
@@ -26,3 +27,4 @@ pub use case::explain;
 pub use labels::LabelChange;
 pub use question::{End, Question};
 pub use text::protocol_name;
+pub use view::{near_miss, part};

@@ -1,15 +1,17 @@
 //! One end of the connection with its objects, and whether a rule's peer means it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicyPeer};
 
-use super::super::peers::{Peer, PodPeer, Scope};
+use super::super::calico_labels::{all_labels_of_pod, labels_of_set};
+use super::super::peers::{Members, Peer, PodPeer, Scope};
 use super::super::pods::is_addressable;
 use super::labels::{self, LabelMiss};
 use super::{End, Labelled, Relabel};
-use crate::state::{ClusterState, NamespaceRecord, ObjectKey, PodRecord};
+use crate::state::{ClusterState, NamespaceRecord, ObjectKey, PodRecord, ServiceAccountRecord};
 
 /// One end.
 #[derive(Debug, Clone)]
@@ -17,6 +19,7 @@ pub(super) struct Party<'a> {
     pub(super) end: &'a End,
     pod: Option<Arc<PodRecord>>,
     namespace: Option<Arc<NamespaceRecord>>,
+    account: Option<Arc<ServiceAccountRecord>>,
 }
 
 /// What policies can make of an end.
@@ -56,13 +59,16 @@ pub(super) enum PeerFit {
 
 impl<'a> Party<'a> {
     pub(super) fn new(cluster: &ClusterState, end: &'a End) -> Self {
-        let pod = end.pod.as_ref();
+        let key = end.pod.as_ref();
+        let pod = key.and_then(|key| cluster.pod(key)).cloned();
+        let account = pod.as_ref().and_then(|pod| cluster.service_account_of(pod));
         Self {
             end,
-            pod: pod.and_then(|key| cluster.pod(key)).cloned(),
-            namespace: pod
+            namespace: key
                 .and_then(|key| cluster.namespace(&key.namespace))
                 .cloned(),
+            account: account.cloned(),
+            pod,
         }
     }
 
@@ -111,11 +117,40 @@ impl<'a> Party<'a> {
     }
 
     /// Returns whether it is one of the pods that selectors find.
-    pub(super) fn is_among(&self, pods: &PodPeer) -> bool {
-        match self.standing() {
-            Standing::Pod(pod) => self.pod_outside(pods, pod).is_none(),
-            _ => false,
+    pub(super) fn is_among(&self, members: &Members) -> bool {
+        let Standing::Pod(pod) = self.standing() else {
+            return false;
+        };
+        match members {
+            Members::Pods(peer) => self.pod_outside(peer, pod).is_none(),
+            Members::Selected { expression, .. } => {
+                let of_namespace = self.namespace.as_ref().map(|record| &record.labels);
+                let of_account = self.account.as_ref().map(|record| &record.labels);
+                expression.matches(&all_labels_of_pod(pod, of_namespace, of_account))
+            }
         }
+    }
+
+    /// Returns whether it is one of those, or has an address of a network set that they find.
+    pub(super) fn is_member(&self, members: &Members, cluster: &ClusterState) -> bool {
+        if self.is_among(members) {
+            return true;
+        }
+        let Members::Selected {
+            expression,
+            is_here: false,
+        } = members
+        else {
+            return false;
+        };
+        let mut sets = cluster.network_sets();
+        sets.any(|set| self.is_in(&set.nets) && expression.matches(&labels_of_set(set, cluster)))
+    }
+
+    /// Returns whether its address is in one of these networks.
+    pub(super) fn is_in(&self, networks: &BTreeSet<IpNet>) -> bool {
+        let address = self.end.address;
+        address.is_some_and(|address| networks.iter().any(|net| net.contains(&address)))
     }
 
     /// Returns whether a peer of a policy in namespace `own` means this end.

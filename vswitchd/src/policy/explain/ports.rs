@@ -134,11 +134,10 @@ impl PortAdvice {
 impl fmt::Display for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let protocol = protocol_name(self.protocol);
-        match self.protocol {
-            ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP => {
-                write!(f, "{protocol} port {}", self.port)
-            }
-            _ => f.write_str(&protocol),
+        if ip_proto::has_ports(self.protocol) {
+            write!(f, "{protocol} port {}", self.port)
+        } else {
+            f.write_str(&protocol)
         }
     }
 }

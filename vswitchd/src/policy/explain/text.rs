@@ -30,8 +30,13 @@ impl fmt::Display for Ground {
                 write!(f, "no policy isolates pod {pod} for {direction}")
             }
             Self::Allowed(rule) => write!(f, "allowed by {rule}"),
-            Self::Accepted(rule) => write!(f, "accepted by ClusterNetworkPolicy {rule}"),
-            Self::Denied(rule) => write!(f, "denied by ClusterNetworkPolicy {rule}"),
+            Self::Accepted(rule) => write!(f, "accepted by {}", WithKind(rule)),
+            Self::Denied(rule) => write!(f, "denied by {}", WithKind(rule)),
+            Self::NoTableLeft(rule) => write!(
+                f,
+                "denied by {}, a Pass for which no table is left: too many tiers pass on",
+                WithKind(rule)
+            ),
             Self::NothingAllows { pod, direction } => {
                 write!(
                     f,
@@ -39,6 +44,16 @@ impl fmt::Display for Ground {
                 )
             }
         }
+    }
+}
+
+/// A rule with the kind of its policy.
+struct WithKind<'a>(&'a RulePart);
+
+impl fmt::Display for WithKind<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RulePart { policy, part } = self.0;
+        write!(f, "{} {} {part}", policy.kind(), policy.name())
     }
 }
 

@@ -7,15 +7,13 @@ use vswitch_datapath::pipeline::SetUpdate;
 
 use super::program::Program;
 use super::walker;
-use super::world::{World, labels, node};
-use crate::config::Deny;
-use crate::policy::Compiler;
+use super::world::{CompiledCluster, World, labels, node};
 use crate::rules::RuleDelta;
 use crate::state::PodPhase;
 
 /// A compiler that has followed a world's history so far.
 struct IncrementalCompiler {
-    compiler: Compiler,
+    compiler: CompiledCluster,
     program: Program,
     world: World,
 }
@@ -23,7 +21,7 @@ struct IncrementalCompiler {
 impl IncrementalCompiler {
     fn new(world: World) -> Self {
         let mut switch = Self {
-            compiler: Compiler::new(Deny::default()),
+            compiler: CompiledCluster::new(),
             program: Program::default(),
             world: World::default(),
         };

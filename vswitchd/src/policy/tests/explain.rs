@@ -474,3 +474,48 @@ fn the_pod_of_another_node_is_judged_there() {
     assert!(!explanation.ingress.allowed && !explanation.ingress.is_here);
     assert!(!explanation.allowed && explanation.allowed_here());
 }
+
+#[test]
+fn a_port_of_the_source_is_demanded_beside_a_name_of_the_destinations() {
+    let with_source = |ports: Value| {
+        let rule = json!({"action": "Allow", "protocol": "TCP", "source": {"ports": ports},
+            "destination": {"ports": ["web"]}});
+        let spec = json!({"selector": "app == 'b'", "types": ["Ingress"], "ingress": [rule]});
+        let mut world = cluster().calico("/p", spec);
+        world.pods[1].ports = vec![("web".to_owned(), 80, TCP)];
+        ask(&world, "x/a", "x/b", TCP, 80).allowed
+    };
+    // A question is about a port as clients get it.
+    assert!(with_source(json!(["32768:60999"])));
+    assert!(!with_source(json!([80])));
+}
+
+#[test]
+fn a_pass_for_which_no_table_is_left_denies_and_is_said_to() {
+    let passing = |count: u8| {
+        (1..=count).fold(cluster(), |world, number| {
+            let tier = format!("t{number}");
+            let spec = json!({"tier": tier, "order": 1, "selector": "app == 'a'",
+                "types": ["Ingress"], "ingress": [{"action": "Pass"}]});
+            let world = world.tier(&tier, f64::from(number), false);
+            world.calico(&format!("/p{number}"), spec)
+        })
+    };
+    check(
+        &ingress_of(&passing(4), "x/b", 80),
+        true,
+        "no policy isolates pod x/a for ingress",
+    );
+    check(
+        &ingress_of(&passing(5), "x/b", 80),
+        false,
+        "denied by GlobalNetworkPolicy calico:p4 t4 1 Deny ingress[0], a Pass for which no table \
+         is left: too many tiers pass on",
+    );
+    assert!(passing(4).tcp("x/b", "x/a", 80) && !passing(5).tcp("x/b", "x/a", 80));
+}
+
+/// What is said of TCP to port 80 at the receiver.
+pub(super) fn reason_of_ingress(world: &World, from: &str, to: &str) -> String {
+    ask(world, from, to, TCP, 80).ingress.ground.to_string()
+}

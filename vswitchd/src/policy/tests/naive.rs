@@ -7,11 +7,12 @@ use ipnet::IpNet;
 use serde_json::Value;
 use vswitch_datapath::flow::ip_proto;
 
+use super::naive_calico;
 use super::walker::Flow;
 use super::world::{Labels, NODE, Pod, Policy, World};
 use crate::state::PodPhase;
 
-fn items<'a>(value: &'a Value, field: &str) -> &'a [Value] {
+pub(super) fn items<'a>(value: &'a Value, field: &str) -> &'a [Value] {
     value[field]
         .as_array()
         .map(Vec::as_slice)
@@ -43,18 +44,21 @@ fn egress_allows(world: &World, pod: &Pod, flow: &Flow) -> bool {
     let destination = pod_at(world, flow.dst);
     let policies = isolating(world, pod, "Egress");
     let tier = |tier| tier_decides(world, pod, flow, ("egress", "to", flow.dst), tier);
-    is_judged(pod)
-        && tier("Admin").unwrap_or_else(|| {
-            if policies.is_empty() {
-                return tier("Baseline").unwrap_or(true);
-            }
-            policies.iter().any(|policy| {
-                items(&policy.spec, "egress").iter().any(|rule| {
-                    let ports = ports_match(items(rule, "ports"), flow, destination);
-                    ports && peers_match(world, policy, items(rule, "to"), flow.dst)
-                })
+    let allows = || {
+        policies.iter().any(|policy| {
+            items(&policy.spec, "egress").iter().any(|rule| {
+                let ports = ports_match(items(rule, "ports"), flow, destination);
+                ports && peers_match(world, policy, items(rule, "to"), flow.dst)
             })
         })
+    };
+    let end = naive_calico::End {
+        world,
+        pod,
+        flow,
+        direction: "egress",
+    };
+    is_judged(pod) && end.passes(tier, !policies.is_empty(), allows)
 }
 
 fn ingress_allows(world: &World, pod: &Pod, flow: &Flow) -> bool {
@@ -63,18 +67,21 @@ fn ingress_allows(world: &World, pod: &Pod, flow: &Flow) -> bool {
     }
     let policies = isolating(world, pod, "Ingress");
     let tier = |tier| tier_decides(world, pod, flow, ("ingress", "from", flow.src), tier);
-    is_judged(pod)
-        && tier("Admin").unwrap_or_else(|| {
-            if policies.is_empty() {
-                return tier("Baseline").unwrap_or(true);
-            }
-            policies.iter().any(|policy| {
-                items(&policy.spec, "ingress").iter().any(|rule| {
-                    let ports = ports_match(items(rule, "ports"), flow, Some(pod));
-                    ports && peers_match(world, policy, items(rule, "from"), flow.src)
-                })
+    let allows = || {
+        policies.iter().any(|policy| {
+            items(&policy.spec, "ingress").iter().any(|rule| {
+                let ports = ports_match(items(rule, "ports"), flow, Some(pod));
+                ports && peers_match(world, policy, items(rule, "from"), flow.src)
             })
         })
+    };
+    let end = naive_calico::End {
+        world,
+        pod,
+        flow,
+        direction: "ingress",
+    };
+    is_judged(pod) && end.passes(tier, !policies.is_empty(), allows)
 }
 
 fn isolating<'a>(world: &'a World, pod: &Pod, policy_type: &str) -> Vec<&'a Policy> {
@@ -93,7 +100,7 @@ fn isolating<'a>(world: &'a World, pod: &Pod, policy_type: &str) -> Vec<&'a Poli
 }
 
 /// The pod that has an address: the local one if there is one, else who claims it.
-fn pod_at(world: &World, ip: IpAddr) -> Option<&Pod> {
+pub(super) fn pod_at(world: &World, ip: IpAddr) -> Option<&Pod> {
     let has = |pod: &&Pod| pod.ips.contains(&ip);
     let local = world.pods.iter().find(|pod| pod.is_local && has(pod));
     let pod = local.or_else(|| world.pods.iter().find(|pod| is_judged(pod) && has(pod)));

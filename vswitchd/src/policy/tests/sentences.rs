@@ -6,18 +6,13 @@ use vswitch_datapath::DropReason;
 use vswitch_datapath::flow::ip_proto::{ICMP, ICMPV6, SCTP, TCP, UDP};
 
 use super::walker;
-use super::world::{NODE, World, node};
+use super::world::{CompiledCluster, NODE, World, node};
 use crate::policy::NodeFacts;
 use crate::state::PodPhase;
 
 /// Two local pods a and b in x, one remote in y, one address outside.
 fn cluster() -> World {
-    World::default()
-        .namespace("x", "team=x")
-        .namespace("y", "team=y")
-        .pod("x/a", "app=a", &["10.0.0.1", "fd00::1"])
-        .pod("x/b", "app=b", &["10.0.0.2", "fd00::2"])
-        .remote("y/c", "app=c", &["10.0.1.3", "fd00:1::3"])
+    World::small()
 }
 
 const OUTSIDE: &str = "8.8.8.8";
@@ -288,7 +283,7 @@ fn a_named_port_of_an_ip_block_that_is_changed_follows_it() {
             )
     };
     let (before, after) = (with("10.0.1.9/32"), with("10.0.1.10/32"));
-    let mut compiler = crate::policy::Compiler::new(crate::config::Deny::default());
+    let mut compiler = CompiledCluster::new();
     let mut program = super::program::Program::default();
     let mut take_in = |changes: Vec<crate::state::ClusterChange>| {
         changes

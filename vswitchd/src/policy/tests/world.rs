@@ -10,10 +10,12 @@ use vswitch_datapath::flow::ip_proto;
 use super::program::Program;
 use super::walker::{self, Flow};
 use crate::config::Deny;
-use crate::policy::{Compiler, NodeFacts};
+use crate::policy::{Compiler, NodeFacts, PolicyProblem};
+use crate::rules::RuleDelta;
 use crate::state::{
-    ClusterChange, ClusterPolicyRecord, LocalEndpoint, NamedPort, NamespaceRecord, NodeRecord,
-    ObjectKey, PodPhase, PodRecord, PolicyRecord,
+    CalicoPolicyRecord, ClusterChange, ClusterPolicyKey, ClusterPolicyKind, ClusterPolicyRecord,
+    ClusterState, LocalEndpoint, NamedPort, NamespaceRecord, NetworkSetRecord, NodeRecord,
+    ObjectKey, PodPhase, PodRecord, PolicyRecord, ServiceAccountRecord, TierRecord,
 };
 
 pub(super) type Labels = BTreeMap<String, String>;
@@ -38,6 +40,7 @@ pub(super) struct Pod {
     pub(super) phase: PodPhase,
     /// Name, number, protocol.
     pub(super) ports: Vec<(String, u16, u8)>,
+    pub(super) service_account: String,
 }
 
 #[derive(Debug, Clone)]
@@ -53,6 +56,13 @@ pub(super) struct World {
     pub(super) policies: Vec<Policy>,
     /// ClusterNetworkPolicies: name and spec.
     pub(super) cluster_policies: Vec<(String, Value)>,
+    /// Policies of the cluster of the kinds before it: key and spec.
+    pub(super) older: Vec<(ClusterPolicyKey, Value)>,
+    /// Calico's policies; without a namespace global ones.
+    pub(super) calico: Vec<Policy>,
+    pub(super) network_sets: Vec<NetworkSetRecord>,
+    pub(super) tiers: Vec<TierRecord>,
+    pub(super) accounts: Vec<ServiceAccountRecord>,
     pub(super) nodes: Vec<NodeRecord>,
 }
 
@@ -61,6 +71,14 @@ pub(super) fn key(text: &str) -> ObjectKey {
     let (namespace, name) = text.split_once('/').unwrap();
     ObjectKey {
         namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+/// The key of a ClusterNetworkPolicy.
+pub(super) fn newer(name: &str) -> ClusterPolicyKey {
+    ClusterPolicyKey {
+        kind: ClusterPolicyKind::ClusterNetworkPolicy,
         name: name.to_owned(),
     }
 }
@@ -75,6 +93,16 @@ pub(super) fn labels(text: &str) -> Labels {
 }
 
 impl World {
+    /// Two local pods a and b in x, one remote in y.
+    pub(super) fn small() -> Self {
+        Self::default()
+            .namespace("x", "team=x")
+            .namespace("y", "team=y")
+            .pod("x/a", "app=a", &["10.0.0.1", "fd00::1"])
+            .pod("x/b", "app=b", &["10.0.0.2", "fd00::2"])
+            .remote("y/c", "app=c", &["10.0.1.3", "fd00:1::3"])
+    }
+
     pub(super) fn namespace(mut self, name: &str, with: &str) -> Self {
         self.namespaces.insert(name.to_owned(), labels(with));
         self
@@ -95,6 +123,7 @@ impl World {
             host_network: false,
             phase: PodPhase::Running,
             ports: Vec::new(),
+            service_account: "default".to_owned(),
         });
         self
     }
@@ -124,6 +153,58 @@ impl World {
         self
     }
 
+    /// An AdminNetworkPolicy.
+    pub(super) fn admin(mut self, name: &str, spec: Value) -> Self {
+        let kind = ClusterPolicyKind::AdminNetworkPolicy;
+        let name = name.to_owned();
+        self.older.push((ClusterPolicyKey { kind, name }, spec));
+        self
+    }
+
+    /// The BaselineAdminNetworkPolicy.
+    pub(super) fn baseline(mut self, spec: Value) -> Self {
+        let kind = ClusterPolicyKind::BaselineAdminNetworkPolicy;
+        let name = "default".to_owned();
+        self.older.push((ClusterPolicyKey { kind, name }, spec));
+        self
+    }
+
+    /// A policy of Calico's; one without a namespace is written `/name`.
+    pub(super) fn calico(mut self, name: &str, spec: Value) -> Self {
+        self.calico.push(Policy {
+            key: key(name),
+            spec,
+        });
+        self
+    }
+
+    pub(super) fn tier(mut self, name: &str, order: f64, passes: bool) -> Self {
+        self.tiers.push(TierRecord {
+            name: name.to_owned(),
+            order: Some(order),
+            passes,
+        });
+        self
+    }
+
+    pub(super) fn account(mut self, name: &str, with: &str) -> Self {
+        self.accounts.push(ServiceAccountRecord {
+            key: key(name),
+            labels: labels(with),
+        });
+        self
+    }
+
+    /// A network set; one without a namespace is written `/name`.
+    pub(super) fn network_set(mut self, name: &str, with: &str, nets: &[&str]) -> Self {
+        self.network_sets.push(NetworkSetRecord {
+            key: key(name),
+            labels: labels(with),
+            nets: nets.iter().map(|net| net.parse().unwrap()).collect(),
+        });
+        self
+    }
+
     pub(super) fn node(mut self, name: &str, with: &str, ips: &[&str]) -> Self {
         self.nodes.push(NodeRecord {
             name: name.to_owned(),
@@ -140,6 +221,7 @@ impl World {
             let record = NamespaceRecord {
                 name: name.clone(),
                 labels: labels.clone(),
+                mode: None,
             };
             changes.push(ClusterChange::Namespace(record));
         }
@@ -150,16 +232,35 @@ impl World {
             changes.push(ClusterChange::Policy(PolicyRecord {
                 key: policy.key.clone(),
                 spec,
+                mode: None,
             }));
         }
+        let accounts = self.accounts.iter().cloned();
+        changes.extend(accounts.map(ClusterChange::ServiceAccount));
+        let tiers = self.tiers.iter().cloned();
+        changes.extend(tiers.map(ClusterChange::Tier));
+        let sets = self.network_sets.iter().cloned();
+        changes.extend(sets.map(ClusterChange::NetworkSet));
+        let of_calico = self.calico.iter().cloned();
+        changes.extend(of_calico.map(|Policy { key, spec }| {
+            ClusterChange::CalicoPolicy(CalicoPolicyRecord {
+                key,
+                spec,
+                mode: None,
+            })
+        }));
         let nodes = self.nodes.iter().cloned();
         changes.extend(nodes.map(ClusterChange::Node));
-        let of_cluster = self.cluster_policies.iter().cloned();
-        changes.extend(
-            of_cluster.map(|(name, spec)| {
-                ClusterChange::ClusterPolicy(ClusterPolicyRecord { name, spec })
-            }),
-        );
+        let of_cluster = self.cluster_policies.iter();
+        let of_cluster = of_cluster.map(|(name, spec)| (newer(name), spec.clone()));
+        let of_cluster = of_cluster.chain(self.older.iter().cloned());
+        changes.extend(of_cluster.map(|(key, spec)| {
+            ClusterChange::ClusterPolicy(ClusterPolicyRecord {
+                key,
+                spec,
+                mode: None,
+            })
+        }));
         changes
     }
 
@@ -176,8 +277,18 @@ impl World {
                 ClusterChange::Pod(record) => ClusterChange::PodGone(record.key.clone()),
                 ClusterChange::Policy(record) => ClusterChange::PolicyGone(record.key.clone()),
                 ClusterChange::ClusterPolicy(record) => {
-                    ClusterChange::ClusterPolicyGone(record.name.clone())
+                    ClusterChange::ClusterPolicyGone(record.key.clone())
                 }
+                ClusterChange::CalicoPolicy(record) => {
+                    ClusterChange::CalicoPolicyGone(record.key.clone())
+                }
+                ClusterChange::NetworkSet(record) => {
+                    ClusterChange::NetworkSetGone(record.key.clone())
+                }
+                ClusterChange::ServiceAccount(record) => {
+                    ClusterChange::ServiceAccountGone(record.key.clone())
+                }
+                ClusterChange::Tier(record) => ClusterChange::TierGone(record.name.clone()),
                 ClusterChange::Node(record) => ClusterChange::NodeGone(record.name.clone()),
                 other => other.clone(),
             });
@@ -258,7 +369,11 @@ fn same_object(a: &ClusterChange, b: &ClusterChange) -> bool {
         (ClusterChange::Namespace(a), ClusterChange::Namespace(b)) => a.name == b.name,
         (ClusterChange::Pod(a), ClusterChange::Pod(b)) => a.key == b.key,
         (ClusterChange::Policy(a), ClusterChange::Policy(b)) => a.key == b.key,
-        (ClusterChange::ClusterPolicy(a), ClusterChange::ClusterPolicy(b)) => a.name == b.name,
+        (ClusterChange::ClusterPolicy(a), ClusterChange::ClusterPolicy(b)) => a.key == b.key,
+        (ClusterChange::CalicoPolicy(a), ClusterChange::CalicoPolicy(b)) => a.key == b.key,
+        (ClusterChange::NetworkSet(a), ClusterChange::NetworkSet(b)) => a.key == b.key,
+        (ClusterChange::ServiceAccount(a), ClusterChange::ServiceAccount(b)) => a.key == b.key,
+        (ClusterChange::Tier(a), ClusterChange::Tier(b)) => a.name == b.name,
         (ClusterChange::Node(a), ClusterChange::Node(b)) => a.name == b.name,
         _ => false,
     }
@@ -283,6 +398,7 @@ impl Pod {
             host_network: self.host_network,
             phase: self.phase,
             node_name: None,
+            service_account: self.service_account.clone(),
             named_ports: self.ports.iter().map(port).collect(),
             bandwidth: vswitch_datapath::pipeline::Bandwidth::default(),
         }
@@ -296,13 +412,47 @@ pub(super) fn node() -> NodeFacts {
     }
 }
 
+/// A cluster with the compiler that reads it, as the reconciler has them.
+#[derive(Debug)]
+pub(super) struct CompiledCluster {
+    cluster: ClusterState,
+    compiler: Compiler,
+}
+
+impl CompiledCluster {
+    pub(super) fn new() -> Self {
+        Self {
+            cluster: ClusterState::default(),
+            compiler: Compiler::new(Deny::default()),
+        }
+    }
+
+    pub(super) fn cluster(&mut self, change: ClusterChange) {
+        if let Some(changed) = self.cluster.apply(change) {
+            self.compiler.changed(&changed, &self.cluster);
+        }
+    }
+
+    pub(super) fn set_node(&mut self, locals: BTreeMap<PortNo, LocalEndpoint>, node: NodeFacts) {
+        self.compiler.set_node(locals, node, &self.cluster);
+    }
+
+    pub(super) fn flush(&mut self) -> RuleDelta {
+        self.compiler.flush(&self.cluster)
+    }
+
+    pub(super) fn problems(&self) -> Vec<PolicyProblem> {
+        self.compiler.problems()
+    }
+}
+
 /// Compiles from nothing, in one go.
 pub(super) fn compile(
     changes: Vec<ClusterChange>,
     locals: BTreeMap<PortNo, LocalEndpoint>,
     node: NodeFacts,
 ) -> Program {
-    let mut compiler = Compiler::new(Deny::default());
+    let mut compiler = CompiledCluster::new();
     changes
         .into_iter()
         .for_each(|change| compiler.cluster(change));

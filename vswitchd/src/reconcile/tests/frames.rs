@@ -113,6 +113,7 @@ fn only_questions() -> ClusterChange {
     ClusterChange::Policy(PolicyRecord {
         key: key("questions"),
         spec,
+        mode: None,
     })
 }
 
@@ -161,6 +162,7 @@ fn a_reused_address_inherits_no_connection() {
     let policy = ClusterChange::Policy(PolicyRecord {
         key: key("p"),
         spec,
+        mode: None,
     });
     let addresses = format!("{A}/24");
     let taken_over = attachment(12, "new", &[&addresses]);

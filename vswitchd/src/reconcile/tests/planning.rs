@@ -122,6 +122,7 @@ fn a_pod_that_matches_a_selector_moves_members_and_no_rule() {
     let policy = crate::state::PolicyRecord {
         key: super::key("p"),
         spec,
+        mode: None,
     };
     switch.apply(vec![ClusterChange::Policy(policy)]).flush();
     switch.apply(vec![pod("remote", &["10.0.1.5"])]);

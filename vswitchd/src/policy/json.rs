@@ -1,4 +1,4 @@
-//! Reading of JSON objects of which every field has to be known.
+//! Reading of policies' JSON, of which every field has to be known.
 
 use serde_json::{Map, Value};
 
@@ -31,6 +31,31 @@ pub(super) enum PartError {
     EmptyRange { first: u16, last: u16 },
     #[error("{0}")]
     Selector(String),
+    #[error("http is not served: it takes a proxy")]
+    Http,
+    #[error("services is not served: no policy follows a Service's endpoints")]
+    Services,
+    #[error("{text:?} is no protocol: a name like TCP, or 1 to 255")]
+    Protocol { text: String },
+    #[error("port {text:?} is not a number, a range like 80:90, or a name")]
+    Port { text: String },
+    #[error("{what} needs protocol {protocols}")]
+    NeedsProtocol {
+        what: &'static str,
+        protocols: &'static str,
+    },
+    #[error("{0}")]
+    NotServed(&'static str),
+}
+
+impl PartError {
+    /// A value that is none of those that are known.
+    pub(super) fn unknown(value: &Value, known: &'static str) -> Self {
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        Self::UnknownValue { value, known }
+    }
 }
 
 /// Returns the object, if it has no other fields than these.
@@ -91,4 +116,26 @@ pub(super) fn number(value: &Value, first: u16, last: u16) -> Result<u16, PartEr
         first,
         last,
     })
+}
+
+/// Returns a text, if there is one that is not empty.
+pub(super) fn optional_text(value: &Value) -> Result<Option<&str>, PartError> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
+        _ => Err(PartError::Type { expected: "a text" }),
+    }
+}
+
+/// Returns the texts of a list, which may be missing.
+pub(super) fn texts(value: &Value) -> Result<Vec<&str>, PartError> {
+    let expected = "a list of texts";
+    let list = match value {
+        Value::Null => return Ok(Vec::new()),
+        value => value.as_array().ok_or(PartError::Type { expected })?,
+    };
+    let texts = list.iter();
+    texts
+        .map(|text| text.as_str().ok_or(PartError::Type { expected }))
+        .collect()
 }
