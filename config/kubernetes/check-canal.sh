@@ -16,33 +16,31 @@ fail() {
   exit 2
 }
 
-# All policies and their like, whichever API they come by: Calico's custom resources
-# (crd.projectcalico.org), its own API server (projectcalico.org), and the policies of
-# administrators (policy.networking.k8s.io). Full names: "networkpolicies" alone is Kubernetes'.
+# Calico's policies and their like, whichever API they come by: its custom resources
+# (crd.projectcalico.org), or its own API server (projectcalico.org). Full names: "networkpolicies"
+# alone is Kubernetes'. Administrators' policies (policy.networking.k8s.io) are all enforced.
 served=$(kubectl api-resources --verbs=list -o name) || fail "kubectl api-resources failed"
 for resource in $served; do
   case $resource in
-  *.crd.projectcalico.org | *.projectcalico.org | *.policy.networking.k8s.io) ;;
+  *.crd.projectcalico.org | *.projectcalico.org) ;;
   *) continue ;;
   esac
   case ${resource%%.*} in
-  networkpolicies | globalnetworkpolicies) why="is not enforced" ;;
-  stagednetworkpolicies | stagedglobalnetworkpolicies | stagedkubernetesnetworkpolicies)
-    why="is not evaluated" ;;
-  networksets | globalnetworksets) why="has no effect: only policies of Calico name it" ;;
+  networkpolicies | globalnetworkpolicies) why="has a part that is not served" ;;
   hostendpoints) why="does not protect the node" ;;
-  tiers) why="does not order policies" ;;
-  adminnetworkpolicies | baselineadminnetworkpolicies) why="is not enforced" ;;
   felixconfigurations) why="configures Felix alone; read its spec for what you rely on" ;;
   *) continue ;;
   esac
   names=$(kubectl get "$resource" --all-namespaces --no-headers \
-    -o custom-columns=NAMESPACE:.metadata.namespace,NAME:.metadata.name) ||
+    -o custom-columns=NAMESPACE:.metadata.namespace,NAME:.metadata.name,SPEC:.spec) ||
     fail "kubectl get $resource failed"
-  # Made by Calico itself in every cluster.
-  [ "${resource%%.*}" = tiers ] && names=$(echo "$names" | grep -v ' default$')
+  # Calico's policies are enforced, but for these parts.
+  case ${resource%%.*} in
+  networkpolicies | globalnetworkpolicies) names=$(echo "$names" |
+    grep -E '[[ ](doNotTrack:true|preDNAT:true|http:|services:)') ;;
+  esac
   [ -z "$names" ] && continue
-  while read -r namespace name; do
+  while read -r namespace name _; do
     [ "$namespace" = '<none>' ] && say "$resource $name: $why" ||
       say "$resource $namespace/$name: $why"
   done <<LINES

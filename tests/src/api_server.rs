@@ -135,6 +135,18 @@ impl ApiServer {
             Server::Hub(hub) => hub.add_member(node.node_name())?,
             Server::Kubernetes(_) => self.token().to_owned(),
         };
+        self.enroll_with(node, &token)
+    }
+
+    /// Makes a daemon a node of this server that may write whatever it wants to.
+    ///
+    /// # Errors
+    /// Fails if files cannot be written.
+    pub fn enroll_as_administrator(&self, node: &mut Daemon) -> Result<()> {
+        self.enroll_with(node, self.token())
+    }
+
+    fn enroll_with(&self, node: &mut Daemon, token: &str) -> Result<()> {
         let user = json!({ "token": token });
         let config = kubeconfig(&self.url(), &self.authority(), &user);
         let folder = node.folder().to_owned();

@@ -23,7 +23,7 @@ use vswitch_datapath::conntrack::ConntrackConfig;
 
 pub use crate::telemetry::{LogConfig, LogFormat};
 pub use raw::{
-    RawApi, RawCluster, RawConfig, RawConntrack, RawDatapath, RawLog, RawMtu, RawNetwork,
+    RawApi, RawCluster, RawConfig, RawConntrack, RawDatapath, RawFlows, RawLog, RawMtu, RawNetwork,
     RawPolicy, RawService,
 };
 
@@ -84,6 +84,8 @@ pub struct Config {
     pub datapath: DatapathSettings,
     /// NetworkPolicies.
     pub policy: PolicyConfig,
+    /// Flow records.
+    pub flows: FlowsConfig,
     /// Unix socket and TCP.
     pub api: ApiConfig,
     /// Logging.
@@ -111,6 +113,10 @@ pub struct ClusterConfig {
     pub cni_bin_dir: PathBuf,
     /// The CNI plugin that is installed there, if one is.
     pub cni_plugin: Option<PathBuf>,
+    /// Whether Events are written to the API server.
+    pub events: bool,
+    /// Whether the status of policies says whether they are in force on this node.
+    pub policy_status: bool,
 }
 
 /// Where the pod networks of a node in a cluster come from.
@@ -269,6 +275,17 @@ pub enum Deny {
     Drop,
     /// The sender is told: TCP by a reset, all else by ICMP administratively prohibited.
     Reject,
+}
+
+/// The records of what was denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowsConfig {
+    /// How long they are kept.
+    pub keep: Duration,
+    /// Most bytes of the disk that they take.
+    pub max_bytes: u64,
+    /// Whether pods get Events about what policies denied them.
+    pub events: bool,
 }
 
 /// The daemon's interfaces to clients.

@@ -16,6 +16,7 @@ pub struct RawConfig {
     pub datapath: RawDatapath,
     pub conntrack: RawConntrack,
     pub policy: RawPolicy,
+    pub flows: RawFlows,
     pub api: RawApi,
     pub log: RawLog,
 }
@@ -32,6 +33,7 @@ impl Default for RawConfig {
             datapath: RawDatapath::default(),
             conntrack: RawConntrack::default(),
             policy: RawPolicy::default(),
+            flows: RawFlows::default(),
             api: RawApi::default(),
             log: RawLog::default(),
         }
@@ -51,6 +53,8 @@ pub struct RawCluster {
     pub cni_conf_dir: String,
     pub cni_bin_dir: String,
     pub cni_plugin: String,
+    pub events: bool,
+    pub policy_status: bool,
 }
 
 impl Default for RawCluster {
@@ -64,6 +68,8 @@ impl Default for RawCluster {
             cni_conf_dir: "/etc/cni/net.d".to_owned(),
             cni_bin_dir: "/opt/cni/bin".to_owned(),
             cni_plugin: String::new(),
+            events: true,
+            policy_status: true,
         }
     }
 }
@@ -219,6 +225,26 @@ impl Default for RawPolicy {
     fn default() -> Self {
         Self {
             deny: "drop".to_owned(),
+        }
+    }
+}
+
+/// `[flows]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "config/vswitchd.toml describes each key")]
+pub struct RawFlows {
+    pub keep_hours: i64,
+    pub max_megabytes: i64,
+    pub events: bool,
+}
+
+impl Default for RawFlows {
+    fn default() -> Self {
+        Self {
+            keep_hours: 24,
+            max_megabytes: 64,
+            events: true,
         }
     }
 }

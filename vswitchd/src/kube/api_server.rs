@@ -8,7 +8,7 @@ use futures_util::AsyncBufReadExt as _;
 use futures_util::io::Lines;
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::core::Request;
-use kube::core::params::{ListParams, Patch, PatchParams, WatchParams};
+use kube::core::params::{GetParams, ListParams, Patch, PatchParams, PostParams, WatchParams};
 use kube::core::request::Error as RequestError;
 use kube::{Client, Config};
 use serde::Deserialize;
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::source::Source;
 use super::watched::Absence;
 use crate::errors::chain;
+use crate::objects::Resource;
 
 /// How long the API server may take to begin a watch, and to answer what is short.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -130,13 +131,28 @@ impl KubeError {
         self.is_not_found() || self.is_forbidden()
     }
 
+    /// Returns whether the object is another one by now than the request was about.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.status() == Some(409)
+    }
+
     /// Returns whether the path leads to nothing.
-    pub(super) fn is_not_found(&self) -> bool {
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
         self.status() == Some(404)
     }
 
     fn is_forbidden(&self) -> bool {
         self.status() == Some(403)
+    }
+
+    /// Returns whether the same request would be refused again.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        // Too many requests, or too slow: RFC 6585 section 4, RFC 9110 section 15.5.9.
+        let is_refusal = |status| (400..500).contains(&status) && status != 429 && status != 408;
+        matches!(self, Self::Build { .. }) || self.status().is_some_and(is_refusal)
     }
 
     fn status(&self) -> Option<u16> {
@@ -354,6 +370,85 @@ impl ApiServer {
         bounded(&doing, ANSWER_WITHIN, self.client.request_text(request))
             .await
             .map(drop)
+    }
+
+    /// Returns an object without namespace whole, in the version in which it is known here; `None`
+    /// if there is none.
+    ///
+    /// # Errors
+    /// [`KubeError`].
+    pub async fn object(&self, resource: Resource, name: &str) -> Result<Option<Value>, KubeError> {
+        let doing = format!("get {} {name}", resource.info().kind);
+        let request = Request::new(Source::of(resource.info()).path())
+            .get(name, &GetParams::default())
+            .map_err(build)?;
+        match bounded(&doing, ANSWER_WITHIN, self.client.request(request)).await {
+            Err(error) if error.is_not_found() => Ok(None),
+            answer => answer.map(Some),
+        }
+    }
+
+    /// Changes the status of an object without namespace by a merge patch.
+    ///
+    /// # Errors
+    /// [`KubeError`].
+    pub async fn patch_status(
+        &self,
+        resource: Resource,
+        name: &str,
+        patch: &Value,
+    ) -> Result<(), KubeError> {
+        let doing = format!("patch the status of {} {name}", resource.info().kind);
+        let request = Request::new(Source::of(resource.info()).path())
+            .patch_subresource(
+                "status",
+                name,
+                &PatchParams::default(),
+                &Patch::Merge(patch),
+            )
+            .map_err(build)?;
+        bounded(&doing, ANSWER_WITHIN, self.client.request_text(request))
+            .await
+            .map(drop)
+    }
+
+    /// Writes a new Event; returns false if there is one of its name.
+    ///
+    /// # Errors
+    /// [`KubeError`].
+    pub async fn create_event(&self, event: &Value) -> Result<bool, KubeError> {
+        let namespace = event["metadata"]["namespace"].as_str().unwrap_or_default();
+        let doing = format!("create an Event in namespace {namespace}");
+        let body = event.to_string().into_bytes();
+        let path = format!("/api/v1/namespaces/{namespace}/events");
+        let request = Request::new(path)
+            .create(&PostParams::default(), body)
+            .map_err(build)?;
+        match bounded(&doing, ANSWER_WITHIN, self.client.request_text(request)).await {
+            Err(error) if error.is_conflict() => Ok(false),
+            written => written.map(|_| true),
+        }
+    }
+
+    /// Changes an Event by a merge patch; returns false if it is gone.
+    ///
+    /// # Errors
+    /// [`KubeError`].
+    pub async fn patch_event(
+        &self,
+        namespace: &str,
+        name: &str,
+        patch: &Value,
+    ) -> Result<bool, KubeError> {
+        let doing = format!("patch Event {namespace}/{name}");
+        let path = format!("/api/v1/namespaces/{namespace}/events");
+        let request = Request::new(path)
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .map_err(build)?;
+        match bounded(&doing, ANSWER_WITHIN, self.client.request_text(request)).await {
+            Err(error) if error.is_not_found() => Ok(false),
+            written => written.map(|_| true),
+        }
     }
 
     /// Sets annotations of a Node; `None` removes one.

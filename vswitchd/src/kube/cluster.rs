@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch as channel};
 
 use super::api_server::ApiServer;
 use super::health::Health;
-use super::merge::{Merge, WatchReport};
+use super::merge::{Heard, Merge};
 use super::watched::{WATCHED, Watched};
 use super::watcher::{WatchSettings, Watcher};
 use crate::objects::{LastKnown, Registry, RegistryConfig, follow};
@@ -118,21 +118,27 @@ pub fn watch(
 async fn take_in(
     registry: Arc<Registry>,
     mut merge: Merge,
-    mut inbox: mpsc::Receiver<WatchReport>,
+    mut inbox: mpsc::Receiver<Heard>,
     taken: Arc<AtomicU64>,
     synced: channel::Sender<Option<u64>>,
     beat: Beats,
 ) -> Ended {
     while let Some(told) = beat.wait(inbox.recv()).await {
+        let mut first = told.at;
+        let mut changes = merge.take(told.report);
         taken.fetch_add(1, Relaxed);
-        let mut changes = merge.take(told);
         while changes.len() < BATCH
             && let Ok(told) = inbox.try_recv()
         {
             taken.fetch_add(1, Relaxed);
-            changes.extend(merge.take(told));
+            let more = merge.take(told.report);
+            // What changes nothing says nothing of how long a change takes.
+            if changes.is_empty() || (!more.is_empty() && told.at < first) {
+                first = told.at;
+            }
+            changes.extend(more);
         }
-        let version = registry.mirror(changes);
+        let version = registry.mirror(changes, first);
         if merge.is_synced() {
             synced.send_if_modified(|synced| {
                 let is_first = synced.is_none();
@@ -144,6 +150,6 @@ async fn take_in(
     Ended::Early("the watchers have ended")
 }
 
-fn waiting(queue: &mpsc::Sender<WatchReport>) -> u64 {
+fn waiting(queue: &mpsc::Sender<Heard>) -> u64 {
     u64::try_from(queue.max_capacity() - queue.capacity()).unwrap_or(u64::MAX)
 }

@@ -184,7 +184,8 @@ impl Health {
         let watches = self.lock();
         let absences = watches.iter().filter_map(|(watched, watch)| {
             let (kind, (absence, why)) = (watched.name(), watch.absence.as_ref()?);
-            if watched.is_an_addition() && watch.is_done_without(watched) {
+            let is_not_served = *absence == Absence::NotServed;
+            if watched.is_an_addition() && is_not_served && watch.is_done_without(watched) {
                 return None;
             }
             let consequence = if watch.is_synced || self.has_last_known() {
@@ -343,19 +344,28 @@ mod tests {
 
     #[test]
     fn a_cluster_without_the_crd_of_cluster_policies_is_as_it_should_be() {
-        let policies = Watched::All(Resource::ClusterNetworkPolicy);
-        let health = without(policies);
-        health.failed(policies, "no".to_owned(), Some(Absence::NotServed));
-        assert!(health.is_synced() && health.is_live());
-        assert!(health.absences().is_empty());
-        health.failed(policies, "no".to_owned(), Some(Absence::Forbidden));
-        assert!(!health.is_synced(), "what may not be read may deny");
-        assert_eq!(
-            health.absences(),
-            [
-                "clusternetworkpolicies: policies cannot be judged, the node does not become ready (no)"
-            ]
-        );
+        for (resource, plural) in [
+            (Resource::ClusterNetworkPolicy, "clusternetworkpolicies"),
+            (Resource::AdminNetworkPolicy, "adminnetworkpolicies"),
+            (
+                Resource::BaselineAdminNetworkPolicy,
+                "baselineadminnetworkpolicies",
+            ),
+        ] {
+            let policies = Watched::All(resource);
+            let health = without(policies);
+            health.failed(policies, "no".to_owned(), Some(Absence::NotServed));
+            assert!(health.is_synced() && health.is_live());
+            assert!(health.absences().is_empty());
+            health.failed(policies, "no".to_owned(), Some(Absence::Forbidden));
+            assert!(!health.is_synced(), "what may not be read may deny");
+            assert_eq!(
+                health.absences(),
+                [format!(
+                    "{plural}: policies cannot be judged, the node does not become ready (no)"
+                )]
+            );
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! Pure: no clock, no I/O.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -34,6 +35,13 @@ pub(super) enum WatchReport {
     Present(Watched, Seen),
     /// An object is gone.
     Gone(Watched, Seen),
+}
+
+/// What a watcher tells, and when it heard that of the API server.
+#[derive(Debug)]
+pub(super) struct Heard {
+    pub(super) at: Instant,
+    pub(super) report: WatchReport,
 }
 
 /// A change for the mirror; `None`: gone.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use crate::objects::{Resource, ResourceInfo};
+use crate::objects::{CALICO_CRD_GROUP, Family, Resource, ResourceInfo, of_stored_calico};
 
 /// Label of an EndpointSlice that names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -26,6 +26,8 @@ enum Form {
     SlicesV1Beta1,
     /// Core Endpoints, each of which is several EndpointSlices.
     Endpoints,
+    /// Custom resources in which Calico stores its kinds.
+    StoredCalico,
 }
 
 /// A resource of an API server that holds the objects of a kind.
@@ -41,7 +43,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    const fn of(info: &ResourceInfo) -> Self {
+    /// Returns the resource of the version in which the objects are known here.
+    pub(super) const fn of(info: &ResourceInfo) -> Self {
         Self {
             group: info.group,
             version: info.version,
@@ -75,6 +78,15 @@ impl std::fmt::Display for Source {
 /// Returns the sources of a kind, the best first.
 pub(super) fn sources(resource: Resource) -> Vec<Source> {
     let current = Source::of(resource.info());
+    if matches!(resource.family(), Family::Calico | Family::HostEndpoints) {
+        let stored = Source {
+            group: CALICO_CRD_GROUP,
+            version: "v1",
+            form: Form::StoredCalico,
+            ..current
+        };
+        return vec![current, stored];
+    }
     if resource != Resource::EndpointSlice {
         return vec![current];
     }
@@ -119,6 +131,14 @@ impl Conversion {
         let mut converted = Converted::default();
         match source.form {
             Form::Current => converted.present.push(object),
+            Form::StoredCalico => {
+                let mut object = object;
+                let stored = json!({"apiVersion": source.api_version(),
+                    "name": object["metadata"]["name"]});
+                of_stored_calico(&mut object);
+                object["stored"] = stored;
+                converted.present.push(object);
+            }
             Form::SlicesV1Beta1 => converted.present.push(of_beta(object)),
             Form::Endpoints => {
                 let key = key_of(&object);
@@ -140,6 +160,11 @@ impl Conversion {
         if source.form == Form::Endpoints {
             let count = self.slices.remove(&key).unwrap_or(0);
             return (0..count).map(|index| name(&key.1, index)).collect();
+        }
+        if source.form == Form::StoredCalico {
+            let mut object = object.clone();
+            of_stored_calico(&mut object);
+            return vec![text(&object, "name").to_owned()];
         }
         vec![key.1]
     }

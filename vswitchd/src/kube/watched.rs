@@ -1,6 +1,7 @@
 //! Kinds that are watched, and which of them a node can do without.
 
-use crate::objects::Resource;
+use crate::objects::{Family, Resource};
+use crate::state::ClusterPolicyKind;
 
 /// What a watcher is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,11 +13,23 @@ pub(super) enum Watched {
 }
 
 /// Every watcher there is.
-pub(super) const WATCHED: [Watched; 8] = [
+pub(super) const WATCHED: [Watched; 20] = [
     Watched::OwnPods,
     Watched::All(Resource::Namespace),
     Watched::All(Resource::NetworkPolicy),
     Watched::All(Resource::ClusterNetworkPolicy),
+    Watched::All(Resource::AdminNetworkPolicy),
+    Watched::All(Resource::BaselineAdminNetworkPolicy),
+    Watched::All(Resource::CalicoTier),
+    Watched::All(Resource::GlobalNetworkPolicy),
+    Watched::All(Resource::CalicoNetworkPolicy),
+    Watched::All(Resource::GlobalNetworkSet),
+    Watched::All(Resource::NetworkSet),
+    Watched::All(Resource::StagedGlobalNetworkPolicy),
+    Watched::All(Resource::StagedNetworkPolicy),
+    Watched::All(Resource::StagedKubernetesNetworkPolicy),
+    Watched::All(Resource::HostEndpoint),
+    Watched::All(Resource::ServiceAccount),
     Watched::All(Resource::Pod),
     Watched::All(Resource::Node),
     Watched::All(Resource::Service),
@@ -36,7 +49,7 @@ impl Watched {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::OwnPods => "own_pods",
-            Self::All(resource) => resource.info().plural,
+            Self::All(resource) => resource.info().unique_name(),
         }
     }
 
@@ -56,38 +69,59 @@ impl Watched {
     /// and namespaces no policy can be judged. Policies that must not be read may be there; in a
     /// cluster that does not serve them there is none.
     pub(super) fn is_dispensable(self, absence: Absence) -> bool {
-        match self.resource() {
-            Resource::Service | Resource::EndpointSlice | Resource::Node => true,
-            Resource::NetworkPolicy | Resource::ClusterNetworkPolicy => {
+        match self.resource().family() {
+            Family::Services
+            | Family::EndpointSlices
+            | Family::Nodes
+            | Family::HostEndpoints
+            | Family::Events => true,
+            Family::NetworkPolicies | Family::ClusterPolicies(_) | Family::Calico => {
                 absence == Absence::NotServed
             }
-            Resource::Pod | Resource::Namespace => false,
+            Family::Pods | Family::Namespaces | Family::ServiceAccounts => false,
         }
     }
 
     /// Returns whether clusters are as they should be that do not serve these objects.
     pub(super) fn is_an_addition(self) -> bool {
-        self.resource() == Resource::ClusterNetworkPolicy
+        let family = self.resource().family();
+        matches!(
+            family,
+            Family::ClusterPolicies(_) | Family::Calico | Family::HostEndpoints
+        )
     }
 
     /// Says what does not work while these objects cannot be read.
     pub(super) fn consequence(self, absence: Absence) -> &'static str {
-        match self.resource() {
-            Resource::Service => "this node's switch serves no Services",
-            Resource::EndpointSlice => {
-                "Services have no endpoints, connections to them are refused"
+        let unjudged = "policies cannot be judged, the node does not become ready";
+        let without = match self.resource().family() {
+            Family::Services => return "this node's switch serves no Services",
+            Family::EndpointSlices => {
+                return "Services have no endpoints, connections to them are refused";
             }
-            Resource::Node => "pods of other nodes are not reached by vswitch's routes and tunnels",
-            Resource::NetworkPolicy if absence == Absence::NotServed => {
-                "there are no NetworkPolicies to enforce"
+            Family::Nodes => {
+                return "pods of other nodes are not reached by vswitch's routes and tunnels";
             }
-            Resource::ClusterNetworkPolicy if absence == Absence::NotServed => {
+            Family::Pods | Family::Namespaces | Family::ServiceAccounts => return unjudged,
+            Family::NetworkPolicies => "there are no NetworkPolicies to enforce",
+            Family::ClusterPolicies(ClusterPolicyKind::ClusterNetworkPolicy) => {
                 "there are no ClusterNetworkPolicies to enforce"
             }
-            Resource::NetworkPolicy
-            | Resource::ClusterNetworkPolicy
-            | Resource::Namespace
-            | Resource::Pod => "policies cannot be judged, the node does not become ready",
+            Family::ClusterPolicies(ClusterPolicyKind::AdminNetworkPolicy) => {
+                "there are no AdminNetworkPolicies to enforce"
+            }
+            Family::ClusterPolicies(ClusterPolicyKind::BaselineAdminNetworkPolicy) => {
+                "there is no BaselineAdminNetworkPolicy to enforce"
+            }
+            Family::Calico => "there are no policies of Calico's to enforce",
+            Family::Events => return "Events are not read",
+            Family::HostEndpoints => {
+                return "HostEndpoints have no effect here, and which there are is not said";
+            }
+        };
+        match absence {
+            Absence::NotServed => without,
+            Absence::Forbidden => unjudged,
         }
     }
 

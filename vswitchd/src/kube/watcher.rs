@@ -7,18 +7,19 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::Instant as TokioInstant;
 
 use super::api_server::{ApiServer, Event, Events, KubeError};
 use super::backoff::Backoff;
 use super::health::Health;
-use super::merge::{Seen, WatchReport};
+use super::merge::{Heard, Seen, WatchReport};
 use super::source::{Conversion, Source, sources};
 use super::watched::Watched;
+use crate::clock;
 use crate::objects::{Resource, Scope, stripped};
 use crate::supervise::{Beats, Ended};
 
@@ -64,7 +65,7 @@ pub(super) struct Watcher {
     selector: Option<String>,
     settings: WatchSettings,
     health: Arc<Health>,
-    told: mpsc::Sender<WatchReport>,
+    told: mpsc::Sender<Heard>,
     /// Where the objects may be read from, the best first.
     sources: Vec<Source>,
     /// The one that they are read from.
@@ -79,7 +80,7 @@ impl Watcher {
         (watched, selector): (Watched, Option<String>),
         settings: WatchSettings,
         health: Arc<Health>,
-        told: mpsc::Sender<WatchReport>,
+        told: mpsc::Sender<Heard>,
     ) -> Self {
         let sources = sources(watched.resource());
         Self {
@@ -187,8 +188,11 @@ impl Watcher {
 
     async fn send_list(&self, version: String, objects: Vec<Seen>) -> Result<String, Unheard> {
         let number = version.parse().unwrap_or(0);
-        self.send(WatchReport::Listed(self.watched, number, objects))
-            .await?;
+        self.send(
+            clock::instant(),
+            WatchReport::Listed(self.watched, number, objects),
+        )
+        .await?;
         self.health.listed(self.watched);
         self.health.heard(self.watched, 0);
         Ok(version)
@@ -200,15 +204,15 @@ impl Watcher {
         mut version: String,
         backoff: &mut Backoff,
     ) -> Result<(), Unheard> {
-        let mut looked = Instant::now();
+        let mut looked = TokioInstant::now();
         loop {
             if self.source != self.sources[0] && looked.elapsed() >= self.settings.look_again {
-                looked = Instant::now();
+                looked = TokioInstant::now();
                 if self.finds_better().await {
                     return Ok(());
                 }
             }
-            let begin = Instant::now();
+            let begin = TokioInstant::now();
             match self.watch_once(&mut version).await? {
                 Ok(()) => {
                     // A server that ends every watch at once must not be asked without a pause.
@@ -246,7 +250,7 @@ impl Watcher {
             Err(error) => return Ok(Err(error)),
         };
         self.health.heard(self.watched, 0);
-        let end = Instant::now() + lasts + self.settings.grace;
+        let end = TokioInstant::now() + lasts + self.settings.grace;
         loop {
             match self.next_before(end, &mut events).await {
                 Ok(Some(event)) => self.take(event, version).await?,
@@ -258,7 +262,7 @@ impl Watcher {
 
     async fn next_before(
         &self,
-        end: Instant,
+        end: TokioInstant,
         events: &mut Events,
     ) -> Result<Option<Event>, KubeError> {
         match tokio::time::timeout_at(end, events.next()).await {
@@ -268,6 +272,7 @@ impl Watcher {
     }
 
     async fn take(&mut self, event: Event, version: &mut String) -> Result<(), Unheard> {
+        let heard = clock::instant();
         let (object, is_gone) = match event {
             Event::Present(object) => (object, false),
             Event::Gone(object) => (object, true),
@@ -285,15 +290,18 @@ impl Watcher {
             self.seen(object)
         };
         for seen in present {
-            self.send(WatchReport::Present(self.watched, seen)).await?;
+            self.send(heard, WatchReport::Present(self.watched, seen))
+                .await?;
         }
         for seen in gone {
-            self.send(WatchReport::Gone(self.watched, seen)).await?;
+            self.send(heard, WatchReport::Gone(self.watched, seen))
+                .await?;
         }
         Ok(())
     }
 
-    async fn send(&self, told: WatchReport) -> Result<(), Unheard> {
+    async fn send(&self, at: Instant, report: WatchReport) -> Result<(), Unheard> {
+        let told = Heard { at, report };
         self.told.send(told).await.map_err(|_| Unheard)
     }
 
@@ -301,7 +309,8 @@ impl Watcher {
         let absence = error.absence();
         self.health.failed(self.watched, error.why(), absence);
         if absence.is_some_and(|absence| self.watched.is_dispensable(absence)) {
-            self.send(WatchReport::Absent(self.watched)).await?;
+            self.send(clock::instant(), WatchReport::Absent(self.watched))
+                .await?;
         }
         Ok(())
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use vswitchd::objects::{Registry, Resource, Selection};
+use vswitchd::events::Regarding;
+use vswitchd::objects::{Family, RESOURCES, Registry, Resource, Selection};
 use vswitchd::store::MemoryStore;
 
 use crate::kit::{Node, answering, api_at, soon};
@@ -23,7 +24,7 @@ fn metadata(name: &str) -> Value {
 
 /// Paths of what every API server serves, with one policy.
 fn answers() -> Answers {
-    let core = ["namespaces", "pods", "nodes", "services"];
+    let core = ["namespaces", "pods", "nodes", "serviceaccounts", "services"];
     let core = core.map(|plural| -> &'static str { format!("/api/v1/{plural}").leak() });
     let empty = core.into_iter().map(|path| (path, Ok(json!([]))));
     let mut answers: BTreeMap<_, _> = empty.collect();
@@ -210,10 +211,13 @@ async fn a_node_that_must_not_read_policies_waits_for_them() {
     }
     let mut node = node(&answers).await;
     let health = Arc::clone(&node.cluster.health);
+    let of_calico = RESOURCES.iter().map(|info| info.resource.family());
+    let calico = of_calico.filter(|family| *family == Family::Calico).count();
     soon("all else is heard", || {
         let figures = health.figures();
-        // Nobody serves policies of the cluster here.
-        figures.iter().filter(|watch| watch.is_synced).count() == figures.len() - 2
+        // Nobody serves policies of the cluster here, of Kubernetes' or Calico's, or HostEndpoints.
+        let heard = figures.iter().filter(|watch| watch.is_synced).count();
+        heard == figures.len() - 5 - calico
     })
     .await;
     assert!(!health.is_synced() && node.cluster.synced.borrow().is_none());
@@ -229,7 +233,7 @@ async fn a_node_that_must_not_read_policies_waits_for_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn policies_of_the_cluster_are_read_once_their_crd_is_there() {
+async fn policies_of_the_cluster_are_read_once_their_crds_are_there() {
     let answers = answers();
     answers.lock().unwrap().insert(ENDPOINTS, Ok(json!([])));
     let mut node = node(&answers).await;
@@ -238,17 +242,88 @@ async fn policies_of_the_cluster_are_read_once_their_crd_is_there() {
     soon("a cluster without the CRD is whole", || health.is_live()).await;
     assert!(health.absences().is_empty(), "{:?}", health.absences());
 
-    let guard = json!({"metadata": {"name": "guard", "uid": "g", "resourceVersion": "5"},
-        "spec": {"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}}});
-    let path = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies";
-    answers.lock().unwrap().insert(path, Ok(json!([guard])));
+    let spec = json!({"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}});
+    let kinds = [
+        (
+            Resource::ClusterNetworkPolicy,
+            "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies",
+        ),
+        (
+            Resource::AdminNetworkPolicy,
+            "/apis/policy.networking.k8s.io/v1alpha1/adminnetworkpolicies",
+        ),
+        (
+            Resource::BaselineAdminNetworkPolicy,
+            "/apis/policy.networking.k8s.io/v1alpha1/baselineadminnetworkpolicies",
+        ),
+    ];
     let registry = Arc::clone(&node.cluster.registry);
-    soon("the policy is there", || {
-        let found = registry.get(Resource::ClusterNetworkPolicy, "", "guard");
-        found.is_ok_and(|policy| policy["spec"]["tier"] == "Admin")
+    for (resource, path) in kinds {
+        let guard = json!({"metadata": {"name": "guard", "uid": "g", "resourceVersion": "5"},
+            "spec": spec});
+        answers.lock().unwrap().insert(path, Ok(json!([guard])));
+        soon("the policy is there", || {
+            let found = registry.get(resource, "", "guard");
+            found.is_ok_and(|policy| policy["spec"] == spec)
+        })
+        .await;
+    }
+    assert!(health.is_live());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn host_endpoints_that_must_not_be_read_are_said_to_be_and_hold_up_nothing() {
+    const HOST_ENDPOINTS: &str = "/apis/crd.projectcalico.org/v1/hostendpoints";
+    const STORED: &str = "/apis/crd.projectcalico.org/v1/globalnetworkpolicies";
+    let answers = answers();
+    {
+        let mut answers = answers.lock().unwrap();
+        answers.insert(ENDPOINTS, Ok(json!([])));
+        answers.insert(HOST_ENDPOINTS, Err(403));
+    }
+    let mut node = node(&answers).await;
+    node.synced().await;
+    let health = Arc::clone(&node.cluster.health);
+    soon("all else is heard", || health.is_live()).await;
+    let expected = "hostendpoints: HostEndpoints have no effect here, and which there are is not \
+                    said (list hostendpoints: ";
+    let told = health.absences();
+    assert!(told.len() == 1 && told[0].starts_with(expected), "{told:?}");
+
+    let stored = |kind: &str, name: &str, spec: Value| {
+        json!([{"apiVersion": "crd.projectcalico.org/v1", "kind": kind, "spec": spec,
+            "metadata": {"name": name, "uid": "u", "resourceVersion": "5"}}])
+    };
+    let endpoint = json!({"node": "node-a", "interfaceName": "eth0"});
+    {
+        let mut answers = answers.lock().unwrap();
+        let endpoints = stored("HostEndpoint", "eth0", endpoint);
+        answers.insert(HOST_ENDPOINTS, Ok(endpoints));
+        let policies = stored("GlobalNetworkPolicy", "default.guard", json!({}));
+        answers.insert(STORED, Ok(policies));
+    }
+    let registry = Arc::clone(&node.cluster.registry);
+    let get = |resource, name| registry.get(resource, "", name).ok();
+    soon("both are read", || {
+        let policy = get(Resource::GlobalNetworkPolicy, "guard");
+        policy.is_some() && get(Resource::HostEndpoint, "eth0").is_some()
     })
     .await;
-    assert!(health.is_live());
+    assert!(health.absences().is_empty());
+    let endpoint = get(Resource::HostEndpoint, "eth0").unwrap();
+    assert_eq!(
+        endpoint["spec"],
+        json!({"node": "node-a"}),
+        "what is not read is not kept"
+    );
+    let policy = get(Resource::GlobalNetworkPolicy, "guard").unwrap();
+    let regarding = Regarding::object(&policy);
+    let of_event = (regarding.api_version.as_str(), regarding.name.as_str());
+    assert_eq!(
+        of_event,
+        ("crd.projectcalico.org/v1", "default.guard"),
+        "as it is stored"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

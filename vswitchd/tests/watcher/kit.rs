@@ -191,6 +191,7 @@ async fn serve_registry(registry: &Arc<Registry>) -> (watch::Sender<bool>, Socke
     let (stop, stopping) = watch::channel(false);
     let hooks = kube_api::KubeApiHooks {
         after_write: None,
+        events: Registry::of_events(),
         stop: stopping.clone(),
     };
     let router = kube_api::router(Arc::clone(registry), hooks);
@@ -369,25 +370,37 @@ pub(crate) async fn answering(
     let address = listener.local_addr().unwrap();
     supervise::request(async move {
         while let Ok((mut client, _)) = listener.accept().await {
-            let mut request = Vec::new();
-            while !request.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                match client.read(&mut byte).await {
-                    Ok(1) => request.push(byte[0]),
-                    _ => break,
-                }
-            }
-            let request = String::from_utf8_lossy(&request).into_owned();
+            let Some(request) = request_head(&mut client).await else {
+                continue;
+            };
             let (status, body) = answer(request.split(' ').nth(1).unwrap_or_default());
-            let body = format!("{body}\n");
-            let head = format!(
-                "HTTP/1.1 {status} x\r\ncontent-type: application/json\r\nconnection: close\r\n\
-                 content-length: {}\r\n\r\n",
-                body.len()
-            );
-            let _ = client.write_all(head.as_bytes()).await;
-            let _ = client.write_all(body.as_bytes()).await;
+            respond(&mut client, status, &body).await;
         }
     });
     address
+}
+
+/// Reads a request up to its body; `None` if the client ends before.
+pub(crate) async fn request_head(client: &mut TcpStream) -> Option<String> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        match client.read(&mut byte).await {
+            Ok(1) => request.push(byte[0]),
+            _ => return None,
+        }
+    }
+    Some(String::from_utf8_lossy(&request).into_owned())
+}
+
+/// Answers a request; the connection ends with that.
+pub(crate) async fn respond(client: &mut TcpStream, status: u16, body: &Value) {
+    let body = format!("{body}\n");
+    let head = format!(
+        "HTTP/1.1 {status} x\r\ncontent-type: application/json\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    let _ = client.write_all(head.as_bytes()).await;
+    let _ = client.write_all(body.as_bytes()).await;
 }

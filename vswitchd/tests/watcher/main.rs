@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod absent;
+mod events;
 mod kit;
 mod order;
 
@@ -50,6 +51,38 @@ async fn objects_of_every_kind_are_heard_and_so_are_their_changes() {
     let guard = json!({"metadata": {"name": "guard"}, "spec": {"tier": "Admin", "priority": 1,
         "subject": {"namespaces": {}}}});
     hub.create(Resource::ClusterNetworkPolicy, "", guard);
+    let guard = json!({"metadata": {"name": "guard"}, "spec": {"priority": 1, "subject": {"namespaces": {}}}});
+    hub.create(Resource::AdminNetworkPolicy, "", guard);
+    let base = json!({"metadata": {"name": "default"}, "spec": {"subject": {"namespaces": {}}}});
+    hub.create(Resource::BaselineAdminNetworkPolicy, "", base);
+    let account = json!({"metadata": {"name": "robot"}});
+    hub.create(Resource::ServiceAccount, "shop", account);
+    let named = |spec: Value| json!({"metadata": {"name": "of-calico"}, "spec": spec});
+    hub.create(Resource::CalicoTier, "", named(json!({"order": 10})));
+    let selects = json!({"selector": "all()"});
+    hub.create(Resource::GlobalNetworkPolicy, "", named(selects.clone()));
+    hub.create(
+        Resource::CalicoNetworkPolicy,
+        "shop",
+        named(selects.clone()),
+    );
+    hub.create(
+        Resource::StagedGlobalNetworkPolicy,
+        "",
+        named(selects.clone()),
+    );
+    hub.create(Resource::StagedNetworkPolicy, "shop", named(selects));
+    let deletes = json!({"stagedAction": "Delete"});
+    hub.create(
+        Resource::StagedKubernetesNetworkPolicy,
+        "shop",
+        named(deletes),
+    );
+    let nets = json!({"nets": ["192.0.2.0/24"]});
+    hub.create(Resource::GlobalNetworkSet, "", named(nets.clone()));
+    hub.create(Resource::NetworkSet, "shop", named(nets));
+    let guarded = json!({"node": "node-a", "interfaceName": "eth0"});
+    hub.create(Resource::HostEndpoint, "", named(guarded));
 
     let mut node = Node::start(&hub.api().await, &memory());
     node.synced().await;

@@ -93,7 +93,7 @@ async fn in_force_after(told: Vec<MirrorUpdate>) -> Vec<String> {
     reconcile.attach(attachment(), PortAttachMode::default());
     let mut feed = feed(&registry);
     for change in told {
-        registry.mirror(vec![change]);
+        registry.mirror(vec![change], vswitchd::clock::instant());
         reconcile.cluster(feed.next().await.unwrap());
         reconcile.wait_until_in_force().await.unwrap();
     }

@@ -32,6 +32,8 @@ impl Checker {
             cni_conf_dir,
             cni_bin_dir,
             cni_plugin,
+            events: raw.events,
+            policy_status: raw.policy_status,
         };
         Some(is_cluster.then_some(cluster))
     }
