@@ -96,7 +96,7 @@ flood: setup-demo build-release ## what one pod's flood leaves the others, besid
 	$(CARGO) build --locked --release -p vswitch-bench --bin vswitch-flood --bin vswitch-load
 	VSWITCH_BIN=$(CURDIR)/$(RELEASE) VSWITCH_SHIM=$(CURDIR)/$(SHIM) tests/run.sh '$(RELEASE)/vswitch-flood $(ARGS)'
 
-scale: ## what 1,000 namespaces, 10,000 pods and 10,000 policies cost a node; fails over a limit
+scale: ## what 1,000 namespaces, 10,000 pods, 10,000 policies and 200 of the cluster cost a node; fails over a limit
 	$(CARGO) build --locked --release -p vswitch-bench
 	$(RELEASE)/vswitch-scale $(ARGS)
 

@@ -156,6 +156,12 @@ show vsctl dump-flows IngressRule
 show vsctl dump-flows IngressDefault
 show vsctl dump-conntrack
 
+step "what was denied meanwhile, and what would have helped"
+show vsctl why default/client | tee "$folder/why"
+lacking='would pass with label allow-access=true on pod default/client'
+if grep -q "$lacking" "$folder/why"; then told="names the label"; else told="does not name the label"; fi
+verdict "why" "names the label" "$told"
+
 step "summary after $((SECONDS - started)) s"
 printf '  %s\n' "${summary[@]}"
 exit "$failed"

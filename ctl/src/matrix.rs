@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use serde_json::Value;
+use vswitchd::objects::{Family, RESOURCES, ResourceInfo};
 use vswitchd::simulate::{Cluster, Simulator};
 
 use crate::grid;
@@ -18,19 +19,28 @@ pub(crate) struct MatrixArgs {
     namespace: Option<String>,
 }
 
-/// What policies depend on.
-const OBJECTS: [&str; 3] = [
-    "/api/v1/namespaces",
-    "/api/v1/pods",
-    "/apis/networking.k8s.io/v1/networkpolicies",
-];
+/// Returns whether policies are of a kind, or depend on it.
+fn is_judged_by(info: &&ResourceInfo) -> bool {
+    match info.resource.family() {
+        Family::Namespaces
+        | Family::Pods
+        | Family::Nodes
+        | Family::ServiceAccounts
+        | Family::NetworkPolicies
+        | Family::ClusterPolicies(_)
+        | Family::Calico => true,
+        Family::Services | Family::EndpointSlices | Family::HostEndpoints | Family::Events => false,
+    }
+}
 
 /// Reads the switch's objects and judges every pod against every declared port.
 pub(crate) fn matrix(server: &Server, args: &MatrixArgs, format: Format) -> Result<()> {
     let mut cluster = Cluster::default();
-    for path in OBJECTS {
-        let list: Value = server.get(path)?;
-        cluster.add(&list)?;
+    for info in RESOURCES.iter().filter(is_judged_by) {
+        let list: Value = server.get(&info.path())?;
+        for object in list["items"].as_array().into_iter().flatten() {
+            cluster.add_served(info, object);
+        }
     }
     let is_receiver = |namespace: &str| args.namespace.as_deref().is_none_or(|n| n == namespace);
     let verdicts = simulate::matrix(&mut Simulator::new(cluster), is_receiver);

@@ -26,8 +26,8 @@ pub(crate) struct ApplyArgs {
 /// `get`.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// pods, namespaces, networkpolicies, clusternetworkpolicies, nodes, services or endpointslices
-    /// (short forms work); policies: those of all kinds in the order of evaluation, with the pods
+    /// pods, namespaces, networkpolicies, clusternetworkpolicies, adminnetworkpolicies,
+    /// baselineadminnetworkpolicies, nodes, services or endpointslices (short forms work); policies: those of all kinds in the order of evaluation, with the pods
     /// of this node that each selects.
     kind: String,
     /// One object instead of a list.
@@ -92,7 +92,7 @@ struct Resource {
     namespaced: bool,
 }
 
-const RESOURCES: [Resource; 7] = [
+const RESOURCES: [Resource; 19] = [
     Resource {
         kind: "Pod",
         plural: "pods",
@@ -122,6 +122,13 @@ const RESOURCES: [Resource; 7] = [
         namespaced: true,
     },
     Resource {
+        kind: "ServiceAccount",
+        plural: "serviceaccounts",
+        short: &["serviceaccount", "sa"],
+        api: "/api/v1",
+        namespaced: true,
+    },
+    Resource {
         kind: "EndpointSlice",
         plural: "endpointslices",
         short: &["endpointslice"],
@@ -142,7 +149,90 @@ const RESOURCES: [Resource; 7] = [
         api: "/apis/policy.networking.k8s.io/v1alpha2",
         namespaced: false,
     },
+    Resource {
+        kind: "AdminNetworkPolicy",
+        plural: "adminnetworkpolicies",
+        short: &["adminnetworkpolicy", "anp"],
+        api: ADMINS,
+        namespaced: false,
+    },
+    Resource {
+        kind: "BaselineAdminNetworkPolicy",
+        plural: "baselineadminnetworkpolicies",
+        short: &["baselineadminnetworkpolicy", "banp"],
+        api: ADMINS,
+        namespaced: false,
+    },
+    Resource {
+        kind: "Tier",
+        plural: "tiers",
+        short: &["tier"],
+        api: CALICO,
+        namespaced: false,
+    },
+    Resource {
+        kind: "GlobalNetworkPolicy",
+        plural: "globalnetworkpolicies",
+        short: &["globalnetworkpolicy", "gnp"],
+        api: CALICO,
+        namespaced: false,
+    },
+    Resource {
+        kind: "NetworkPolicy",
+        plural: "networkpolicies",
+        short: &["networkpolicies.projectcalico.org", "caliconetworkpolicy"],
+        api: CALICO,
+        namespaced: true,
+    },
+    Resource {
+        kind: "GlobalNetworkSet",
+        plural: "globalnetworksets",
+        short: &["globalnetworkset"],
+        api: CALICO,
+        namespaced: false,
+    },
+    Resource {
+        kind: "NetworkSet",
+        plural: "networksets",
+        short: &["networkset"],
+        api: CALICO,
+        namespaced: true,
+    },
+    Resource {
+        kind: "StagedGlobalNetworkPolicy",
+        plural: "stagedglobalnetworkpolicies",
+        short: &["stagedglobalnetworkpolicy", "sgnp"],
+        api: CALICO,
+        namespaced: false,
+    },
+    Resource {
+        kind: "StagedNetworkPolicy",
+        plural: "stagednetworkpolicies",
+        short: &["stagednetworkpolicy", "snp"],
+        api: CALICO,
+        namespaced: true,
+    },
+    Resource {
+        kind: "StagedKubernetesNetworkPolicy",
+        plural: "stagedkubernetesnetworkpolicies",
+        short: &["stagedkubernetesnetworkpolicy", "sknp"],
+        api: CALICO,
+        namespaced: true,
+    },
+    Resource {
+        kind: "HostEndpoint",
+        plural: "hostendpoints",
+        short: &["hostendpoint", "hep", "heps"],
+        api: CALICO,
+        namespaced: false,
+    },
 ];
+
+/// Where the kinds before ClusterNetworkPolicy are served.
+const ADMINS: &str = "/apis/policy.networking.k8s.io/v1alpha1";
+
+/// Where Calico's kinds are served.
+const CALICO: &str = "/apis/projectcalico.org/v3";
 
 impl Resource {
     fn named(text: &str) -> Result<&'static Self> {
@@ -161,18 +251,23 @@ impl Resource {
             .as_str()
             .context("the manifest names no kind")?;
         let version = object["apiVersion"].as_str().unwrap_or_default();
-        let resource = RESOURCES
-            .iter()
-            .find(|r| r.kind == kind)
-            .with_context(|| format!("kind {kind:?} is not one that the switch serves"))?;
-        let served = resource
-            .api
-            .trim_start_matches("/apis/")
-            .trim_start_matches("/api/");
-        if version != served {
-            bail!("apiVersion {version:?} of {kind} is not served; {served} is");
+        let of_kind = || RESOURCES.iter().filter(|resource| resource.kind == kind);
+        let served: Vec<&str> = of_kind().map(Self::version).collect();
+        if served.is_empty() {
+            bail!("kind {kind:?} is not one that the switch serves");
         }
-        Ok(resource)
+        of_kind()
+            .find(|resource| resource.version() == version)
+            .with_context(|| {
+                let served = served.join(", ");
+                format!("apiVersion {version:?} of {kind} is not served; {served} is")
+            })
+    }
+
+    fn version(&self) -> &'static str {
+        self.api
+            .trim_start_matches("/apis/")
+            .trim_start_matches("/api/")
     }
 
     fn collection(&self, namespace: &str) -> String {
@@ -305,9 +400,13 @@ fn object_table(resource: &Resource, items: &[Value], with_namespace: bool) -> S
     }
     header.push("NAME");
     match resource.kind {
+        "NetworkPolicy" | "GlobalNetworkPolicy" if resource.api == CALICO => {
+            header.extend(["TIER", "ORDER", "SELECTOR"]);
+        }
         "Pod" => header.extend(["STATUS", "IP", "NODE"]),
         "NetworkPolicy" => header.extend(["POD-SELECTOR", "TYPES"]),
         "ClusterNetworkPolicy" => header.extend(["TIER", "PRIORITY"]),
+        "AdminNetworkPolicy" => header.push("PRIORITY"),
         _ => {}
     }
     header.push("LABELS");
@@ -320,6 +419,11 @@ fn object_table(resource: &Resource, items: &[Value], with_namespace: bool) -> S
             }
             row.push(text_of(&item["metadata"]["name"]));
             match resource.kind {
+                "NetworkPolicy" | "GlobalNetworkPolicy" if resource.api == CALICO => row.extend([
+                    text_of(&item["spec"]["tier"]),
+                    order_of(&item["spec"]["order"]),
+                    text_of(&item["spec"]["selector"]),
+                ]),
                 "Pod" => row.extend([
                     text_of(&item["status"]["phase"]),
                     text_of(&item["status"]["podIP"]),
@@ -337,6 +441,7 @@ fn object_table(resource: &Resource, items: &[Value], with_namespace: bool) -> S
                     text_of(&item["spec"]["tier"]),
                     item["spec"]["priority"].to_string(),
                 ]),
+                "AdminNetworkPolicy" => row.push(item["spec"]["priority"].to_string()),
                 _ => {}
             }
             row.push(pairs_of(&item["metadata"]["labels"]));
@@ -349,6 +454,14 @@ fn text_of(value: &Value) -> String {
     value
         .as_str()
         .map_or_else(|| "<none>".to_owned(), str::to_owned)
+}
+
+fn order_of(value: &Value) -> String {
+    if value.is_null() {
+        "<none>".to_owned()
+    } else {
+        value.to_string()
+    }
 }
 
 fn pairs_of(value: &Value) -> String {
@@ -427,6 +540,13 @@ mod tests {
     fn a_kind_is_found_by_every_usual_name_and_others_are_named() {
         for text in ["netpol", "NetworkPolicy", "networkpolicies"] {
             assert_eq!(Resource::named(text).unwrap().kind, "NetworkPolicy");
+        }
+        for (text, kind) in [
+            ("cnp", "ClusterNetworkPolicy"),
+            ("anp", "AdminNetworkPolicy"),
+            ("banp", "BaselineAdminNetworkPolicy"),
+        ] {
+            assert_eq!(Resource::named(text).unwrap().kind, kind);
         }
         let error = Resource::named("deployment").unwrap_err().to_string();
         assert!(

@@ -14,13 +14,21 @@ pub(crate) fn get_policies(server: &Server, format: Format) -> Result<()> {
 
 fn table(policies: &[PolicyView]) -> String {
     let rows = policies.iter().map(|of| {
-        let priority = of.priority.map(|priority| priority.to_string());
+        let order = of.order.map(|order| order.to_string());
+        let place = of.priority.map(|priority| priority.to_string()).or(order);
         [
             of.kind.clone(),
             of.policy.clone(),
             of.tier.clone().unwrap_or_else(|| "-".to_owned()),
-            priority.unwrap_or_else(|| "-".to_owned()),
+            place.unwrap_or_else(|| "-".to_owned()),
             of.pods.to_string(),
+            of.mode.clone(),
+            of.since.clone().unwrap_or_else(|| "-".to_owned()),
+            if of.subject.is_empty() {
+                "-".to_owned()
+            } else {
+                of.subject.clone()
+            },
             of.problems.join("; "),
         ]
     });
@@ -28,8 +36,11 @@ fn table(policies: &[PolicyView]) -> String {
         "KIND",
         "POLICY",
         "TIER",
-        "PRIORITY",
+        "ORDER",
         "PODS-HERE",
+        "MODE",
+        "SINCE",
+        "SUBJECT",
         "PROBLEMS",
     ];
     columns(&header, rows)
@@ -46,7 +57,12 @@ mod tests {
             policy: "guard".to_owned(),
             tier: Some("Admin".to_owned()),
             priority: Some(10),
+            order: None,
+            subject: "pods:all:*".to_owned(),
             pods: 3,
+            mode: "audit".to_owned(),
+            since: Some("2026-01-01T00:00:00Z".to_owned()),
+            epoch: Some(7),
             problems: vec!["egress[0]: odd".to_owned()],
         };
         let table = table(&[policy]);
@@ -57,6 +73,9 @@ mod tests {
             "Admin",
             "10",
             "3",
+            "audit",
+            "2026-01-01T00:00:00Z",
+            "pods:all:*",
             "egress[0]:",
             "odd",
         ];

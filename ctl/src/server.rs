@@ -69,6 +69,31 @@ impl Server {
         self.send("GET", path, "application/json", &[])
     }
 
+    /// Hands on server-sent events by name and data, as long as the daemon sends some.
+    pub(crate) fn events(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&str, &str) -> Result<()>,
+    ) -> Result<()> {
+        let headers = [("accept", "text/event-stream")];
+        let stream = self.client.stream("GET", path, &headers, &[])?;
+        if !(200..300).contains(&stream.status()) {
+            let answer = stream.into_response()?;
+            return Err(refusal(answer.status, &answer.body).into());
+        }
+        let mut name = String::new();
+        for line in stream {
+            let line = line.context("read events")?;
+            let line = String::from_utf8_lossy(&line);
+            if let Some(text) = line.strip_prefix("event: ") {
+                text.trim_end().clone_into(&mut name);
+            } else if let Some(data) = line.strip_prefix("data: ") {
+                take(&name, data.trim_end())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Posts a body.
     pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
         self.send("POST", path, "application/json", &serde_json::to_vec(body)?)

@@ -270,3 +270,110 @@ fn a_node_that_knows_neither_policies_nor_its_networks_does_not_start() {
         "no runtime takes the node for ready"
     );
 }
+
+const GUARD: &str = "apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: guard}
+spec:
+  tier: Admin
+  priority: 10
+  subject: {namespaces: {}}
+  egress:
+  - action: Deny
+    to: [{networks: [192.0.2.0/24]}]
+";
+
+#[test]
+fn the_status_of_a_policy_says_whether_it_is_in_force_on_the_node() {
+    let mut world = World::prepare();
+    world.api.enroll_as_administrator(&mut world.node).unwrap();
+    world.api.apply(GUARD).unwrap();
+    let get = |world: &World| -> Value {
+        let text = ["get", "clusternetworkpolicy", "guard", "-o", "json"];
+        serde_json::from_str(&world.api.kubectl(&text).unwrap()).unwrap()
+    };
+    let condition = |world: &World| -> Option<Value> {
+        let policy = get(world);
+        let all = policy["status"]["conditions"].as_array()?;
+        let own = |of: &&Value| of["type"] == "Ready-In-Zone-node-a";
+        all.iter().find(own).cloned()
+    };
+    let until = |world: &World, status: &str, reason: &str, generation: u64| -> Value {
+        eventually("the node says so", || {
+            let said = condition(world).unwrap_or_default();
+            let is_so = said["status"] == status
+                && said["reason"] == reason
+                && said["observedGeneration"] == generation;
+            anyhow::ensure!(is_so, "{said}");
+            Ok(())
+        });
+        condition(world).unwrap()
+    };
+    // A node that was there once.
+    let gone = r#"{"status": {"conditions": [{"type": "Ready-In-Zone-gone", "status": "True",
+        "reason": "SetupSucceeded", "message": "x", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+        {"type": "Other", "status": "True", "reason": "R", "message": "x",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}"#;
+    let patch = [
+        "patch",
+        "clusternetworkpolicy",
+        "guard",
+        "--subresource=status",
+    ];
+    let patch = [&patch[..], &["--type=merge", "-p", gone]].concat();
+    world.api.kubectl(&patch).unwrap();
+
+    world.node.spawn().unwrap();
+    until(&world, "True", "SetupSucceeded", 1);
+    let policy = get(&world);
+    let conditions = policy["status"]["conditions"].as_array().unwrap();
+    let types: Vec<&str> = conditions
+        .iter()
+        .map(|of| of["type"].as_str().unwrap())
+        .collect();
+    assert!(types.contains(&"Other"), "{types:?}");
+    assert!(!types.contains(&"Ready-In-Zone-gone"), "{types:?}");
+
+    let unknown = GUARD.replace("networks: [192.0.2.0/24]", "domainNames: [example.com]");
+    let unknown = unknown.replace("action: Deny", "action: Accept");
+    world.api.apply(&unknown).unwrap();
+    let said = until(&world, "False", "SetupFailed", 2);
+    let message = said["message"].as_str().unwrap();
+    assert!(
+        message.contains("egress[0].to[0]: domainNames"),
+        "{message}"
+    );
+
+    let audit = [
+        "annotate",
+        "clusternetworkpolicy",
+        "guard",
+        "policy.vswitch.io/mode=audit",
+    ];
+    world.api.kubectl(&audit).unwrap();
+    until(&world, "False", "Audit", 2);
+    let enforce = [
+        "annotate",
+        "clusternetworkpolicy",
+        "guard",
+        "policy.vswitch.io/mode-",
+    ];
+    world.api.kubectl(&enforce).unwrap();
+    world.api.apply(GUARD).unwrap();
+    let said = until(&world, "True", "SetupSucceeded", 3);
+
+    // Pods that come and a restart change nothing of it, and nothing is written.
+    let version = get(&world)["metadata"]["resourceVersion"].clone();
+    world.attach("client");
+    world.node.stop(Signal::SIGKILL).unwrap();
+    world.node.spawn().unwrap();
+    world.api.apply(&GUARD.replace("guard", "second")).unwrap();
+    eventually("what is new is said after the restart", || {
+        let text = ["get", "clusternetworkpolicy", "second", "-o", "json"];
+        let second = world.api.kubectl(&text)?;
+        anyhow::ensure!(second.contains("Ready-In-Zone-node-a"), "{second}");
+        Ok(())
+    });
+    assert_eq!(get(&world)["metadata"]["resourceVersion"], version);
+    assert_eq!(condition(&world), Some(said));
+}

@@ -22,6 +22,16 @@ const GUARD: &str = "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: Cluste
 const BAD_GUARD: &str = "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\n\
     metadata: {name: guard}\nspec: {tier: Admin, priority: 1001, subject: {namespaces: {}}}\n";
 
+/// The kinds before it.
+const OLDER: &str = "apiVersion: policy.networking.k8s.io/v1alpha1\nkind: AdminNetworkPolicy\n\
+    metadata: {name: guard}\nspec: {priority: 5, subject: {namespaces: {}}, \
+    egress: [{action: Deny, to: [{networks: [192.0.2.0/24]}], ports: [{portNumber: {port: 22}}]}]}\n\
+    ---\napiVersion: policy.networking.k8s.io/v1alpha1\nkind: BaselineAdminNetworkPolicy\n\
+    metadata: {name: default}\nspec: {subject: {namespaces: {}}, \
+    ingress: [{action: Allow, from: [{namespaces: {}}]}]}\n";
+const SECOND_BASELINE: &str = "apiVersion: policy.networking.k8s.io/v1alpha1\n\
+    kind: BaselineAdminNetworkPolicy\nmetadata: {name: second}\nspec: {subject: {namespaces: {}}}\n";
+
 const STEPS: &[Step] = &[
     ("create namespace shop", "", 0, &["namespace/shop created"]),
     (
@@ -169,6 +179,44 @@ const STEPS: &[Step] = &[
         &["networks", "domainNames"],
     ),
     ("delete cnp guard", "", 0, &["\"guard\" deleted"]),
+    (
+        "apply -f -",
+        OLDER,
+        0,
+        &[
+            "adminnetworkpolicy.policy.networking.k8s.io/guard created",
+            "baselineadminnetworkpolicy.policy.networking.k8s.io/default created",
+        ],
+    ),
+    (
+        "apply -f -",
+        SECOND_BASELINE,
+        1,
+        &["Only one baseline admin network policy"],
+    ),
+    ("get anp", "", 0, &["PRIORITY", "guard   5"]),
+    ("get banp", "", 0, &["default"]),
+    (
+        "get anp guard -o jsonpath={.spec.egress[0].ports[0].portNumber.protocol}",
+        "",
+        0,
+        &["TCP"],
+    ),
+    (
+        "wait --for=condition=Enforceable anp/guard banp/default --timeout=10s",
+        "",
+        0,
+        &["guard condition met", "default condition met"],
+    ),
+    (
+        "explain adminnetworkpolicy.spec.egress.ports",
+        "",
+        0,
+        &["portNumber", "namedPort"],
+    ),
+    ("diff -f -", OLDER, 0, &[]),
+    ("delete anp guard", "", 0, &["\"guard\" deleted"]),
+    ("delete banp default", "", 0, &["\"default\" deleted"]),
     ("delete service web", "", 0, &["service \"web\" deleted"]),
     (
         "delete namespace shop",

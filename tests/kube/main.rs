@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod denied;
 mod everyday;
 mod hub;
 mod manifests;
 mod server_side_apply;
+mod unenforced;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};

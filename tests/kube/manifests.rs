@@ -64,7 +64,7 @@ fn every_object_has_only_fields_that_the_api_has_and_they_name_each_other() {
 }
 
 #[test]
-fn the_role_allows_to_read_what_is_compiled_and_to_patch_nodes_alone() {
+fn the_role_allows_to_read_what_is_compiled_and_to_write_nodes_and_events_alone() {
     let role: ClusterRole = object("ClusterRole");
     let mut allowed = BTreeSet::new();
     for rule in role.rules.unwrap() {
@@ -77,14 +77,24 @@ fn the_role_allows_to_read_what_is_compiled_and_to_patch_nodes_alone() {
             }
         }
     }
-    // Endpoints where the API server has no EndpointSlices.
     let resources = RESOURCES.iter().map(|info| (info.group, info.plural));
-    let read = resources.chain([("", "endpoints")]).flat_map(|resource| {
+    // Calico's kinds where they are custom resources.
+    let calico = resources.clone().filter(|of| of.0 == "projectcalico.org");
+    let stored = calico.map(|(_, plural)| ("crd.projectcalico.org", plural));
+    // Endpoints where the API server has no EndpointSlices.
+    let endpoints = [("", "endpoints")];
+    let resources = resources.chain(stored).chain(endpoints);
+    let read = resources.flat_map(|resource| {
         let verbs = ["get", "list", "watch"].into_iter();
         verbs.map(move |verb| format!("{verb} {}/{}", resource.0, resource.1))
     });
-    let patched = ["patch /nodes", "patch /nodes/status"].map(str::to_owned);
-    assert_eq!(allowed, read.chain(patched).collect());
+    let written = [
+        "patch /nodes",
+        "patch /nodes/status",
+        "create /events",
+        "patch /events",
+    ];
+    assert_eq!(allowed, read.chain(written.map(str::to_owned)).collect());
 }
 
 #[test]

@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "it is there to be read")]
 
 mod control_plane;
+mod custom_resources;
 mod machine;
 mod steps;
 mod wait;

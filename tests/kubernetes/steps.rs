@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::json;
 
 use crate::control_plane::{ControlPlane, REGISTRY};
+use crate::custom_resources::{calico_story, canal_check, policy_status};
 use crate::machine::Machine;
 use crate::wait::within;
 
@@ -16,7 +18,6 @@ const PODS: &str = "config/samples/client-and-server.yaml";
 const POLICY: &str = "config/samples/secure-pod.yaml";
 const MANIFEST: &str = "config/kubernetes/vswitch.yaml";
 const UNINSTALL: &str = "config/kubernetes/uninstall.yaml";
-const CHECK_CANAL: &str = "config/kubernetes/check-canal.sh";
 
 /// A Service of the server, of every kind of address that the cluster can give it.
 const SERVICE: &str = "apiVersion: v1
@@ -41,47 +42,11 @@ spec:
 const OTHER_PORT: &str = r#"{"spec":{"ingress":[{"from":[{"podSelector":{"matchLabels":
     {"allow-access":"true"}}}],"ports":[{"protocol":"TCP","port":81}]}]}}"#;
 
-/// Custom resources that Calico's installation brings, and administrators' policies.
-const CANAL_KINDS: [(&str, &str, &str, &str); 7] = [
-    (
-        "crd.projectcalico.org",
-        "networkpolicies",
-        "NetworkPolicy",
-        "Namespaced",
-    ),
-    (
-        "crd.projectcalico.org",
-        "globalnetworksets",
-        "GlobalNetworkSet",
-        "Cluster",
-    ),
-    (
-        "crd.projectcalico.org",
-        "stagednetworkpolicies",
-        "StagedNetworkPolicy",
-        "Namespaced",
-    ),
-    ("crd.projectcalico.org", "tiers", "Tier", "Cluster"),
-    (
-        "crd.projectcalico.org",
-        "felixconfigurations",
-        "FelixConfiguration",
-        "Cluster",
-    ),
-    ("crd.projectcalico.org", "ippools", "IPPool", "Cluster"),
-    (
-        "policy.networking.k8s.io",
-        "adminnetworkpolicies",
-        "AdminNetworkPolicy",
-        "Cluster",
-    ),
-];
-
 /// What a step does.
 pub(crate) type Step = fn(&mut World) -> Result<()>;
 
 /// Every step with what it shows.
-pub(crate) const STEPS: [(&str, Step); 17] = [
+pub(crate) const STEPS: [(&str, Step); 19] = [
     (
         "the tests of watchers and of a node, against this API server",
         watcher_tests,
@@ -95,7 +60,7 @@ pub(crate) const STEPS: [(&str, Step); 17] = [
         story_open,
     ),
     (
-        "the story, kubectl apply of the policy: the fetch hangs",
+        "the story, kubectl apply of the policy: the fetch hangs, kubectl describe says why",
         story_blocked,
     ),
     (
@@ -125,6 +90,10 @@ pub(crate) const STEPS: [(&str, Step); 17] = [
         reboot_api_server_first,
     ),
     (
+        "policies of a Canal cluster: a tier denies, passes on to NetworkPolicies, finds a network set",
+        calico_story,
+    ),
+    (
         "the check before a migration lists what vswitch does not do",
         canal_check,
     ),
@@ -139,6 +108,10 @@ pub(crate) const STEPS: [(&str, Step); 17] = [
     (
         "the daemon's pod is deleted: connections are possible again at once",
         daemon_pod_restarts,
+    ),
+    (
+        "a ClusterNetworkPolicy: its status says that both nodes have it in force, an Event what fails closed",
+        policy_status,
     ),
     (
         "kubectl apply of uninstall.yaml leaves no node with anything of vswitch",
@@ -170,7 +143,7 @@ impl World {
         })
     }
 
-    fn control(&self) -> Result<&ControlPlane> {
+    pub(crate) fn control(&self) -> Result<&ControlPlane> {
         self.control.as_ref().context("there is no control plane")
     }
 
@@ -262,7 +235,7 @@ impl World {
         Ok(())
     }
 
-    fn pod_ip(&self, pod: &str) -> Result<String> {
+    pub(crate) fn pod_ip(&self, pod: &str) -> Result<String> {
         let object = self.control()?.get(&["pod", pod])?;
         let ip = object["status"]["podIP"].as_str().map(str::to_owned);
         ip.with_context(|| format!("{pod} has no address"))
@@ -292,7 +265,7 @@ impl World {
     }
 
     /// What the client gets from the server's own address, which changes with its sandbox.
-    fn wait_for_server(&self, page: Option<&str>) -> Result<()> {
+    pub(crate) fn wait_for_server(&self, page: Option<&str>) -> Result<()> {
         within(
             90,
             &format!("a fetch from the server comes to {page:?}"),
@@ -316,7 +289,7 @@ impl World {
     }
 
     /// The policy is in force, and follows the client's label.
-    fn story_goes_on(&self) -> Result<()> {
+    pub(crate) fn story_goes_on(&self) -> Result<()> {
         self.wait_for_server(Some("server"))?;
         let label = |label| self.control()?.kubectl(&["label", "pod", "client", label]);
         label("allow-access-")?;
@@ -411,7 +384,18 @@ fn story_open(world: &mut World) -> Result<()> {
 
 fn story_blocked(world: &mut World) -> Result<()> {
     world.control()?.kubectl(&["apply", "-f", POLICY])?;
-    world.wait_for_server(None)
+    world.wait_for_server(None)?;
+    within(30, "the client's Events name policy and label", || {
+        let described = world.control()?.kubectl(&["describe", "pod", "client"])?;
+        for told in [
+            "PolicyDenied",
+            "denied by default/secure-pod (ingress)",
+            "pod default/client lacks label allow-access=true",
+        ] {
+            ensure!(described.contains(told), "{told:?} in {described}");
+        }
+        Ok(())
+    })
 }
 
 fn story_admitted(world: &mut World) -> Result<()> {
@@ -491,7 +475,7 @@ fn forbidden_services(world: &mut World) -> Result<()> {
         .take(3)
         .collect::<Vec<_>>()
         .join("\n---\n");
-    let without = of_account.replace("pods, nodes, services]", "pods, nodes]");
+    let without = of_account.replace(", services]", "]");
     ensure!(without != of_account, "the role names services");
     control.apply(&without)?;
     let as_vswitch = ["auth", "can-i", "list", "services", "-A", "--as"];
@@ -528,7 +512,7 @@ fn account_kubeconfig(world: &World) -> Result<String> {
         let get = [&of_system[..], &["get", "secret", secret, "-o", template]];
         control.kubectl(&get.concat())
     })?;
-    control.kubeconfig_of(&serde_json::json!({ "token": token }))
+    control.kubeconfig_of(&json!({ "token": token }))
 }
 
 fn reboot_daemon_first(world: &mut World) -> Result<()> {
@@ -557,88 +541,6 @@ fn reboot_api_server_first(world: &mut World) -> Result<()> {
     world.start_daemon(1)?;
     world.wait_for_daemon(1, "live")?;
     world.story_goes_on()
-}
-
-fn canal_check(world: &mut World) -> Result<()> {
-    let control = world.control()?;
-    for (group, plural, kind, scope) in CANAL_KINDS {
-        let name = format!("{plural}.{group}");
-        let definition = serde_json::json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-            "metadata": {"name": name,
-                "annotations": {"api-approved.kubernetes.io": "unapproved, a test"}},
-            "spec": {"group": group, "scope": scope,
-                "names": {"plural": plural, "kind": kind, "singular": kind.to_lowercase()},
-                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {
-                    "openAPIV3Schema": {"type": "object",
-                        "x-kubernetes-preserve-unknown-fields": true}}}]},
-        });
-        control.apply(&definition.to_string())?;
-        let wait = format!("crd/{name}");
-        control.kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=30s",
-            &wait,
-        ])?;
-        let object = serde_json::json!({"apiVersion": format!("{group}/v1"), "kind": kind,
-            "metadata": {"name": "mine"}});
-        within(30, &format!("{name} is served"), || {
-            control.apply(&object.to_string())
-        })?;
-    }
-    let tier =
-        r#"{"apiVersion":"crd.projectcalico.org/v1","kind":"Tier","metadata":{"name":"default"}}"#;
-    control.apply(tier)?;
-    let check = |backend: &str| {
-        let conf = format!(r#"{{"Network": "10.244.0.0/16", "Backend": {backend}}}"#);
-        let map = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"name": "canal-config", "namespace": "kube-system"},
-            "data": {"net-conf.json": conf}});
-        control.apply(&map.to_string())?;
-        vswitch_tests::run(&mut control.command(CHECK_CANAL), "")
-    };
-    let output = check(r#"{"Type": "vxlan", "VNI": 4096, "DirectRouting": true}"#)?;
-    let mut told: Vec<&str> = output.stdout.lines().collect();
-    told.sort_unstable();
-    let expected = [
-        "adminnetworkpolicies.policy.networking.k8s.io mine: is not enforced",
-        "felixconfigurations.crd.projectcalico.org mine: configures Felix alone; read its spec for what you rely on",
-        "flannel DirectRouting: vswitch tunnels to every node, and drops what comes by a route",
-        "flannel VNI 4096: set vxlan_vni = 4096 under [network]",
-        "globalnetworksets.crd.projectcalico.org mine: has no effect: only policies of Calico name it",
-        "networkpolicies.crd.projectcalico.org default/mine: is not enforced",
-        "stagednetworkpolicies.crd.projectcalico.org default/mine: is not evaluated",
-        "tiers.crd.projectcalico.org mine: does not order policies",
-    ];
-    ensure!(told == expected && output.code == Some(1), "{output:?}");
-
-    for (group, plural, _, _) in CANAL_KINDS {
-        control.kubectl(&["delete", "crd", &format!("{plural}.{group}")])?;
-    }
-    for (backend, expected) in [
-        (r#"{"Type": "vxlan", "VNI": 1, "Port": 8472}"#, ""),
-        (r#"{"Type": "host-gw"}"#, ""),
-        (
-            r#"{"Type": "vxlan", "Port": 4789}"#,
-            "flannel Port 4789: set vxlan_port = 4789 under [network]\n",
-        ),
-        (
-            r#"{"Type": "wireguard"}"#,
-            "flannel backend 'wireguard': vswitch has vxlan and host-gw\n",
-        ),
-    ] {
-        let output = check(backend)?;
-        let code = i32::from(!expected.is_empty());
-        ensure!(
-            output.stdout == expected && output.code == Some(code),
-            "{backend}: {output:?}"
-        );
-    }
-    control.kubectl(&["-n", "kube-system", "delete", "configmap", "canal-config"])?;
-    let output = vswitch_tests::run(&mut control.command(CHECK_CANAL), "")?;
-    ensure!(output.code == Some(2), "without a ConfigMap: {output:?}");
-    Ok(())
 }
 
 /// The manifest as its comments say that it is to be changed where no kube-proxy runs.

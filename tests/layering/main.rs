@@ -40,9 +40,14 @@ const LAYERS: &[(&str, u8)] = &[
     ("attach", 46),
     // The reconciler, compiler and datapath without devices.
     ("simulate", 45),
+    ("audit", 45),
+    // What was denied: feeds `audit` as well.
+    ("flow_records", 46),
     ("cni", 50),
     ("kube", 50),
-    ("rest", 51),
+    // Writes to API servers, or keeps what the REST API serves.
+    ("events", 51),
+    ("rest", 52),
     ("app", 60),
     ("main", 61),
 ];

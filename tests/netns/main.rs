@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod audit;
 mod bandwidth;
+mod calico;
 mod connections;
 mod dualstack;
 mod endings;
 mod fast_path;
 mod flood;
+mod flows;
 mod fragments;
 mod frames;
 mod gateway;

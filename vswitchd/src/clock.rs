@@ -28,6 +28,13 @@ impl MonotonicClock {
     }
 }
 
+/// Returns the time, to measure how long something takes.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+pub fn instant() -> Instant {
+    Instant::now()
+}
+
 /// Returns the seconds since 1970-01-01 UTC.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the clock")]

@@ -5,10 +5,11 @@
 //! ```text
 //! L6 app (start order, drain), main
 //! L5 cni (server side of the shim) · kube (watchers of a cluster)
-//!    rest (axum: /v1, Kubernetes API, metrics)
+//!    events (Events of Kubernetes) · rest (axum: /v1, Kubernetes API, metrics)
 //! L4 attach (what hangs on the switch, from lease to release)
 //!    switch (ties the others of this layer together)
 //!    simulate (the same without devices, for vsctl)
+//!    audit (what policies that are tried out would deny) · flow_records (what was denied)
 //!    worker · host (gateway, veth, masquerade) · reconcile
 //! L3 objects (standalone object registry) · policy · service (compilers)
 //!    ipam · rules · state (ClusterState)
@@ -19,10 +20,13 @@
 
 pub mod app;
 pub mod attach;
+pub mod audit;
 pub mod clock;
 pub mod cni;
 pub mod config;
 pub mod errors;
+pub mod events;
+pub mod flow_records;
 pub mod heap;
 pub mod host;
 pub mod ipam;

@@ -1,15 +1,36 @@
 //! Prometheus text: figures that others count, put into the exposition format at scrape time.
 //!
-//! Nothing is counted here. [`Figures`] is filled by whoever serves `/metrics`; names are
-//! `vswitch_<noun>_<unit>` and labels come from enums or local port names only, so that their
-//! number is bounded.
+//! But for one histogram nothing is counted here. [`Figures`] is filled by whoever serves `/metrics`; names are
+//! `vswitch_<noun>_<unit>` and labels come from enums, names of local ports and of policies, of which
+//! whoever fills in the figures bounds the number.
+
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+/// How long it takes from when a change of an object is heard until it is in force.
+#[derive(Debug, Clone)]
+pub struct InForceLatency(Histogram);
+
+impl Default for InForceLatency {
+    fn default() -> Self {
+        // From 1 ms, what one change of a small cluster takes, to 16 s.
+        Self(Histogram::new(exponential_buckets(0.001, 2.0, 15)))
+    }
+}
+
+impl InForceLatency {
+    /// Notes one change, or several that came into force together: the time of the oldest.
+    pub fn observe(&self, took: Duration) {
+        self.0.observe(took.as_secs_f64());
+    }
+}
 
 /// Everything that a scrape reports.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +40,9 @@ use prometheus_client::registry::Registry;
 )]
 pub struct Figures {
     pub drops: Vec<(&'static str, u64)>,
+    /// Policy, direction, connections.
+    pub would_deny: Vec<(String, &'static str, u64)>,
+    pub policies: Vec<PolicyFigures>,
     pub ports: Vec<PortFigures>,
     pub ports_over_share: u64,
     pub connections: u64,
@@ -68,6 +92,19 @@ pub struct WatchFigures {
     pub failures: u64,
 }
 
+/// What the rules of one policy have decided in one direction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyFigures {
+    /// As `vsctl get policies` names it; empty for those that are counted together.
+    pub policy: String,
+    /// `ingress` or `egress`.
+    pub direction: &'static str,
+    /// `allowed`, `denied` or `passed`.
+    pub verdict: &'static str,
+    /// Packets of these connections.
+    pub packets: u64,
+}
+
 /// Counters of one port.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(
@@ -91,6 +128,19 @@ struct ReasonLabel {
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PolicyLabels {
+    policy: String,
+    direction: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct VerdictLabels {
+    policy: String,
+    direction: &'static str,
+    verdict: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
 }
@@ -102,13 +152,40 @@ struct PortLabel {
 
 /// Returns the figures in the text exposition format (OpenMetrics 1.0).
 #[must_use]
-pub fn render(figures: &Figures) -> String {
+pub fn render(figures: &Figures, latency: &InForceLatency) -> String {
     let mut registry = Registry::with_prefix("vswitch");
     let drops = Family::<ReasonLabel, Counter>::default();
     for (reason, count) in &figures.drops {
         drops.get_or_create(&ReasonLabel { reason }).inc_by(*count);
     }
     registry.register("drops", "Frames dropped, by reason (unstable)", drops);
+    let would_deny = Family::<PolicyLabels, Counter>::default();
+    for (policy, direction, connections) in &figures.would_deny {
+        let labels = PolicyLabels {
+            policy: policy.clone(),
+            direction,
+        };
+        would_deny.get_or_create(&labels).inc_by(*connections);
+    }
+    let help = "Allowed connections that a policy in audit would have denied (unstable)";
+    registry.register("would_deny_connections", help, would_deny);
+    let packets = Family::<VerdictLabels, Counter>::default();
+    for figures in &figures.policies {
+        let labels = VerdictLabels {
+            policy: figures.policy.clone(),
+            direction: figures.direction,
+            verdict: figures.verdict,
+        };
+        packets.get_or_create(&labels).inc_by(figures.packets);
+    }
+    let help =
+        "Packets that a policy has decided about, those of its connections included (unstable)";
+    registry.register("policy_packets", help, packets);
+    registry.register(
+        "change_in_force_seconds",
+        "From when a change of an object is heard until the rules that it comes to are in force (unstable)",
+        latency.0.clone(),
+    );
     register_ports(&mut registry, &figures.ports);
     register_tables(&mut registry, figures);
     if let Some(cluster) = &figures.cluster {
@@ -297,6 +374,8 @@ fn register_cluster(registry: &mut Registry, cluster: &ClusterFigures) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -311,7 +390,7 @@ mod tests {
             connections: 3,
             ..Figures::default()
         };
-        let text = render(&figures);
+        let text = render(&figures, &InForceLatency::default());
         assert!(
             text.contains("vswitch_drops_total{reason=\"policy_ingress\"} 7"),
             "{text}"
@@ -324,8 +403,53 @@ mod tests {
     }
 
     #[test]
+    fn the_time_until_a_change_is_in_force_is_a_histogram() {
+        let latency = InForceLatency::default();
+        latency.observe(Duration::from_millis(3));
+        latency.clone().observe(Duration::from_secs(20));
+        let text = render(&Figures::default(), &latency);
+        for line in [
+            "vswitch_change_in_force_seconds_bucket{le=\"0.002\"} 0",
+            "vswitch_change_in_force_seconds_bucket{le=\"0.004\"} 1",
+            "vswitch_change_in_force_seconds_bucket{le=\"+Inf\"} 2",
+            "vswitch_change_in_force_seconds_count 2",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn what_a_policy_has_decided_is_reported_by_direction_and_verdict() {
+        let figures = Figures {
+            policies: vec![PolicyFigures {
+                policy: "shop/web".to_owned(),
+                direction: "ingress",
+                verdict: "denied",
+                packets: 5,
+            }],
+            ..Figures::default()
+        };
+        let text = render(&figures, &InForceLatency::default());
+        let line = "vswitch_policy_packets_total{policy=\"shop/web\",direction=\"ingress\",\
+                    verdict=\"denied\"} 5";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn what_policies_in_audit_would_deny_is_reported_by_policy_and_direction() {
+        let figures = Figures {
+            would_deny: vec![("shop/web".to_owned(), "ingress", 4)],
+            ..Figures::default()
+        };
+        let text = render(&figures, &InForceLatency::default());
+        let line =
+            "vswitch_would_deny_connections_total{policy=\"shop/web\",direction=\"ingress\"} 4";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
     fn watchers_are_reported_in_a_cluster_only() {
-        assert!(!render(&Figures::default()).contains("kube_"));
+        assert!(!render(&Figures::default(), &InForceLatency::default()).contains("kube_"));
         let watch = WatchFigures {
             kind: "pods",
             is_synced: true,
@@ -339,7 +463,7 @@ mod tests {
             }),
             ..Figures::default()
         };
-        let text = render(&figures);
+        let text = render(&figures, &InForceLatency::default());
         for line in [
             "vswitch_kube_stale_seconds 9",
             "vswitch_kube_watch_synced{kind=\"pods\"} 1",
@@ -347,6 +471,45 @@ mod tests {
             "vswitch_kube_watch_lists_total{kind=\"pods\"} 2",
         ] {
             assert!(text.contains(line), "{line}: {text}");
+        }
+    }
+
+    /// Figures with everything in them that a metric is made of.
+    fn all_figures() -> Figures {
+        Figures {
+            drops: vec![("policy_ingress", 1)],
+            would_deny: vec![("shop/web".to_owned(), "ingress", 1)],
+            policies: vec![PolicyFigures {
+                policy: "shop/web".to_owned(),
+                direction: "ingress",
+                verdict: "denied",
+                packets: 1,
+            }],
+            ports: vec![PortFigures::default()],
+            cluster: Some(ClusterFigures {
+                stale_seconds: 1,
+                watches: vec![WatchFigures::default()],
+            }),
+            ..Figures::default()
+        }
+    }
+
+    #[test]
+    fn the_shipped_dashboard_and_alerts_name_metrics_that_there_are() {
+        let text = render(&all_figures(), &InForceLatency::default());
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let known: BTreeSet<&str> = samples
+            .filter_map(|line| line.split(|c| !is_of_name(c)).next())
+            .collect();
+        for file in ["dashboard.json", "rules.yaml"] {
+            let path = format!("{}/../config/monitoring/{file}", env!("CARGO_MANIFEST_DIR"));
+            let shipped = std::fs::read_to_string(path).unwrap();
+            let names = shipped.split(|c| !is_of_name(c));
+            let names: BTreeSet<&str> = names.filter(|n| n.starts_with("vswitch_")).collect();
+            assert!(names.len() > 5, "{file}: {names:?}");
+            let unknown: Vec<_> = names.difference(&known).collect();
+            assert!(unknown.is_empty(), "{file}: {unknown:?}");
         }
     }
 }

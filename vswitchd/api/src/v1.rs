@@ -12,14 +12,18 @@ use utoipa::ToSchema;
 
 use crate::{IfName, MacAddr};
 
+mod audit;
 mod explain;
+mod flow_record;
 mod policy;
 mod service;
 
+pub use audit::{AuditEnd, AuditEntry, AuditPods};
 pub use explain::{
     ExplainAdvice, ExplainRequest, ExplainedDirection, Explanation, LabelAdvice, NearMiss,
     PolicyPart, PortAdvice, TablesVerdict,
 };
+pub use flow_record::{FlowEnd, FlowExplanation, FlowOf, FlowRecord, FlowRecords, FlowRule};
 pub use policy::PolicyView;
 pub use service::{
     EndpointCounts, ExplainedEndpoint, ExplainedService, LoadBalancingGroup, ServicePortView,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::sync::watch;
@@ -9,8 +10,10 @@ use tokio::sync::watch;
 use super::cluster::ClusterNode;
 use super::host_tables::HostTables;
 use super::nodes::Nodes;
+use super::policy_status::{self, PolicyStatus};
 use super::publish_node::NodePlace;
 use super::services::Services;
+use super::unenforced::{self, Unenforced};
 use super::{
     attachments, in_force, nodes, open, packet_path, publish_node, service_manager, services,
 };
@@ -18,11 +21,18 @@ use crate::attach;
 use crate::clock::MonotonicClock;
 use crate::cni::{CniService, CniSettings};
 use crate::config::{ApiConfig, Config};
+use crate::events::{self, Destination};
+use crate::flow_records::{self, FlowLog, FlowLogOptions};
 use crate::host::{HostWatcher, NodeNetworkStatus, NodePublication};
+use crate::metrics::InForceLatency;
+use crate::objects::Registry;
 use crate::rest::tcp::{TcpOptions, TcpServer, listen_tcp};
 use crate::rest::{self, RestState, serve};
-use crate::supervise::{Part, Supervisor, Task};
+use crate::supervise::{self, Part, Supervisor, Task};
 use crate::switch::{self, Switch};
+
+/// Within which time the nodes of a cluster note the same.
+const NODES_NOTE_WITHIN: Duration = Duration::from_secs(10);
 
 /// The parts that live as long as the daemon.
 pub(super) struct Daemon {
@@ -64,7 +74,9 @@ impl Daemon {
         let started = packet_path::start(config, &store, clock, &tables, supervisor);
         let (switch, notices) = started.await?;
         let reconcile = switch.reconcile().clone();
-        let (in_force, feed) = in_force::start(&registry, reconcile.clone(), supervisor);
+        let latency = InForceLatency::default();
+        let (in_force, feed) =
+            in_force::start(&registry, reconcile.clone(), latency.clone(), supervisor);
         let mut tasks = vec![feed];
         match &node {
             Some(node) => {
@@ -91,6 +103,36 @@ impl Daemon {
             move |beat| publish_node::follow(place, node, published, beat)
         }));
         attachments::recover(&attachments, &ipam).await;
+        let (recorder, noted) = events::channel();
+        tasks.push(supervisor.task(Part::Unenforced, "", {
+            let unenforced = Unenforced {
+                reconcile: reconcile.clone(),
+                registry: Arc::clone(&registry),
+                recorder: recorder.clone(),
+                node: config.node_name.clone(),
+                spread: node.as_ref().map_or(Duration::ZERO, |_| NODES_NOTE_WITHIN),
+            };
+            move |beat| unenforced::follow(unenforced, beat)
+        }));
+        if let Some(node) = node.as_ref().filter(|node| node.settings.policy_status) {
+            let status = PolicyStatus {
+                api: node.api.clone(),
+                reconcile: reconcile.clone(),
+                node: config.node_name.clone(),
+            };
+            let run = |beat| policy_status::follow(status, beat);
+            tasks.push(supervisor.task(Part::PolicyStatus, "", run));
+        }
+        let recorded = Registry::of_events();
+        tasks.push(supervisor.task(Part::EventRecorder, "", {
+            let destination = match &node {
+                Some(node) if node.settings.events => Destination::ApiServer(node.api.clone()),
+                Some(_) => Destination::Nowhere,
+                None => Destination::Registry(Arc::clone(&recorded)),
+            };
+            let node = config.node_name.clone();
+            move |beat| events::follow(noted, destination, node, beat)
+        }));
 
         let watcher = HostWatcher::start(supervisor).context("watch the host")?;
         tasks.push(supervisor.task(Part::HostWatch, "", {
@@ -113,6 +155,17 @@ impl Daemon {
         }
         let log = |beat| packet_path::log_notices(notices, beat);
         tasks.push(supervisor.task(Part::PortNotices, "", log));
+        let flow_log = open_flow_log(config, &switch, clock).await?;
+        tasks.push(supervisor.task(Part::FlowRecords, "", {
+            let log = Arc::clone(&flow_log);
+            move |beat| flow_records::follow(log, beat)
+        }));
+        let has_events = node.as_ref().is_none_or(|node| node.settings.events);
+        if config.flows.events && has_events {
+            let (denied, registry) = (flow_log.subscribe(), Arc::clone(&registry));
+            let follow = |beat| events::follow_denied(denied, registry, recorder, beat);
+            tasks.push(supervisor.task(Part::DeniedPods, "", follow));
+        }
         tasks.push(supervisor.task(Part::MidstreamTimer, "", {
             let switch = Arc::clone(&switch);
             move |beat| switch.end_midstream(beat)
@@ -133,6 +186,9 @@ impl Daemon {
             registry,
             ipam,
             in_force: in_force.waiter(),
+            flow_log,
+            latency,
+            events: recorded,
             supervisor: supervisor.clone(),
             store,
             stopping,
@@ -193,6 +249,8 @@ impl Daemon {
         for task in self.tasks {
             task.cancel().await;
         }
+        let flow_log = Arc::clone(&self.rest.flow_log);
+        supervise::blocking(move || flow_log.keep()).await;
         if let Some(node) = self.node {
             node.cluster.stored().await;
         }
@@ -206,6 +264,21 @@ impl Daemon {
             }
         }
     }
+}
+
+async fn open_flow_log(
+    config: &Config,
+    switch: &Switch,
+    clock: MonotonicClock,
+) -> Result<Arc<FlowLog>> {
+    let options = FlowLogOptions {
+        node: config.node_name.clone(),
+        folder: config.state_dir.join("flows"),
+        keep: config.flows,
+    };
+    let (datapath, reconcile) = (Arc::clone(switch.datapath()), switch.reconcile().clone());
+    let open = move || FlowLog::open(options, datapath, reconcile, clock);
+    Ok(Arc::new(tokio::task::spawn_blocking(open).await?))
 }
 
 fn tcp_options(api: &ApiConfig) -> TcpOptions {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::attach::WaitInForce;
+use crate::clock;
+use crate::metrics::InForceLatency;
 use crate::objects::{Registry, feed};
 use crate::reconcile::ReconcileHandle;
 use crate::supervise::{Ended, Part, Supervisor, Task};
@@ -42,6 +44,7 @@ impl InForce {
 pub(crate) fn start(
     registry: &Arc<Registry>,
     reconcile: ReconcileHandle,
+    latency: InForceLatency,
     supervisor: &Supervisor,
 ) -> (InForce, Task) {
     let mut feed = feed(registry);
@@ -53,12 +56,16 @@ pub(crate) fn start(
     };
     let task = supervisor.task(Part::ObjectFeed, "", move |beat| async move {
         while let Some(changes) = beat.wait(feed.next()).await {
+            let heard = feed.heard().filter(|_| !changes.is_empty());
             reconcile.cluster(changes);
             // Nobody waiting is no failure.
             sender.send_replace(feed.version());
             // What changes meanwhile waits in the registry, where it is bounded.
             if beat.wait(reconcile.wait_until_in_force()).await.is_err() {
                 break;
+            }
+            if let Some(heard) = heard {
+                latency.observe(clock::instant().duration_since(heard));
             }
         }
         Ended::Early("the registry or the reconciler has ended")

@@ -17,10 +17,12 @@ mod in_force;
 mod nodes;
 mod open;
 mod packet_path;
+mod policy_status;
 mod publish_node;
 mod run;
 mod service_manager;
 mod services;
+mod unenforced;
 
 pub use cleanup::cleanup;
 pub use run::run;

@@ -16,6 +16,7 @@ pub fn router(state: RestState) -> Router {
         after_write: Some(Arc::new(move |version| {
             Box::pin(enforced(version, in_force(version), supervisor.clone()))
         })),
+        events: Arc::clone(&state.events),
         stop: state.stopping.clone(),
     };
     let kubernetes = kube_api::router(Arc::clone(&state.registry), hooks);

@@ -9,9 +9,11 @@ use tokio::sync::watch;
 
 use crate::attach::{Attachments, WaitInForce};
 use crate::cni::CniService;
+use crate::flow_records::FlowLog;
 use crate::host::{KubeProxy, NodeNetworkStatus};
 use crate::ipam::Ipam;
 use crate::kube::Health;
+use crate::metrics::InForceLatency;
 use crate::objects::Registry;
 use crate::store::SharedStore;
 use crate::supervise::Supervisor;
@@ -49,6 +51,12 @@ pub struct RestState {
     pub in_force: WaitInForce,
     /// What the switch keeps over restarts.
     pub store: SharedStore,
+    /// What was denied, and what policies in audit would have denied.
+    pub flow_log: Arc<FlowLog>,
+    /// How long changes took until they were in force.
+    pub latency: InForceLatency,
+    /// Events that the daemon records itself.
+    pub events: Arc<Registry>,
     /// Who is late.
     pub supervisor: Supervisor,
     /// Turns true when the daemon stops: watches end then.

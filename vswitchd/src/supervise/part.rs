@@ -42,6 +42,16 @@ pub enum Part {
     HostTables,
     /// Logs what happens to the links of ports.
     PortNotices,
+    /// Says what of the cluster's objects is not enforced.
+    Unenforced,
+    /// Writes what this node says in the status of policies.
+    PolicyStatus,
+    /// Writes Events.
+    EventRecorder,
+    /// Fetches what was denied, and keeps records of it.
+    FlowRecords,
+    /// Notes what policies denied pods, for Events.
+    DeniedPods,
     /// Ends the time in which restored ports accept TCP in mid-stream.
     MidstreamTimer,
     /// Lists and watches one kind of object of a cluster.
@@ -69,7 +79,7 @@ pub struct Limits {
 
 impl Part {
     /// Every one.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 30] = [
         Self::Watchdog,
         Self::Worker,
         Self::Expiry,
@@ -88,6 +98,11 @@ impl Part {
         Self::HealthCheckPort,
         Self::HostTables,
         Self::PortNotices,
+        Self::Unenforced,
+        Self::PolicyStatus,
+        Self::EventRecorder,
+        Self::FlowRecords,
+        Self::DeniedPods,
         Self::MidstreamTimer,
         Self::Watcher,
         Self::WatcherInbox,
@@ -125,6 +140,11 @@ impl Part {
             Self::HealthCheckPort => "health-check-port",
             Self::HostTables => "host-tables",
             Self::PortNotices => "port-notices",
+            Self::Unenforced => "unenforced",
+            Self::PolicyStatus => "policy-status",
+            Self::EventRecorder => "event-recorder",
+            Self::FlowRecords => "flow-records",
+            Self::DeniedPods => "denied-pods",
             Self::MidstreamTimer => "midstream-timer",
             Self::Watcher => "watcher",
             Self::WatcherInbox => "watcher-inbox",

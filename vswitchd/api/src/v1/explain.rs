@@ -69,7 +69,7 @@ pub struct ExplainedDirection {
     /// The first rule that allows the connection, if one had to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_by: Option<PolicyPart>,
-    /// The rule of a ClusterNetworkPolicy that denies it, if one does.
+    /// The rule of a policy of a tier that denies it, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub denied_by: Option<PolicyPart>,
     /// If nothing allows it: the rules that might have, the nearest first.
@@ -79,9 +79,10 @@ pub struct ExplainedDirection {
 /// A part of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PolicyPart {
-    /// `namespace/name`, or the bare name of a ClusterNetworkPolicy.
+    /// `namespace/name`, the bare name of a ClusterNetworkPolicy, kind and name of an
+    /// `AdminNetworkPolicy` or `BaselineAdminNetworkPolicy`, or `calico:` before one of Calico's.
     pub policy: String,
-    /// E.g. `ingress[0].from[1].ports[0]`; of a ClusterNetworkPolicy with tier, priority and
+    /// E.g. `ingress[0].from[1].ports[0]`; of a policy of a tier with tier, priority and
     /// action before it: `Admin 10 Deny ingress[0].from[1]`.
     pub part: String,
 }

@@ -6,7 +6,6 @@
 
 mod discovery;
 mod events;
-mod events_path;
 mod hooks;
 mod objects;
 mod openapi;

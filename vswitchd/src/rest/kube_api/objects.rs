@@ -13,7 +13,7 @@ use super::request::{Patch, Path, Query, Shape, Target, body, parse_path, patch}
 use super::version::version_of;
 use super::{ApiState, events, respond, table, watch};
 use crate::objects::{
-    DeleteOptions, ObjectList, Registry, ResourceInfo, Scope, StatusError, Written,
+    DeleteOptions, ObjectList, Registry, Resource, ResourceInfo, Scope, StatusError, Written,
 };
 
 /// A request as its parts.
@@ -81,9 +81,11 @@ async fn serve(
 ) -> Result<Response, StatusError> {
     let target = match path {
         Path::Target(target) => target,
-        Path::Events(path) => return events::respond(&state, &path, &query, method, shape),
         Path::Unknown => return Err(respond::no_such_path().await),
     };
+    if target.info.resource == Resource::Event {
+        events::check(&state, method)?;
+    }
     let has_name = target.name.is_some();
     let request = Request {
         state,
@@ -116,7 +118,7 @@ impl Request {
     }
 
     fn registry(&self) -> &Arc<Registry> {
-        &self.state.registry
+        self.state.registry_of(self.target.info)
     }
 
     fn get(&self) -> Result<Response, StatusError> {
@@ -131,7 +133,7 @@ impl Request {
             remaining: None,
         };
         Ok(match self.shape {
-            Shape::Objects => Json((*object).clone()).into_response(),
+            Shape::Objects => Json(events::of_group(info, (*object).clone())).into_response(),
             Shape::Table => {
                 Json(table::of(info, &list, &self.query.include_object)).into_response()
             }
@@ -303,7 +305,7 @@ async fn blocking<T: Send + 'static>(
 
 fn list_value(info: &ResourceInfo, list: &ObjectList) -> Value {
     let items = list.items.iter().map(|item| {
-        let mut item = (**item).clone();
+        let mut item = events::of_group(info, (**item).clone());
         // As the API server lists typed objects: kind and version stand at the list.
         if let Some(item) = item.as_object_mut() {
             item.remove("kind");

@@ -8,10 +8,9 @@ use axum::http::{HeaderMap, header};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::events_path::{self, EventsPath};
 use super::respond::{not_acceptable, unsupported_media};
 use crate::objects::{
-    FieldValidation, Page, PageStart, PatchKind, RESOURCES, ResourceInfo, Scope, Selection,
+    EVENTS, FieldValidation, Page, PageStart, PatchKind, RESOURCES, ResourceInfo, Scope, Selection,
     StatusCause, StatusError, WriteOptions, from_protobuf,
 };
 
@@ -30,8 +29,6 @@ pub(super) struct Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Path {
     Target(Target),
-    /// `events`, of which there are none.
-    Events(EventsPath),
     Unknown,
 }
 
@@ -47,23 +44,10 @@ pub(super) fn parse_path(group: &str, version: &str, rest: &str) -> Path {
     let Some(plural) = parts.first() else {
         return Path::Unknown;
     };
-    if *plural == "events" && version == "v1" {
-        let group = events_path::GROUPS
-            .into_iter()
-            .find(|known| *known == group);
-        return match (group, parts.get(1..).unwrap_or_default()) {
-            (Some(group), []) => Path::Events(EventsPath { group, name: None }),
-            (Some(group), [name]) if namespace.is_some() => Path::Events(EventsPath {
-                group,
-                name: Some((*name).to_owned()),
-            }),
-            _ => Path::Unknown,
-        };
-    }
     let known = |info: &&ResourceInfo| {
         info.group == group && info.version == version && info.plural == *plural
     };
-    let Some(info) = RESOURCES.iter().find(known) else {
+    let Some(info) = RESOURCES.iter().chain(&EVENTS).find(known) else {
         return Path::Unknown;
     };
     let (name, is_status) = match parts.get(1..).unwrap_or_default() {
@@ -462,21 +446,21 @@ mod tests {
 
     #[test]
     fn events_are_named_in_both_of_their_groups() {
-        let path = |group, name: Option<&str>| {
-            let name = name.map(str::to_owned);
-            Path::Events(EventsPath { group, name })
-        };
-        for group in events_path::GROUPS {
-            let parsed = |rest| parse_path(group, "v1", rest);
-            assert_eq!(parsed("events"), path(group, None));
-            assert_eq!(parsed("namespaces/a/events"), path(group, None));
-            assert_eq!(parsed("namespaces/a/events/b"), path(group, Some("b")));
-            assert_eq!(parsed("events/b"), Path::Unknown);
-            assert_eq!(parsed("namespaces/a/events/b/status"), Path::Unknown);
-            assert_eq!(
-                parse_path(group, "v1beta1", "namespaces/a/events"),
-                Path::Unknown
-            );
+        for info in &EVENTS {
+            let parsed = |rest| match parse_path(info.group, "v1", rest) {
+                Path::Target(target) => Some((target.info, target.namespace, target.name)),
+                Path::Unknown => None,
+            };
+            let text = |text: &str| Some(text.to_owned());
+            assert_eq!(parsed("events"), Some((info, None, None)));
+            let of_namespace = Some((info, text("a"), None));
+            assert_eq!(parsed("namespaces/a/events"), of_namespace);
+            let one = Some((info, text("a"), text("b")));
+            assert_eq!(parsed("namespaces/a/events/b"), one);
+            assert_eq!(parsed("events/b"), None);
+            assert_eq!(parsed("namespaces/a/events/b/status"), None);
+            let other = parse_path(info.group, "v1beta1", "namespaces/a/events");
+            assert_eq!(other, Path::Unknown);
         }
         assert_eq!(parse_path("apps", "v1", "events"), Path::Unknown);
     }

@@ -44,6 +44,9 @@ const fn columns(resource: Resource) -> &'static [Column] {
             ("Age", "string", false),
             ("Selector", "string", true),
         ],
+        Resource::ServiceAccount | Resource::BaselineAdminNetworkPolicy => {
+            &[("Name", "string", false), ("Age", "string", false)]
+        }
         Resource::EndpointSlice => &[
             ("Name", "string", false),
             ("AddressType", "string", false),
@@ -51,7 +54,7 @@ const fn columns(resource: Resource) -> &'static [Column] {
             ("Endpoints", "string", false),
             ("Age", "string", false),
         ],
-        Resource::NetworkPolicy => &[
+        Resource::NetworkPolicy | Resource::StagedKubernetesNetworkPolicy => &[
             ("Name", "string", false),
             ("Pod-Selector", "string", false),
             ("Age", "string", false),
@@ -62,21 +65,52 @@ const fn columns(resource: Resource) -> &'static [Column] {
             ("Priority", "string", false),
             ("Age", "string", false),
         ],
+        Resource::AdminNetworkPolicy => &[
+            ("Name", "string", false),
+            ("Priority", "string", false),
+            ("Age", "string", false),
+        ],
+        Resource::CalicoTier => &[
+            ("Name", "string", false),
+            ("Order", "string", false),
+            ("DefaultAction", "string", false),
+            ("Age", "string", false),
+        ],
+        Resource::GlobalNetworkPolicy
+        | Resource::CalicoNetworkPolicy
+        | Resource::StagedGlobalNetworkPolicy
+        | Resource::StagedNetworkPolicy => &[
+            ("Name", "string", false),
+            ("Tier", "string", false),
+            ("Order", "string", false),
+            ("Selector", "string", false),
+            ("Age", "string", false),
+        ],
+        Resource::GlobalNetworkSet | Resource::NetworkSet => &[
+            ("Name", "string", false),
+            ("Nets", "string", false),
+            ("Age", "string", false),
+        ],
+        Resource::Event => &[
+            ("Last Seen", "string", false),
+            ("Type", "string", false),
+            ("Reason", "string", false),
+            ("Object", "string", false),
+            ("Subobject", "string", true),
+            ("Source", "string", true),
+            ("Message", "string", false),
+            ("First Seen", "string", true),
+            ("Count", "string", true),
+            ("Name", "string", true),
+        ],
+        Resource::HostEndpoint => &[
+            ("Name", "string", false),
+            ("Node", "string", false),
+            ("Interface", "string", false),
+            ("Age", "string", false),
+        ],
     }
 }
-
-const EVENT_COLUMNS: [Column; 10] = [
-    ("Last Seen", "string", false),
-    ("Type", "string", false),
-    ("Reason", "string", false),
-    ("Object", "string", false),
-    ("Subobject", "string", true),
-    ("Source", "string", true),
-    ("Message", "string", false),
-    ("First Seen", "string", true),
-    ("Count", "string", true),
-    ("Name", "string", true),
-];
 
 /// Returns a meta.k8s.io/v1 Table of the objects.
 pub(super) fn of(info: &ResourceInfo, list: &ObjectList, include_object: &str) -> Value {
@@ -93,11 +127,6 @@ pub(super) fn of(info: &ResourceInfo, list: &ObjectList, include_object: &str) -
         })
         .collect();
     table(columns(info.resource), &rows, list)
-}
-
-/// Returns the Table of a list of events, which is empty.
-pub(super) fn of_no_events(list: &ObjectList) -> Value {
-    table(&EVENT_COLUMNS, &[], list)
 }
 
 fn table(columns: &[Column], rows: &[Value], list: &ObjectList) -> Value {
@@ -204,6 +233,7 @@ fn cells(resource: Resource, object: &Value) -> Vec<String> {
             age,
             pairs(&spec["selector"]),
         ],
+        Resource::ServiceAccount | Resource::BaselineAdminNetworkPolicy => vec![name, age],
         Resource::EndpointSlice => vec![
             name,
             text(&object["addressType"]),
@@ -213,10 +243,61 @@ fn cells(resource: Resource, object: &Value) -> Vec<String> {
             }),
             age,
         ],
-        Resource::NetworkPolicy => vec![name, selector(&spec["podSelector"]), age],
+        Resource::NetworkPolicy | Resource::StagedKubernetesNetworkPolicy => {
+            vec![name, selector(&spec["podSelector"]), age]
+        }
         Resource::ClusterNetworkPolicy => {
             vec![name, text(&spec["tier"]), spec["priority"].to_string(), age]
         }
+        Resource::AdminNetworkPolicy => vec![name, spec["priority"].to_string(), age],
+        Resource::CalicoTier => vec![name, order(spec), text(&spec["defaultAction"]), age],
+        Resource::GlobalNetworkPolicy
+        | Resource::CalicoNetworkPolicy
+        | Resource::StagedGlobalNetworkPolicy
+        | Resource::StagedNetworkPolicy => vec![
+            name,
+            text(&spec["tier"]),
+            order(spec),
+            text(&spec["selector"]),
+            age,
+        ],
+        Resource::GlobalNetworkSet | Resource::NetworkSet => {
+            vec![name, joined(&spec["nets"], text), age]
+        }
+        Resource::Event => event(object, name),
+        Resource::HostEndpoint => {
+            vec![name, text(&spec["node"]), text(&spec["interfaceName"]), age]
+        }
+    }
+}
+
+/// As `printEvent` of the API server.
+fn event(event: &Value, name: String) -> Vec<String> {
+    let object = &event["involvedObject"];
+    let kind = text(&object["kind"]).to_lowercase();
+    let source = &event["source"];
+    let source = [&source["component"], &source["host"]];
+    let source: Vec<&str> = source.into_iter().filter_map(Value::as_str).collect();
+    let subobject = object["fieldPath"].as_str().unwrap_or_default();
+    vec![
+        age(&event["lastTimestamp"]),
+        text(&event["type"]),
+        text(&event["reason"]),
+        format!("{kind}/{}", text(&object["name"])),
+        subobject.to_owned(),
+        source.join(", "),
+        text(&event["message"]).trim().to_owned(),
+        age(&event["firstTimestamp"]),
+        event["count"].to_string(),
+        name,
+    ]
+}
+
+/// An order; what has none comes last.
+fn order(spec: &Value) -> String {
+    match &spec["order"] {
+        Value::Null => "<none>".to_owned(),
+        order => order.to_string(),
     }
 }
 
@@ -340,7 +421,10 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_cell_for_each_column() {
-        for info in &crate::objects::RESOURCES {
+        for info in crate::objects::RESOURCES
+            .iter()
+            .chain(&crate::objects::EVENTS)
+        {
             let cells = cells(info.resource, &json!({}));
             assert_eq!(cells.len(), columns(info.resource).len(), "{}", info.kind);
         }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, Interval, interval_at, sleep_until};
 
 use super::request::{Query, Shape, Target};
 use super::version::version_of;
-use super::{ApiState, table};
+use super::{ApiState, events, table};
 use crate::objects::{ObjectList, ResourceInfo, StatusError, Watch, WatchEvent, WatchOptions};
 
 /// How often an idle watch gets a bookmark.
@@ -44,7 +44,7 @@ pub(super) fn respond(
     };
     let namespace = target.namespace.as_deref();
     let watch = state
-        .registry
+        .registry_of(target.info)
         .watch(target.info.resource, namespace, &options)?;
     // tokio's timers run on tokio's clock, which tests can steer.
     let start = Instant::now();
@@ -64,22 +64,6 @@ pub(super) fn respond(
         let line = running.next_line().await?;
         Some((line, running))
     })))
-}
-
-/// Starts a watch in which nothing happens; `initial` is the bookmark that ends the initial events.
-pub(super) fn of_nothing(state: &ApiState, query: &Query, initial: &Value) -> Response {
-    let wanted = query.wants_initial_events();
-    let initial = wanted.then(|| line("BOOKMARK", initial));
-    let end = Instant::now() + query.watch_for();
-    let mut stop = state.hooks.stop.clone();
-    let silence = async move {
-        tokio::select! {
-            () = sleep_until(end) => {}
-            _ = stop.wait_for(|stopped| *stopped) => {}
-        }
-    };
-    let silence = stream::once(silence).filter_map(async |()| None);
-    streamed(stream::iter(initial).chain(silence))
 }
 
 /// Returns an answer that goes on as long as there are lines.
@@ -108,7 +92,9 @@ impl Running {
             WatchEvent::Added(object) => ("ADDED", self.shaped(&object)),
             WatchEvent::Modified(object) => ("MODIFIED", self.shaped(&object)),
             WatchEvent::Deleted(object) => ("DELETED", self.shaped(&object)),
-            WatchEvent::Bookmark(object) => ("BOOKMARK", (*object).clone()),
+            WatchEvent::Bookmark(object) => {
+                ("BOOKMARK", events::of_group(self.info, (*object).clone()))
+            }
             WatchEvent::Error(status) => {
                 self.is_over = true;
                 ("ERROR", status.to_value())
@@ -119,7 +105,7 @@ impl Running {
 
     fn shaped(&self, object: &std::sync::Arc<Value>) -> Value {
         match self.shape {
-            Shape::Objects => (**object).clone(),
+            Shape::Objects => events::of_group(self.info, (**object).clone()),
             Shape::Metadata => table::metadata_of(object),
             Shape::Table => {
                 let list = ObjectList {

@@ -14,6 +14,7 @@ use super::read::read;
 
 /// Query of `GET /v1/connections`.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConnectionQuery {
     /// Only connections from or to this address.

@@ -1,17 +1,11 @@
 //! `POST /v1/explain`.
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use ipnet::IpNet;
-use vswitch_api::PortNo;
 use vswitch_api::v1::{
-    ExplainAdvice, ExplainRequest, ExplainedDirection, ExplainedEndpoint, ExplainedService,
-    Explanation, LabelAdvice, NearMiss, PolicyPart, PortAdvice, TablesVerdict, TraceRequest,
+    ExplainRequest, ExplainedDirection, ExplainedEndpoint, ExplainedService, Explanation,
+    TablesVerdict, TraceRequest,
 };
 use vswitch_datapath::DropReason;
 use vswitch_datapath::flow::{FlowKey, ip_proto};
@@ -21,12 +15,8 @@ use vswitch_datapath::pipeline::TraceVerdict;
 use super::super::RestState;
 use super::super::error::{ApiError, ErrorCode};
 use super::trace::walk;
-use crate::policy::explain::{
-    self as policy, Advice, End, Ground, Judgement, LabelChange, Labelled, Miss, Question, Relabel,
-    RulePart,
-};
-use crate::policy::node_set;
-use crate::state::{Attachment, ClusterState, ObjectKey};
+use crate::policy::explain::{self as policy, Ground, Judgement, Question, near_miss, part};
+use crate::switch::Ends;
 
 /// Says why NetworkPolicies allow a connection, or what of them comes closest.
 #[utoipa::path(post, path = "/v1/explain", request_body = ExplainRequest,
@@ -50,11 +40,7 @@ pub(super) async fn explain(
         TraceVerdict::Forward(_) | TraceVerdict::Answered(_) => None,
     };
     let snapshot = state.switch.reconcile().snapshot();
-    let ends = Ends {
-        cluster: &snapshot.cluster,
-        attachments: &snapshot.attachments,
-        node: node_addresses(&state),
-    };
+    let ends = Ends::of(&snapshot, state.switch.datapath());
     if let Some(translation) = &trace.translation {
         return through_service(&state, &ends, &packet, &translation.group);
     }
@@ -149,66 +135,8 @@ fn of_service(group: &Group, answers: &[Answer], first: &Explanation) -> Explana
     }
 }
 
-/// The node's addresses, as the policy rules in force have them.
-fn node_addresses(state: &RestState) -> Vec<IpNet> {
-    let name = node_set();
-    let sets = state.switch.datapath().address_sets().into_iter();
-    sets.filter(|(set, _)| *set == name)
-        .flat_map(|(_, members)| members)
-        .collect()
-}
-
-/// Everybody who may be at an end.
-#[derive(Debug)]
-struct Ends<'a> {
-    cluster: &'a ClusterState,
-    attachments: &'a BTreeMap<PortNo, Arc<Attachment>>,
-    node: Vec<IpNet>,
-}
-
-impl Ends<'_> {
-    /// Finds out who has an address: the node, a port of this node, or a pod by its own word.
-    /// What the address was asked for by counts last: the tables know addresses only.
-    fn end(&self, asked: &str, address: Option<IpAddr>) -> End {
-        let is_node =
-            address.is_some_and(|address| self.node.iter().any(|net| net.contains(&address)));
-        let found = address.filter(|_| !is_node);
-        let attached = found.and_then(|address| self.attached(address));
-        let owner = || found.and_then(|address| self.cluster.owner_of(address));
-        End {
-            pod: attached
-                .cloned()
-                .or_else(|| owner().map(|pod| pod.key.clone()))
-                .or_else(|| named(asked)),
-            address,
-            is_node,
-            is_local: attached.is_some(),
-        }
-    }
-
-    fn attached(&self, address: IpAddr) -> Option<&ObjectKey> {
-        let has = |attachment: &&Arc<Attachment>| {
-            attachment.addresses.iter().any(|net| net.addr() == address)
-        };
-        let attachment = self.attachments.values().find(has)?;
-        Some(&attachment.pod)
-    }
-}
-
-/// The pod that is asked for by name.
-fn named(asked: &str) -> Option<ObjectKey> {
-    if asked == "node" || asked.parse::<IpAddr>().is_ok() {
-        return None;
-    }
-    let (namespace, name) = asked.split_once('/').unwrap_or(("default", asked));
-    Some(ObjectKey {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    })
-}
-
 fn question(ends: &Ends<'_>, request: &ExplainRequest, key: &FlowKey) -> Question {
-    let has_ports = matches!(key.ip_proto, ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP);
+    let has_ports = ip_proto::has_ports(key.ip_proto);
     Question {
         from: ends.end(&request.from, key.ip_src),
         to: ends.end(&request.to, key.ip_dst),
@@ -293,7 +221,7 @@ fn direction(judgement: &Judgement) -> ExplainedDirection {
         _ => None,
     };
     let denied_by = match &judgement.ground {
-        Ground::Denied(rule) => Some(part(rule)),
+        Ground::Denied(rule) | Ground::NoTableLeft(rule) => Some(part(rule)),
         _ => None,
     };
     ExplainedDirection {
@@ -311,92 +239,36 @@ fn direction(judgement: &Judgement) -> ExplainedDirection {
     }
 }
 
-fn part(rule: &RulePart) -> PolicyPart {
-    PolicyPart {
-        policy: rule.policy.to_string(),
-        part: rule.part.clone(),
-    }
-}
-
-fn near_miss(miss: &Miss) -> NearMiss {
-    NearMiss {
-        rule: part(&miss.rule),
-        reason: miss.cause.to_string(),
-        advice: miss.advice.as_ref().map(advice),
-    }
-}
-
-fn advice(advice: &Advice) -> ExplainAdvice {
-    let (labels, ports) = match advice {
-        Advice::Labels(relabels) => (relabels.iter().map(labels).collect(), Vec::new()),
-        Advice::Ports(choices) => (Vec::new(), choices.iter().map(ports).collect()),
-    };
-    ExplainAdvice {
-        text: advice.to_string(),
-        labels,
-        ports,
-    }
-}
-
-fn labels(relabel: &Relabel) -> LabelAdvice {
-    let (kind, namespace, name) = match &relabel.object {
-        Labelled::Pod(key) => ("Pod", Some(key.namespace.clone()), key.name.clone()),
-        Labelled::Namespace(name) => ("Namespace", None, name.clone()),
-    };
-    let mut advice = LabelAdvice {
-        kind: kind.to_owned(),
-        namespace,
-        name,
-        set: BTreeMap::new(),
-        remove: Vec::new(),
-    };
-    for change in &relabel.changes {
-        match change {
-            LabelChange::Set { key, value } => {
-                advice.set.insert(key.clone(), value.clone());
-            }
-            LabelChange::Remove { key } => advice.remove.push(key.clone()),
-        }
-    }
-    advice
-}
-
-fn ports(choice: &policy::PortAdvice) -> PortAdvice {
-    let range = choice.ports;
-    PortAdvice {
-        protocol: policy::protocol_name(choice.protocol).to_lowercase(),
-        port: range.map(|range| range.first),
-        end_port: range
-            .filter(|range| range.first != range.last)
-            .map(|range| range.last),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::path::PathBuf;
+    use std::sync::Arc;
 
     use serde_json::json;
-    use vswitch_api::MacAddr;
+    use vswitch_api::{MacAddr, PortNo};
 
     use super::*;
-    use crate::state::{ClusterChange, NamespaceRecord, PodPhase, PodRecord, PolicyRecord};
+    use crate::state::{
+        Attachment, ClusterChange, ClusterState, NamespaceRecord, ObjectKey, PodPhase, PodRecord,
+        PolicyRecord,
+    };
 
     fn key(name: &str) -> ObjectKey {
-        named(name).unwrap()
+        ObjectKey {
+            namespace: "default".to_owned(),
+            name: name.to_owned(),
+        }
     }
 
     fn pod(name: &str, ip: &str) -> PodRecord {
         PodRecord {
+            service_account: "default".to_owned(),
             key: key(name),
             uid: name.to_owned(),
-            labels: BTreeMap::new(),
             ips: vec![ip.parse().unwrap()],
-            host_network: false,
             phase: PodPhase::Running,
-            node_name: None,
-            named_ports: Vec::new(),
-            bandwidth: vswitch_datapath::pipeline::Bandwidth::default(),
+            ..PodRecord::default()
         }
     }
 
@@ -408,6 +280,7 @@ mod tests {
         let namespace = NamespaceRecord {
             name: "default".to_owned(),
             labels: BTreeMap::new(),
+            mode: None,
         };
         let rules = json!([{
             "from": [{ "podSelector": { "matchLabels": { "role": "db" } } }],
@@ -418,6 +291,7 @@ mod tests {
         let policy = PolicyRecord {
             key: key("p"),
             spec: serde_json::from_value(spec).unwrap(),
+            mode: None,
         };
         let mut cluster = ClusterState::default();
         cluster.apply(ClusterChange::Namespace(namespace));

@@ -19,6 +19,7 @@ use crate::switch::AdminFlowError;
 
 /// Query of `GET /v1/flows`.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FlowQuery {
     /// Number or name of a table.

@@ -1,10 +1,13 @@
 //! `/v1`: the switch for operators and orchestrators. Bodies are those of `vswitch_api::v1`.
 
 mod attachments;
+mod audit;
 mod cni;
 mod connections;
 mod explain;
+mod flow_records;
 mod flows;
+mod metrics;
 mod openapi;
 mod policies;
 mod ports;
@@ -15,5 +18,6 @@ mod status;
 mod store;
 mod trace;
 
+pub(super) use metrics::metrics;
 pub(super) use router::router;
-pub(super) use status::{metrics, readyz};
+pub(super) use status::readyz;

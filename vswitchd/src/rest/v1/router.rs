@@ -5,8 +5,8 @@ use axum::routing::{delete, get, post};
 
 use super::super::RestState;
 use super::{
-    attachments, cni, connections, explain, flows, openapi, policies, ports, services, status,
-    store, trace,
+    attachments, audit, cni, connections, explain, flow_records, flows, openapi, policies, ports,
+    services, status, store, trace,
 };
 
 /// Returns the routes below `/v1`.
@@ -20,6 +20,8 @@ pub(in crate::rest) fn router() -> Router<RestState> {
         .route("/admin-flows", get(flows::list_admin))
         .route("/address-sets", get(flows::list_sets))
         .route("/policies", get(policies::list))
+        .route("/audit", get(audit::list))
+        .route("/flow-records", get(flow_records::list))
         .route("/services", get(services::list))
         .route("/groups", get(services::list_groups))
         .route("/connections", get(connections::list))

@@ -1,21 +1,15 @@
-//! Status, readiness and metrics.
-
-use std::collections::BTreeMap;
+//! Status and readiness.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use vswitch_api::PortNo;
 use vswitch_api::v1::{ClusterStatus, ObjectCounts, Occupancy, Status};
-use vswitch_datapath::DropReason;
 use vswitch_datapath::flow::PortClass;
 
 use super::super::RestState;
 use crate::kube::{Health, pod_cidrs};
-use crate::metrics::{ClusterFigures, Figures, PortFigures, render};
-use crate::objects::Resource;
+use crate::objects::{Resource, without_effect};
 use crate::store::ObjectsFrom;
 use crate::supervise;
 use crate::switch::GATEWAY_PORT;
@@ -70,7 +64,7 @@ fn look(state: &RestState) -> Status {
 }
 
 /// Drops by reason, in the switch and on the way from other nodes to it.
-fn drops(state: &RestState) -> Vec<(&'static str, u64)> {
+pub(super) fn drops(state: &RestState) -> Vec<(&'static str, u64)> {
     let switch = state.switch.datapath().drop_counters().into_iter();
     let nodes = state.node_network.borrow().drops.clone();
     switch
@@ -155,6 +149,7 @@ fn problems(state: &RestState) -> Vec<String> {
     let mut problems = late(state);
     let of_policies = snapshot.problems.iter();
     problems.extend(of_policies.map(|p| format!("policy {} {}: {}", p.policy, p.part, p.problem)));
+    problems.extend(without_effect(&state.registry.host_endpoints()));
     problems.extend(
         state
             .ipam
@@ -217,87 +212,4 @@ pub(in crate::rest) async fn readyz(State(state): State<RestState>) -> Response 
     }
     let body = format!("not ready: {}", reasons.join("; "));
     (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
-}
-
-/// `GET /metrics`.
-pub(in crate::rest) async fn metrics(State(state): State<RestState>) -> Response {
-    // Off the threads that carry CNI calls and readiness.
-    let text = supervise::blocking(move || render(&figures(&state))).await;
-    (
-        [(
-            CONTENT_TYPE,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response()
-}
-
-fn figures(state: &RestState) -> Figures {
-    state.switch.sync_kernel_counters();
-    let datapath = state.switch.datapath();
-    let conntrack = datapath.conntrack_stats();
-    let cache = datapath.cache_stats();
-    let snapshot = state.switch.reconcile().snapshot();
-    let names: BTreeMap<u32, String> = datapath
-        .ports()
-        .into_iter()
-        .map(|port| (port.no.0, port.name))
-        .collect();
-    let ports = state
-        .switch
-        .workers()
-        .port_stats()
-        .into_iter()
-        .map(|port| PortFigures {
-            port: names
-                .get(&port.port.0)
-                .cloned()
-                .unwrap_or_else(|| port.ifname.to_string()),
-            rx_packets: port.rx_frames,
-            rx_bytes: port.rx_bytes,
-            tx_packets: port.tx_frames,
-            tx_bytes: port.tx_bytes,
-            tx_drops: port.tx_dropped,
-            rx_drops: port.rx_dropped,
-            over_share_drops: over_share_drops(state, port.port),
-        });
-    Figures {
-        drops: drops(state),
-        ports: ports.collect(),
-        ports_over_share: wide(datapath.ports_over_share(state.switch.clock().now()).len()),
-        connections: wide(conntrack.entries),
-        connections_limit: wide(conntrack.max_entries),
-        connections_early_dropped: conntrack.early_dropped,
-        connections_expired: conntrack.expired,
-        rules: wide(datapath.rule_count()),
-        address_sets: wide(datapath.address_set_count()),
-        epoch: datapath.epoch().0,
-        flow_cache_hits: cache.hits,
-        flow_cache_misses: cache.misses,
-        offloaded_flows: wide(datapath.kernel_flows().unwrap_or(0)),
-        pods: wide(snapshot.cluster.pods().count()),
-        network_policies: wide(snapshot.cluster.policies().count()),
-        services: wide(snapshot.cluster.services().count()),
-        remote_networks: wide(state.node_network.borrow().networks),
-        leases: wide(state.ipam.leases().len()),
-        cluster: state.cluster.as_ref().map(|health| ClusterFigures {
-            stale_seconds: health.stale_seconds().unwrap_or(0),
-            watches: health.figures(),
-        }),
-    }
-}
-
-/// What was refused of a port because it was over its share.
-fn over_share_drops(state: &RestState, port: PortNo) -> u64 {
-    let drops = state.switch.datapath().port_drops(port).into_iter();
-    drops
-        .filter(|(reason, _)| *reason == DropReason::OverShare)
-        .map(|(_, count)| count)
-        .sum()
-}
-
-/// A count in memory always fits.
-fn wide(count: usize) -> u64 {
-    u64::try_from(count).unwrap_or(u64::MAX)
 }

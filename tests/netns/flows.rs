@@ -1,0 +1,139 @@
+//! What was denied, asked for afterwards.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+use std::sync::mpsc::TryRecvError;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use vswitch_tests::{Daemon, Pod, eventually};
+
+use crate::{SECURE_POD, daemon};
+
+/// Client, and a server that the policy shuts it out from.
+fn pods(daemon: &Daemon) -> (Pod, Pod) {
+    let [client, server] =
+        ["client", "server"].map(|name| Pod::named(name).attach(daemon).unwrap());
+    daemon
+        .vsctl(&["label", "pod", "server", "app=secure-pod"])
+        .unwrap();
+    daemon.apply(SECURE_POD).unwrap();
+    (client, server)
+}
+
+/// Sends datagrams to each of some ports.
+fn send(client: &Pod, server: &Pod, ports: std::ops::Range<u16>, each: u32) {
+    let (ip, first, last) = (server.ip(), ports.start, ports.end - 1);
+    let script = format!(
+        "for port in $(seq {first} {last}); do for i in $(seq {each}); do \
+         echo x > /dev/udp/{ip}/$port; done; done"
+    );
+    client
+        .run(&["bash", "-c", &script])
+        .unwrap()
+        .success()
+        .unwrap();
+}
+
+fn records(daemon: &Daemon, arguments: &[&str]) -> Vec<Value> {
+    let answer = daemon
+        .vsctl_json(&[&["flows"], arguments].concat())
+        .unwrap();
+    assert_eq!(answer["lost"], 0, "{answer}");
+    assert_eq!(answer.get("problems"), None, "{answer}");
+    answer["records"].as_array().unwrap().clone()
+}
+
+fn packets(records: &[Value]) -> Vec<u64> {
+    records
+        .iter()
+        .map(|of| of["packets"].as_u64().unwrap())
+        .collect()
+}
+
+/// Waits until what the daemon has written by itself says as much.
+fn written(daemon: &Daemon, sum: u64) {
+    eventually("all is written", || {
+        let folder = daemon.folder().join("state/flows");
+        let mut packets = 0;
+        for file in std::fs::read_dir(&folder)? {
+            for line in std::fs::read_to_string(file?.path())?.lines() {
+                let record: Value = serde_json::from_str(line)?;
+                packets += record["packets"].as_u64().unwrap_or(0);
+            }
+        }
+        anyhow::ensure!(packets == sum, "{packets} of {sum}");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_was_denied_is_there_after_a_kill_with_counts_policy_and_cure() {
+    let mut daemon = daemon();
+    let (client, server) = pods(&daemon);
+    send(&client, &server, 9_000..9_100, 5);
+    written(&daemon, 500);
+    daemon.stop(Signal::SIGKILL).unwrap();
+    daemon.spawn().unwrap();
+    let after = records(&daemon, &["--denied", "--from", "client", "--to", "server"]);
+    assert_eq!(packets(&after), [5; 100]);
+    let of = &after[0];
+    assert_eq!(of["verdict"], "denied");
+    assert_eq!(of["direction"], "ingress");
+    assert_eq!(of["source"]["pod"], "default/client");
+    assert_eq!(of["destination"]["pod"], "default/server");
+    assert_eq!(of["policies"], serde_json::json!(["default/secure-pod"]));
+    assert_eq!(records(&daemon, &["--until", "1h"]), [] as [Value; 0]);
+    let of_policy = [
+        "--policy",
+        "default/secure-pod",
+        "--since",
+        "1h",
+        "--limit",
+        "7",
+    ];
+    assert_eq!(records(&daemon, &of_policy).len(), 7);
+    let refused = daemon.vsctl(&["flows", "--since", "25:00"]).unwrap_err();
+    assert!(format!("{refused:#}").contains("25:00"), "{refused:#}");
+
+    client.fetch(server.ip(), 80).unwrap_err();
+    let why = daemon.vsctl(&["why", "client"]).unwrap();
+    for told in [
+        "denied: default/client -> default/server TCP 80",
+        "denied by default/secure-pod",
+        "label allow-access=true on pod default/client",
+    ] {
+        assert!(why.contains(told), "{told:?} in {why}");
+    }
+    let nothing = daemon.vsctl(&["why", "nobody"]).unwrap();
+    assert_eq!(nothing, "nothing was denied from or to nobody\n");
+}
+
+#[test]
+fn who_follows_hears_of_a_denial_when_it_happens() {
+    let daemon = daemon();
+    let (client, server) = pods(&daemon);
+    let mut follow = daemon.node().command(vswitch_tests::binary("vsctl"));
+    follow.arg("--socket").arg(daemon.socket());
+    follow.args(["flows", "--follow", "--to", "server", "-o", "jsonl"]);
+    let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let (client, server) = (&client, &server);
+    std::thread::scope(|scope| {
+        // It may not listen yet.
+        scope.spawn(move || {
+            while stopped.try_recv() == Err(TryRecvError::Empty) {
+                send(client, server, 9_000..9_001, 1);
+            }
+        });
+        let line = lines.next();
+        drop(stop);
+        let record: Value = serde_json::from_str(&line.unwrap().unwrap()).unwrap();
+        assert_eq!(record["destination"]["pod"], "default/server");
+        assert_eq!(record["port"], 9_000);
+        assert!(record["packets"].as_u64().unwrap() > 0);
+    });
+    follow.kill().unwrap();
+    follow.wait().unwrap();
+}
