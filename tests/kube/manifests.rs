@@ -64,7 +64,7 @@ fn every_object_has_only_fields_that_the_api_has_and_they_name_each_other() {
 }
 
 #[test]
-fn the_role_allows_to_read_what_is_compiled_and_to_write_nodes_and_events_alone() {
+fn the_role_allows_to_read_what_is_compiled_and_to_write_nodes_events_and_status_alone() {
     let role: ClusterRole = object("ClusterRole");
     let mut allowed = BTreeSet::new();
     for rule in role.rules.unwrap() {
@@ -93,8 +93,16 @@ fn the_role_allows_to_read_what_is_compiled_and_to_write_nodes_and_events_alone(
         "patch /nodes/status",
         "create /events",
         "patch /events",
-    ];
-    assert_eq!(allowed, read.chain(written.map(str::to_owned)).collect());
+    ]
+    .map(str::to_owned);
+    // Where the API of a policy has conditions.
+    let status = [
+        "clusternetworkpolicies",
+        "adminnetworkpolicies",
+        "baselineadminnetworkpolicies",
+    ]
+    .map(|plural| format!("patch policy.networking.k8s.io/{plural}/status"));
+    assert_eq!(allowed, read.chain(written).chain(status).collect());
 }
 
 #[test]
