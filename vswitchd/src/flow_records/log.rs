@@ -15,6 +15,7 @@ use super::merge::Merged;
 use super::minute::{Counted, Minute, SECONDS, Unexplained};
 use super::query::FlowQuery;
 use super::record::flow_of;
+use super::round::Round;
 use crate::audit::AuditBook;
 use crate::clock::{self, MonotonicClock};
 use crate::config::FlowsConfig;
@@ -54,7 +55,7 @@ pub struct FlowLog {
     keep: Duration,
     /// Each change leaves it whole, so that a panic beside leaves nothing half done.
     kept: Mutex<Kept>,
-    followers: broadcast::Sender<Arc<Vec<FlowRecord>>>,
+    followers: broadcast::Sender<Arc<Round>>,
 }
 
 /// What is known until now.
@@ -63,6 +64,8 @@ pub(super) struct Kept {
     audit: AuditBook,
     pub(super) minute: Minute,
     pub(super) lost: u64,
+    /// Records that followers were told.
+    told: u64,
     /// `None`: the folder cannot be used.
     files: Option<RecordFiles>,
     /// Why records are not on the disk.
@@ -148,7 +151,7 @@ impl FlowLog {
 
     /// Returns what is counted from now on, as records of a second each.
     #[must_use]
-    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Vec<FlowRecord>>> {
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Round>> {
         self.followers.subscribe()
     }
 
@@ -182,13 +185,13 @@ impl FlowLog {
             let counted = kept.take(&noted, (&state, &ends), |time| {
                 now.saturating_sub(age(time))
             });
-            self.tell(&kept, counted);
+            self.tell(&mut kept, counted);
         }
         kept
     }
 
     /// Tells who follows what was counted.
-    fn tell(&self, kept: &Kept, counted: Vec<(FlowOf, Counted)>) {
+    fn tell(&self, kept: &mut Kept, counted: Vec<(FlowOf, Counted)>) {
         if self.followers.receiver_count() == 0 || counted.is_empty() {
             return;
         }
@@ -197,8 +200,13 @@ impl FlowLog {
             counted.explanation = record.and_then(|of| of.explanation.clone());
             self.view(of, counted)
         });
+        let round = Round {
+            before: kept.told,
+            records: records.collect(),
+        };
+        kept.told += u64::try_from(round.records.len()).unwrap_or(0);
         // Nobody may be there any more.
-        let _told = self.followers.send(Arc::new(records.collect()));
+        let _told = self.followers.send(Arc::new(round));
     }
 }
 
@@ -208,6 +216,7 @@ impl Kept {
             audit: AuditBook::default(),
             minute: Minute::new(now / SECONDS),
             lost: 0,
+            told: 0,
             files: None,
             problem: None,
         };

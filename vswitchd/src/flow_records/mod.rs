@@ -14,8 +14,10 @@ mod merge;
 mod minute;
 mod query;
 mod record;
+mod round;
 #[cfg(test)]
 mod tests;
 
 pub use log::{FlowLog, FlowLogOptions, follow};
 pub use query::{EndFilter, FlowQuery, parse_time};
+pub use round::Round;

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
 use vswitch_api::v1::FlowRecord;
 use vswitchd::events::{self, Destination, EventType, Note, Recorder, Regarding, Writers};
+use vswitchd::flow_records::Round;
 use vswitchd::objects::Resource;
 use vswitchd::supervise::{self, Part, Supervisor, Task};
 
@@ -218,7 +219,10 @@ async fn ten_thousand_denied_pairs_are_a_few_writes_of_events_that_count_all_pac
     let _follow = follower.task(Part::DeniedPods, "", move |beat| {
         events::follow_denied(heard, registry, recorder, beat)
     });
-    let all = (1..=10_000).map(denied).collect::<Vec<_>>();
+    let all = Round {
+        before: 0,
+        records: (1..=10_000).map(denied).collect(),
+    };
     records.send(Arc::new(all)).unwrap();
     // Ten kinds of connections and all others, on either end.
     within("all are written", 60, || {

@@ -152,3 +152,19 @@ pub struct FlowExplanation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nearest_miss: Option<NearMiss>,
 }
+
+/// Reason, nearest rule and cure, as one line.
+impl fmt::Display for FlowExplanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        let Some(miss) = &self.nearest_miss else {
+            return Ok(());
+        };
+        let (policy, part) = (&miss.rule.policy, &miss.rule.part);
+        write!(f, "; nearest rule {policy} {part}: {}", miss.reason)?;
+        match &miss.advice {
+            Some(advice) => write!(f, "; {}", advice.text),
+            None => Ok(()),
+        }
+    }
+}

@@ -10,6 +10,7 @@ use super::message::Side;
 use super::plan::Plan;
 use crate::clock::unix_seconds;
 use crate::events::{Recorder, Regarding};
+use crate::flow_records::Round;
 use crate::objects::{Registry, Resource};
 use crate::supervise::{Beats, Ended};
 
@@ -22,7 +23,7 @@ const MAX_WAITING: usize = 32;
 
 /// Notes what policies deny the pods of a registry, for as long as the daemon runs.
 pub async fn follow_denied(
-    mut records: Receiver<Arc<Vec<FlowRecord>>>,
+    mut records: Receiver<Arc<Round>>,
     registry: Arc<Registry>,
     recorder: Recorder,
     beat: Beats,
@@ -39,8 +40,8 @@ pub async fn follow_denied(
         };
         let now = unix_seconds();
         match beat.wait(heard).await {
-            Some(Ok(records)) => {
-                for record in records.iter() {
+            Some(Ok(round)) => {
+                for record in &round.records {
                     count(&mut plan, &registry, record, now);
                 }
             }

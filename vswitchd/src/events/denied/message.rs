@@ -31,16 +31,8 @@ pub(super) fn message(record: &FlowRecord, side: Side) -> String {
     if let Some(direction) = &of.direction {
         let _ = write!(text, " ({direction})");
     }
-    let Some(explanation) = &record.explanation else {
-        return text;
-    };
-    let _ = write!(text, ": {}", explanation.reason);
-    if let Some(miss) = &explanation.nearest_miss {
-        let (policy, part) = (&miss.rule.policy, &miss.rule.part);
-        let _ = write!(text, "; nearest rule {policy} {part}: {}", miss.reason);
-        if let Some(advice) = &miss.advice {
-            let _ = write!(text, "; {}", advice.text);
-        }
+    if let Some(explanation) = &record.explanation {
+        let _ = write!(text, ": {explanation}");
     }
     text
 }

@@ -15,13 +15,13 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::sync::watch;
-use vswitch_api::v1::{FlowRecord, FlowRecords};
+use vswitch_api::v1::FlowRecords;
 
 use super::super::RestState;
 use super::super::error::{ApiError, ErrorCode};
 use super::read::read;
 use crate::clock;
-use crate::flow_records::{EndFilter, FlowQuery, parse_time};
+use crate::flow_records::{EndFilter, FlowQuery, Round, parse_time};
 
 /// Media type of server-sent events (HTML Living Standard, section 9.2).
 const EVENTS: &str = "text/event-stream";
@@ -106,7 +106,7 @@ pub(super) async fn list(
 
 /// Who follows.
 struct Follower {
-    records: Receiver<Arc<Vec<FlowRecord>>>,
+    records: Receiver<Arc<Round>>,
     query: FlowQuery,
     stop: watch::Receiver<bool>,
 }
@@ -141,8 +141,11 @@ impl Follower {
                 _ = self.stop.wait_for(|stopped| *stopped) => return None,
             };
             match heard {
-                Ok(records) => {
-                    let wanted = records.iter().filter(|record| self.query.wants(&record.of));
+                Ok(round) => {
+                    let wanted = round
+                        .records
+                        .iter()
+                        .filter(|record| self.query.wants(&record.of));
                     let events: String = wanted
                         .map(|record| event("record", &json!(record)))
                         .collect();
