@@ -6,7 +6,7 @@ use std::sync::mpsc::TryRecvError;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use vswitch_tests::{Daemon, Pod, eventually};
+use vswitch_tests::{Daemon, DaemonOptions, Pod, eventually};
 
 use crate::{SECURE_POD, daemon};
 
@@ -136,4 +136,85 @@ fn who_follows_hears_of_a_denial_when_it_happens() {
     });
     follow.kill().unwrap();
     follow.wait().unwrap();
+}
+
+/// A daemon whose records go to a file as well.
+fn daemon_with_file(path: &std::path::Path) -> DaemonOptions {
+    DaemonOptions {
+        extra: format!("[flows]\nfile = {path:?}\njournald = true\n"),
+        ..DaemonOptions::default()
+    }
+}
+
+/// Waits until the lines of a file tell of so many packets.
+fn in_file(path: &std::path::Path, sum: u64) {
+    eventually("all is in the file", || {
+        let mut lines = Vec::new();
+        for line in std::fs::read_to_string(path)?.lines() {
+            lines.push(serde_json::from_str::<Value>(line)?);
+        }
+        let packets: u64 = packets(&lines).iter().sum();
+        anyhow::ensure!(packets == sum, "{packets} of {sum}");
+        for line in &lines {
+            assert_eq!(line["node"], "node-a");
+            assert_eq!(line["time"], line["last"]);
+            assert_eq!(line["source"]["pod"], "default/client");
+            assert_eq!(line["policies"], serde_json::json!(["default/secure-pod"]));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn records_go_to_a_file_as_soon_as_its_folder_is_there_and_at_the_end() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("logs");
+    let path = folder.join("flows.jsonl");
+    let mut daemon = Daemon::start(&daemon_with_file(&path)).unwrap();
+    let (client, server) = pods(&daemon);
+    let problem = || {
+        let status = daemon.vsctl(&["status"]).unwrap();
+        let named = path.display().to_string();
+        let line = |line: &&str| line.starts_with("PROBLEM") && line.contains(&named);
+        status.lines().find(line).map(str::to_owned)
+    };
+    send(&client, &server, 9_000..9_010, 2);
+    written(&daemon, 20);
+    let said = problem().unwrap();
+    assert!(said.contains("No such file or directory"), "{said}");
+    std::fs::create_dir(&folder).unwrap();
+    in_file(&path, 20);
+    assert_eq!(problem(), None);
+    let log = daemon.log();
+    let lines = log.lines().filter(|line| line.contains("flows.jsonl"));
+    let said: Vec<&str> = lines.filter(|line| line.contains("do not go")).collect();
+    assert_eq!(said.len(), 1, "{said:?}");
+    let metrics = daemon.text("/metrics").unwrap();
+    let figure = |name: &str, to: &str| -> u64 {
+        let start = format!("vswitch_flow_records_{name}_total{{to=\"{to}\"}} ");
+        let figure = metrics.lines().find_map(|line| line.strip_prefix(&start));
+        figure.expect(&metrics).parse().unwrap()
+    };
+    assert!(figure("exported", "file") >= 10);
+    assert_eq!(figure("lost", "file"), 0);
+    // Whether there is a journal depends on the machine.
+    figure("exported", "journald");
+
+    // Not fetched yet when the daemon is told to end.
+    send(&client, &server, 9_010..9_020, 1);
+    assert_eq!(daemon.stop(Signal::SIGTERM).unwrap(), Some(0));
+    in_file(&path, 30);
+}
+
+#[test]
+fn a_folder_where_records_should_go_is_refused_at_the_start() {
+    let place = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::prepare(&daemon_with_file(place.path())).unwrap();
+    daemon.launch().unwrap();
+    assert_eq!(daemon.wait().unwrap(), Some(1));
+    let log = daemon.log();
+    assert!(
+        log.contains("flows.file: ") && log.contains("is a folder"),
+        "{log}"
+    );
 }

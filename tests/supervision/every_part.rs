@@ -72,6 +72,8 @@ impl World {
         };
         let mut node = Daemon::prepare_in(machine, &options).unwrap();
         self.api.enroll(&mut node).unwrap();
+        let records = node.folder().join("flows.jsonl").display().to_string();
+        node.set("flows.file", &records);
         make_faulty(&mut node, END_AFTER);
         node
     }

@@ -86,6 +86,8 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// Flow records.
     pub flows: FlowsConfig,
+    /// Where they go besides.
+    pub flow_export: FlowExportConfig,
     /// Unix socket and TCP.
     pub api: ApiConfig,
     /// Logging.
@@ -286,6 +288,26 @@ pub struct FlowsConfig {
     pub max_bytes: u64,
     /// Whether pods get Events about what policies denied them.
     pub events: bool,
+}
+
+/// Where records of what was denied go besides the store of the node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FlowExportConfig {
+    /// A file of JSON lines.
+    pub file: Option<FlowFileConfig>,
+    /// Whether they go to the journal.
+    pub journald: bool,
+}
+
+/// A file that begins anew when it is full.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowFileConfig {
+    /// The file.
+    pub path: PathBuf,
+    /// Most bytes that it has.
+    pub max_bytes: u64,
+    /// How many of the files before it are kept.
+    pub keep: usize,
 }
 
 /// The daemon's interfaces to clients.

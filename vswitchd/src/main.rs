@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
@@ -41,6 +42,8 @@ struct Arguments {
 }
 
 const DEFAULT_CONFIG: &str = "/etc/vswitchd/vswitchd.toml";
+/// For how long the end waits for what blocks.
+const END_WITHIN: Duration = Duration::from_secs(5);
 const EXIT_USAGE: u8 = 64;
 const EXIT_RUNNING: u8 = 75;
 
@@ -129,5 +132,8 @@ fn run(config: Config) -> anyhow::Result<()> {
         .thread_name("vswitch-control")
         .enable_all()
         .build()?;
-    runtime.block_on(app::run(config, Faults::none()))
+    let ended = runtime.block_on(app::run(config, Faults::none()));
+    // A write to a disk that hangs must not keep the process.
+    runtime.shutdown_timeout(END_WITHIN);
+    ended
 }

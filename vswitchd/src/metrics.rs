@@ -43,6 +43,7 @@ pub struct Figures {
     /// Policy, direction, connections.
     pub would_deny: Vec<(String, &'static str, u64)>,
     pub policies: Vec<PolicyFigures>,
+    pub flow_exports: Vec<FlowExportFigures>,
     pub ports: Vec<PortFigures>,
     pub ports_over_share: u64,
     pub connections: u64,
@@ -105,6 +106,18 @@ pub struct PolicyFigures {
     pub packets: u64,
 }
 
+/// Records of what was denied, by where they go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(
+    missing_docs,
+    reason = "each field is named as its metric, whose help explains it"
+)]
+pub struct FlowExportFigures {
+    pub to: &'static str,
+    pub exported: u64,
+    pub lost: u64,
+}
+
 /// Counters of one port.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(
@@ -143,6 +156,11 @@ struct VerdictLabels {
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DestinationLabel {
+    to: &'static str,
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -186,6 +204,7 @@ pub fn render(figures: &Figures, latency: &InForceLatency) -> String {
         "From when a change of an object is heard until the rules that it comes to are in force (unstable)",
         latency.0.clone(),
     );
+    register_flow_exports(&mut registry, &figures.flow_exports);
     register_ports(&mut registry, &figures.ports);
     register_tables(&mut registry, figures);
     if let Some(cluster) = &figures.cluster {
@@ -195,6 +214,22 @@ pub fn render(figures: &Figures, latency: &InForceLatency) -> String {
     // Writing into a String cannot fail.
     let _ = encode(&mut text, &registry);
     text
+}
+
+fn register_flow_exports(registry: &mut Registry, exports: &[FlowExportFigures]) {
+    let (exported, lost) = (
+        Family::<DestinationLabel, Counter>::default(),
+        Family::<DestinationLabel, Counter>::default(),
+    );
+    for of in exports {
+        let label = DestinationLabel { to: of.to };
+        exported.get_or_create(&label).inc_by(of.exported);
+        lost.get_or_create(&label).inc_by(of.lost);
+    }
+    let help = "Records of what was denied that went to a destination (unstable)";
+    registry.register("flow_records_exported", help, exported);
+    let help = "Records of what was denied that a destination did not take in time (unstable)";
+    registry.register("flow_records_lost", help, lost);
 }
 
 /// Name, help and value of a port's counter.
@@ -448,6 +483,25 @@ mod tests {
     }
 
     #[test]
+    fn records_that_go_elsewhere_are_reported_by_destination() {
+        let figures = Figures {
+            flow_exports: vec![FlowExportFigures {
+                to: "file",
+                exported: 5,
+                lost: 3,
+            }],
+            ..Figures::default()
+        };
+        let text = render(&figures, &InForceLatency::default());
+        for line in [
+            "vswitch_flow_records_exported_total{to=\"file\"} 5",
+            "vswitch_flow_records_lost_total{to=\"file\"} 3",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+    }
+
+    #[test]
     fn watchers_are_reported_in_a_cluster_only() {
         assert!(!render(&Figures::default(), &InForceLatency::default()).contains("kube_"));
         let watch = WatchFigures {
@@ -485,6 +539,7 @@ mod tests {
                 verdict: "denied",
                 packets: 1,
             }],
+            flow_exports: vec![FlowExportFigures::default()],
             ports: vec![PortFigures::default()],
             cluster: Some(ClusterFigures {
                 stale_seconds: 1,

@@ -22,6 +22,7 @@ use crate::clock::MonotonicClock;
 use crate::cni::{CniService, CniSettings};
 use crate::config::{ApiConfig, Config};
 use crate::events::{self, Destination};
+use crate::flow_records::export::{self, Exports};
 use crate::flow_records::{self, FlowLog, FlowLogOptions};
 use crate::host::{HostWatcher, NodeNetworkStatus, NodePublication};
 use crate::metrics::InForceLatency;
@@ -41,6 +42,7 @@ pub(super) struct Daemon {
     /// In a cluster.
     node: Option<ClusterNode>,
     tasks: Vec<Task>,
+    flow_exports: Exports,
     supervisor: Supervisor,
 }
 
@@ -50,6 +52,7 @@ impl Daemon {
         stopping: watch::Receiver<bool>,
         supervisor: &Supervisor,
     ) -> Result<Self> {
+        export::check(&config.flow_export)?;
         fs::create_dir_all(&config.run_dir)
             .with_context(|| format!("create {}", config.run_dir.display()))?;
         let store = open::store(config, supervisor).await?;
@@ -160,6 +163,7 @@ impl Daemon {
             let log = Arc::clone(&flow_log);
             move |beat| flow_records::follow(log, beat)
         }));
+        let flow_exports = export::start(&config.flow_export, &flow_log, supervisor)?;
         let has_events = node.as_ref().is_none_or(|node| node.settings.events);
         if config.flows.events && has_events {
             let (denied, registry) = (flow_log.subscribe(), Arc::clone(&registry));
@@ -187,6 +191,7 @@ impl Daemon {
             ipam,
             in_force: in_force.waiter(),
             flow_log,
+            flow_exports: flow_exports.destinations(),
             latency,
             events: recorded,
             supervisor: supervisor.clone(),
@@ -198,6 +203,7 @@ impl Daemon {
             rest,
             node,
             tasks,
+            flow_exports,
             supervisor: supervisor.clone(),
         })
     }
@@ -251,6 +257,7 @@ impl Daemon {
         }
         let flow_log = Arc::clone(&self.rest.flow_log);
         supervise::blocking(move || flow_log.keep()).await;
+        self.flow_exports.finish().await;
         if let Some(node) = self.node {
             node.cluster.stored().await;
         }

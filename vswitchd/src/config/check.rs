@@ -2,6 +2,7 @@
 
 mod api;
 mod cluster;
+mod flows;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,9 +17,9 @@ use vswitch_datapath::conntrack::ConntrackConfig;
 
 use super::layers::Merged;
 use super::{
-    Config, ConfigError, DatapathSettings, Deny, FastPathSetting, FlowsConfig, LogConfig,
-    LogFormat, Machine, MtuSetting, NetworkConfig, PolicyConfig, Problem, RawConfig, RawConntrack,
-    RawFlows, RawMtu, RawNetwork, ServiceConfig, VxlanConfig,
+    Config, ConfigError, DatapathSettings, Deny, FastPathSetting, LogConfig, LogFormat, Machine,
+    MtuSetting, NetworkConfig, PolicyConfig, Problem, RawConfig, RawConntrack, RawMtu, RawNetwork,
+    ServiceConfig, VxlanConfig,
 };
 use crate::telemetry;
 
@@ -71,6 +72,7 @@ impl Checker {
         let datapath = self.datapath(&raw);
         let deny = self.parse("policy.deny", &raw.policy.deny);
         let flows = self.flows(&raw.flows);
+        let flow_export = self.flow_export(&raw.flows);
         let api = self.api(&raw);
         let log = self.log(&raw);
         Some(Config {
@@ -83,6 +85,7 @@ impl Checker {
             datapath,
             policy: PolicyConfig { deny: deny? },
             flows,
+            flow_export,
             api,
             log: log?,
             ignored_environment: Vec::new(),
@@ -265,16 +268,6 @@ impl Checker {
             format!("must be \"auto\" or {least} to 65535 bytes")
         });
         bytes.map_or(MtuSetting::Auto, MtuSetting::Bytes)
-    }
-
-    fn flows(&mut self, raw: &RawFlows) -> FlowsConfig {
-        let hours = self.range("flows.keep_hours", raw.keep_hours, 1, 8_760);
-        let megabytes = self.range("flows.max_megabytes", raw.max_megabytes, 1, 1_048_576);
-        FlowsConfig {
-            keep: Duration::from_secs(hours * 3_600),
-            max_bytes: megabytes << 20,
-            events: raw.events,
-        }
     }
 
     fn datapath(&mut self, raw: &RawConfig) -> DatapathSettings {

@@ -237,6 +237,10 @@ pub struct RawFlows {
     pub keep_hours: i64,
     pub max_megabytes: i64,
     pub events: bool,
+    pub file: String,
+    pub file_max_megabytes: i64,
+    pub file_keep: i64,
+    pub journald: bool,
 }
 
 impl Default for RawFlows {
@@ -245,6 +249,10 @@ impl Default for RawFlows {
             keep_hours: 24,
             max_megabytes: 64,
             events: true,
+            file: String::new(),
+            file_max_megabytes: 100,
+            file_keep: 5,
+            journald: false,
         }
     }
 }

@@ -328,6 +328,34 @@ fn numbers_out_of_range_are_refused() {
 }
 
 #[test]
+fn where_records_go_is_checked_key_by_key() {
+    assert_eq!(load("").unwrap().flow_export, FlowExportConfig::default());
+    let flows = |lines: &str| format!("[flows]\n{lines}\n");
+    let config = load(&flows("file = \"/logs/flows.jsonl\"\njournald = true")).unwrap();
+    let file = config.flow_export.file.unwrap();
+    assert_eq!((file.max_bytes, file.keep), (100 << 20, 5));
+    assert!(config.flow_export.journald);
+    for (line, problem) in [
+        (
+            "file = \"flows.jsonl\"",
+            "flows.file: \"flows.jsonl\" is not an absolute path",
+        ),
+        (
+            "file = \"/logs/\"",
+            "flows.file: \"/logs/\" is a folder's path",
+        ),
+        (
+            "file_max_megabytes = 0",
+            "flows.file_max_megabytes: 0 is not in 1 to",
+        ),
+        ("file_keep = -1", "flows.file_keep: -1 is not in 0 to"),
+    ] {
+        let text = problems(&flows(line));
+        assert!(text.contains(problem), "{text}");
+    }
+}
+
+#[test]
 fn configuration_in_force_is_a_file_that_means_the_same() {
     let config = load("[network]\nmtu = 1400\n[conntrack]\nudp_timeout = 9\n").unwrap();
     let again = load(&config.to_toml()).unwrap();

@@ -244,6 +244,12 @@ fn open_for_append(path: &Path) -> io::Result<File> {
     options.create(true).append(true).read(true).mode(0o600);
     let mut file = options.open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
+    end_last_line(&mut file)?;
+    Ok(file)
+}
+
+/// Ends a line that was cut short, in a file that is open for reading and adding.
+pub(super) fn end_last_line(file: &mut File) -> io::Result<()> {
     let length = file.metadata()?.len();
     let mut last = *b"\n";
     if let Some(at) = length.checked_sub(1) {
@@ -252,7 +258,7 @@ fn open_for_append(path: &Path) -> io::Result<File> {
     if last != *b"\n" {
         file.write_all(b"\n")?;
     }
-    Ok(file)
+    Ok(())
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -5,9 +5,12 @@
 //! written to `current.jsonl` every second and to a file of lines when the minute is over, so that
 //! a daemon that is killed loses a second. Memory and disk are bounded; what had no room is counted.
 //!
+//! Who follows is told of each second, among them what takes records elsewhere ([`export`]).
+//!
 //! What policies in audit would deny comes the same way, and goes to `audit` as well.
 
 mod explain;
+pub mod export;
 mod files;
 mod log;
 mod merge;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::attach::{Attachments, WaitInForce};
 use crate::cni::CniService;
 use crate::flow_records::FlowLog;
+use crate::flow_records::export::Destination;
 use crate::host::{KubeProxy, NodeNetworkStatus};
 use crate::ipam::Ipam;
 use crate::kube::Health;
@@ -53,6 +54,8 @@ pub struct RestState {
     pub store: SharedStore,
     /// What was denied, and what policies in audit would have denied.
     pub flow_log: Arc<FlowLog>,
+    /// Where records of that go besides.
+    pub flow_exports: Vec<Arc<Destination>>,
     /// How long changes took until they were in force.
     pub latency: InForceLatency,
     /// Events that the daemon records itself.

@@ -52,6 +52,8 @@ pub enum Part {
     FlowRecords,
     /// Notes what policies denied pods, for Events.
     DeniedPods,
+    /// Takes records of what was denied to a destination.
+    FlowExport,
     /// Ends the time in which restored ports accept TCP in mid-stream.
     MidstreamTimer,
     /// Lists and watches one kind of object of a cluster.
@@ -79,7 +81,7 @@ pub struct Limits {
 
 impl Part {
     /// Every one.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Watchdog,
         Self::Worker,
         Self::Expiry,
@@ -103,6 +105,7 @@ impl Part {
         Self::EventRecorder,
         Self::FlowRecords,
         Self::DeniedPods,
+        Self::FlowExport,
         Self::MidstreamTimer,
         Self::Watcher,
         Self::WatcherInbox,
@@ -145,6 +148,7 @@ impl Part {
             Self::EventRecorder => "event-recorder",
             Self::FlowRecords => "flow-records",
             Self::DeniedPods => "denied-pods",
+            Self::FlowExport => "flow-export",
             Self::MidstreamTimer => "midstream-timer",
             Self::Watcher => "watcher",
             Self::WatcherInbox => "watcher-inbox",

@@ -12,7 +12,9 @@ use vswitch_datapath::pipeline::{RuleStats, TableId};
 
 use super::super::RestState;
 use super::status::drops;
-use crate::metrics::{ClusterFigures, Figures, PolicyFigures, PortFigures, render};
+use crate::metrics::{
+    ClusterFigures, Figures, FlowExportFigures, PolicyFigures, PortFigures, render,
+};
 use crate::state::PolicyKey;
 use crate::supervise;
 
@@ -55,6 +57,11 @@ fn figures(state: &RestState) -> Figures {
         .into_iter()
         .map(|port| (port.no.0, port.name))
         .collect();
+    let flow_exports = state.flow_exports.iter().map(|to| FlowExportFigures {
+        to: to.name,
+        exported: to.exported(),
+        lost: to.lost(),
+    });
     let ports = state
         .switch
         .workers()
@@ -77,6 +84,7 @@ fn figures(state: &RestState) -> Figures {
         drops: drops(state),
         would_deny: would_deny(state),
         policies: policy_figures(&datapath.rules()),
+        flow_exports: flow_exports.collect(),
         ports: ports.collect(),
         ports_over_share: wide(datapath.ports_over_share(state.switch.clock().now()).len()),
         connections: wide(conntrack.entries),

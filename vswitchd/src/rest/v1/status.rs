@@ -160,6 +160,7 @@ fn problems(state: &RestState) -> Vec<String> {
     problems.extend(store_problems(state));
     problems.extend(state.node_network.borrow().problems.iter().cloned());
     problems.extend(node_problem(state));
+    problems.extend(state.flow_exports.iter().filter_map(|to| to.problem()));
     let absences = state.cluster.iter().flat_map(|health| health.absences());
     problems.extend(absences);
     let forwarding = state.switch.forwarding();

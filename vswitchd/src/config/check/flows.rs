@@ -1,0 +1,42 @@
+//! `[flows]`.
+
+use std::time::Duration;
+
+use super::Checker;
+use crate::config::{FlowExportConfig, FlowFileConfig, FlowsConfig, RawFlows};
+
+impl Checker {
+    pub(super) fn flows(&mut self, raw: &RawFlows) -> FlowsConfig {
+        let hours = self.range("flows.keep_hours", raw.keep_hours, 1, 8_760);
+        let megabytes = self.range("flows.max_megabytes", raw.max_megabytes, 1, 1_048_576);
+        FlowsConfig {
+            keep: Duration::from_secs(hours * 3_600),
+            max_bytes: megabytes << 20,
+            events: raw.events,
+        }
+    }
+
+    pub(super) fn flow_export(&mut self, raw: &RawFlows) -> FlowExportConfig {
+        FlowExportConfig {
+            file: self.flow_file(raw),
+            journald: raw.journald,
+        }
+    }
+
+    /// The numbers are checked without a file as well, so that one finds no surprise.
+    fn flow_file(&mut self, raw: &RawFlows) -> Option<FlowFileConfig> {
+        let path = self.file("flows.file", &raw.file);
+        let is_file = !raw.file.ends_with('/');
+        self.require(is_file, "flows.file", || {
+            format!("{:?} is a folder's path, not a file's", raw.file)
+        });
+        let megabytes = raw.file_max_megabytes;
+        let megabytes = self.range("flows.file_max_megabytes", megabytes, 1, 1_048_576);
+        let keep = self.range("flows.file_keep", raw.file_keep, 0, 1_000);
+        Some(FlowFileConfig {
+            path: path?,
+            max_bytes: megabytes << 20,
+            keep: usize::try_from(keep).unwrap_or(0),
+        })
+    }
+}

@@ -1,0 +1,39 @@
+//! A record as one line for people.
+
+use std::fmt::Write as _;
+
+use vswitch_api::v1::FlowRecord;
+
+/// Says what was denied, by whom, how often, and what would have helped.
+pub(super) fn sentence(record: &FlowRecord) -> String {
+    let of = &record.of;
+    let end = |end: &Option<_>| match end {
+        Some(end) => format!("{end}"),
+        // Too many to be told apart.
+        None => "various".to_owned(),
+    };
+    let mut text = format!(
+        "{}: {} -> {} {}",
+        of.verdict.replace('_', " "),
+        end(&of.source),
+        end(&of.destination),
+        of.protocol_and_port()
+    );
+    if let Some(service) = &of.service {
+        let _ = write!(text, " (asked for {service})");
+    }
+    let _ = write!(text, " by {}", of.decided_by());
+    if let Some(direction) = &of.direction {
+        let _ = write!(text, " ({direction})");
+    }
+    let (number, what) = match of.verdict.as_str() {
+        "would_deny" => (record.connections, "connection"),
+        _ => (record.packets, "packet"),
+    };
+    let plural = if number == 1 { "" } else { "s" };
+    let _ = write!(text, ", {number} {what}{plural}");
+    if let Some(explanation) = &record.explanation {
+        let _ = write!(text, ": {explanation}");
+    }
+    text
+}
