@@ -297,6 +297,17 @@ pub struct FlowExportConfig {
     pub file: Option<FlowFileConfig>,
     /// Whether they go to the journal.
     pub journald: bool,
+    /// A collector of OpenTelemetry.
+    pub otlp: Option<OtlpConfig>,
+}
+
+/// A collector that speaks OTLP over HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtlpConfig {
+    /// Its base address, `http://…` or `https://…`.
+    pub endpoint: String,
+    /// Certificate authorities that its certificate may be from, PEM; `None`: those of the machine.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// A file that begins anew when it is full.

@@ -241,6 +241,8 @@ pub struct RawFlows {
     pub file_max_megabytes: i64,
     pub file_keep: i64,
     pub journald: bool,
+    pub otlp_endpoint: String,
+    pub otlp_ca_file: String,
 }
 
 impl Default for RawFlows {
@@ -253,6 +255,8 @@ impl Default for RawFlows {
             file_max_megabytes: 100,
             file_keep: 5,
             journald: false,
+            otlp_endpoint: String::new(),
+            otlp_ca_file: String::new(),
         }
     }
 }

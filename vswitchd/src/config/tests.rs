@@ -335,6 +335,13 @@ fn where_records_go_is_checked_key_by_key() {
     let file = config.flow_export.file.unwrap();
     assert_eq!((file.max_bytes, file.keep), (100 << 20, 5));
     assert!(config.flow_export.journald);
+    assert_eq!(config.flow_export.otlp, None);
+    let config = load(&flows("otlp_endpoint = \"https://collector:4318/base\"")).unwrap();
+    let otlp = config.flow_export.otlp.unwrap();
+    assert_eq!(
+        (otlp.endpoint.as_str(), otlp.ca_file),
+        ("https://collector:4318/base", None)
+    );
     for (line, problem) in [
         (
             "file = \"flows.jsonl\"",
@@ -347,6 +354,26 @@ fn where_records_go_is_checked_key_by_key() {
         (
             "file_max_megabytes = 0",
             "flows.file_max_megabytes: 0 is not in 1 to",
+        ),
+        (
+            "otlp_endpoint = \"collector:4318\"",
+            "flows.otlp_endpoint: \"collector:4318\" is not",
+        ),
+        (
+            "otlp_endpoint = \"http://\"",
+            "flows.otlp_endpoint: \"http://\" is not",
+        ),
+        (
+            "otlp_endpoint = \"http://a b\"",
+            "is not an address like http://collector:4318",
+        ),
+        (
+            "otlp_endpoint = \"https://u:p@c\"",
+            "is not an address like",
+        ),
+        (
+            "otlp_ca_file = \"ca.pem\"",
+            "flows.otlp_ca_file: \"ca.pem\" is not an absolute path",
         ),
         ("file_keep = -1", "flows.file_keep: -1 is not in 0 to"),
     ] {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Checker;
-use crate::config::{FlowExportConfig, FlowFileConfig, FlowsConfig, RawFlows};
+use crate::config::{FlowExportConfig, FlowFileConfig, FlowsConfig, OtlpConfig, RawFlows};
 
 impl Checker {
     pub(super) fn flows(&mut self, raw: &RawFlows) -> FlowsConfig {
@@ -20,7 +20,29 @@ impl Checker {
         FlowExportConfig {
             file: self.flow_file(raw),
             journald: raw.journald,
+            otlp: self.otlp(raw),
         }
+    }
+
+    fn otlp(&mut self, raw: &RawFlows) -> Option<OtlpConfig> {
+        let (key, endpoint) = ("flows.otlp_endpoint", &raw.otlp_endpoint);
+        let ca_file = self.file("flows.otlp_ca_file", &raw.otlp_ca_file);
+        if endpoint.is_empty() {
+            return None;
+        }
+        let schemes = ["http://", "https://"];
+        let address = schemes.iter().find_map(|of| endpoint.strip_prefix(of));
+        let is_address = |rest: &str| {
+            let is_plain = |c: char| c.is_ascii_graphic() && !"?#@".contains(c);
+            !rest.is_empty() && !rest.starts_with('/') && rest.chars().all(is_plain)
+        };
+        self.require(address.is_some_and(is_address), key, || {
+            format!("{endpoint:?} is not an address like http://collector:4318")
+        });
+        Some(OtlpConfig {
+            endpoint: endpoint.clone(),
+            ca_file,
+        })
     }
 
     /// The numbers are checked without a file as well, so that one finds no surprise.

@@ -1,7 +1,7 @@
-//! Where records go besides the store on the node: a file of lines, the journal.
+//! Where records go besides the store on the node: a file of lines, the journal, a collector.
 //!
 //! ```text
-//! FlowLog ─► Round ─► Waiting (bounded) ─► Sink ─► file, journald
+//! FlowLog ─► Round ─► Waiting (bounded) ─► Sink ─► file, journald, OTLP
 //! ```
 //!
 //! Each destination has a task, a place in what is told and a queue of its own: one that is slow or
@@ -13,6 +13,9 @@ mod file;
 mod follow;
 mod journal;
 mod journal_entry;
+mod otlp;
+mod otlp_records;
+mod otlp_tls;
 mod rotated;
 mod sentence;
 mod sink;

@@ -13,6 +13,7 @@ use super::destination::Destination;
 use super::file::JsonLines;
 use super::follow::follow;
 use super::journal::{JOURNAL, Journal};
+use super::otlp::Otlp;
 use super::sink::{Blocking, Sink};
 use crate::config::{FlowExportConfig, FlowFileConfig};
 use crate::flow_records::{FlowLog, Round};
@@ -29,8 +30,8 @@ pub struct Exports {
     stop: watch::Sender<bool>,
 }
 
-/// Refuses what can never work: a folder stays one, which is better said at the start than tried for
-/// ever.
+/// Refuses what can never work, which is better said at the start than tried for ever. Blocks: reads
+/// files.
 ///
 /// # Errors
 /// The key of the configuration, and what is wrong with it.
@@ -38,13 +39,14 @@ pub fn check(config: &FlowExportConfig) -> Result<()> {
     if let Some(FlowFileConfig { path, .. }) = &config.file {
         ensure!(!path.is_dir(), "flows.file: {} is a folder", path.display());
     }
+    config.otlp.as_ref().map(Otlp::new).transpose()?;
     Ok(())
 }
 
 /// Starts a task for each destination.
 ///
 /// # Errors
-/// The process has no descriptors left.
+/// The process has no descriptors left, or as [`check`].
 pub fn start(config: &FlowExportConfig, log: &FlowLog, supervisor: &Supervisor) -> Result<Exports> {
     let mut exports = Exports {
         destinations: Vec::new(),
@@ -66,6 +68,11 @@ pub fn start(config: &FlowExportConfig, log: &FlowLog, supervisor: &Supervisor) 
             log.subscribe(),
             supervisor,
         );
+    }
+    if let Some(otlp) = &config.otlp {
+        let sink = Otlp::new(otlp)?;
+        let destination = Destination::new("otlp", otlp.endpoint.clone());
+        exports.add(destination, sink, log.subscribe(), supervisor);
     }
     Ok(exports)
 }

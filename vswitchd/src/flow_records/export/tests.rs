@@ -2,6 +2,7 @@
 
 mod file;
 mod journal;
+mod otlp;
 
 use std::sync::{Arc, Mutex};
 
