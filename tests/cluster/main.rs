@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use vswitch_tests::{
-    ApiServer, Daemon, DaemonOptions, Namespace, Pod, eventually, pod_manifest, wait_for_state,
+    ApiServer, CustomResource, Daemon, DaemonOptions, Namespace, Pod, eventually, pod_manifest,
+    wait_for_state,
 };
 
 const SECURE_POD: &str = include_str!("../../config/samples/secure-pod.yaml");
@@ -286,6 +287,8 @@ spec:
 #[test]
 fn the_status_of_a_policy_says_whether_it_is_in_force_on_the_node() {
     let mut world = World::prepare();
+    let kind = CustomResource::CLUSTER_NETWORK_POLICY;
+    world.api.define(kind).unwrap();
     world.api.enroll_as_administrator(&mut world.node).unwrap();
     world.api.apply(GUARD).unwrap();
     let get = |world: &World| -> Value {

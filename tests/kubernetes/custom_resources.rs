@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
+use vswitch_tests::CustomResource;
 
 use crate::control_plane::ControlPlane;
 use crate::steps::World;
@@ -11,35 +12,32 @@ const CHECK_CANAL: &str = "config/kubernetes/check-canal.sh";
 const CALICO: &str = "crd.projectcalico.org";
 const ADMINISTRATORS: &str = "policy.networking.k8s.io";
 
-/// Group, plural name, kind and scope of a custom resource.
-type Kind = (&'static str, &'static str, &'static str, &'static str);
-
 /// What Calico's installation brings, and administrators' policies.
-const CANAL_KINDS: [Kind; 9] = [
-    (CALICO, "networkpolicies", "NetworkPolicy", "Namespaced"),
-    (
+const CANAL_KINDS: [CustomResource; 9] = [
+    of(CALICO, "networkpolicies", "NetworkPolicy", "Namespaced"),
+    of(
         CALICO,
         "globalnetworkpolicies",
         "GlobalNetworkPolicy",
         "Cluster",
     ),
-    (CALICO, "globalnetworksets", "GlobalNetworkSet", "Cluster"),
-    (
+    of(CALICO, "globalnetworksets", "GlobalNetworkSet", "Cluster"),
+    of(
         CALICO,
         "stagednetworkpolicies",
         "StagedNetworkPolicy",
         "Namespaced",
     ),
-    (CALICO, "tiers", "Tier", "Cluster"),
-    (CALICO, "hostendpoints", "HostEndpoint", "Cluster"),
-    (
+    of(CALICO, "tiers", "Tier", "Cluster"),
+    of(CALICO, "hostendpoints", "HostEndpoint", "Cluster"),
+    of(
         CALICO,
         "felixconfigurations",
         "FelixConfiguration",
         "Cluster",
     ),
-    (CALICO, "ippools", "IPPool", "Cluster"),
-    (
+    of(CALICO, "ippools", "IPPool", "Cluster"),
+    of(
         ADMINISTRATORS,
         "adminnetworkpolicies",
         "AdminNetworkPolicy",
@@ -47,43 +45,33 @@ const CANAL_KINDS: [Kind; 9] = [
     ),
 ];
 
-/// As its CRD has it, with a status of its own.
-const CLUSTER_NETWORK_POLICY: Kind = (
-    ADMINISTRATORS,
-    "clusternetworkpolicies",
-    "ClusterNetworkPolicy",
-    "Cluster",
-);
+const fn of(
+    group: &'static str,
+    plural: &'static str,
+    kind: &'static str,
+    scope: &'static str,
+) -> CustomResource {
+    CustomResource {
+        group,
+        version: "v1",
+        plural,
+        kind,
+        scope,
+    }
+}
 
 /// Makes the custom resources that a Canal cluster has.
 fn define_canal_kinds(control: &ControlPlane) -> Result<()> {
     CANAL_KINDS
         .into_iter()
-        .try_for_each(|kind| define(control, kind, "v1"))
+        .try_for_each(|kind| define(control, kind))
 }
 
 /// Makes a custom resource and waits until it is served.
-fn define(control: &ControlPlane, (group, plural, kind, scope): Kind, version: &str) -> Result<()> {
-    let name = format!("{plural}.{group}");
-    let definition = json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": name,
-            "annotations": {"api-approved.kubernetes.io": "unapproved, a test"}},
-        "spec": {"group": group, "scope": scope,
-            "names": {"plural": plural, "kind": kind, "singular": kind.to_lowercase()},
-            "versions": [{"name": version, "served": true, "storage": true,
-                "subresources": {"status": {}},
-                "schema": {"openAPIV3Schema": {"type": "object",
-                    "x-kubernetes-preserve-unknown-fields": true}}}]},
-    });
-    control.apply(&definition.to_string())?;
-    let wait = format!("crd/{name}");
-    let wait = [
-        "wait",
-        "--for=condition=Established",
-        "--timeout=30s",
-        &wait,
-    ];
+fn define(control: &ControlPlane, kind: CustomResource) -> Result<()> {
+    control.apply(&kind.definition().to_string())?;
+    let wait = kind.wait();
+    let wait: Vec<&str> = wait.iter().map(String::as_str).collect();
     control.kubectl(&wait).map(drop)
 }
 
@@ -167,11 +155,10 @@ pub(crate) fn calico_story(world: &mut World) -> Result<()> {
 pub(crate) fn canal_check(world: &mut World) -> Result<()> {
     let control = world.control()?;
     define_canal_kinds(control)?;
-    for (group, plural, kind, _) in CANAL_KINDS {
-        let name = format!("{plural}.{group}");
-        let object = json!({"apiVersion": format!("{group}/v1"), "kind": kind,
-            "metadata": {"name": "mine"}});
-        within(30, &format!("{name} is served"), || {
+    for kind in CANAL_KINDS {
+        let object = json!({"apiVersion": format!("{}/{}", kind.group, kind.version),
+            "kind": kind.kind, "metadata": {"name": "mine"}});
+        within(30, &format!("{} is served", kind.name()), || {
             control.apply(&object.to_string())
         })?;
     }
@@ -197,8 +184,8 @@ pub(crate) fn canal_check(world: &mut World) -> Result<()> {
     ];
     ensure!(told == expected && output.code == Some(1), "{output:?}");
 
-    for (group, plural, _, _) in CANAL_KINDS {
-        control.kubectl(&["delete", "crd", &format!("{plural}.{group}")])?;
+    for kind in CANAL_KINDS {
+        control.kubectl(&["delete", "crd", &kind.name()])?;
     }
     for (backend, expected) in [
         (r#"{"Type": "vxlan", "VNI": 1, "Port": 8472}"#, ""),
@@ -227,12 +214,12 @@ pub(crate) fn canal_check(world: &mut World) -> Result<()> {
 
 pub(crate) fn policy_status(world: &mut World) -> Result<()> {
     let control = world.control()?;
-    define(control, CLUSTER_NETWORK_POLICY, "v1alpha2")?;
+    define(control, CustomResource::CLUSTER_NETWORK_POLICY)?;
     let apply = |rule: Value| {
         let policy = json!({"apiVersion": "policy.networking.k8s.io/v1alpha2",
             "kind": "ClusterNetworkPolicy", "metadata": {"name": "guard"},
             "spec": {"tier": "Admin", "priority": 1, "egress": [rule],
-                "subject": {"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "client"}}}}}});
+                "subject": {"pods": {"namespaceSelector": {}, "podSelector": {"matchLabels": {"allow-access": "true"}}}}}});
         within(30, "ClusterNetworkPolicies are served", || {
             control.apply(&policy.to_string())
         })

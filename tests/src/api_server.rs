@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::http::request;
 use crate::hub::kubeconfig;
 use crate::kubernetes::{self, Kubernetes};
-use crate::{Daemon, DaemonOptions, Hub, Namespace, Pod, binary, run, tool};
+use crate::{CustomResource, Daemon, DaemonOptions, Hub, Namespace, Pod, binary, run, tool};
 
 /// The API server; ends with its value.
 #[derive(Debug)]
@@ -192,6 +192,20 @@ impl ApiServer {
     /// Fails if it is refused.
     pub fn apply(&self, manifest: &str) -> Result<()> {
         self.kubectl_with(&["apply", "-f", "-"], manifest).map(drop)
+    }
+
+    /// Makes it serve a kind of object; a hub does by itself.
+    ///
+    /// # Errors
+    /// Fails if it does not within half a minute.
+    pub fn define(&self, kind: CustomResource) -> Result<()> {
+        if let Server::Hub(_) = self.server {
+            return Ok(());
+        }
+        self.apply(&kind.definition().to_string())?;
+        let wait = kind.wait();
+        let wait: Vec<&str> = wait.iter().map(String::as_str).collect();
+        self.kubectl(&wait).map(drop)
     }
 
     /// Sends a request as the administrator; `None` for a status of 404.

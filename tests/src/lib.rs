@@ -3,6 +3,7 @@
 
 mod api_server;
 mod command;
+mod custom_resource;
 mod daemon;
 mod eventually;
 mod http;
@@ -17,6 +18,7 @@ mod web;
 
 pub use api_server::{ApiServer, pod_manifest, wait_for_state};
 pub use command::{Output, binary, run, tool};
+pub use custom_resource::CustomResource;
 pub use daemon::{Daemon, DaemonOptions};
 pub use eventually::{eventually, eventually_within};
 pub use hub::{Hub, kubeconfig, make_certificate};
