@@ -17,6 +17,7 @@ mod explain;
 mod flow_record;
 mod policy;
 mod service;
+mod traffic;
 
 pub use audit::{AuditEnd, AuditEntry, AuditPods};
 pub use explain::{
@@ -29,6 +30,7 @@ pub use service::{
     EndpointCounts, ExplainedEndpoint, ExplainedService, LoadBalancingGroup, ServicePortView,
     ServiceView, TraceTranslation,
 };
+pub use traffic::{Traffic, TrafficEdge};
 
 /// Body of every answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

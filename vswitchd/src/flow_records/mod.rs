@@ -23,4 +23,5 @@ mod tests;
 
 pub use log::{FlowLog, FlowLogOptions, follow};
 pub use query::{EndFilter, FlowQuery, parse_time};
+pub use record::end;
 pub use round::Round;

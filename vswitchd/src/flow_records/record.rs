@@ -74,7 +74,8 @@ const fn has_number(proto: u8) -> bool {
     ip_proto::has_ports(proto) || ip_proto::is_icmp(proto)
 }
 
-fn end(state: &ReconciledState, ends: &Ends<'_>, port: PortNo, address: IpAddr) -> FlowEnd {
+/// Returns who is at an end, by the names of today.
+pub fn end(state: &ReconciledState, ends: &Ends<'_>, port: PortNo, address: IpAddr) -> FlowEnd {
     let attached = state.attachments.get(&port);
     let is_node = attached.is_none() && ends.is_node(address);
     let pod = (!is_node).then(|| pod_at(state, port, address)).flatten();

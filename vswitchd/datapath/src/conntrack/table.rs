@@ -519,15 +519,20 @@ impl ConnTable {
         }
     }
 
+    /// Visits all about every connection that is not past its time, without holding up others.
+    pub fn visit(&self, now: Timestamp, mut visit: impl FnMut(ConnectionInfo)) {
+        self.for_each(|conn| {
+            if !conn.is_expired(now) {
+                visit(conn.info(now));
+            }
+        });
+    }
+
     /// Returns all about every connection that is not past its time.
     #[must_use]
     pub fn snapshot(&self, now: Timestamp) -> Vec<ConnectionInfo> {
         let mut all = Vec::new();
-        self.for_each(|conn| {
-            if !conn.is_expired(now) {
-                all.push(conn.info(now));
-            }
-        });
+        self.visit(now, |info| all.push(info));
         all
     }
 

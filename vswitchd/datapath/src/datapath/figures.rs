@@ -107,6 +107,11 @@ impl Datapath {
         self.conns.snapshot(now)
     }
 
+    /// Visits all about every connection, one after the other: there may be a million.
+    pub fn visit_connections(&self, now: Timestamp, visit: impl FnMut(ConnectionInfo)) {
+        self.conns.visit(now, visit);
+    }
+
     /// Returns the figures of the connection table.
     #[must_use]
     pub fn conntrack_stats(&self) -> ConntrackStats {

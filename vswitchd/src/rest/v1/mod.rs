@@ -17,6 +17,7 @@ mod services;
 mod status;
 mod store;
 mod trace;
+mod traffic;
 
 pub(super) use metrics::metrics;
 pub(super) use router::router;

@@ -6,7 +6,7 @@ use axum::routing::{delete, get, post};
 use super::super::RestState;
 use super::{
     attachments, audit, cni, connections, explain, flow_records, flows, openapi, policies, ports,
-    services, status, store, trace,
+    services, status, store, trace, traffic,
 };
 
 /// Returns the routes below `/v1`.
@@ -25,6 +25,7 @@ pub(in crate::rest) fn router() -> Router<RestState> {
         .route("/services", get(services::list))
         .route("/groups", get(services::list_groups))
         .route("/connections", get(connections::list))
+        .route("/traffic", get(traffic::list))
         .route("/attachments", get(attachments::list))
         .route("/leases", get(attachments::list_leases))
         .route("/store/accept-loss", post(store::accept_loss))
