@@ -37,6 +37,7 @@ if [ "${1:-all}" = peers ]; then
 fi
 if [ "${1:-all}" = all ]; then
   package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [ethtool]=ethtool [systemd-analyze]=systemd [iptables]=iptables)
+  package_of+=([chromium]=chromium [chromedriver]=chromium-driver)
 fi
 
 missing=()

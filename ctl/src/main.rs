@@ -23,6 +23,7 @@ mod simulate;
 mod status;
 mod store;
 mod trace;
+mod ui;
 mod verdict;
 
 use std::path::PathBuf;
@@ -96,6 +97,8 @@ enum Command {
     Flows(records::FlowsArgs),
     /// Tells of the last denials from and to a pod: which policy, and what would have helped.
     Why(records::WhyArgs),
+    /// Serves the daemon's page to a browser on this machine: who talks to whom, and what was denied.
+    Ui(ui::UiArgs),
     /// Creates or changes objects from manifests (YAML or JSON).
     Apply(objects::ApplyArgs),
     /// Shows Kubernetes objects: pods, namespaces, networkpolicies, clusternetworkpolicies,
@@ -159,6 +162,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(args) => audit::audit(&server, args, format)?,
         Command::Flows(args) => records::flows(&server, args, format)?,
         Command::Why(args) => records::why(&server, args, format)?,
+        Command::Ui(args) => ui::ui(&server, args)?,
         Command::Apply(args) => objects::apply(&server, args)?,
         Command::Get(args) if args.is_of_all_policies() => {
             policies::get_policies(&server, format)?;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use vswitch_api::client::Client;
+use vswitch_api::client::{Client, ClientError, Stream};
 use vswitch_api::v1::ErrorBody;
 
 /// The daemon answered, but not with a success.
@@ -92,6 +92,17 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// Makes a request of somebody else's; the answer is handed on as it comes.
+    pub(crate) fn relay(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Stream, ClientError> {
+        self.client.stream(method, path, headers, body)
     }
 
     /// Posts a body.

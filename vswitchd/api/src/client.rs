@@ -399,6 +399,17 @@ impl Stream {
         find_header(&self.headers, name)
     }
 
+    /// Returns the next piece of the body as it comes, without limit of time; `None` at its end.
+    /// Not for use beside iterating over lines.
+    ///
+    /// # Errors
+    /// [`ClientError::Receive`], `Timeout`, `Protocol`.
+    pub fn next_piece(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
+        // As for lines.
+        self.body.lift_deadline();
+        self.body.next_piece()
+    }
+
     /// Reads the rest of the body, for instance the explanation beside a status of 4xx.
     ///
     /// # Errors

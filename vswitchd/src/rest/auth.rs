@@ -1,7 +1,8 @@
 //! Authorization over TCP: bearer tokens of the administrator and of member nodes.
 //!
 //! The administrator's token may do all. A member's may read the Kubernetes API, make its own
-//! Node object and write to it, and nothing else. Health is told to everybody, for probes.
+//! Node object and write to it, and nothing else. Health is told to everybody, for probes; so are
+//! the files of the page, which hold nothing of this node.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -83,7 +84,7 @@ pub(super) async fn require_token(
     request: Request,
     next: Next,
 ) -> Response {
-    if matches!(request.uri().path(), "/healthz" | "/livez" | "/readyz") {
+    if is_public(request.uri().path()) {
         return next.run(request).await;
     }
     match tokens.bearer(request.headers()) {
@@ -94,6 +95,10 @@ pub(super) async fn require_token(
         Some(Bearer::Administrator) => next.run(request).await,
         Some(Bearer::Member { node }) => as_member(&node, request, next).await,
     }
+}
+
+fn is_public(path: &str) -> bool {
+    matches!(path, "/healthz" | "/livez" | "/readyz" | "/ui") || path.starts_with("/ui/")
 }
 
 async fn as_member(node: &str, request: Request, next: Next) -> Response {
@@ -248,6 +253,30 @@ mod tests {
             "/apis/networking.k8s.io/v1/namespaces/nodes/networkpolicies/node-b",
         ] {
             assert_eq!(right(Method::PATCH, other), Right::Denied, "{other}");
+        }
+    }
+
+    #[test]
+    fn health_and_the_files_of_the_page_need_no_token_and_nothing_else_does() {
+        for path in [
+            "/healthz",
+            "/livez",
+            "/readyz",
+            "/ui",
+            "/ui/",
+            "/ui/page.js",
+        ] {
+            assert!(is_public(path), "{path}");
+        }
+        for path in [
+            "/",
+            "/v1/status",
+            "/metrics",
+            "/uid",
+            "/v1/ui/",
+            "/healthz/x",
+        ] {
+            assert!(!is_public(path), "{path}");
         }
     }
 

@@ -15,6 +15,7 @@ pub mod serve;
 mod state;
 pub mod tcp;
 mod tls;
+mod ui;
 mod v1;
 
 pub use health_checks::HealthChecks;

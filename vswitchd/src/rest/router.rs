@@ -7,7 +7,7 @@ use axum::routing::get;
 
 use super::enforced::enforced;
 use super::state::RestState;
-use super::{kube_api, v1};
+use super::{kube_api, ui, v1};
 
 /// Returns all routes.
 pub fn router(state: RestState) -> Router {
@@ -27,5 +27,6 @@ pub fn router(state: RestState) -> Router {
         .route("/metrics", get(v1::metrics))
         .nest("/v1", v1::router())
         .with_state(state)
+        .merge(ui::router())
         .merge(kubernetes)
 }
