@@ -136,7 +136,8 @@ pub(crate) const fn pair_of_macs(key: &FlowKey) -> [u8; 12] {
 pub(crate) struct CachedFlow {
     /// What is to be done besides writing MACs, in order, with what it must come before.
     pub(crate) steps: Box<[Step]>,
-    /// Whether packets ask for no more than their MACs: no steps, no other addresses, no limits.
+    /// Whether packets ask for no more than their MACs: no steps, no other addresses, no limits, no
+    /// capture.
     pub(crate) is_simple: bool,
     /// Destination and source MAC that packets leave with.
     pub(crate) macs: [u8; 12],

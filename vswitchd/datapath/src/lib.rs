@@ -39,7 +39,8 @@ pub use action::{Action, ActionList, parse_actions};
 pub use cache::CacheStats;
 pub use conntrack::{KernelUsage, TcpProgress};
 pub use datapath::{
-    Datapath, DatapathConfig, Denial, DenialOf, DenialVerdict, Denials, Engine, Outputs, Verdict,
+    Datapath, DatapathConfig, Denial, DenialOf, DenialVerdict, Denials, Engine, MAX_CAPTURES,
+    Outputs, TooManyCaptures, Verdict, capture,
 };
 pub use drop_reason::DropReason;
 pub use kernel_path::{KernelFlow, KernelPath};

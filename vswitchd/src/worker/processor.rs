@@ -37,7 +37,7 @@ pub trait FrameProcessor: Send + 'static {
 
     /// Adds what no frame caused and is due to be sent, a batch at most; returns whether there was
     /// any.
-    fn notify(&mut self, _out: &mut Outputs) -> bool {
+    fn notify(&mut self, _now: Timestamp, _out: &mut Outputs) -> bool {
         false
     }
 
@@ -84,8 +84,8 @@ impl FrameProcessor for Engine {
         Self::port_share(self, port)
     }
 
-    fn notify(&mut self, out: &mut Outputs) -> bool {
-        Self::notify(self, out)
+    fn notify(&mut self, now: Timestamp, out: &mut Outputs) -> bool {
+        Self::notify(self, now, out)
     }
 
     fn tidy(&mut self) {

@@ -155,13 +155,13 @@ impl<P: FrameProcessor> Worker<P> {
                     return self.drain(&mut wait);
                 }
             }
-            moved |= self.notify();
+            let now = self.clock.now();
+            moved |= self.notify(now);
             empty_rounds = if moved {
                 0
             } else {
                 empty_rounds.saturating_add(1)
             };
-            let now = self.clock.now();
             self.resume(now);
             if now >= next_tick {
                 self.tick();
@@ -368,9 +368,9 @@ impl<P: FrameProcessor> Worker<P> {
     }
 
     /// Sends what no frame caused; returns whether there was anything.
-    fn notify(&mut self) -> bool {
+    fn notify(&mut self, now: Timestamp) -> bool {
         let out = &mut self.buffers.out;
-        if !self.processor.notify(out) {
+        if !self.processor.notify(now, out) {
             return false;
         }
         let ports = self.table.load();

@@ -53,8 +53,8 @@ pub struct Engine {
 
 /// The engine but for the snapshot, which is borrowed while a packet is processed.
 #[derive(Debug)]
-struct Core {
-    datapath: Arc<Datapath>,
+pub(super) struct Core {
+    pub(super) datapath: Arc<Datapath>,
     cache: FlowCache,
     paths: RulePaths,
     counters: Arc<EngineCounters>,
@@ -168,9 +168,17 @@ impl Engine {
 
     /// Adds to `out` what is due to ends of connections that were ended, a batch at most; returns
     /// whether there was any.
-    pub fn notify(&mut self, out: &mut Outputs) -> bool {
+    pub fn notify(&mut self, now: Timestamp, out: &mut Outputs) -> bool {
         let notices = &self.core.datapath.notices;
-        !notices.is_empty() && notices.take(self.snapshot.load(), &mut out.replies)
+        if notices.is_empty() {
+            return false;
+        }
+        let (snapshot, before) = (self.snapshot.load(), out.replies.len());
+        let is_any = notices.take(snapshot, &mut out.replies);
+        if snapshot.has_captures {
+            self.core.capture_notices(out, before, now);
+        }
+        is_any
     }
 
     /// Counts a frame that was lost after its verdict (port down, kernel refused it).
@@ -197,7 +205,24 @@ impl Core {
         now: Timestamp,
         out: &mut Outputs,
     ) -> Verdict {
-        let parsed = match parse(frame, in_port) {
+        if snapshot.has_captures {
+            return self.process_captured(snapshot, in_port, frame, now, out);
+        }
+        let parsed = parse(frame, in_port);
+        self.process_frame(snapshot, (parsed, in_port), frame, now, out)
+    }
+
+    /// Decides on a frame that was parsed, if it could be.
+    #[inline(always)]
+    pub(super) fn process_frame(
+        &mut self,
+        snapshot: &Snapshot,
+        (parsed, in_port): (Result<ParsedPacket, DropReason>, PortNo),
+        frame: &mut Frame,
+        now: Timestamp,
+        out: &mut Outputs,
+    ) -> Verdict {
+        let parsed = match parsed {
             Ok(parsed) => parsed,
             Err(reason) => {
                 self.work.wasted += 1;
@@ -638,8 +663,10 @@ impl Core {
         // What is limited has to ask for each packet.
         let ports = [leaves_as.in_port, out_port];
         let is_limited = ports.iter().any(|port| snapshot.is_limited(*port));
+        // What is captured takes the way on which it is, and none below the engine.
+        let is_captured = ports.iter().any(|port| snapshot.is_captured(*port));
         let flow = CachedFlow {
-            is_simple: steps.is_empty() && !is_translated && !is_limited,
+            is_simple: steps.is_empty() && !is_translated && !is_limited && !is_captured,
             steps,
             macs: pair_of_macs(leaves_as),
             path: self.paths.get(&rules, &self.counters.paths),

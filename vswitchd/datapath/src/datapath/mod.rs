@@ -1,6 +1,9 @@
 //! The datapath: published pipeline, connection table, and the engines that workers drive.
 
 mod attached_path;
+pub mod capture;
+mod captured;
+mod captures;
 mod config;
 mod counters;
 mod denial;
@@ -17,6 +20,7 @@ mod shared;
 mod verdict;
 mod writer;
 
+pub use captures::{MAX_CAPTURES, TooManyCaptures};
 pub use config::DatapathConfig;
 pub use denial::{Denial, DenialOf, DenialVerdict, Denials};
 pub use engine::Engine;

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use vswitch_api::{Epoch, PortNo};
 
 use super::attached_path::AttachedKernelPath;
+use super::capture::Capture;
 use super::config::DatapathConfig;
 use super::counters::{AllCounters, EngineCounters};
 use super::denial::Denials;
@@ -39,6 +40,8 @@ pub struct Datapath {
     pub(super) held: HeldFragments,
     pub(super) notices: Notices,
     pub(super) denials: DenialLogs,
+    /// Captures that are under way, as the published snapshot names their ports.
+    pub(super) captures: ArcSwap<Vec<Arc<Capture>>>,
     /// What is dropped while no engine has it in hand; one thread at a time counts.
     pub(super) late_drops: Mutex<Arc<EngineCounters>>,
     pub(super) flow_cache_entries: usize,
@@ -75,6 +78,7 @@ impl Datapath {
             held: HeldFragments::default(),
             notices: Notices::default(),
             denials: DenialLogs::default(),
+            captures: ArcSwap::default(),
             late_drops: Mutex::new(counters.register()),
             counters,
             flow_cache_entries: config.flow_cache_entries,

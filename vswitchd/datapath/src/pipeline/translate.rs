@@ -115,6 +115,22 @@ pub(crate) fn translate<'s>(
     tracking.conclude(end, walked)
 }
 
+/// Has `scratch` hold the rules that a connection is judged by, whether it was already or not.
+pub(crate) fn judge_connection<'s>(
+    snapshot: &'s Snapshot,
+    conn: &Connection,
+    scratch: &mut WalkScratch<'s>,
+) {
+    scratch.clear();
+    let mut judge = Judge {
+        snapshot,
+        scratch,
+        last: None,
+    };
+    // What became of it is known: its packet was let through.
+    let _verdict = judge.judge(conn.in_port(), &conn.forwarded(), CtState::EST);
+}
+
 /// Judges connections by the policy tables.
 struct Judge<'a, 's> {
     snapshot: &'s Snapshot,

@@ -101,7 +101,7 @@ impl World {
     /// Returns all that ends are to hear, with the port that each goes to.
     fn notices(&mut self) -> Vec<(PortNo, ParsedPacket)> {
         let mut out = Outputs::default();
-        while self.switch.engine.notify(&mut out) {}
+        while self.switch.engine.notify(self.switch.now, &mut out) {}
         let read = |(port, frame): (PortNo, Frame)| {
             let packet = parse(&frame, port).unwrap();
             assert!(verify_l4_checksum(&frame, &packet));

@@ -17,11 +17,11 @@ use crate::switch::{GATEWAY_MAC, Pod, TestSwitch};
 
 const FIN: u8 = 0x01;
 /// More than any flow needs to be offered.
-const PLENTY: u32 = 12;
+pub(crate) const PLENTY: u32 = 12;
 
 /// Takes every flow and forwards nothing by itself.
 #[derive(Debug, Default)]
-struct Below {
+pub(crate) struct Below {
     generation: AtomicU64,
     flows: Mutex<Vec<(KernelFlow, u64)>>,
     /// What is to be told of a direction at the next opportunity.
@@ -40,7 +40,7 @@ impl Below {
     }
 
     /// Returns the directions that are followed.
-    fn followed(&self) -> Vec<Direction> {
+    pub(crate) fn followed(&self) -> Vec<Direction> {
         let flows = self.flows.lock().unwrap();
         let current = flows
             .iter()
@@ -86,15 +86,15 @@ impl KernelPath for Below {
 }
 
 /// A switch with a path below it and two pods; `web` isolates the second but for the first.
-struct World {
-    switch: TestSwitch,
-    below: Arc<Below>,
-    client: Pod,
-    server: Pod,
+pub(crate) struct World {
+    pub(crate) switch: TestSwitch,
+    pub(crate) below: Arc<Below>,
+    pub(crate) client: Pod,
+    pub(crate) server: Pod,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let below = Arc::new(Below::default());
         let mut switch = TestSwitch::with_kernel_path(Arc::clone(&below) as Arc<dyn KernelPath>);
         let (client, server) = (switch.add_pod(1), switch.add_pod(2));
@@ -109,7 +109,7 @@ impl World {
         }
     }
 
-    fn client_sends(&mut self, flags: u8, seq: u32, ack: u32) -> Verdict {
+    pub(crate) fn client_sends(&mut self, flags: u8, seq: u32, ack: u32) -> Verdict {
         let bytes = tcp(
             self.client.host,
             self.server.host,
@@ -118,7 +118,7 @@ impl World {
         self.switch.send(self.client.port, &bytes)
     }
 
-    fn server_sends(&mut self, flags: u8, seq: u32, ack: u32) -> Verdict {
+    pub(crate) fn server_sends(&mut self, flags: u8, seq: u32, ack: u32) -> Verdict {
         let bytes = tcp(
             self.server.host,
             self.client.host,
@@ -136,7 +136,7 @@ impl World {
     }
 
     /// Opens a connection and has both directions offered.
-    fn open_in_kernel(&mut self) {
+    pub(crate) fn open_in_kernel(&mut self) {
         self.open();
         for _ in 0..PLENTY {
             self.client_sends(ACK, 101, 501);

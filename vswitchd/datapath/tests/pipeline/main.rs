@@ -6,6 +6,7 @@ mod admin;
 mod audit;
 mod bandwidth;
 mod cache;
+mod capture;
 mod concurrent;
 mod defaults;
 mod denials;

@@ -26,7 +26,7 @@ fn service(vip: IpAddr) -> Host {
     }
 }
 
-fn vip() -> Host {
+pub(crate) fn vip() -> Host {
     service(VIP.into())
 }
 
@@ -79,7 +79,7 @@ fn forget(switch: &TestSwitch, proto: u8, endpoint: Endpoint) {
 }
 
 /// A client (1) and servers (2, 3, …) behind TCP and UDP port 80 of the Service.
-fn switch_with(servers: u8) -> (TestSwitch, Pod, Vec<Pod>) {
+pub(crate) fn switch_with(servers: u8) -> (TestSwitch, Pod, Vec<Pod>) {
     let mut switch = TestSwitch::new();
     let client = switch.add_pod(1);
     let servers: Vec<Pod> = (2..2 + servers).map(|n| switch.add_pod(n)).collect();
