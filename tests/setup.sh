@@ -36,7 +36,7 @@ if [ "${1:-all}" = peers ]; then
   package_of+=([iptables]=iptables [ovs-vswitchd]=openvswitch-switch [ethtool]=ethtool [sysctl]=procps)
 fi
 if [ "${1:-all}" = all ]; then
-  package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [ethtool]=ethtool [systemd-analyze]=systemd [iptables]=iptables)
+  package_of+=([podman]=podman [runc]=runc [unzip]=unzip [npm]=npm [ethtool]=ethtool [systemd-analyze]=systemd [iptables]=iptables [tshark]=tshark)
   package_of+=([chromium]=chromium [chromedriver]=chromium-driver)
 fi
 

@@ -5,6 +5,7 @@
 //! Exit codes: 0 ok, 1 failure, 2 not found or refused by a verdict, 64 bad usage.
 
 mod audit;
+mod capture;
 mod connections;
 mod expect;
 mod explain;
@@ -99,6 +100,8 @@ enum Command {
     Why(records::WhyArgs),
     /// Serves the daemon's page to a browser on this machine: who talks to whom, and what was denied.
     Ui(ui::UiArgs),
+    /// Captures the packets of a pod, both directions, each with what the switch decided on it.
+    Capture(capture::CaptureArgs),
     /// Creates or changes objects from manifests (YAML or JSON).
     Apply(objects::ApplyArgs),
     /// Shows Kubernetes objects: pods, namespaces, networkpolicies, clusternetworkpolicies,
@@ -163,6 +166,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::Flows(args) => records::flows(&server, args, format)?,
         Command::Why(args) => records::why(&server, args, format)?,
         Command::Ui(args) => ui::ui(&server, args)?,
+        Command::Capture(args) => capture::capture(&server, args)?,
         Command::Apply(args) => objects::apply(&server, args)?,
         Command::Get(args) if args.is_of_all_policies() => {
             policies::get_policies(&server, format)?;

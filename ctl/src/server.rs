@@ -105,6 +105,25 @@ impl Server {
         self.client.stream(method, path, headers, body)
     }
 
+    /// Hands on the pieces of an answer while they come, as long as `take` returns true.
+    pub(crate) fn pieces(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> Result<bool>,
+    ) -> Result<()> {
+        let mut stream = self.client.stream("GET", path, &[], &[])?;
+        if !(200..300).contains(&stream.status()) {
+            let answer = stream.into_response()?;
+            return Err(refusal(answer.status, &answer.body).into());
+        }
+        while let Some(piece) = stream.next_piece()? {
+            if !take(&piece)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Posts a body.
     pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
         self.send("POST", path, "application/json", &serde_json::to_vec(body)?)

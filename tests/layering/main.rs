@@ -43,6 +43,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("audit", 45),
     // What was denied: feeds `audit` as well.
     ("flow_records", 46),
+    // Packets of a port with what was decided on them.
+    ("capture", 46),
     ("cni", 50),
     ("kube", 50),
     // Writes to API servers, or keeps what the REST API serves.

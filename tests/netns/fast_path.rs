@@ -14,7 +14,7 @@ use crate::{SECURE_POD, daemon};
 const PLENTY: usize = 30;
 
 /// Sends back what it is sent, each connection on its own thread, as long as the test runs.
-fn echo(at: &Namespace, port: u16) {
+pub(crate) fn echo(at: &Namespace, port: u16) {
     let bind = move || Ok(TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?);
     let listener = join(inside(at, bind).unwrap()).unwrap();
     std::thread::spawn(move || {
@@ -31,7 +31,7 @@ fn echo(at: &Namespace, port: u16) {
     });
 }
 
-fn connect(from: &Namespace, to: IpAddr, port: u16) -> TcpStream {
+pub(crate) fn connect(from: &Namespace, to: IpAddr, port: u16) -> TcpStream {
     let connect = move || {
         let stream = TcpStream::connect_timeout(&(to, port).into(), Duration::from_secs(5))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
@@ -41,7 +41,7 @@ fn connect(from: &Namespace, to: IpAddr, port: u16) -> TcpStream {
     join(inside(from, connect).unwrap()).unwrap()
 }
 
-fn ask(mut stream: &TcpStream, bytes: usize) -> std::io::Result<()> {
+pub(crate) fn ask(mut stream: &TcpStream, bytes: usize) -> std::io::Result<()> {
     // Of a length that no segment size is a multiple of.
     let question: Vec<u8> = (0..=250).cycle().take(bytes).collect();
     let mut answer = vec![0; bytes];
@@ -52,14 +52,14 @@ fn ask(mut stream: &TcpStream, bytes: usize) -> std::io::Result<()> {
 }
 
 /// Talks until the kernel may have taken the connection over.
-fn warm_up(stream: &TcpStream) {
+pub(crate) fn warm_up(stream: &TcpStream) {
     for _ in 0..PLENTY {
         ask(stream, 100).unwrap();
     }
 }
 
 /// Returns the connection that a socket has.
-fn tracked(daemon: &Daemon, stream: &TcpStream) -> Value {
+pub(crate) fn tracked(daemon: &Daemon, stream: &TcpStream) -> Value {
     let port = stream.local_addr().unwrap().port();
     let connections = daemon.vsctl_json(&["dump-conntrack"]).unwrap();
     let all = connections.as_array().unwrap();
@@ -67,12 +67,12 @@ fn tracked(daemon: &Daemon, stream: &TcpStream) -> Value {
     own.unwrap_or_else(|| panic!("{connections}")).clone()
 }
 
-fn flows(daemon: &Daemon) -> u64 {
+pub(crate) fn flows(daemon: &Daemon) -> u64 {
     let status = daemon.vsctl_json(&["status"]).unwrap();
     status["fast_path_flows"].as_u64().unwrap()
 }
 
-fn pods(daemon: &Daemon) -> [Pod; 2] {
+pub(crate) fn pods(daemon: &Daemon) -> [Pod; 2] {
     ["client", "server"].map(|name| Pod::named(name).attach(daemon).unwrap())
 }
 

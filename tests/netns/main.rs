@@ -5,6 +5,7 @@
 mod audit;
 mod bandwidth;
 mod calico;
+mod capture;
 mod connections;
 mod dualstack;
 mod endings;

@@ -1,6 +1,6 @@
 //! The only place that reads a clock.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use vswitch_datapath::Timestamp;
 
@@ -37,9 +37,18 @@ pub fn instant() -> Instant {
 
 /// Returns the seconds since 1970-01-01 UTC.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    since_1970().as_secs()
+}
+
+/// Returns the nanoseconds since 1970-01-01 UTC.
+#[must_use]
+pub fn unix_nanos() -> u64 {
+    u64::try_from(since_1970().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+fn since_1970() -> Duration {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default()
 }

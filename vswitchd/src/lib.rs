@@ -10,6 +10,7 @@
 //!    switch (ties the others of this layer together)
 //!    simulate (the same without devices, for vsctl)
 //!    audit (what policies that are tried out would deny) · flow_records (what was denied)
+//!    capture (packets of a port, as pcapng)
 //!    worker · host (gateway, veth, masquerade) · reconcile
 //! L3 objects (standalone object registry) · policy · service (compilers)
 //!    ipam · rules · state (ClusterState)
@@ -21,6 +22,7 @@
 pub mod app;
 pub mod attach;
 pub mod audit;
+pub mod capture;
 pub mod clock;
 pub mod cni;
 pub mod config;

@@ -370,7 +370,7 @@ fn find_header<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a st
         .map(|(_, v)| v.as_str())
 }
 
-/// An answer whose body is read line by line.
+/// An answer whose body is read line by line, or piece by piece.
 ///
 /// Iterates over lines without their `\n` or `\r\n`; the last line may lack its end. After an
 /// error the iteration is over.
@@ -399,13 +399,12 @@ impl Stream {
         find_header(&self.headers, name)
     }
 
-    /// Returns the next piece of the body as it comes, without limit of time; `None` at its end.
-    /// Not for use beside iterating over lines.
+    /// Returns the next bytes of the body as they come, never none; `None` at its end. Blocks without
+    /// limit. Not for an answer that is read by lines.
     ///
     /// # Errors
-    /// [`ClientError::Receive`], `Timeout`, `Protocol`.
+    /// [`ClientError::Receive`], `Protocol`.
     pub fn next_piece(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
-        // As for lines.
         self.body.lift_deadline();
         self.body.next_piece()
     }

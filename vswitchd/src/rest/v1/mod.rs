@@ -2,6 +2,7 @@
 
 mod attachments;
 mod audit;
+mod captures;
 mod cni;
 mod connections;
 mod explain;

@@ -5,8 +5,8 @@ use axum::routing::{delete, get, post};
 
 use super::super::RestState;
 use super::{
-    attachments, audit, cni, connections, explain, flow_records, flows, openapi, policies, ports,
-    services, status, store, trace, traffic,
+    attachments, audit, captures, cni, connections, explain, flow_records, flows, openapi,
+    policies, ports, services, status, store, trace, traffic,
 };
 
 /// Returns the routes below `/v1`.
@@ -21,6 +21,7 @@ pub(in crate::rest) fn router() -> Router<RestState> {
         .route("/address-sets", get(flows::list_sets))
         .route("/policies", get(policies::list))
         .route("/audit", get(audit::list))
+        .route("/captures", get(captures::capture))
         .route("/flow-records", get(flow_records::list))
         .route("/services", get(services::list))
         .route("/groups", get(services::list_groups))
