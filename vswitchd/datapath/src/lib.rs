@@ -37,10 +37,10 @@ pub mod time;
 
 pub use action::{Action, ActionList, parse_actions};
 pub use cache::CacheStats;
-pub use conntrack::{KernelUsage, TcpProgress};
+pub use conntrack::{ConnectionEnd, KernelUsage, RecordConnections, TcpProgress};
 pub use datapath::{
-    Datapath, DatapathConfig, Denial, DenialOf, DenialVerdict, Denials, Engine, MAX_CAPTURES,
-    Outputs, TooManyCaptures, Verdict, capture,
+    Datapath, DatapathConfig, Denial, DenialOf, DenialVerdict, Denials, EndedConnection,
+    EndedConnections, Engine, MAX_CAPTURES, Outputs, TooManyCaptures, Verdict, capture,
 };
 pub use drop_reason::DropReason;
 pub use kernel_path::{KernelFlow, KernelPath};

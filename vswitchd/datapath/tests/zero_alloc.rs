@@ -20,12 +20,14 @@ mod packets;
 )]
 mod switch;
 
+use std::time::Duration;
+
 use allocator::{Counting, allocations};
 use packets::{ACK, SYN, Segment, tcp, udp};
 use switch::TestSwitch;
 use vswitch_datapath::packet::Frame;
 use vswitch_datapath::pipeline::TableId;
-use vswitch_datapath::{DropReason, Verdict};
+use vswitch_datapath::{DropReason, RecordConnections, Verdict};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -78,6 +80,29 @@ fn a_cache_hit_allocates_nothing() {
         assert_eq!(switch.dp.cache_stats().hits - before, 100);
         assert_eq!(allocated, 0);
     }
+}
+
+#[test]
+fn the_end_of_a_connection_allocates_nothing_for_what_is_noted_of_it() {
+    let mut switch = TestSwitch::new();
+    let (a, b) = (switch.add_pod(1), switch.add_pod(2));
+    let mut end = |one_in: u32, ports: std::ops::Range<u16>| {
+        let wanted = RecordConnections { one_in, all: false };
+        switch.dp.record_connections(wanted);
+        for port in ports {
+            switch.send(a.port, &udp(a.host, b.host, (port, 80), b"x"));
+        }
+        switch.tick(Duration::from_secs(60));
+        let mut ended = 0;
+        let allocated = allocations(|| ended = switch.dp.expire(switch.now));
+        let noted = switch.dp.fetch_connections(switch.now);
+        assert_eq!(noted.lost, 0);
+        (ended, noted.connections.len(), allocated)
+    };
+    // What the table itself takes at its first time is none of what is noted.
+    let (ended, noted, _) = end(0, 5_000..9_000);
+    assert_eq!((ended, noted), (4_000, 0));
+    assert_eq!(end(1, 5_000..6_000), (1_000, 1_000, 0));
 }
 
 #[test]

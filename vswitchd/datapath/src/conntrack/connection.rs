@@ -14,6 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 use vswitch_api::{Epoch, PortNo};
 
+use super::end::ConnectionEnd;
 use super::faces::Faces;
 use super::kernel_usage::KernelUsage;
 use super::protocol::Protocol;
@@ -70,11 +71,13 @@ mod fact {
     pub(super) const WOULD_BE_DENIED: u8 = 0x10;
     /// Forbidden, but not forgotten yet.
     pub(super) const LINGERS: u8 = 0x20;
+    /// That it has ended is recorded.
+    pub(super) const RECORDED: u8 = 0x40;
 
     /// Each is a bit of its own.
     const _: () = {
-        let all = REPLIED | ASSURED | DEAD | IN_KERNEL | WOULD_BE_DENIED | LINGERS;
-        assert!(all.count_ones() == 6);
+        let all = REPLIED | ASSURED | DEAD | IN_KERNEL | WOULD_BE_DENIED | LINGERS | RECORDED;
+        assert!(all.count_ones() == 7);
     };
 }
 
@@ -528,6 +531,12 @@ impl Connection {
         Timestamp::from_nanos(self.expires.load(Relaxed))
     }
 
+    /// Returns when the first packet came.
+    #[must_use]
+    pub const fn created(&self) -> Timestamp {
+        self.created
+    }
+
     /// Returns when the last packet came.
     #[must_use]
     pub fn last_seen(&self) -> Timestamp {
@@ -564,6 +573,22 @@ impl Connection {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.lock().protocol.is_finished()
+    }
+
+    /// Returns how its own ends have ended the connection, if they have.
+    #[must_use]
+    pub(super) fn own_end(&self) -> Option<ConnectionEnd> {
+        self.lock().protocol.own_end()
+    }
+
+    /// States that the connection's end is recorded; returns whether it was before.
+    pub(super) fn set_recorded(&self) -> bool {
+        self.facts.fetch_or(fact::RECORDED, Relaxed) & fact::RECORDED != 0
+    }
+
+    /// Returns whether the connection's end is recorded.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.is_fact(fact::RECORDED)
     }
 
     /// Returns whether the connection is over and the packet starts another one between the

@@ -12,11 +12,14 @@
 //! ```
 //!
 //! Invariants: never more than `max_entries` connections; a connection that is past its time is
-//! not found; a connection that is out of the table is dead and says so. Everything takes
+//! not found; a connection that is out of the table is dead and says so. Connections that end are
+//! noted while somebody wants to know (`ended`). Everything takes
 //! `&self` and may be called from any thread. Locks are held for one operation, one at a time.
 
 mod config;
 mod connection;
+mod end;
+mod ended;
 mod faces;
 mod fragment;
 mod generic;
@@ -26,6 +29,7 @@ mod lookup;
 mod nat;
 mod port_shares;
 mod protocol;
+mod recording;
 mod sctp;
 mod shard;
 mod step;
@@ -38,6 +42,9 @@ mod udp;
 
 pub use config::ConntrackConfig;
 pub use connection::{Connection, ConnectionInfo};
+pub use end::ConnectionEnd;
+pub(crate) use ended::Ended;
+pub use ended::RecordConnections;
 pub(crate) use fragment::DatagramId;
 pub use kernel_usage::{KernelUsage, TcpProgress};
 pub use lookup::CtLookup;

@@ -4,6 +4,7 @@
 
 use smallvec::SmallVec;
 
+use super::end::ConnectionEnd;
 use super::kernel_usage::TcpProgress;
 use super::sctp::SctpTrack;
 use super::step::{Progress, Start, Step};
@@ -137,6 +138,15 @@ impl Protocol {
             Self::Tcp(track) => track.is_finished(),
             Self::Sctp(track) => track.is_finished(),
             Self::Udp | Self::Icmp | Self::Generic => false,
+        }
+    }
+
+    /// Returns how its own ends have ended the connection, if they have.
+    pub(super) fn own_end(&self) -> Option<ConnectionEnd> {
+        match self {
+            Self::Tcp(track) => track.own_end(),
+            Self::Sctp(track) => track.own_end(),
+            Self::Udp | Self::Icmp | Self::Generic => None,
         }
     }
 

@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use super::end::ConnectionEnd;
 use super::step::{Progress, Start, Step};
 use super::{ConntrackConfig, Direction};
 use crate::drop_reason::DropReason;
@@ -79,6 +80,11 @@ impl SctpTrack {
     /// Returns whether the association was shut down or aborted.
     pub(super) fn is_finished(&self) -> bool {
         self.state == SctpState::Closed
+    }
+
+    /// Returns how its own ends have ended it.
+    pub(super) fn own_end(&self) -> Option<ConnectionEnd> {
+        self.is_finished().then_some(ConnectionEnd::Fin)
     }
 
     /// Returns whether the association is over and the chunk asks for another one.

@@ -6,13 +6,29 @@
 //! held over two shards: an alias whose connection is dead counts as absent and goes as soon
 //! as it is met.
 //!
+//! What ends here is noted here too, while somebody wants to know: under the lock that is held
+//! anyway, so that nobody waits for another.
+//!
 //! Invariant: every used slot is in the index under its hash, exactly once.
 
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 
+use super::end::ConnectionEnd;
+use super::ended::{EndedLog, Recording};
 use super::{Connection, Direction, Tuple};
+
+/// What a walk makes of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Swept {
+    /// It stays.
+    Stays,
+    /// It is over, but kept for what may still be on its way.
+    IsOver,
+    /// It goes.
+    Goes(ConnectionEnd),
+}
 
 /// What a connection takes in its shard. There are a million: the slot keeps half of the hash,
 /// and slots grow by less than doubling.
@@ -40,6 +56,8 @@ pub(super) struct Shard {
     aliases: usize,
     /// Where the next bounded walk goes on.
     cursor: u32,
+    /// What ended since somebody last asked.
+    ended: EndedLog,
 }
 
 impl Shard {
@@ -112,8 +130,13 @@ impl Shard {
     }
 
     /// Takes out exactly this connection and marks it dead, not its alias elsewhere; returns
-    /// whether it was there.
-    pub(super) fn remove(&mut self, hash: u64, conn: &Arc<Connection>) -> bool {
+    /// whether it was there. `end` says how it ends, `None` if it is as if it had never been.
+    pub(super) fn remove(
+        &mut self,
+        hash: u64,
+        conn: &Arc<Connection>,
+        (end, recording): (Option<ConnectionEnd>, &Recording),
+    ) -> bool {
         let slots = &self.slots;
         let is_it = |&at: &u32| {
             slots
@@ -126,15 +149,37 @@ impl Shard {
         };
         let (at, _) = entry.remove();
         self.vacate(at);
+        if let Some(end) = end {
+            self.note(conn, end, recording);
+        }
         true
     }
 
-    /// Takes out every connection that `is_unwanted` names among the next `budget` slots, and
+    /// Notes that a connection has ended, if that is recorded.
+    #[inline]
+    pub(super) fn note(
+        &mut self,
+        conn: &Arc<Connection>,
+        end: ConnectionEnd,
+        recording: &Recording,
+    ) {
+        if recording.is_on() {
+            self.ended.note(conn, end, recording);
+        }
+    }
+
+    /// Returns what is noted.
+    pub(super) fn ended(&mut self) -> &mut EndedLog {
+        &mut self.ended
+    }
+
+    /// Takes out every connection that goes by `judge` among the next `budget` slots, and
     /// the aliases of dead ones; returns how many connections.
     pub(super) fn sweep(
         &mut self,
         budget: usize,
-        mut is_unwanted: impl FnMut(&Arc<Connection>) -> bool,
+        recording: &Recording,
+        mut judge: impl FnMut(&Arc<Connection>) -> Swept,
     ) -> usize {
         let mut removed = 0;
         for _ in 0..budget.min(self.slots.len()) {
@@ -142,10 +187,24 @@ impl Shard {
             let Some(Slot { conn, is_alias, .. }) = self.slot(at) else {
                 continue;
             };
-            let is_alias = *is_alias;
-            if (is_alias && conn.is_dead()) || (!is_alias && is_unwanted(conn)) {
-                self.take(at);
-                removed += usize::from(!is_alias);
+            if *is_alias {
+                if conn.is_dead() {
+                    self.take(at);
+                }
+                continue;
+            }
+            match judge(conn) {
+                Swept::Stays => {}
+                Swept::IsOver => {
+                    let conn = Arc::clone(conn);
+                    self.note(&conn, ConnectionEnd::Timeout, recording);
+                }
+                Swept::Goes(end) => {
+                    if let Some(conn) = self.take(at) {
+                        self.note(&conn, end, recording);
+                    }
+                    removed += 1;
+                }
             }
         }
         removed
@@ -182,7 +241,7 @@ impl Shard {
         }
         let slots = std::mem::take(self);
         self.slots.reserve_exact(used + used / GROWTH_SHARE);
-        self.aliases = slots.aliases;
+        (self.aliases, self.ended) = (slots.aliases, slots.ended);
         slots
             .slots
             .into_iter()

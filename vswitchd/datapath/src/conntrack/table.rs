@@ -12,11 +12,13 @@ use foldhash::quality::RandomState;
 use vswitch_api::PortNo;
 
 use super::connection::Birth;
+use super::end::ConnectionEnd;
+use super::ended::Recording;
 use super::fragment::{DatagramId, FirstFragment, FragmentTable};
 use super::nat;
 use super::port_shares::PortShares;
 use super::protocol::Protocol;
-use super::shard::Shard;
+use super::shard::{Shard, Swept};
 use super::step::Start;
 use super::tally::{ConntrackStats, Tally};
 use super::{Connection, ConnectionInfo, ConntrackConfig, Direction, Tuple};
@@ -81,8 +83,8 @@ enum Claim {
 /// On cache lines of its own: neighbours are for other workers.
 #[derive(Debug)]
 #[repr(align(128))]
-struct LockedShard {
-    connections: Mutex<Shard>,
+pub(super) struct LockedShard {
+    pub(super) connections: Mutex<Shard>,
     fragments: Mutex<FragmentTable>,
 }
 
@@ -90,10 +92,11 @@ struct LockedShard {
 #[derive(Debug)]
 pub struct ConnTable {
     config: ConntrackConfig,
-    hasher: RandomState,
-    shards: Box<[LockedShard]>,
+    pub(super) hasher: RandomState,
+    pub(super) shards: Box<[LockedShard]>,
     shares: PortShares,
     tally: Tally,
+    pub(super) recording: Recording,
 }
 
 impl ConnTable {
@@ -113,6 +116,7 @@ impl ConnTable {
             shards: std::iter::repeat_with(shard).take(shard_count).collect(),
             shares: PortShares::default(),
             tally: Tally::default(),
+            recording: Recording::default(),
         }
     }
 
@@ -245,7 +249,13 @@ impl ConnTable {
                 fresh.set_dead();
                 return Claim::Known(there, direction);
             }
-            self.drop_from(&mut shard, hash, &there, &self.tally.stats.removed);
+            let end = if there.is_expired(now) {
+                ConnectionEnd::Timeout
+            } else {
+                ConnectionEnd::Replaced
+            };
+            let counter = &self.tally.stats.removed;
+            self.drop_from(&mut shard, hash, &there, (counter, Some(end)));
         }
         let answers_taken = |shard: &Shard| {
             let other = shard.find(hash, &fresh.reply());
@@ -364,13 +374,15 @@ impl ConnTable {
         let Some(((tier, ..), victim)) = best else {
             return false;
         };
-        let counter = if tier == 0 {
-            &self.tally.stats.expired
+        let stats = &self.tally.stats;
+        let (counter, end) = if tier == 0 {
+            (&stats.expired, ConnectionEnd::Timeout)
         } else {
-            &self.tally.stats.early_dropped
+            (&stats.early_dropped, ConnectionEnd::Evicted)
         };
         let hash = victim.original().symmetric_hash(&self.hasher);
-        self.drop_from(&mut self.lock_shard(hash), hash, &victim, counter)
+        let mut shard = self.lock_shard(hash);
+        self.drop_from(&mut shard, hash, &victim, (counter, Some(end)))
     }
 
     /// Has later fragments of this first fragment's datagram follow it. To be called when the
@@ -415,7 +427,8 @@ impl ConnTable {
         let (conn, direction) = shard.find(hash, tuple)?;
         let conn = Arc::clone(conn);
         if conn.is_expired(now) {
-            if !self.drop_from(&mut shard, hash, &conn, &self.tally.stats.expired) {
+            let how = (&self.tally.stats.expired, Some(ConnectionEnd::Timeout));
+            if !self.drop_from(&mut shard, hash, &conn, how) {
                 // Met by its alias: its own slot, under another lock, goes when it is met.
                 conn.set_dead();
             }
@@ -424,11 +437,20 @@ impl ConnTable {
         Some((conn, direction))
     }
 
-    /// Removes a connection; returns whether it was in the table.
-    pub fn remove(&self, conn: &Arc<Connection>) -> bool {
+    /// Removes a connection, which ends; returns whether it was in the table.
+    pub fn remove(&self, conn: &Arc<Connection>, end: ConnectionEnd) -> bool {
+        self.take_out(conn, Some(end))
+    }
+
+    /// Removes a connection as if it had never been made.
+    pub(crate) fn undo(&self, conn: &Arc<Connection>) {
+        self.take_out(conn, None);
+    }
+
+    fn take_out(&self, conn: &Arc<Connection>, end: Option<ConnectionEnd>) -> bool {
         let hash = conn.original().symmetric_hash(&self.hasher);
         let mut shard = self.lock_shard(hash);
-        self.drop_from(&mut shard, hash, conn, &self.tally.stats.removed)
+        self.drop_from(&mut shard, hash, conn, (&self.tally.stats.removed, end))
     }
 
     fn drop_from(
@@ -436,9 +458,9 @@ impl ConnTable {
         shard: &mut Shard,
         hash: u64,
         conn: &Arc<Connection>,
-        counter: &AtomicU64,
+        (counter, end): (&AtomicU64, Option<ConnectionEnd>),
     ) -> bool {
-        let was_there = shard.remove(hash, conn);
+        let was_there = shard.remove(hash, conn, (end, &self.recording));
         if was_there {
             self.tally.entries.fetch_sub(1, Relaxed);
             counter.fetch_add(1, Relaxed);
@@ -457,8 +479,16 @@ impl ConnTable {
         } else {
             EXPIRE_BUDGET.max(self.config.max_entries / EXPIRE_SHARE)
         };
-        let is_over = |conn: &Arc<Connection>| {
-            conn.is_expired(now) || (is_pressed && self.is_overdue(conn, now))
+        let judge = |conn: &Arc<Connection>| {
+            if conn.is_expired(now) {
+                Swept::Goes(ConnectionEnd::Timeout)
+            } else if is_pressed && self.is_overdue(conn, now) {
+                Swept::Goes(ConnectionEnd::Evicted)
+            } else if self.recording.wants_finished(conn, now) {
+                Swept::IsOver
+            } else {
+                Swept::Stays
+            }
         };
         for _ in 0..self.shards.len() {
             let at = self.tally.expire_at.load(Relaxed) % self.shards.len();
@@ -468,7 +498,7 @@ impl ConnTable {
             lock(&locked.fragments).expire(now);
             let mut shard = lock(&locked.connections);
             let slots = shard.slot_count().min(EXPIRE_CHUNK);
-            removed += shard.sweep(slots, is_over);
+            removed += shard.sweep(slots, &self.recording, judge);
             shard.shrink();
             drop(shard);
             self.tally.expire_at.store(at + 1, Relaxed);
@@ -494,13 +524,14 @@ impl ConnTable {
             && self.is_over_share(conn.share())
     }
 
-    /// Removes the connections that `is_unwanted` names; returns how many.
-    pub fn flush(&self, mut is_unwanted: impl FnMut(&Arc<Connection>) -> bool) -> usize {
+    /// Removes the connections that `end` has an end for; returns how many.
+    pub fn flush(&self, mut end: impl FnMut(&Arc<Connection>) -> Option<ConnectionEnd>) -> usize {
+        let mut judge = |conn: &Arc<Connection>| end(conn).map_or(Swept::Stays, Swept::Goes);
         let mut removed = 0;
         for shard in &self.shards {
             let mut shard = lock(&shard.connections);
             let slots = shard.slot_count();
-            removed += shard.sweep(slots, &mut is_unwanted);
+            removed += shard.sweep(slots, &self.recording, &mut judge);
         }
         self.count_removed(removed, &self.tally.stats.removed);
         removed
@@ -560,7 +591,7 @@ impl ConnTable {
         usize::try_from((hash >> 32) & 0xffff).unwrap_or(0) % self.shards.len()
     }
 
-    fn lock_shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+    pub(super) fn lock_shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
         let shard = self
             .shards
             .get(self.shard_at(hash))
@@ -582,6 +613,6 @@ impl ConnTable {
 }
 
 /// Locks, whatever became of another thread: shards are consistent between statements.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

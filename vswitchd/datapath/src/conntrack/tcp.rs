@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::end::ConnectionEnd;
 use super::kernel_usage::TcpProgress;
 use super::step::{Progress, Start, Step};
 use super::tcp_window::{ResetPlace, Span, Windows, flag};
@@ -147,6 +148,16 @@ impl TcpTrack {
     /// Returns whether both ends have closed it, or one has reset it.
     pub(super) const fn is_finished(&self) -> bool {
         matches!(self.state, TcpState::TimeWait | TcpState::Close)
+    }
+
+    /// Returns how its own ends have ended it. Where both have sent a FIN only the last
+    /// acknowledgement may be missing.
+    pub(super) const fn own_end(&self) -> Option<ConnectionEnd> {
+        match self.state {
+            TcpState::LastAck | TcpState::TimeWait => Some(ConnectionEnd::Fin),
+            TcpState::Close => Some(ConnectionEnd::Reset),
+            _ => None,
+        }
     }
 
     /// Returns whether the connection is over and the segment a SYN for the next one.

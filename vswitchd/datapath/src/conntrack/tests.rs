@@ -1,5 +1,6 @@
 //! Whole exchanges, as frames, through lookup, commit and track.
 
+mod ended;
 mod fragment;
 mod icmp;
 mod sctp;

@@ -16,7 +16,7 @@ use super::denial_table::DenialLog;
 use super::in_hand::{InHand, counts};
 use super::{Datapath, Outputs, Verdict};
 use crate::cache::{CacheKey, CachedFlow, FlowCache, pair_of_macs};
-use crate::conntrack::{Connection, DatagramId, Direction};
+use crate::conntrack::{Connection, ConnectionEnd, DatagramId, Direction};
 use crate::drop_reason::DropReason;
 use crate::fairness::{PortShare, Work};
 use crate::flow::{CtState, FlowKey, PortClass, ip_proto};
@@ -579,8 +579,14 @@ impl Core {
         packet: &InHand<'_>,
     ) {
         let is_cut = match &translation.conn_update {
-            ConnUpdate::Remove(conn) => self.datapath.conns.remove(conn),
-            ConnUpdate::Linger(conn) => conn.linger(packet.now),
+            ConnUpdate::Remove(conn) => self.datapath.conns.remove(conn, ConnectionEnd::Cut),
+            ConnUpdate::Linger(conn) => {
+                let is_cut = conn.linger(packet.now);
+                if is_cut {
+                    self.datapath.conns.note_end(conn, ConnectionEnd::Cut);
+                }
+                is_cut
+            }
             ConnUpdate::Nothing | ConnUpdate::Track(..) | ConnUpdate::Commit(_) => false,
         };
         if reason.is_denial() {
@@ -614,7 +620,7 @@ impl Core {
                 // What was forgotten since this packet began had its connections removed
                 // already: this one came too late for that.
                 if self.datapath.published.load().forgot_at > snapshot.epoch {
-                    conns.remove(&conn);
+                    conns.undo(&conn);
                     return Err(DropReason::NoRoute);
                 }
                 let direction = direction_in(&conn, &parsed.key);
@@ -757,6 +763,7 @@ mod tests {
 
     use super::*;
     use crate::action::parse_actions;
+    use crate::conntrack::RecordConnections;
     use crate::datapath::DatapathConfig;
     use crate::packet::VnetHeader;
     use crate::pipeline::{Origin, PortSpec, PortUpdate, Rule, RuleId, TableId, Transaction};
@@ -806,6 +813,10 @@ mod tests {
             ports,
             ..Transaction::default()
         });
+        datapath.record_connections(RecordConnections {
+            one_in: 1,
+            all: false,
+        });
         let mut engine = datapath.engine();
         let stale = datapath.published.load_full();
         let forget_addresses = vec!["10.0.0.2".parse().unwrap()];
@@ -825,6 +836,8 @@ mod tests {
         };
         assert_eq!(send(&stale), Err(DropReason::NoRoute));
         assert_eq!(datapath.connections(now), []);
+        let ended = datapath.fetch_connections(now);
+        assert_eq!(ended.connections, [], "it never was");
         assert_eq!(
             send(&datapath.published.load_full()),
             Ok(Verdict::Forward(PortNo(2)))

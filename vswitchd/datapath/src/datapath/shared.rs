@@ -18,8 +18,9 @@ use super::denials::DenialLogs;
 use super::forgotten::Forgotten;
 use super::held::HeldFragments;
 use super::notices::Notices;
+use super::versions::Versions;
 use super::writer::{Writer, update_ports};
-use crate::conntrack::{ConnTable, Connection};
+use crate::conntrack::{ConnTable, Connection, ConnectionEnd};
 use crate::drop_reason::DropReason;
 use crate::group::{AffinityTable, ExpectedEndpoints};
 use crate::kernel_path::KernelPath;
@@ -42,6 +43,7 @@ pub struct Datapath {
     pub(super) denials: DenialLogs,
     /// Captures that are under way, as the published snapshot names their ports.
     pub(super) captures: ArcSwap<Vec<Arc<Capture>>>,
+    pub(super) versions: Versions,
     /// What is dropped while no engine has it in hand; one thread at a time counts.
     pub(super) late_drops: Mutex<Arc<EngineCounters>>,
     pub(super) flow_cache_entries: usize,
@@ -79,6 +81,7 @@ impl Datapath {
             notices: Notices::default(),
             denials: DenialLogs::default(),
             captures: ArcSwap::default(),
+            versions: Versions::default(),
             late_drops: Mutex::new(counters.register()),
             counters,
             flow_cache_entries: config.flow_cache_entries,
@@ -107,7 +110,9 @@ impl Datapath {
             next.forgot_at = next.epoch;
         }
         let epoch = next.epoch;
-        self.published.store(Arc::new(next));
+        let next = Arc::new(next);
+        self.keep_version(&next);
+        self.published.store(next);
         if !forgotten.is_empty() {
             self.forget(&forgotten);
         }
@@ -119,11 +124,11 @@ impl Datapath {
     fn forget(&self, forgotten: &Forgotten) {
         let mut ended = Vec::new();
         self.conns.flush(|conn| {
-            let is_ended = forgotten.ends(conn);
-            if is_ended {
+            if forgotten.ends(conn) {
                 ended.push(Arc::clone(conn));
+                return Some(ConnectionEnd::Detached);
             }
-            is_ended || forgotten.moves(conn)
+            forgotten.moves(conn).then_some(ConnectionEnd::Replaced)
         });
         self.conns.forget_ports(&forgotten.ports);
         for conn in &ended {
@@ -183,7 +188,8 @@ impl Datapath {
 
     /// Removes the connections that `is_unwanted` names; returns how many.
     pub fn flush_connections(&self, mut is_unwanted: impl FnMut(&Connection) -> bool) -> usize {
-        let flushed = self.conns.flush(|conn| is_unwanted(conn));
+        let end = |conn: &Arc<Connection>| is_unwanted(conn).then_some(ConnectionEnd::Cut);
+        let flushed = self.conns.flush(end);
         self.revoke();
         flushed
     }

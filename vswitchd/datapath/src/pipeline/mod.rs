@@ -28,7 +28,7 @@ pub use rule::{
 };
 pub use trace::{Trace, TraceInput, TracePacket, TraceStep, TraceTranslation, TraceVerdict};
 
-pub(crate) use audit::audit;
+pub(crate) use audit::{admitted_by, audit};
 pub(crate) use bandwidth::PortLimits;
 pub(crate) use meter::Meter;
 pub(crate) use rule_counters::{CounterSlot, Counts, RuleCounters, add_alone};

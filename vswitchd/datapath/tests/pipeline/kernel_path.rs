@@ -9,7 +9,8 @@ use vswitch_datapath::conntrack::{Connection, Direction};
 use vswitch_datapath::kernel_path::Account;
 use vswitch_datapath::pipeline::{Bandwidth, PortUpdate, TableId, Transaction};
 use vswitch_datapath::{
-    DropReason, KernelFlow, KernelPath, KernelUsage, TcpProgress, Timestamp, Verdict,
+    ConnectionEnd, DropReason, KernelFlow, KernelPath, KernelUsage, RecordConnections, TcpProgress,
+    Timestamp, Verdict,
 };
 
 use crate::packets::{ACK, SYN, ping, segment, tcp, tcp_with, udp};
@@ -426,4 +427,28 @@ fn a_flow_of_a_limited_port_is_not_offered_and_one_that_was_is_called_back() {
         world.below.followed(),
         [Direction::Original, Direction::Reply]
     );
+}
+
+#[test]
+fn what_went_by_untold_is_in_what_is_noted_of_a_connection_that_ends() {
+    let mut world = World::new();
+    world.switch.dp.record_connections(RecordConnections {
+        one_in: 1,
+        all: false,
+    });
+    world.open_in_kernel();
+    let (_, packets, bytes) = world.state();
+    world.goes_by(Direction::Original, 3, None);
+    world.switch.dp.apply(Transaction {
+        ports: vec![PortUpdate::Remove(world.server.port)],
+        ..Transaction::default()
+    });
+    world.goes_by(Direction::Original, 2, None);
+    let noted = world.switch.dp.fetch_connections(world.switch.now);
+    let [connection] = &noted.connections[..] else {
+        panic!("{noted:?}");
+    };
+    assert_eq!(connection.end, ConnectionEnd::Detached);
+    // The Ethernet headers of what the kernel forwarded do not count.
+    assert_eq!(connection.sent, (packets + 5, bytes + 5 * 1_000));
 }

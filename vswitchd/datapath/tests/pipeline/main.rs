@@ -10,6 +10,7 @@ mod capture;
 mod concurrent;
 mod defaults;
 mod denials;
+mod ended;
 mod endings;
 mod fairness;
 mod fragmentation;

@@ -1,7 +1,7 @@
 //! Fragments: later ones follow an allowed first one.
 
 use super::*;
-use crate::conntrack::Direction;
+use crate::conntrack::{ConnectionEnd, Direction};
 
 const MORE: u16 = 0x2000;
 
@@ -81,7 +81,7 @@ fn later_fragments_come_too_late_after_thirty_seconds() {
 fn a_later_fragment_never_starts_a_connection() {
     let lab = Lab::new();
     lab.send(&first(CLIENT, SERVER, 9)).unwrap();
-    lab.table.flush(|_| true);
+    lab.table.flush(|_| Some(ConnectionEnd::Cut));
     assert_eq!(
         lab.state(&later(CLIENT, SERVER, 9)),
         CtState::TRK | CtState::NEW

@@ -1,6 +1,7 @@
 //! Ports that share the table, and one of them that floods it.
 
 use super::*;
+use crate::conntrack::ConnectionEnd;
 
 const FLOODER: PortNo = PortNo(7);
 
@@ -154,12 +155,12 @@ fn what_waits_for_an_answer_is_counted_until_it_has_one_or_ends() {
     assert_eq!((share.unanswered(), share.answered()), (1, 1));
     lab.accept(&c(ACK).seq(1001).ack(5001).build());
     assert_eq!((share.unanswered(), share.answered()), (0, 2));
-    lab.table.remove(&udp_conn);
-    lab.table.flush(|_| true);
+    lab.table.remove(&udp_conn, ConnectionEnd::Cut);
+    lab.table.flush(|_| Some(ConnectionEnd::Cut));
     drop(udp_conn);
     assert_eq!((share.unanswered(), share.answered()), (0, 2));
     question(&mut lab, CLIENT_PORT, 2).unwrap();
-    lab.table.flush(|_| true);
+    lab.table.flush(|_| Some(ConnectionEnd::Cut));
     assert_eq!((share.unanswered(), share.answered()), (0, 2));
 }
 

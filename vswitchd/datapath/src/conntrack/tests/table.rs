@@ -6,26 +6,26 @@ use proptest::prelude::*;
 use vswitch_api::Epoch;
 
 use super::*;
-use crate::conntrack::Direction;
+use crate::conntrack::{ConnectionEnd, Direction};
 
-fn small(max_entries: usize) -> Lab {
+pub(super) fn small(max_entries: usize) -> Lab {
     Lab::with(ConntrackConfig {
         max_entries,
         ..ConntrackConfig::default()
     })
 }
 
-fn host(n: u16) -> End {
+pub(super) fn host(n: u16) -> End {
     let [high, low] = n.to_be_bytes();
     ([10, 1, high, low], 1000)
 }
 
-fn syn_from(n: u16) -> Frame {
+pub(super) fn syn_from(n: u16) -> Frame {
     Tcp::new(host(n), SERVER, SYN).seq(1000).build()
 }
 
 /// Opens a connection from host `n` completely.
-fn open_from(lab: &Lab, n: u16) -> Arc<Connection> {
+pub(super) fn open_from(lab: &Lab, n: u16) -> Arc<Connection> {
     open_by(lab, host(n))
 }
 
@@ -172,7 +172,11 @@ fn flush_removes_what_it_is_asked_to() {
     let gone = lab.send(&udp(CLIENT, SERVER)).unwrap();
     let kept = lab.send(&udp(ROUTER, SERVER)).unwrap();
     let client = std::net::IpAddr::from(CLIENT.0);
-    assert_eq!(lab.table.flush(|conn| conn.original().src == client), 1);
+    assert_eq!(
+        lab.table
+            .flush(|conn| (conn.original().src == client).then_some(ConnectionEnd::Cut)),
+        1
+    );
     assert!(gone.is_dead() && !kept.is_dead());
 }
 
@@ -180,8 +184,8 @@ fn flush_removes_what_it_is_asked_to() {
 fn a_removed_connection_is_dead_and_is_removed_once() {
     let lab = Lab::new();
     let conn = lab.send(&udp(CLIENT, SERVER)).unwrap();
-    assert!(lab.table.remove(&conn));
-    assert!(!lab.table.remove(&conn));
+    assert!(lab.table.remove(&conn, ConnectionEnd::Cut));
+    assert!(!lab.table.remove(&conn, ConnectionEnd::Cut));
     assert!(conn.is_dead());
     assert_eq!(lab.table.stats().entries, 0);
 }
@@ -190,9 +194,9 @@ fn a_removed_connection_is_dead_and_is_removed_once() {
 fn removing_a_connection_leaves_its_successor_alone() {
     let lab = Lab::new();
     let old = lab.send(&udp(CLIENT, SERVER)).unwrap();
-    lab.table.remove(&old);
+    lab.table.remove(&old, ConnectionEnd::Cut);
     let new = lab.send(&udp(CLIENT, SERVER)).unwrap();
-    assert!(!lab.table.remove(&old));
+    assert!(!lab.table.remove(&old, ConnectionEnd::Cut));
     assert!(!new.is_dead());
 }
 
@@ -265,7 +269,9 @@ fn run(lab: &mut Lab, step: &Step) {
         Step::Expire => lab.table.expire(lab.now) > 0,
         Step::Flush(n) => {
             let address = std::net::IpAddr::from(host(n).0);
-            lab.table.flush(|conn| conn.original().src == address) > 0
+            lab.table
+                .flush(|conn| (conn.original().src == address).then_some(ConnectionEnd::Cut))
+                > 0
         }
     };
 }
@@ -284,7 +290,7 @@ proptest! {
             prop_assert_eq!(in_table, lab.table.stats().entries);
             prop_assert!(in_table <= max_entries);
         }
-        lab.table.flush(|_| true);
+        lab.table.flush(|_| Some(ConnectionEnd::Cut));
         prop_assert_eq!(lab.table.stats().entries, 0);
     }
 }
@@ -304,7 +310,7 @@ fn many_threads_share_one_table() {
                     if let Ok(conn) = lab.send(if round % 3 == 0 { &back } else { &there }) {
                         made.fetch_add(1, Ordering::Relaxed);
                         if round % 50 == 0 {
-                            lab.table.remove(&conn);
+                            lab.table.remove(&conn, ConnectionEnd::Cut);
                         }
                     }
                     assert!(lab.table.stats().entries <= 600);

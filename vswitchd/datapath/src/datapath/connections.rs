@@ -1,0 +1,123 @@
+//! Connections that have ended, with what is known of them, until somebody fetches them.
+//!
+//! The connection table notes them (`conntrack::ended`). What they carried, and which rules admitted
+//! them, is found out when they are fetched.
+
+use std::sync::Arc;
+
+use vswitch_api::PortNo;
+
+use super::Datapath;
+use super::versions::admitting_rules;
+use crate::conntrack::{ConnectionEnd, Direction, Ended, RecordConnections, Tuple};
+use crate::pipeline::{Rule, Snapshot};
+use crate::time::Timestamp;
+
+/// A connection that was admitted and has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedConnection {
+    /// How it ended.
+    pub end: ConnectionEnd,
+    /// It is one of the samples that are recorded for good, not only for who looks on.
+    pub is_sample: bool,
+    /// Ports of the switch that its first packet came in and left through.
+    pub ports: (PortNo, PortNo),
+    /// What its first packet looked like when it came.
+    pub original: Tuple,
+    /// What it looked like when it left.
+    pub forwarded: Tuple,
+    /// When its first packet came.
+    pub started: Timestamp,
+    /// When its last packet came.
+    pub last: Timestamp,
+    /// When it ended: with the last packet, if its ends closed it.
+    pub ended: Timestamp,
+    /// Packets, and their bytes from the IP header on, of who began.
+    pub sent: (u64, u64),
+    /// The same of the other end.
+    pub received: (u64, u64),
+    /// The rules of policies that admitted it, of either direction; empty if nothing isolates,
+    /// `None` if the rules of then are forgotten.
+    pub rules: Option<Vec<Arc<Rule>>>,
+}
+
+/// What was fetched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndedConnections {
+    /// In no order.
+    pub connections: Vec<EndedConnection>,
+    /// Connections that there was no room to note.
+    pub lost: u64,
+}
+
+impl Datapath {
+    /// Sets which connections are recorded when they end. One thread at a time calls this and
+    /// [`Datapath::fetch_connections`].
+    pub fn record_connections(&self, wanted: RecordConnections) {
+        if wanted == self.conns.recorded() {
+            return;
+        }
+        self.conns.record(wanted);
+        if wanted == RecordConnections::default() {
+            self.versions.forget();
+        } else {
+            self.versions.keep(&self.published.load());
+        }
+    }
+
+    /// Keeps a version that was just published, if connections are recorded.
+    pub(super) fn keep_version(&self, version: &Arc<Snapshot>) {
+        if self.conns.recorded() != RecordConnections::default() {
+            self.versions.keep(version);
+        }
+    }
+
+    /// Returns the recorded connections that have ended since the last call, with all that the
+    /// kernel forwarded of them.
+    #[must_use]
+    pub fn fetch_connections(&self, now: Timestamp) -> EndedConnections {
+        let mut ended = Vec::new();
+        let lost = self.conns.fetch_ended(|connection| ended.push(connection));
+        let versions = self.versions.all();
+        let ended = ended.iter().map(|ended| self.ended(ended, &versions, now));
+        EndedConnections {
+            connections: ended.collect(),
+            lost,
+        }
+    }
+
+    fn ended(
+        &self,
+        Ended {
+            conn,
+            end,
+            is_sample,
+        }: &Ended,
+        versions: &[Arc<Snapshot>],
+        now: Timestamp,
+    ) -> EndedConnection {
+        let last = conn.last_seen();
+        let ended = match end {
+            ConnectionEnd::Fin | ConnectionEnd::Reset => last,
+            ConnectionEnd::Timeout => conn.expires().min(now),
+            ConnectionEnd::Evicted
+            | ConnectionEnd::Cut
+            | ConnectionEnd::Replaced
+            | ConnectionEnd::Detached => now,
+        };
+        self.catch_up(conn);
+        EndedConnection {
+            end: *end,
+            is_sample: *is_sample,
+            ports: (conn.in_port(), conn.out_port()),
+            original: conn.original(),
+            forwarded: conn.forwarded(),
+            started: conn.created(),
+            last,
+            ended,
+            sent: conn.traffic(Direction::Original),
+            received: conn.traffic(Direction::Reply),
+            rules: admitting_rules(versions, conn),
+        }
+    }
+}
