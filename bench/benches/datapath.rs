@@ -20,6 +20,7 @@ use vswitch_bench::ruleset::Ruleset;
 use vswitch_bench::scenarios::{
     Conversation, PACKETS, Run, SCENARIOS, data_segment, first_segment,
 };
+use vswitch_datapath::ConnectionEnd;
 use vswitch_datapath::conntrack::{CommitOptions, ConnTable, ConntrackConfig};
 use vswitch_datapath::packet::checksum::checksum;
 use vswitch_datapath::packet::{Frame, ParsedPacket, VnetHeader, offload, parse};
@@ -126,7 +127,7 @@ fn connection_table(c: &mut Criterion) {
                 let packet = syn(&template, fresh % 0x00ff_ffff + connections);
                 let conn = table.commit(&packet, &packet.key, Timestamp::default(), OPTIONS);
                 let conn: Arc<_> = conn.unwrap();
-                table.remove(&conn)
+                table.remove(&conn, ConnectionEnd::Timeout)
             });
         });
         expire(&mut group, &table, connections);

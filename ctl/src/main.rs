@@ -4,6 +4,8 @@
 //! noun; `output` knows tables, JSON and YAML; `server` is the only one that talks.
 //! Exit codes: 0 ok, 1 failure, 2 not found or refused by a verdict, 64 bad usage.
 
+mod allowed;
+mod answers;
 mod audit;
 mod capture;
 mod connections;
@@ -94,7 +96,8 @@ enum Command {
     Simulate(simulate::SimulateArgs),
     /// Shows what policies in audit would have denied of what is allowed, by peer and port.
     Audit(audit::AuditArgs),
-    /// Shows what was denied, and when: kept over restarts, for a day by default.
+    /// Shows what was denied, and when: kept over restarts, for a day by default; with --allowed
+    /// connections that were allowed and have ended.
     Flows(records::FlowsArgs),
     /// Tells of the last denials from and to a pod: which policy, and what would have helped.
     Why(records::WhyArgs),

@@ -1,11 +1,13 @@
-//! What was denied: `vsctl flows` and `vsctl why`.
+//! What was denied, and which connections were allowed: `vsctl flows` and `vsctl why`.
 
 use std::fmt::Write as _;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use vswitch_api::v1::{FlowEnd, FlowRecord, FlowRecords};
+use vswitch_api::v1::{FlowRecord, FlowRecords};
 
+use crate::allowed;
+use crate::answers::{end, write_gaps, write_more};
 use crate::output::{Format, columns, print, write_out};
 use crate::server::{Server, encode};
 
@@ -18,6 +20,11 @@ pub(crate) struct FlowsArgs {
     /// Only what was dropped, not what policies in audit would deny.
     #[arg(long)]
     denied: bool,
+    /// Connections that were allowed and have ended, instead of what was denied: those that
+    /// flows.connections has recorded; with --follow all of them, from now on. Those that have not
+    /// ended yet: `vsctl dump-conntrack`.
+    #[arg(long, conflicts_with = "denied")]
+    allowed: bool,
     /// Who began: NAMESPACE/POD, POD (in namespace default), NAMESPACE/, an address, a network, or
     /// `node`.
     #[arg(long)]
@@ -25,9 +32,12 @@ pub(crate) struct FlowsArgs {
     /// With whom: the same forms.
     #[arg(long)]
     to: Option<String>,
-    /// A policy that denied: as `vsctl get policies` names it.
+    /// A policy that denied or allowed: as `vsctl get policies` names it.
     #[arg(long)]
     policy: Option<String>,
+    /// Destination port, behind Services.
+    #[arg(long)]
+    port: Option<u16>,
     /// From when on: 03:00 or 03:00:30 of the last 24 hours (UTC), 15m, 2h or 1d ago, or RFC 3339.
     #[arg(long)]
     since: Option<String>,
@@ -37,7 +47,7 @@ pub(crate) struct FlowsArgs {
     /// Most records, the latest first.
     #[arg(long, default_value_t = 1000)]
     limit: usize,
-    /// Go on with what is denied from now on, a line for each kind and second.
+    /// Tell what is denied (--allowed: what ends) from now on, a line for each kind and second.
     #[arg(short, long, conflicts_with_all = ["since", "until", "limit"])]
     follow: bool,
 }
@@ -52,8 +62,8 @@ pub(crate) struct WhyArgs {
     since: Option<String>,
 }
 
-fn path(denied: bool, values: &[(&str, Option<&str>)]) -> String {
-    let mut path = format!("/v1/flow-records?denied={denied}");
+fn path(kind: &str, values: &[(&str, Option<&str>)]) -> String {
+    let mut path = format!("/v1/flow-records?{kind}");
     for (name, value) in values {
         if let Some(value) = value {
             let _ = write!(path, "&{name}={}", encode(value));
@@ -62,18 +72,25 @@ fn path(denied: bool, values: &[(&str, Option<&str>)]) -> String {
     path
 }
 
-/// Shows what was denied.
+/// Shows what was denied, or which connections were allowed.
 pub(crate) fn flows(server: &Server, args: &FlowsArgs, format: Format) -> Result<()> {
     let (limit, of_all_times) = (args.limit.to_string(), !args.follow);
+    let port = args.port.map(|port| port.to_string());
     let values = [
         ("from", args.from.as_deref()),
         ("to", args.to.as_deref()),
         ("policy", args.policy.as_deref()),
+        ("port", port.as_deref()),
         ("since", args.since.as_deref()),
         ("until", args.until.as_deref()),
         ("limit", of_all_times.then_some(limit.as_str())),
     ];
-    let path = path(args.denied, &values);
+    let kind = match (args.denied, args.allowed) {
+        (_, true) => "allowed=true",
+        (true, _) => "denied=true",
+        _ => "denied=false",
+    };
+    let path = path(kind, &values);
     if args.follow {
         return follow(server, &path, format);
     }
@@ -81,6 +98,7 @@ pub(crate) fn flows(server: &Server, args: &FlowsArgs, format: Format) -> Result
     match format {
         // A line a record, for programs that read lines.
         Format::Jsonl => print(format, &answer.records, String::new),
+        _ if args.allowed => print(format, &answer, || allowed::table(&answer, format)),
         _ => print(format, &answer, || table(&answer, format)),
     }
 }
@@ -93,6 +111,9 @@ fn follow(server: &Server, path: &str, format: Format) -> Result<()> {
         }
         let record: FlowRecord = serde_json::from_str(data)?;
         match format {
+            Format::Table | Format::Wide if record.traffic.is_some() => {
+                write_out(&allowed::line(&record))
+            }
             Format::Table | Format::Wide => write_out(&line(&record)),
             Format::Json | Format::Jsonl => print(Format::Jsonl, &record, String::new),
             Format::Yaml => {
@@ -117,12 +138,8 @@ pub(crate) fn why(server: &Server, args: &WhyArgs, format: Format) -> Result<()>
         ("since", args.since.as_deref()),
         ("limit", Some(limit.as_str())),
     ];
-    let answer: FlowRecords = server.get(&path(true, &values))?;
+    let answer: FlowRecords = server.get(&path("denied=true", &values))?;
     print(format, &answer, || why_text(&args.pod, &answer))
-}
-
-fn end(end: Option<&FlowEnd>) -> String {
-    end.map_or_else(|| "various".to_owned(), FlowEnd::to_string)
 }
 
 fn cure(record: &FlowRecord) -> Option<&str> {
@@ -172,29 +189,9 @@ fn table(answer: &FlowRecords, format: Format) -> String {
         row
     });
     let mut text = columns(&header, rows);
-    if answer.more > 0 {
-        let _ = writeln!(
-            text,
-            "and {} earlier ones (--limit shows more)",
-            answer.more
-        );
-    }
-    write_gaps(&mut text, answer);
+    write_more(&mut text, answer);
+    write_gaps(&mut text, answer, answer.lost);
     text
-}
-
-/// Says what there is no record of.
-fn write_gaps(text: &mut String, answer: &FlowRecords) {
-    if answer.lost > 0 {
-        let lost = answer.lost;
-        let _ = writeln!(
-            text,
-            "{lost} more since the daemon started: too many at once to keep apart"
-        );
-    }
-    for problem in &answer.problems {
-        let _ = writeln!(text, "note: {problem}");
-    }
 }
 
 fn line(record: &FlowRecord) -> String {
@@ -226,7 +223,7 @@ fn why_text(pod: &str, answer: &FlowRecords) -> String {
             answer.more
         );
     }
-    write_gaps(&mut text, answer);
+    write_gaps(&mut text, answer, answer.lost);
     text
 }
 

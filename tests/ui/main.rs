@@ -61,10 +61,10 @@ fn arrow(verdict: &str) -> String {
 }
 
 /// Chooses an arrow by the keyboard.
-fn choose(browser: &Browser<'_>, verdict: &str) {
+fn choose(browser: &Browser<'_>, verdict: &str) -> Result<()> {
     let focus = format!("document.querySelector(\"{}\").focus()", arrow(verdict));
     soon("an arrow is shown", || browser.script(&focus));
-    browser.press(ENTER).unwrap();
+    browser.press(ENTER)
 }
 
 fn shows(browser: &Browser<'_>, selector: &str, expected: &[&str]) {
@@ -128,7 +128,7 @@ fn the_story_is_seen_on_the_page_with_its_reason_and_its_cure() {
     keep_picture(&browser).unwrap();
 
     // By the keyboard alone.
-    choose(&browser, "allowed");
+    choose(&browser, "allowed").unwrap();
     soon("another is chosen", || {
         let text = browser.text("#detail")?;
         ensure!(!text.contains(CURE), "{text}");
@@ -181,14 +181,14 @@ fn what_policies_in_audit_would_deny_is_amber_and_both_colour_schemes_are_there(
     let browser = Browser::start(daemon.node()).unwrap();
     browser.open(&page.address).unwrap();
     client.fetch(server.ip(), 80).unwrap();
-    choose(&browser, "would_deny");
+    choose(&browser, "would_deny").unwrap();
     shows(
         &browser,
         "#detail",
         &["would be denied", "default/secure-pod"],
     );
     // It was allowed all the same.
-    choose(&browser, "allowed");
+    choose(&browser, "allowed").unwrap();
     shows(&browser, "#detail", &["allowed", "connection"]);
     let schemes = "return [...document.styleSheets[0].cssRules] \
         .filter((rule) => rule.conditionText === '(prefers-color-scheme: dark)').length";

@@ -279,7 +279,7 @@ pub enum Deny {
     Reject,
 }
 
-/// The records of what was denied.
+/// The records of what was denied, and of connections that were allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowsConfig {
     /// How long they are kept.
@@ -288,6 +288,35 @@ pub struct FlowsConfig {
     pub max_bytes: u64,
     /// Whether pods get Events about what policies denied them.
     pub events: bool,
+    /// Which allowed connections are recorded.
+    pub connections: RecordedShare,
+}
+
+/// Which part of the allowed connections is recorded: one in so many, 0 for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordedShare(u32);
+
+impl RecordedShare {
+    /// None.
+    pub const OFF: Self = Self(0);
+    /// All.
+    pub const ALL: Self = Self(1);
+
+    /// Returns of how many connections one is recorded; 0 if none is.
+    #[must_use]
+    pub const fn one_in(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for RecordedShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("off"),
+            1 => f.write_str("all"),
+            of => write!(f, "1/{of}"),
+        }
+    }
 }
 
 /// Where records of what was denied go besides the store of the node.

@@ -24,7 +24,9 @@ pub use explain::{
     ExplainAdvice, ExplainRequest, ExplainedDirection, Explanation, LabelAdvice, NearMiss,
     PolicyPart, PortAdvice, TablesVerdict,
 };
-pub use flow_record::{FlowEnd, FlowExplanation, FlowOf, FlowRecord, FlowRecords, FlowRule};
+pub use flow_record::{
+    FlowCount, FlowEnd, FlowExplanation, FlowOf, FlowRecord, FlowRecords, FlowRule, FlowTraffic,
+};
 pub use policy::PolicyView;
 pub use service::{
     EndpointCounts, ExplainedEndpoint, ExplainedService, LoadBalancingGroup, ServicePortView,

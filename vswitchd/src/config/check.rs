@@ -19,7 +19,7 @@ use super::layers::Merged;
 use super::{
     Config, ConfigError, DatapathSettings, Deny, FastPathSetting, LogConfig, LogFormat, Machine,
     MtuSetting, NetworkConfig, PolicyConfig, Problem, RawConfig, RawConntrack, RawMtu, RawNetwork,
-    ServiceConfig, VxlanConfig,
+    RecordedShare, ServiceConfig, VxlanConfig,
 };
 use crate::telemetry;
 
@@ -84,7 +84,7 @@ impl Checker {
             service: service?,
             datapath,
             policy: PolicyConfig { deny: deny? },
-            flows,
+            flows: flows?,
             flow_export,
             api,
             log: log?,
@@ -447,6 +447,24 @@ impl FromStr for FastPathSetting {
             "auto" => Ok(Self::Auto),
             "off" => Ok(Self::Off),
             _ => Err(format!("{text:?} is none of auto, off")),
+        }
+    }
+}
+
+impl FromStr for RecordedShare {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let one_in = || text.strip_prefix("1/")?.parse().ok();
+        match text {
+            "off" => Ok(Self::OFF),
+            "all" => Ok(Self::ALL),
+            _ => match one_in() {
+                Some(of) if (1..=1_000_000).contains(&of) => Ok(Self(of)),
+                _ => Err(format!(
+                    "{text:?} is none of off, all, 1/N with N from 1 to 1000000"
+                )),
+            },
         }
     }
 }

@@ -236,6 +236,7 @@ impl Default for RawPolicy {
 pub struct RawFlows {
     pub keep_hours: i64,
     pub max_megabytes: i64,
+    pub connections: String,
     pub events: bool,
     pub file: String,
     pub file_max_megabytes: i64,
@@ -250,6 +251,7 @@ impl Default for RawFlows {
         Self {
             keep_hours: 24,
             max_megabytes: 64,
+            connections: "off".to_owned(),
             events: true,
             file: String::new(),
             file_max_megabytes: 100,

@@ -1,7 +1,9 @@
 //! Records on the disk: a line of JSON each.
 //!
 //! `current.jsonl` has those of the minute that is running, and is replaced as a whole;
-//! `records-N.jsonl` those of minutes that are over, oldest first. Shares of the room keep all of
+//! `records-N.jsonl` those of minutes that are over, oldest first. Records of allowed connections
+//! have files and room of their own, so that they displace none of what was denied
+//! ([`FileNames`]). Shares of the room keep all of
 //! them, with the file that is about to replace another, within the bound. A process that is killed
 //! may leave a line cut short, or a minute in both places: a line that cannot be read costs itself,
 //! and readers count a minute once.
@@ -17,8 +19,29 @@ use vswitch_api::v1::FlowOf;
 use super::minute::{Counted, Minute};
 use crate::store::make_private;
 
-const CURRENT: &str = "current.jsonl";
-const NEXT: &str = "current.jsonl.next";
+/// Names of files of one kind of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileNames {
+    current: &'static str,
+    /// What replaces it.
+    next: &'static str,
+    /// Before the number.
+    closed: &'static str,
+}
+
+/// What was denied.
+pub(super) const DENIED: FileNames = FileNames {
+    current: "current.jsonl",
+    next: "current.jsonl.next",
+    closed: "records-",
+};
+
+/// Allowed connections.
+pub(super) const ALLOWED: FileNames = FileNames {
+    current: "allowed-current.jsonl",
+    next: "allowed-current.jsonl.next",
+    closed: "allowed-records-",
+};
 
 /// Shares of the room: the running minute, and as much again for the file that replaces it, and
 /// what a file of earlier minutes has before the next one begins. The rest is theirs.
@@ -56,23 +79,25 @@ struct Closed {
 #[derive(Debug)]
 pub(super) struct RecordFiles {
     folder: PathBuf,
+    names: FileNames,
     max_bytes: u64,
     keep_seconds: u64,
     closed: Vec<Closed>,
 }
 
 impl RecordFiles {
-    /// Opens a folder, which is made if there is none; returns the minute that was running when the
-    /// process before ended as well, and what of it cannot be read.
+    /// Opens a folder, which is made if there is none; returns the records of the minute that was
+    /// running when the process before ended as well, and what of it cannot be read.
     pub(super) fn open(
         folder: &Path,
+        names: FileNames,
         (max_bytes, keep_seconds): (u64, u64),
-    ) -> io::Result<(Self, Option<Minute>, Vec<String>)> {
+    ) -> io::Result<(Self, Vec<Line>, Vec<String>)> {
         make_private(folder)?;
         let mut closed = Vec::new();
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
-            if let Some(number) = number_of(&entry.file_name().to_string_lossy()) {
+            if let Some(number) = names.number_of(&entry.file_name().to_string_lossy()) {
                 let bytes = entry.metadata()?.len();
                 closed.push(Closed { number, bytes });
             }
@@ -80,26 +105,22 @@ impl RecordFiles {
         closed.sort_by_key(|of| of.number);
         let files = Self {
             folder: folder.to_owned(),
+            names,
             max_bytes,
             keep_seconds,
             closed,
         };
-        let (lines, problem) = read(&folder.join(CURRENT), max_bytes);
-        let mut minute: Option<Minute> = None;
-        for line in lines {
-            let minute = minute.get_or_insert_with(|| Minute::new(line.minute));
-            minute.add(line.of, &line.counted);
-        }
-        Ok((files, minute, problem.into_iter().collect()))
+        let (lines, problem) = read(&folder.join(names.current), max_bytes);
+        Ok((files, lines, problem.into_iter().collect()))
     }
 
     /// Writes the running minute; returns for how many records there was no room.
     pub(super) fn write_current(&self, minute: &Minute) -> io::Result<usize> {
         let (lines, left_out) = self.lines(minute)?;
-        let next = self.folder.join(NEXT);
+        let next = self.folder.join(self.names.next);
         let mut file = create(&next)?;
         file.write_all(&lines)?;
-        fs::rename(&next, self.folder.join(CURRENT))?;
+        fs::rename(&next, self.folder.join(self.names.current))?;
         Ok(left_out)
     }
 
@@ -114,7 +135,7 @@ impl RecordFiles {
             Some(last) => last.number,
             None => 1,
         };
-        let mut file = open_for_append(&self.folder.join(name_of(number)))?;
+        let mut file = open_for_append(&self.path(number))?;
         let written = file.write_all(&lines);
         let bytes = file.metadata()?.len();
         match self.closed.last_mut() {
@@ -122,14 +143,14 @@ impl RecordFiles {
             _ => self.closed.push(Closed { number, bytes }),
         }
         written?;
-        remove(&self.folder.join(CURRENT))
+        remove(&self.folder.join(self.names.current))
     }
 
     /// Removes what is too old, and what leaves no room for so many bytes.
     fn expire(&mut self, length: u64, now: u64) -> io::Result<()> {
         let room = self.max_bytes - 2 * (self.max_bytes / SHARE_OF_CURRENT);
         while let Some(oldest) = self.closed.first() {
-            let path = self.folder.join(name_of(oldest.number));
+            let path = self.path(oldest.number);
             // When the latest record was added.
             let modified = fs::metadata(&path).map_or(0, |of| of.mtime());
             let age = now.saturating_sub(u64::try_from(modified).unwrap_or(0));
@@ -167,11 +188,15 @@ impl RecordFiles {
 
     /// Returns what reads the minutes that are over, while others are added.
     pub(super) fn reader(&self) -> Reader {
-        let paths = self.closed.iter().map(|of| name_of(of.number));
+        let paths = self.closed.iter().map(|of| self.path(of.number));
         Reader {
-            paths: paths.map(|name| self.folder.join(name)).collect(),
+            paths: paths.collect(),
             max_bytes: self.max_bytes,
         }
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.folder.join(self.names.name_of(number))
     }
 }
 
@@ -195,13 +220,24 @@ impl Reader {
     }
 }
 
-fn name_of(number: u64) -> String {
-    format!("records-{number:010}.jsonl")
-}
+impl FileNames {
+    fn name_of(self, number: u64) -> String {
+        format!("{}{number:010}.jsonl", self.closed)
+    }
 
-fn number_of(name: &str) -> Option<u64> {
-    let number = name.strip_prefix("records-")?.strip_suffix(".jsonl")?;
-    number.parse().ok()
+    fn number_of(self, name: &str) -> Option<u64> {
+        let number = name.strip_prefix(self.closed)?.strip_suffix(".jsonl")?;
+        number.parse().ok()
+    }
+
+    /// Returns whether a folder has any records of this kind.
+    pub(super) fn are_in(self, folder: &Path) -> bool {
+        let Ok(mut entries) = fs::read_dir(folder) else {
+            return false;
+        };
+        let is_one = |name: &str| name == self.current || self.number_of(name).is_some();
+        entries.any(|entry| entry.is_ok_and(|entry| is_one(&entry.file_name().to_string_lossy())))
+    }
 }
 
 /// Reads a file; what is not there has no records.

@@ -3,13 +3,16 @@
 use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
-use vswitch_api::v1::{FlowExplanation, FlowOf};
+use vswitch_api::v1::{FlowCount, FlowExplanation, FlowOf, FlowTraffic};
 
 use super::record::of_any_end;
 
-/// So many records a minute are told apart; what is beyond counts in one of its rule. A record
-/// takes some 700 bytes.
+/// So many records of denials a minute are told apart; what is beyond counts in one of its rule. A
+/// record takes some 700 bytes.
 pub(super) const MAX_RECORDS: usize = 16_384;
+
+/// So many of allowed connections, which have no part in the room of denials.
+pub(super) const MAX_ALLOWED: usize = 4_096;
 
 /// Seconds of a minute: what a record of an earlier time can be told from.
 pub(super) const SECONDS: u64 = 60;
@@ -24,6 +27,9 @@ pub(super) struct Counted {
     pub(super) last: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) explanation: Option<FlowExplanation>,
+    /// Of allowed connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) traffic: Option<FlowTraffic>,
 }
 
 impl Counted {
@@ -36,7 +42,20 @@ impl Counted {
         if other.explanation.is_some() {
             self.explanation.clone_from(&other.explanation);
         }
+        if let Some(more) = &other.traffic {
+            add(self.traffic.get_or_insert_default(), more);
+        }
     }
+}
+
+fn add(traffic: &mut FlowTraffic, more: &FlowTraffic) {
+    let count = |sum: &mut FlowCount, more: FlowCount| {
+        sum.packets += more.packets;
+        sum.bytes += more.bytes;
+    };
+    count(&mut traffic.sent, more.sent);
+    count(&mut traffic.received, more.received);
+    traffic.duration_ms = traffic.duration_ms.max(more.duration_ms);
 }
 
 /// A record whose explanation is to be found out.
@@ -54,15 +73,18 @@ pub(super) struct Minute {
     pub(super) number: u64,
     pub(super) records: HashMap<FlowOf, Counted>,
     pub(super) unexplained: VecDeque<Unexplained>,
+    /// So many records are told apart.
+    most: usize,
     /// Whether there is something that was not written yet.
     pub(super) is_changed: bool,
 }
 
 impl Minute {
-    /// Returns a minute without records.
-    pub(super) fn new(number: u64) -> Self {
+    /// Returns a minute without records, which tells so many apart.
+    pub(super) fn new(number: u64, most: usize) -> Self {
         Self {
             number,
+            most,
             ..Self::default()
         }
     }
@@ -71,7 +93,7 @@ impl Minute {
     pub(super) fn add(&mut self, of: FlowOf, counted: &Counted) -> (FlowOf, bool) {
         self.is_changed = true;
         let is_told = of.source.is_some();
-        let is_full = self.records.len() >= MAX_RECORDS && is_told;
+        let is_full = self.records.len() >= self.most && is_told;
         let of = if is_full && !self.records.contains_key(&of) {
             of_any_end(&of)
         } else {

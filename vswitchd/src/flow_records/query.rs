@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use k8s_openapi::jiff::Timestamp;
 use vswitch_api::v1::{FlowEnd, FlowOf};
 
+use super::connections::ALLOWED;
 use super::minute::Counted;
 use crate::state::PolicyKey;
 
@@ -18,6 +19,8 @@ const DEFAULT_LIMIT: usize = 1_000;
 pub struct FlowQuery {
     /// Only what was dropped, not what policies in audit would deny.
     pub denied: bool,
+    /// Connections that were allowed, instead of what was denied.
+    pub allowed: bool,
     /// Who began.
     pub from: Option<EndFilter>,
     /// With whom.
@@ -26,6 +29,8 @@ pub struct FlowQuery {
     pub with: Option<EndFilter>,
     /// A policy that decided, as a record names it, or without its kind.
     pub policy: Option<String>,
+    /// Destination port, behind Services.
+    pub port: Option<u16>,
     /// Seconds since 1970.
     pub since: Option<u64>,
     /// See `since`.
@@ -38,10 +43,12 @@ impl Default for FlowQuery {
     fn default() -> Self {
         Self {
             denied: false,
+            allowed: false,
             from: None,
             to: None,
             with: None,
             policy: None,
+            port: None,
             since: None,
             until: None,
             limit: DEFAULT_LIMIT,
@@ -62,7 +69,11 @@ impl FlowQuery {
             let mut names = of.policies.iter();
             names.any(|name| PolicyKey::is_named(name, wanted))
         };
-        (!self.denied || of.verdict != "would_deny")
+        let is_allowed = of.verdict == ALLOWED;
+        let has_port = |port: u16| of.port == Some(port) && !of.is_icmp();
+        self.allowed == is_allowed
+            && (!self.denied || of.verdict != "would_deny")
+            && self.port.is_none_or(has_port)
             && is(&self.from, source)
             && is(&self.to, destination)
             && (is(&self.with, source) || is(&self.with, destination))

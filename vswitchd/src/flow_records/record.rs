@@ -1,11 +1,13 @@
-//! What a denial of the datapath is a record of.
+//! What a denial of the datapath is a record of, and who is at an end.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use vswitch_api::PortNo;
 use vswitch_api::v1::{FlowEnd, FlowOf, FlowRule};
 use vswitch_datapath::flow::ip_proto;
-use vswitch_datapath::{Denial, DenialVerdict, DropReason};
+use vswitch_datapath::pipeline::Rule;
+use vswitch_datapath::{Datapath, Denial, DenialVerdict, DropReason};
 
 use crate::audit::pod_at;
 use crate::policy::deciding_policies;
@@ -14,19 +16,45 @@ use crate::reconcile::ReconciledState;
 use crate::state::PodRecord;
 use crate::switch::Ends;
 
+/// Who has which address.
+#[derive(Debug)]
+pub(super) struct Names<'a> {
+    pub(super) state: &'a ReconciledState,
+    /// What was known the last time: a pod that has left since has a name by it.
+    before: &'a ReconciledState,
+    pub(super) ends: Ends<'a>,
+}
+
+impl<'a> Names<'a> {
+    pub(super) fn of(
+        state: &'a ReconciledState,
+        before: &'a ReconciledState,
+        datapath: &Datapath,
+    ) -> Self {
+        Self {
+            state,
+            before,
+            ends: Ends::of(state, datapath),
+        }
+    }
+
+    /// Returns who has an address, behind a port of the switch.
+    pub(super) fn end(&self, port: PortNo, address: IpAddr) -> FlowEnd {
+        let end = end(self.state, &self.ends, port, address);
+        if end.pod.is_some() || end.is_node {
+            return end;
+        }
+        self::end(self.before, &self.ends, port, address)
+    }
+}
+
 /// Returns what its packets have in common, by the names of today.
-pub(super) fn flow_of(denial: &Denial, state: &ReconciledState, ends: &Ends<'_>) -> FlowOf {
+pub(super) fn flow_of(denial: &Denial, names: &Names<'_>) -> FlowOf {
     let direction = match denial.reason {
         DropReason::PolicyIngress => Some("ingress"),
         DropReason::PolicyEgress => Some("egress"),
         _ => None,
     };
-    let rule = denial.rules.first().map(|rule| FlowRule {
-        table: rule.table.to_string(),
-        kind: rule.origin.kind.to_owned(),
-        name: rule.origin.name.clone(),
-        part: rule.origin.part.clone(),
-    });
     let mut flow = FlowOf {
         verdict: verdict_name(denial.verdict).to_owned(),
         reason: denial.reason.name().to_owned(),
@@ -37,17 +65,28 @@ pub(super) fn flow_of(denial: &Denial, state: &ReconciledState, ends: &Ends<'_>)
         protocol: None,
         port: None,
         policies: deciding_policies(&denial.rules),
-        rule,
+        rule: denial.rules.first().map(rule_of),
+        allowed_by: Vec::new(),
+        end: None,
     };
     if let Some(of) = &denial.of {
-        let end = |port, address| end(state, ends, port, address);
-        flow.source = Some(end(of.ports.0, of.ends.0));
-        flow.destination = Some(end(of.ports.1, of.ends.1));
+        flow.source = Some(names.end(of.ports.0, of.ends.0));
+        flow.destination = Some(names.end(of.ports.1, of.ends.1));
         flow.service = of.service.map(|service| service.to_string());
         flow.protocol = Some(protocol_name(of.proto));
         flow.port = has_number(of.proto).then_some(of.number);
     }
     flow
+}
+
+/// Returns a rule of the tables as a record names it.
+pub(super) fn rule_of(rule: &Arc<Rule>) -> FlowRule {
+    FlowRule {
+        table: rule.table.to_string(),
+        kind: rule.origin.kind.to_owned(),
+        name: rule.origin.name.clone(),
+        part: rule.origin.part.clone(),
+    }
 }
 
 /// Returns the same without what tells it from others of its rule.
@@ -70,7 +109,7 @@ const fn verdict_name(verdict: DenialVerdict) -> &'static str {
     }
 }
 
-const fn has_number(proto: u8) -> bool {
+pub(super) const fn has_number(proto: u8) -> bool {
     ip_proto::has_ports(proto) || ip_proto::is_icmp(proto)
 }
 

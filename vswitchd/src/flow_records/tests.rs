@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use vswitch_api::v1::{FlowEnd, FlowOf, FlowRecord, FlowRecords};
+use vswitch_api::v1::{FlowEnd, FlowOf, FlowRecord, FlowRecords, FlowTraffic};
 use vswitch_api::{MacAddr, PortNo};
 use vswitch_datapath::{Datapath, DatapathConfig, DropReason, Engine, Outputs, Verdict};
 
-use super::files::RecordFiles;
-use super::log::Kept;
+use super::files::{DENIED as DENIED_FILES, Line, RecordFiles};
+use super::kept::Kept;
 use super::merge::Merged;
-use super::minute::{Counted, MAX_RECORDS, Minute, SECONDS};
+use super::minute::{Counted, MAX_ALLOWED, MAX_RECORDS, Minute, SECONDS};
 use super::{FlowLog, FlowLogOptions, FlowQuery};
 use crate::clock::MonotonicClock;
-use crate::config::{Deny, FlowsConfig};
+use crate::config::{Deny, FlowsConfig, RecordedShare};
 use crate::reconcile::{GatewayPort, PortAttachMode, ReconcileConfig, ReconcileHandle, Reconciler};
 use crate::simulate::{Packet, Protocol, first_frame};
 use crate::state::{
@@ -181,6 +181,7 @@ fn options(folder: &Path, max_bytes: u64) -> FlowLogOptions {
             keep: Duration::from_secs(86_400),
             max_bytes,
             events: false,
+            connections: RecordedShare::OFF,
         },
     }
 }
@@ -356,6 +357,8 @@ fn of(number: u32) -> FlowOf {
         port: Some(80),
         policies: vec!["shop/guard".to_owned()],
         rule: None,
+        allowed_by: Vec::new(),
+        end: None,
     }
 }
 
@@ -366,6 +369,7 @@ fn counted(packets: u64, at: u64) -> Counted {
         first: at,
         last: at,
         explanation: None,
+        traffic: None,
     }
 }
 
@@ -373,17 +377,18 @@ fn counted(packets: u64, at: u64) -> Counted {
 const NOW: u64 = 1_769_829_120;
 
 fn minute(number: u64, senders: std::ops::Range<u32>) -> Minute {
-    let mut minute = Minute::new(number);
+    let mut minute = Minute::new(number, MAX_RECORDS);
     for sender in senders {
         minute.add(of(sender), &counted(1, number * SECONDS));
     }
     minute
 }
 
-fn open(folder: &Path, max_bytes: u64) -> (RecordFiles, Option<Minute>) {
-    let (files, minute, problems) = RecordFiles::open(folder, (max_bytes, u64::MAX)).unwrap();
+fn open(folder: &Path, max_bytes: u64) -> (RecordFiles, Vec<Line>) {
+    let bounds = (max_bytes, u64::MAX);
+    let (files, lines, problems) = RecordFiles::open(folder, DENIED_FILES, bounds).unwrap();
     assert_eq!(problems, Vec::<String>::new());
-    (files, minute)
+    (files, lines)
 }
 
 fn merged(files: &RecordFiles) -> (Vec<(FlowOf, Counted)>, Vec<String>) {
@@ -405,14 +410,18 @@ fn the_minute_goes_on_after_a_kill_and_one_that_is_in_two_places_counts_once() {
     let folder = tempfile::tempdir().unwrap();
     let options = options(folder.path(), 1 << 20);
     let mut kept = Kept::open(&options, NOW);
-    kept.minute.add(of(1), &counted(5, NOW));
+    kept.denied.minute.add(of(1), &counted(5, NOW));
     kept.write();
     let current = folder.path().join("current.jsonl");
     let (before, _) = (fs::read(&current).unwrap(), drop(kept));
 
     let mut kept = Kept::open(&options, NOW + 1);
-    assert_eq!(kept.minute.records[&of(1)].packets, 5, "the same minute");
-    kept.minute.add(of(1), &counted(2, NOW + 1));
+    assert_eq!(
+        kept.denied.minute.records[&of(1)].packets,
+        5,
+        "the same minute"
+    );
+    kept.denied.minute.add(of(1), &counted(2, NOW + 1));
     kept.write();
     kept.turn_to(NOW + SECONDS);
     assert!(!current.exists(), "it is among those that are over");
@@ -420,7 +429,7 @@ fn the_minute_goes_on_after_a_kill_and_one_that_is_in_two_places_counts_once() {
     fs::write(&current, before).unwrap();
     drop(kept);
     let kept = Kept::open(&options, NOW + SECONDS);
-    assert!(kept.minute.records.is_empty());
+    assert!(kept.denied.minute.records.is_empty());
     let (files, _) = open(folder.path(), 1 << 20);
     let (records, problems) = merged(&files);
     let expected = Counted {
@@ -467,15 +476,15 @@ fn a_minute_that_has_no_room_says_for_how_many_records() {
     let left_out = files.write_current(&minute(NOW / SECONDS, 0..100)).unwrap();
     assert!(size_of(folder.path()) <= 8 << 10);
     drop(files);
-    let (_, minute) = open(folder.path(), 64 << 10);
-    assert_eq!(minute.unwrap().records.len() + left_out, 100);
+    let (_, lines) = open(folder.path(), 64 << 10);
+    assert_eq!(lines.len() + left_out, 100);
 }
 
 #[test]
 fn what_is_too_old_goes() {
     let folder = tempfile::tempdir().unwrap();
     let keep = (1 << 20, 3_600);
-    let (mut files, ..) = RecordFiles::open(folder.path(), keep).unwrap();
+    let (mut files, ..) = RecordFiles::open(folder.path(), DENIED_FILES, keep).unwrap();
     let number = NOW / SECONDS;
     files.append(&minute(number, 0..1), NOW).unwrap();
     let path = folder.path().join("records-0000000001.jsonl");
@@ -534,9 +543,9 @@ fn damage_anywhere_costs_its_own_record_and_is_named() {
         b"\n\n\n\"\n",
     ] {
         fs::write(folder.path().join("current.jsonl"), garbage).unwrap();
-        let opened = RecordFiles::open(folder.path(), (1 << 20, u64::MAX));
-        let (_, minute, problems) = opened.unwrap();
-        assert!(minute.is_none());
+        let opened = RecordFiles::open(folder.path(), DENIED_FILES, (1 << 20, u64::MAX));
+        let (_, lines, problems) = opened.unwrap();
+        assert!(lines.is_empty());
         assert!(problems[0].contains("current.jsonl"), "{problems:?}");
     }
 }
@@ -563,7 +572,7 @@ fn a_folder_that_cannot_be_used_is_named_and_records_are_there_all_the_same() {
 
 #[test]
 fn more_records_than_a_minute_tells_apart_are_counted_together_by_their_rule() {
-    let mut minute = Minute::new(NOW / SECONDS);
+    let mut minute = Minute::new(NOW / SECONDS, MAX_RECORDS);
     let beyond = 5;
     let most = u32::try_from(MAX_RECORDS).unwrap();
     for sender in 0..most + beyond {
@@ -579,4 +588,208 @@ fn more_records_than_a_minute_tells_apart_are_counted_together_by_their_rule() {
         .collect();
     assert_eq!(rest[0].1.packets, u64::from(beyond) * 2);
     assert_eq!(rest[0].0.policies, ["shop/guard"]);
+}
+
+fn recording(folder: &Path, connections: RecordedShare) -> FlowLogOptions {
+    let mut options = options(folder, 64 << 20);
+    options.keep.connections = connections;
+    options
+}
+
+fn allowed() -> FlowQuery {
+    FlowQuery {
+        allowed: true,
+        ..everything()
+    }
+}
+
+impl Switch {
+    /// The client has the label that the server admits.
+    fn admit(&self) {
+        let labels = [("app", "client"), ("role", "db")];
+        self.reconcile
+            .cluster(vec![pod(CLIENT.0, CLIENT.1, &labels)]);
+        self.wait();
+    }
+
+    fn recording(&self, connections: RecordedShare) -> FlowLog {
+        FlowLog::open(
+            recording(self.folder.path(), connections),
+            Arc::clone(&self.datapath),
+            self.reconcile.clone(),
+            self.clock,
+        )
+    }
+
+    /// Has a connection of the client begin, and end because its ports are gone.
+    fn connect_and_end(&mut self) {
+        let client = CLIENT.1.parse().unwrap();
+        assert_eq!(self.send(CLIENT.2, client), Verdict::Forward(SERVER.2));
+        self.datapath.flush_connections(|_| true);
+    }
+}
+
+#[test]
+fn a_connection_that_ended_is_told_with_names_traffic_end_and_what_allowed_it() {
+    let mut switch = Switch::start();
+    switch.admit();
+    let log = switch.recording(RecordedShare::ALL);
+    switch.connect_and_end();
+    switch.connect_and_end();
+    let answer = log.query(&allowed());
+    assert_eq!(
+        (answer.recording.as_str(), answer.lost_connections),
+        ("all", 0)
+    );
+    let record = only(&answer);
+    let of = &record.of;
+    let pod = |end: &Option<FlowEnd>| end.as_ref().unwrap().pod.clone().unwrap();
+    assert_eq!(
+        (pod(&of.source), pod(&of.destination)),
+        ("shop/client".to_owned(), "shop/server".to_owned())
+    );
+    assert_eq!(
+        (of.verdict.as_str(), of.reason.as_str()),
+        ("allowed", "policy")
+    );
+    assert_eq!((of.protocol.as_deref(), of.port), (Some("UDP"), Some(53)));
+    assert_eq!(
+        (of.end.as_deref(), of.direction.as_deref()),
+        (Some("cut"), Some("ingress"))
+    );
+    assert_eq!(of.policies, ["shop/guard"]);
+    let [rule] = &of.allowed_by[..] else {
+        panic!("{of:?}");
+    };
+    assert_eq!(
+        (rule.table.as_str(), rule.name.as_str()),
+        ("IngressRule", "shop/guard")
+    );
+    assert_eq!((record.packets, record.connections), (0, 2));
+    let traffic = record.traffic.unwrap();
+    assert_eq!((traffic.sent.packets, traffic.received.packets), (2, 0));
+    // IPv4 and UDP headers around nothing.
+    assert_eq!(traffic.sent.bytes, 2 * 28);
+    assert_eq!(log.query(&everything()).records, [], "nothing was denied");
+
+    let asked = |change: fn(&mut FlowQuery)| {
+        let mut query = allowed();
+        change(&mut query);
+        log.query(&query).records.len()
+    };
+    assert_eq!(asked(|query| query.port = Some(53)), 1);
+    assert_eq!(asked(|query| query.port = Some(54)), 0);
+    assert_eq!(asked(|query| query.from = "shop/client".parse().ok()), 1);
+    assert_eq!(asked(|query| query.from = "shop/server".parse().ok()), 0);
+    let guard = |query: &mut FlowQuery| query.policy = Some("shop/guard".to_owned());
+    assert_eq!(asked(guard), 1);
+}
+
+#[test]
+fn connections_are_there_after_a_kill_and_do_not_displace_denials() {
+    let mut switch = Switch::start();
+    let log = switch.recording(RecordedShare::ALL);
+    assert_eq!(switch.send(CLIENT.2, CLIENT.1.parse().unwrap()), DENIED);
+    switch.admit();
+    switch.connect_and_end();
+    log.keep();
+    drop(log);
+    // Whatever is recorded from now on, what was is shown until it is too old.
+    let log = switch.recording(RecordedShare::OFF);
+    assert_eq!(only(&log.query(&allowed())).connections, 1);
+    assert_eq!(only(&log.query(&everything())).packets, 1);
+    switch.connect_and_end();
+    assert_eq!(only(&log.query(&allowed())).connections, 1, "it is off");
+}
+
+#[test]
+fn who_follows_hears_of_all_connections_and_nothing_else_is_kept() {
+    let mut switch = Switch::start();
+    switch.admit();
+    let log = switch.recording(RecordedShare::OFF);
+    switch.connect_and_end();
+    let mut followed = log.subscribe_allowed();
+    let mut denied = log.subscribe();
+    switch.connect_and_end();
+    log.keep();
+    let told = followed.try_recv().unwrap();
+    let [told] = told.records.as_slice() else {
+        panic!("one: {told:?}");
+    };
+    assert_eq!(told.connections, 1);
+    assert_eq!(told.of.policies, ["shop/guard"]);
+    assert!(denied.try_recv().is_err());
+    assert_eq!(log.query(&allowed()).records, []);
+    drop(followed);
+    log.keep();
+    switch.connect_and_end();
+    let mut again = log.subscribe_allowed();
+    log.keep();
+    assert!(again.try_recv().is_err(), "nobody listened when it ended");
+}
+
+#[test]
+fn a_pod_that_has_left_has_a_name_in_its_last_connections() {
+    let mut switch = Switch::start();
+    switch.admit();
+    let log = switch.recording(RecordedShare::ALL);
+    let client = CLIENT.1.parse().unwrap();
+    assert_eq!(switch.send(CLIENT.2, client), Verdict::Forward(SERVER.2));
+    log.keep();
+    switch.reconcile.detach(SERVER.2);
+    switch
+        .reconcile
+        .cluster(vec![ClusterChange::PodGone(key(SERVER.0))]);
+    switch.wait();
+    let answer = log.query(&allowed());
+    let of = &only(&answer).of;
+    assert_eq!(of.end.as_deref(), Some("detached"));
+    let server = of.destination.as_ref().unwrap();
+    assert_eq!(server.pod.as_deref(), Some("shop/server"));
+    assert_eq!(of.policies, ["shop/guard"]);
+}
+
+#[test]
+fn what_connections_had_no_room_is_in_the_records_of_its_minute() {
+    let mut switch = Switch::start();
+    switch.admit();
+    let log = switch.recording(RecordedShare::ALL);
+    let client = CLIENT.1.parse().unwrap();
+    // All connections are between the same ends and ports: one shard, with its part of the room.
+    let most: u64 = 65_536 / 64;
+    for _ in 0..most + 5 {
+        assert_eq!(switch.send(CLIENT.2, client), Verdict::Forward(SERVER.2));
+        switch.datapath.flush_connections(|_| true);
+    }
+    let answer = log.query(&allowed());
+    assert_eq!(answer.lost_connections, 5);
+    let mut counts: Vec<_> = answer
+        .records
+        .iter()
+        .map(|of| (of.of.reason.as_str(), of.connections))
+        .collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [("lost", 5), ("policy", most)]);
+}
+
+#[test]
+fn kinds_of_connections_beyond_the_room_of_a_minute_are_counted_by_their_rules() {
+    let mut minute = Minute::new(NOW / SECONDS, MAX_ALLOWED);
+    let most = u32::try_from(MAX_ALLOWED).unwrap();
+    for sender in 0..most + 3 {
+        let ended = Counted {
+            connections: 1,
+            traffic: Some(FlowTraffic {
+                duration_ms: sender.into(),
+                ..FlowTraffic::default()
+            }),
+            ..counted(0, NOW)
+        };
+        minute.add(of(sender), &ended);
+    }
+    assert_eq!(minute.records.len(), MAX_ALLOWED + 1);
+    let rest = minute.records.iter().find(|(of, _)| of.source.is_none());
+    let counted = rest.unwrap().1;
+    assert_eq!(counted.connections, 3);
+    assert_eq!(counted.traffic.unwrap().duration_ms, u64::from(most) + 2);
 }

@@ -1,4 +1,4 @@
-//! Answers of `GET /v1/flow-records`.
+//! Answers of `GET /v1/flow-records`: what was denied, and connections that were allowed.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 
 use super::NearMiss;
 
-/// `GET /v1/flow-records`: what the switch of this node denied, the latest first.
+/// `GET /v1/flow-records`: what the switch of this node denied, or which connections it allowed, the
+/// latest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlowRecords {
     /// The node.
@@ -19,12 +20,19 @@ pub struct FlowRecords {
     pub more: usize,
     /// Packets and connections since the daemon started that no record tells of: too many at once.
     pub lost: u64,
+    /// Which allowed connections are recorded: `off`, `all` or `1/N` of them.
+    #[serde(default)]
+    pub recording: String,
+    /// Allowed connections since the daemon started that no record tells of by their ends: too
+    /// many at once.
+    #[serde(default)]
+    pub lost_connections: u64,
     /// What of the records could not be kept or read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
 }
 
-/// Packets that were denied alike.
+/// Packets that were denied alike, or allowed connections that were alike.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlowRecord {
     /// The node.
@@ -34,12 +42,16 @@ pub struct FlowRecord {
     pub of: FlowOf,
     /// Packets that were dropped.
     pub packets: u64,
-    /// Connections that were cut, or that would have been denied.
+    /// Connections that were cut, that would have been denied, or that were allowed and have ended.
     pub connections: u64,
-    /// When the first one came: RFC 3339, UTC.
+    /// When the first packet came, of allowed connections of the one that began first: RFC 3339,
+    /// UTC.
     pub first: String,
-    /// When the last one did.
+    /// When the last packet came; when the last of allowed connections ended.
     pub last: String,
+    /// What allowed connections carried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<FlowTraffic>,
     /// Why policies denied them, and what would have let them pass, when that was found out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explanation: Option<FlowExplanation>,
@@ -49,11 +61,14 @@ pub struct FlowRecord {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct FlowOf {
     /// `denied`; `cut`: a connection that had been allowed; `would_deny`: by policies in audit,
-    /// which deny nothing.
+    /// which deny nothing; `allowed`: connections that have ended.
     pub verdict: String,
-    /// Drop reason: `policy_ingress`, `policy_egress`, `admin_drop`, …
+    /// Drop reason: `policy_ingress`, `policy_egress`, `admin_drop`, … Why connections were allowed:
+    /// `policy`, `not_isolated` (no policy says anything of either end), or `unknown` (the rules of
+    /// then are forgotten); `lost`: there was no room to note more of them.
     pub reason: String,
-    /// `ingress` or `egress` of policies, seen from the pods that they select.
+    /// `ingress` or `egress` of policies, seen from the pods that they select; absent where policies
+    /// of both allowed a connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direction: Option<String>,
     /// Who began; absent: too many different ones at once to be told apart.
@@ -71,21 +86,35 @@ pub struct FlowOf {
     /// Destination port, behind Services; type of an ICMP message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// The policies that denied: one by a rule, or all that isolate together. As
-    /// `GET /v1/policies` names them.
+    /// The policies that denied: one by a rule, or all that isolate together. Those that allowed a
+    /// connection: one a direction. As `GET /v1/policies` names them.
     pub policies: Vec<String>,
     /// The rule that decided; of policies that isolate together, the first one's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<FlowRule>,
+    /// The rules that allowed connections: of egress, of ingress.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_by: Vec<FlowRule>,
+    /// How allowed connections ended: `fin`, `rst`, `timeout`, `evicted`, `cut`, `replaced` or
+    /// `detached`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
 }
 
 impl FlowOf {
+    /// Returns whether its `port` is the type of an ICMP message.
+    #[must_use]
+    pub fn is_icmp(&self) -> bool {
+        let protocol = self.protocol.as_deref();
+        protocol.is_some_and(|protocol| protocol.starts_with("ICMP"))
+    }
+
     /// Returns protocol and port for people: `TCP 80`, `ICMP type 8`; `-` if there were various.
     #[must_use]
     pub fn protocol_and_port(&self) -> String {
         let protocol = self.protocol.as_deref().unwrap_or("-");
         match self.port {
-            Some(number) if protocol.starts_with("ICMP") => format!("{protocol} type {number}"),
+            Some(number) if self.is_icmp() => format!("{protocol} type {number}"),
             Some(port) => format!("{protocol} {port}"),
             None => protocol.to_owned(),
         }
@@ -100,6 +129,27 @@ impl FlowOf {
             self.policies.join(", ")
         }
     }
+}
+
+/// What connections carried. Bytes are those of IP packets, headers included, as they came into the
+/// switch: a super-frame that the sender's device would have segmented is one packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct FlowTraffic {
+    /// What those sent who began.
+    pub sent: FlowCount,
+    /// What the others sent.
+    pub received: FlowCount,
+    /// Milliseconds from the first to the last packet of the longest connection.
+    pub duration_ms: u64,
+}
+
+/// Packets and their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct FlowCount {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
 }
 
 /// One end.

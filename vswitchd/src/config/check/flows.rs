@@ -6,14 +6,16 @@ use super::Checker;
 use crate::config::{FlowExportConfig, FlowFileConfig, FlowsConfig, OtlpConfig, RawFlows};
 
 impl Checker {
-    pub(super) fn flows(&mut self, raw: &RawFlows) -> FlowsConfig {
+    pub(super) fn flows(&mut self, raw: &RawFlows) -> Option<FlowsConfig> {
         let hours = self.range("flows.keep_hours", raw.keep_hours, 1, 8_760);
         let megabytes = self.range("flows.max_megabytes", raw.max_megabytes, 1, 1_048_576);
-        FlowsConfig {
+        let connections = self.parse("flows.connections", &raw.connections);
+        Some(FlowsConfig {
             keep: Duration::from_secs(hours * 3_600),
             max_bytes: megabytes << 20,
             events: raw.events,
-        }
+            connections: connections?,
+        })
     }
 
     pub(super) fn flow_export(&mut self, raw: &RawFlows) -> FlowExportConfig {

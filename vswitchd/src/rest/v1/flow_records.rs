@@ -1,4 +1,5 @@
-//! `GET /v1/flow-records`: what was denied, as a list or as events while it happens.
+//! `GET /v1/flow-records`: what was denied, or which connections were allowed, as a list or as events
+//! while it happens.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use super::super::error::{ApiError, ErrorCode};
 use super::read::read;
 use crate::clock;
 use crate::flow_records::{EndFilter, FlowQuery, Round, parse_time};
+use crate::supervise;
 
 /// Media type of server-sent events (HTML Living Standard, section 9.2).
 const EVENTS: &str = "text/event-stream";
@@ -40,14 +42,20 @@ pub(super) struct FlowRecordsQuery {
     /// Only what was dropped, not what policies in audit would deny.
     #[serde(default)]
     denied: bool,
+    /// Connections that were allowed and have ended, instead of what was denied. While somebody
+    /// follows, all of them are told.
+    #[serde(default)]
+    allowed: bool,
     /// Who began: `namespace/pod`, `namespace/`, an address, a network, or `node`.
     from: Option<String>,
     /// With whom.
     to: Option<String>,
     /// Either.
     with: Option<String>,
-    /// A policy that denied, as `GET /v1/policies` or a record names it.
+    /// A policy that denied or allowed, as `GET /v1/policies` or a record names it.
     policy: Option<String>,
+    /// Destination port, behind Services.
+    port: Option<u16>,
     /// RFC 3339; `HH:MM` or `HH:MM:SS` of the last 24 hours, UTC; or `15m`, `2h`, `1d` ago.
     since: Option<String>,
     /// As `since`.
@@ -70,12 +78,17 @@ impl FlowRecordsQuery {
         if limit > MAX_LIMIT {
             return Err(format!("limit: {limit} is more than {MAX_LIMIT}"));
         }
+        if self.denied && self.allowed {
+            return Err("denied and allowed exclude each other".to_owned());
+        }
         Ok(FlowQuery {
             denied: self.denied,
+            allowed: self.allowed,
             from: end("from", self.from)?,
             to: end("to", self.to)?,
             with: end("with", self.with)?,
             policy: self.policy,
+            port: self.port,
             since: time("since", self.since)?,
             until: time("until", self.until)?,
             limit,
@@ -83,7 +96,7 @@ impl FlowRecordsQuery {
     }
 }
 
-/// Lists what was denied, the latest first; with `Accept: text/event-stream` tells of it while it
+/// Lists what was denied, or which connections were allowed, the latest first; with `Accept: text/event-stream` tells of it while it
 /// happens: an event `record` for what was counted of each kind in a second, an event `missed` with
 /// a number of seconds if who follows is too slow.
 #[utoipa::path(get, path = "/v1/flow-records", params(FlowRecordsQuery),
@@ -99,7 +112,7 @@ pub(super) async fn list(
     let query = query.resolve(clock::unix_seconds()).map_err(wrong)?;
     let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
     if accepted.is_some_and(|accepted| accepted.contains(EVENTS)) {
-        return Ok(follow(&state, query));
+        return Ok(follow(state, query).await);
     }
     Ok(read(state, move |state| state.flow_log.query(&query)).await)
 }
@@ -111,9 +124,15 @@ struct Follower {
     stop: watch::Receiver<bool>,
 }
 
-fn follow(state: &RestState, query: FlowQuery) -> Response {
+async fn follow(state: RestState, query: FlowQuery) -> Response {
+    let records = if query.allowed {
+        let log = Arc::clone(&state.flow_log);
+        supervise::blocking(move || log.subscribe_allowed()).await
+    } else {
+        state.flow_log.subscribe()
+    };
     let follower = Follower {
-        records: state.flow_log.subscribe(),
+        records,
         query,
         stop: state.stopping.clone(),
     };

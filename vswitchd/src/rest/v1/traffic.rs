@@ -145,8 +145,8 @@ impl Kinds {
 
 #[cfg(test)]
 mod tests {
+    use vswitch_api::Epoch;
     use vswitch_datapath::conntrack::Tuple;
-    use vswitch_datapath::rules::Epoch;
 
     use super::*;
 
@@ -157,6 +157,7 @@ mod tests {
             src: "10.0.0.1".parse().unwrap(),
             dst: asked.ip(),
             proto: ip_proto::TCP,
+            icmp_type: 0,
             tp_src: src_port,
             tp_dst: asked.port(),
         };
@@ -164,6 +165,7 @@ mod tests {
             src: answers.ip(),
             dst: original.src,
             proto: ip_proto::TCP,
+            icmp_type: 0,
             tp_src: answers.port(),
             tp_dst: src_port,
         };
@@ -215,7 +217,7 @@ mod tests {
     #[test]
     fn what_was_active_last_comes_first_and_the_others_are_counted() {
         let mut kinds = Kinds::default();
-        for port in 1..=5 {
+        for port in 1..=5_u16 {
             let to = format!("10.0.0.2:{port}");
             kinds.add(&connection(1000, &to, &to, u64::from(10 - port)));
         }
