@@ -201,16 +201,7 @@ fn rules(
     owner: Owner<'_>,
     flaws: &mut Vec<Flaw>,
 ) -> Vec<TieredRule> {
-    let list = match written {
-        Value::Null => return Vec::new(),
-        Value::Array(list) => list,
-        _ => {
-            let error = PartError::Type { expected: "a list" };
-            flaws.push((direction.name().to_owned(), error.to_string()));
-            return vec![TieredRule::DENY_ALL];
-        }
-    };
-    TieredRule::listed(list, direction, flaws, |written, part, flaws| {
+    TieredRule::listed(written, direction, flaws, |written, part, flaws| {
         rule(written, part, direction, owner, flaws)
     })
 }

@@ -84,17 +84,7 @@ fn rules(
     (form, key): (&Form, &PolicyKey),
     flaws: &mut Vec<Flaw>,
 ) -> Vec<TieredRule> {
-    let list = match written {
-        Value::Null => return Vec::new(),
-        Value::Array(list) => list,
-        _ => {
-            let expected = "a list";
-            let error = PartError::Type { expected };
-            flaws.push((direction.name().to_owned(), error.to_string()));
-            return vec![TieredRule::DENY_ALL];
-        }
-    };
-    TieredRule::listed(list, direction, flaws, |written, part, flaws| {
+    TieredRule::listed(written, direction, flaws, |written, part, flaws| {
         rule(written, part, (direction, form, key), flaws)
     })
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use ipnet::IpNet;
+use serde_json::Value;
 use vswitch_datapath::flow::{PortRange, SetName};
 
 use super::ranking::Position;
 use crate::policy::direction::Direction;
+use crate::policy::json::PartError;
 use crate::policy::peers::Members;
 use crate::policy::roster::Within;
 use crate::rules::Place;
@@ -153,13 +155,23 @@ impl TieredRule {
         }
     }
 
-    /// Reads a list of rules. Only so many have places; the APIs have fewer.
-    pub(in super::super) fn listed<T>(
-        written: &[T],
+    /// Reads the rules of a direction as they are written. Only so many have places; the APIs have
+    /// fewer.
+    pub(in super::super) fn listed(
+        written: &Value,
         direction: Direction,
         flaws: &mut Vec<Flaw>,
-        read: impl Fn(&T, &str, &mut Vec<Flaw>) -> Self,
+        read: impl Fn(&Value, &str, &mut Vec<Flaw>) -> Self,
     ) -> Vec<Self> {
+        let written = match written {
+            Value::Null => return Vec::new(),
+            Value::Array(list) => list,
+            _ => {
+                let error = PartError::Type { expected: "a list" };
+                flaws.push((direction.name().to_owned(), error.to_string()));
+                return vec![Self::DENY_ALL];
+            }
+        };
         let placed = usize::from(Place::PARTS) - 1;
         let numbered = written.iter().take(placed).enumerate();
         let mut rules: Vec<Self> = numbered
