@@ -105,9 +105,13 @@ impl RuleStore {
         self.rules.len()
     }
 
-    /// Returns every rule with its counters, in pipeline order, best first.
+    /// Returns the rules that are wanted with their counters, in pipeline order, best first.
     /// `counts` tells what all engines have counted.
-    pub(crate) fn list(&self, counts: impl Fn(CounterSlot) -> Counts) -> Vec<RuleStats> {
+    pub(crate) fn list(
+        &self,
+        wanted: impl Fn(&Rule) -> bool,
+        counts: impl Fn(CounterSlot) -> Counts,
+    ) -> Vec<RuleStats> {
         let stats = |rule: &Arc<InstalledRule>| {
             let counts = counts(rule.counters).minus(rule.counted_before);
             RuleStats {
@@ -116,7 +120,8 @@ impl RuleStore {
                 bytes: counts.bytes,
             }
         };
-        let mut list: Vec<_> = self.rules.values().map(stats).collect();
+        let wanted = self.rules.values().filter(|rule| wanted(&rule.rule));
+        let mut list: Vec<_> = wanted.map(stats).collect();
         list.sort_by_key(|stats| {
             let rule = &stats.rule;
             (rule.table, Reverse(rule.priority), rule.id)

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use vswitch_api::PortNo;
 use vswitch_datapath::DropReason;
 use vswitch_datapath::action::Action;
-use vswitch_datapath::pipeline::{RuleStats, TableId};
+use vswitch_datapath::pipeline::{Rule, RuleStats, TableId};
 
 use super::super::RestState;
 use super::status::drops;
@@ -83,7 +83,7 @@ fn figures(state: &RestState) -> Figures {
     Figures {
         drops: drops(state),
         would_deny: would_deny(state),
-        policies: policy_figures(&datapath.rules()),
+        policies: policy_figures(&datapath.rules_where(is_of_policy)),
         flow_exports: flow_exports.collect(),
         ports: ports.collect(),
         ports_over_share: wide(datapath.ports_over_share(state.switch.clock().now()).len()),
@@ -118,13 +118,17 @@ fn over_share_drops(state: &RestState, port: PortNo) -> u64 {
         .sum()
 }
 
+fn is_of_policy(rule: &Rule) -> bool {
+    PolicyKey::is_kind(rule.origin.kind)
+}
+
 /// Adds up by policy, direction and verdict what the rules of policies have counted.
 fn policy_figures(rules: &[RuleStats]) -> Vec<PolicyFigures> {
     let mut figures = BTreeMap::<_, u64>::new();
     let mut policies = BTreeSet::new();
     for RuleStats { rule, packets, .. } in rules {
         let kind = rule.origin.kind;
-        let verdict = PolicyKey::is_kind(kind).then(|| verdict(&rule.actions));
+        let verdict = is_of_policy(rule).then(|| verdict(&rule.actions));
         let Some(verdict) = verdict.flatten() else {
             continue;
         };
