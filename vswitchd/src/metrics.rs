@@ -4,13 +4,13 @@
 //! `vswitch_<noun>_<unit>` and labels come from enums, names of local ports and of policies, of which
 //! whoever fills in the figures bounds the number.
 
+use std::fmt;
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -106,7 +106,7 @@ pub struct PolicyFigures {
     pub packets: u64,
 }
 
-/// Records of what was denied, by where they go.
+/// Flow records, by where they go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(
     missing_docs,
@@ -135,275 +135,310 @@ pub struct PortFigures {
     pub over_share_drops: u64,
 }
 
-#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct ReasonLabel {
-    reason: &'static str,
-}
-
-#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct PolicyLabels {
-    policy: String,
-    direction: &'static str,
-}
-
-#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct VerdictLabels {
-    policy: String,
-    direction: &'static str,
-    verdict: &'static str,
-}
-
-#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct KindLabel {
-    kind: &'static str,
-}
-
-#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct DestinationLabel {
-    to: &'static str,
-}
-
-#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct PortLabel {
-    port: String,
-}
-
 /// Returns the figures in the text exposition format (OpenMetrics 1.0).
 #[must_use]
-pub fn render(figures: &Figures, latency: &InForceLatency) -> String {
+pub fn render(figures: Figures, latency: &InForceLatency) -> String {
     let mut registry = Registry::with_prefix("vswitch");
-    let drops = Family::<ReasonLabel, Counter>::default();
-    for (reason, count) in &figures.drops {
-        drops.get_or_create(&ReasonLabel { reason }).inc_by(*count);
-    }
-    registry.register("drops", "Frames dropped, by reason (unstable)", drops);
-    let would_deny = Family::<PolicyLabels, Counter>::default();
-    for (policy, direction, connections) in &figures.would_deny {
-        let labels = PolicyLabels {
-            policy: policy.clone(),
-            direction,
-        };
-        would_deny.get_or_create(&labels).inc_by(*connections);
-    }
-    let help = "Allowed connections that a policy in audit would have denied (unstable)";
-    registry.register("would_deny_connections", help, would_deny);
-    let packets = Family::<VerdictLabels, Counter>::default();
-    for figures in &figures.policies {
-        let labels = VerdictLabels {
-            policy: figures.policy.clone(),
-            direction: figures.direction,
-            verdict: figures.verdict,
-        };
-        packets.get_or_create(&labels).inc_by(figures.packets);
-    }
-    let help =
-        "Packets that a policy has decided about, those of its connections included (unstable)";
-    registry.register("policy_packets", help, packets);
     registry.register(
         "change_in_force_seconds",
         "From when a change of an object is heard until the rules that it comes to are in force (unstable)",
         latency.0.clone(),
     );
-    register_flow_exports(&mut registry, &figures.flow_exports);
-    register_ports(&mut registry, &figures.ports);
-    register_tables(&mut registry, figures);
-    if let Some(cluster) = &figures.cluster {
-        register_cluster(&mut registry, cluster);
-    }
+    registry.register_collector(Box::new(figures));
     let mut text = String::new();
     // Writing into a String cannot fail.
     let _ = encode(&mut text, &registry);
     text
 }
 
-fn register_flow_exports(registry: &mut Registry, exports: &[FlowExportFigures]) {
-    let (exported, lost) = (
-        Family::<DestinationLabel, Counter>::default(),
-        Family::<DestinationLabel, Counter>::default(),
-    );
-    for of in exports {
-        let label = DestinationLabel { to: of.to };
-        exported.get_or_create(&label).inc_by(of.exported);
-        lost.get_or_create(&label).inc_by(of.lost);
-    }
-    let help = "Records of what was denied that went to a destination (unstable)";
-    registry.register("flow_records_exported", help, exported);
-    let help = "Records of what was denied that a destination did not take in time (unstable)";
-    registry.register("flow_records_lost", help, lost);
-}
-
-/// Name, help and value of a port's counter.
-type PortColumn = (&'static str, &'static str, fn(&PortFigures) -> u64);
-
-fn register_ports(registry: &mut Registry, ports: &[PortFigures]) {
-    let columns: [PortColumn; 7] = [
-        (
-            "port_rx_packets",
-            "Frames received on a port; a super-frame is one",
-            |p| p.rx_packets,
-        ),
-        ("port_rx_bytes", "Bytes received on a port", |p| p.rx_bytes),
-        (
-            "port_tx_packets",
-            "Frames sent through a port; a super-frame is one",
-            |p| p.tx_packets,
-        ),
-        ("port_tx_bytes", "Bytes sent through a port", |p| p.tx_bytes),
-        ("port_tx_drops", "Frames that a port could not send", |p| {
-            p.tx_drops
-        }),
-        (
-            "port_rx_drops",
-            "Frames of a port that the kernel dropped because the switch did not read them: too \
-             many at once, or the port was over its share",
-            |p| p.rx_drops,
-        ),
-        (
-            "port_over_share_drops",
-            "Frames of no known connection that were refused because their port was over its share",
-            |p| p.over_share_drops,
-        ),
-    ];
-    for (name, help, value) in columns {
-        let family = Family::<PortLabel, Counter>::default();
-        for port in ports {
-            family
-                .get_or_create(&PortLabel {
-                    port: port.port.clone(),
-                })
-                .inc_by(value(port));
+impl Collector for Figures {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut page = Page(encoder);
+        self.write_policies(&mut page)?;
+        self.write_flow_exports(&mut page)?;
+        self.write_ports(&mut page)?;
+        self.write_tables(&mut page)?;
+        match &self.cluster {
+            Some(cluster) => cluster.write(&mut page),
+            None => Ok(()),
         }
-        registry.register(name, format!("{help} (unstable)"), family);
     }
 }
 
-fn register_tables(registry: &mut Registry, figures: &Figures) {
-    let gauges = [
-        ("connections", "Tracked connections", figures.connections),
-        (
-            "connections_limit",
-            "Most connections the table may hold",
-            figures.connections_limit,
-        ),
-        (
-            "ports_over_share",
-            "Ports that had new flows refused lately because they were over their share",
-            figures.ports_over_share,
-        ),
-        (
-            "offloaded_flows",
-            "Flows that the kernel forwards",
-            figures.offloaded_flows,
-        ),
-        ("rules", "Rules installed in all tables", figures.rules),
-        (
-            "address_sets",
-            "Address sets installed",
-            figures.address_sets,
-        ),
-        ("epoch", "Epoch of the published rules", figures.epoch),
-        ("pods", "Pods known", figures.pods),
-        (
-            "network_policies",
-            "NetworkPolicies known",
-            figures.network_policies,
-        ),
-        (
-            "services",
-            "Services that have something to balance",
-            figures.services,
-        ),
-        (
-            "remote_networks",
-            "Pods' networks of other nodes that are reached",
-            figures.remote_networks,
-        ),
-        ("leases", "Addresses in use", figures.leases),
-    ];
-    for (name, help, value) in gauges {
-        let gauge: Gauge = Gauge::default();
-        gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        registry.register(name, format!("{help} (unstable)"), gauge);
+/// Where metrics are written to, one after the other. There is nothing of a metric in the text that
+/// has no sample.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn counters<L: EncodeLabelSet>(
+        &mut self,
+        (name, help): (&str, &str),
+        samples: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        self.samples(
+            (name, help),
+            MetricType::Counter,
+            samples,
+            |sample, count| sample.encode_counter::<NoLabelSet, _, u64>(&count, None),
+        )
     }
-    let counters = [
-        (
-            "connections_early_dropped",
-            "Unanswered connections evicted from a full table",
-            figures.connections_early_dropped,
-        ),
-        (
-            "connections_expired",
-            "Connections that timed out",
-            figures.connections_expired,
-        ),
-        (
-            "flow_cache_hits",
-            "Frames decided by a flow cache",
-            figures.flow_cache_hits,
-        ),
-        (
-            "flow_cache_misses",
-            "Frames translated through the tables",
-            figures.flow_cache_misses,
-        ),
-    ];
-    for (name, help, value) in counters {
-        let counter: Counter = Counter::default();
-        counter.inc_by(value);
-        registry.register(name, format!("{help} (unstable)"), counter);
+
+    fn gauges<L: EncodeLabelSet>(
+        &mut self,
+        (name, help): (&str, &str),
+        samples: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        self.samples((name, help), MetricType::Gauge, samples, |sample, value| {
+            sample.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))
+        })
+    }
+
+    fn samples<L: EncodeLabelSet>(
+        &mut self,
+        (name, help): (&str, &str),
+        kind: MetricType,
+        samples: impl IntoIterator<Item = (L, u64)>,
+        write: impl Fn(&mut MetricEncoder, u64) -> fmt::Result,
+    ) -> fmt::Result {
+        let mut samples = samples.into_iter().peekable();
+        if samples.peek().is_none() {
+            return Ok(());
+        }
+        let help = format!("{help} (unstable).");
+        let mut metric = self.0.encode_descriptor(name, &help, None, kind)?;
+        for (labels, value) in samples {
+            write(&mut metric.encode_family(&labels)?, value)?;
+        }
+        Ok(())
+    }
+
+    fn counter(&mut self, (name, help): (&str, &str), count: u64) -> fmt::Result {
+        let help = format!("{help} (unstable).");
+        let mut metric = self
+            .0
+            .encode_descriptor(name, &help, None, MetricType::Counter)?;
+        metric.encode_counter::<NoLabelSet, _, u64>(&count, None)
+    }
+
+    fn gauge(&mut self, (name, help): (&str, &str), value: u64) -> fmt::Result {
+        let help = format!("{help} (unstable).");
+        let mut metric = self
+            .0
+            .encode_descriptor(name, &help, None, MetricType::Gauge)?;
+        metric.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))
     }
 }
 
-/// Name, help and value of a watcher's figure.
-type WatchColumn = (&'static str, &'static str, fn(&WatchFigures) -> u64);
+/// Name, help and value of one of several metrics that have the same labels.
+type Column<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-fn register_cluster(registry: &mut Registry, cluster: &ClusterFigures) {
-    let gauge: Gauge = Gauge::default();
-    gauge.set(i64::try_from(cluster.stale_seconds).unwrap_or(i64::MAX));
-    let help = "How long what is enforced may have been outdated; 0 while all is heard (unstable)";
-    registry.register("kube_stale_seconds", help, gauge);
-    let gauges: [WatchColumn; 2] = [
-        (
-            "kube_watch_synced",
-            "Whether all objects of a kind were heard of once",
-            |watch| u64::from(watch.is_synced),
-        ),
-        (
-            "kube_watch_live",
-            "Whether changes of a kind are heard at the moment",
-            |watch| u64::from(watch.is_live),
-        ),
-    ];
-    for (name, help, value) in gauges {
-        let family = Family::<KindLabel, Gauge>::default();
-        for watch in &cluster.watches {
-            let gauge = family.get_or_create(&KindLabel { kind: watch.kind });
-            gauge.set(i64::try_from(value(watch)).unwrap_or(i64::MAX));
-        }
-        registry.register(name, format!("{help} (unstable)"), family);
+impl Figures {
+    fn write_policies(&self, page: &mut Page) -> fmt::Result {
+        let drops = self.drops.iter();
+        page.counters(
+            ("drops", "Frames dropped, by reason"),
+            drops.map(|(reason, count)| ([("reason", *reason)], *count)),
+        )?;
+        let would_deny = self.would_deny.iter();
+        page.counters(
+            (
+                "would_deny_connections",
+                "Allowed connections that a policy in audit would have denied",
+            ),
+            would_deny.map(|(policy, direction, connections)| {
+                let labels = [("policy", policy.as_str()), ("direction", *direction)];
+                (labels, *connections)
+            }),
+        )?;
+        let packets = self.policies.iter();
+        page.counters(
+            (
+                "policy_packets",
+                "Packets that a policy has decided about, those of its connections included",
+            ),
+            packets.map(|of| {
+                let labels = [
+                    ("policy", of.policy.as_str()),
+                    ("direction", of.direction),
+                    ("verdict", of.verdict),
+                ];
+                (labels, of.packets)
+            }),
+        )
     }
-    let counters: [WatchColumn; 3] = [
-        ("kube_watch_events", "Changes heard of a kind", |watch| {
-            watch.events
-        }),
-        (
-            "kube_watch_lists",
-            "Times that all objects of a kind were listed",
-            |watch| watch.lists,
-        ),
-        (
-            "kube_watch_failures",
-            "Lists and watches of a kind that failed",
-            |watch| watch.failures,
-        ),
-    ];
-    for (name, help, value) in counters {
-        let family = Family::<KindLabel, Counter>::default();
-        for watch in &cluster.watches {
-            let counter = family.get_or_create(&KindLabel { kind: watch.kind });
-            counter.inc_by(value(watch));
+
+    fn write_flow_exports(&self, page: &mut Page) -> fmt::Result {
+        let columns: [Column<FlowExportFigures>; 2] = [
+            (
+                "flow_records_exported",
+                "Flow records that went to a destination",
+                |to| to.exported,
+            ),
+            (
+                "flow_records_lost",
+                "Flow records that a destination did not take in time",
+                |to| to.lost,
+            ),
+        ];
+        for (name, help, value) in columns {
+            let exports = self.flow_exports.iter();
+            let samples = exports.map(|export| ([("to", export.to)], value(export)));
+            page.counters((name, help), samples)?;
         }
-        registry.register(name, format!("{help} (unstable)"), family);
+        Ok(())
+    }
+
+    fn write_ports(&self, page: &mut Page) -> fmt::Result {
+        let columns: [Column<PortFigures>; 7] = [
+            (
+                "port_rx_packets",
+                "Frames received on a port; a super-frame is one",
+                |p| p.rx_packets,
+            ),
+            ("port_rx_bytes", "Bytes received on a port", |p| p.rx_bytes),
+            (
+                "port_tx_packets",
+                "Frames sent through a port; a super-frame is one",
+                |p| p.tx_packets,
+            ),
+            ("port_tx_bytes", "Bytes sent through a port", |p| p.tx_bytes),
+            ("port_tx_drops", "Frames that a port could not send", |p| {
+                p.tx_drops
+            }),
+            (
+                "port_rx_drops",
+                "Frames of a port that the kernel dropped because the switch did not read them: \
+                 too many at once, or the port was over its share",
+                |p| p.rx_drops,
+            ),
+            (
+                "port_over_share_drops",
+                "Frames of no known connection that were refused because their port was over its \
+                 share",
+                |p| p.over_share_drops,
+            ),
+        ];
+        for (name, help, value) in columns {
+            let ports = self.ports.iter();
+            let samples = ports.map(|port| ([("port", port.port.as_str())], value(port)));
+            page.counters((name, help), samples)?;
+        }
+        Ok(())
+    }
+
+    fn write_tables(&self, page: &mut Page) -> fmt::Result {
+        let gauges = [
+            ("connections", "Tracked connections", self.connections),
+            (
+                "connections_limit",
+                "Most connections the table may hold",
+                self.connections_limit,
+            ),
+            (
+                "ports_over_share",
+                "Ports that had new flows refused lately because they were over their share",
+                self.ports_over_share,
+            ),
+            (
+                "offloaded_flows",
+                "Flows that the kernel forwards",
+                self.offloaded_flows,
+            ),
+            ("rules", "Rules installed in all tables", self.rules),
+            ("address_sets", "Address sets installed", self.address_sets),
+            ("epoch", "Epoch of the published rules", self.epoch),
+            ("pods", "Pods known", self.pods),
+            (
+                "network_policies",
+                "NetworkPolicies known",
+                self.network_policies,
+            ),
+            (
+                "services",
+                "Services that have something to balance",
+                self.services,
+            ),
+            (
+                "remote_networks",
+                "Pods' networks of other nodes that are reached",
+                self.remote_networks,
+            ),
+            ("leases", "Addresses in use", self.leases),
+        ];
+        for (name, help, value) in gauges {
+            page.gauge((name, help), value)?;
+        }
+        let counters = [
+            (
+                "connections_early_dropped",
+                "Unanswered connections evicted from a full table",
+                self.connections_early_dropped,
+            ),
+            (
+                "connections_expired",
+                "Connections that timed out",
+                self.connections_expired,
+            ),
+            (
+                "flow_cache_hits",
+                "Frames decided by a flow cache",
+                self.flow_cache_hits,
+            ),
+            (
+                "flow_cache_misses",
+                "Frames translated through the tables",
+                self.flow_cache_misses,
+            ),
+        ];
+        for (name, help, value) in counters {
+            page.counter((name, help), value)?;
+        }
+        Ok(())
+    }
+}
+
+impl ClusterFigures {
+    fn write(&self, page: &mut Page) -> fmt::Result {
+        let help = "How long what is enforced may have been outdated; 0 while all is heard";
+        page.gauge(("kube_stale_seconds", help), self.stale_seconds)?;
+        let gauges: [Column<WatchFigures>; 2] = [
+            (
+                "kube_watch_synced",
+                "Whether all objects of a kind were heard of once",
+                |watch| u64::from(watch.is_synced),
+            ),
+            (
+                "kube_watch_live",
+                "Whether changes of a kind are heard at the moment",
+                |watch| u64::from(watch.is_live),
+            ),
+        ];
+        let watches = |value: fn(&WatchFigures) -> u64| {
+            let watches = self.watches.iter();
+            watches.map(move |watch| ([("kind", watch.kind)], value(watch)))
+        };
+        for (name, help, value) in gauges {
+            page.gauges((name, help), watches(value))?;
+        }
+        let counters: [Column<WatchFigures>; 3] = [
+            ("kube_watch_events", "Changes heard of a kind", |watch| {
+                watch.events
+            }),
+            (
+                "kube_watch_lists",
+                "Times that all objects of a kind were listed",
+                |watch| watch.lists,
+            ),
+            (
+                "kube_watch_failures",
+                "Lists and watches of a kind that failed",
+                |watch| watch.failures,
+            ),
+        ];
+        for (name, help, value) in counters {
+            page.counters((name, help), watches(value))?;
+        }
+        Ok(())
     }
 }
 
@@ -425,7 +460,7 @@ mod tests {
             connections: 3,
             ..Figures::default()
         };
-        let text = render(&figures, &InForceLatency::default());
+        let text = render(figures, &InForceLatency::default());
         assert!(
             text.contains("vswitch_drops_total{reason=\"policy_ingress\"} 7"),
             "{text}"
@@ -442,7 +477,7 @@ mod tests {
         let latency = InForceLatency::default();
         latency.observe(Duration::from_millis(3));
         latency.clone().observe(Duration::from_secs(20));
-        let text = render(&Figures::default(), &latency);
+        let text = render(Figures::default(), &latency);
         for line in [
             "vswitch_change_in_force_seconds_bucket{le=\"0.002\"} 0",
             "vswitch_change_in_force_seconds_bucket{le=\"0.004\"} 1",
@@ -464,7 +499,7 @@ mod tests {
             }],
             ..Figures::default()
         };
-        let text = render(&figures, &InForceLatency::default());
+        let text = render(figures, &InForceLatency::default());
         let line = "vswitch_policy_packets_total{policy=\"shop/web\",direction=\"ingress\",\
                     verdict=\"denied\"} 5";
         assert!(text.contains(line), "{text}");
@@ -476,7 +511,7 @@ mod tests {
             would_deny: vec![("shop/web".to_owned(), "ingress", 4)],
             ..Figures::default()
         };
-        let text = render(&figures, &InForceLatency::default());
+        let text = render(figures, &InForceLatency::default());
         let line =
             "vswitch_would_deny_connections_total{policy=\"shop/web\",direction=\"ingress\"} 4";
         assert!(text.contains(line), "{text}");
@@ -492,7 +527,7 @@ mod tests {
             }],
             ..Figures::default()
         };
-        let text = render(&figures, &InForceLatency::default());
+        let text = render(figures, &InForceLatency::default());
         for line in [
             "vswitch_flow_records_exported_total{to=\"file\"} 5",
             "vswitch_flow_records_lost_total{to=\"file\"} 3",
@@ -503,7 +538,7 @@ mod tests {
 
     #[test]
     fn watchers_are_reported_in_a_cluster_only() {
-        assert!(!render(&Figures::default(), &InForceLatency::default()).contains("kube_"));
+        assert!(!render(Figures::default(), &InForceLatency::default()).contains("kube_"));
         let watch = WatchFigures {
             kind: "pods",
             is_synced: true,
@@ -517,7 +552,7 @@ mod tests {
             }),
             ..Figures::default()
         };
-        let text = render(&figures, &InForceLatency::default());
+        let text = render(figures, &InForceLatency::default());
         for line in [
             "vswitch_kube_stale_seconds 9",
             "vswitch_kube_watch_synced{kind=\"pods\"} 1",
@@ -551,7 +586,7 @@ mod tests {
 
     #[test]
     fn the_shipped_dashboard_and_alerts_name_metrics_that_there_are() {
-        let text = render(&all_figures(), &InForceLatency::default());
+        let text = render(all_figures(), &InForceLatency::default());
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
         let known: BTreeSet<&str> = samples

@@ -166,6 +166,14 @@ impl TableId {
         self as usize
     }
 
+    /// Returns whether policies decide there.
+    #[must_use]
+    pub fn is_of_policies(self) -> bool {
+        let egress = Self::EgressAdminTier..=Self::EgressBaselineTier2;
+        let ingress = Self::IngressAdminTier..=Self::IngressBaselineTier2;
+        egress.contains(&self) || ingress.contains(&self)
+    }
+
     /// Returns the table that packets go on to where this one, of tiers of policies, does not decide,
     /// and where it has no rules of policies: a cluster without such policies does not pay for them.
     #[must_use]

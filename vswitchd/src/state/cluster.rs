@@ -258,7 +258,7 @@ impl ClusterState {
     }
 
     /// Returns all namespaces by name.
-    pub fn namespaces(&self) -> impl Iterator<Item = &Arc<NamespaceRecord>> {
+    pub fn namespaces(&self) -> impl ExactSizeIterator<Item = &Arc<NamespaceRecord>> {
         self.namespaces.values()
     }
 
@@ -269,7 +269,7 @@ impl ClusterState {
     }
 
     /// Returns all pods, by namespace and name.
-    pub fn pods(&self) -> impl Iterator<Item = &Arc<PodRecord>> {
+    pub fn pods(&self) -> impl ExactSizeIterator<Item = &Arc<PodRecord>> {
         self.pods.values()
     }
 
@@ -293,7 +293,7 @@ impl ClusterState {
     }
 
     /// Returns all policies, by namespace and name.
-    pub fn policies(&self) -> impl Iterator<Item = &Arc<PolicyRecord>> {
+    pub fn policies(&self) -> impl ExactSizeIterator<Item = &Arc<PolicyRecord>> {
         self.policies.network.values()
     }
 
@@ -373,7 +373,7 @@ impl ClusterState {
     }
 
     /// Returns all Services, by namespace and name.
-    pub fn services(&self) -> impl Iterator<Item = &Arc<ServiceRecord>> {
+    pub fn services(&self) -> impl ExactSizeIterator<Item = &Arc<ServiceRecord>> {
         self.services.values()
     }
 

@@ -9,20 +9,19 @@ use crate::conntrack::{ConnectionInfo, ConntrackStats};
 use crate::drop_reason::DropReason;
 use crate::flow::SetName;
 use crate::group::Group;
-use crate::pipeline::{Bandwidth, PortSpec, Rule, RuleStats};
+use crate::pipeline::{Bandwidth, PortSpec, RuleStats, TableId};
 use crate::time::Timestamp;
 
 impl Datapath {
     /// Returns every rule with its counters, in pipeline order, best first.
     #[must_use]
     pub fn rules(&self) -> Vec<RuleStats> {
-        self.rules_where(|_| true)
+        self.rules_of(|_| true)
     }
 
-    /// Returns the rules that are wanted, likewise. Publications wait meanwhile: only those are
-    /// counted up and put in order.
+    /// Returns the rules of the tables that are wanted, likewise. Publications wait meanwhile.
     #[must_use]
-    pub fn rules_where(&self, wanted: impl Fn(&Rule) -> bool) -> Vec<RuleStats> {
+    pub fn rules_of(&self, wanted: impl Fn(TableId) -> bool) -> Vec<RuleStats> {
         let counts = self.counters.of_rules();
         self.lock().program.rules.list(wanted, counts)
     }

@@ -18,7 +18,9 @@ use crate::flow::{AddressMatch, SetName};
 /// no change touched.
 #[derive(Debug)]
 pub(crate) struct RuleStore {
-    rules: HashMap<RuleId, Arc<InstalledRule>>,
+    /// By table, so that whoever asks for some tables' rules does not hold up the writer with all.
+    rules: [HashMap<RuleId, Arc<InstalledRule>>; TableId::ALL.len()],
+    table_of: HashMap<RuleId, TableId>,
     tables: [Arc<Table>; TableId::ALL.len()],
     counters: CounterSlots,
 }
@@ -26,7 +28,8 @@ pub(crate) struct RuleStore {
 impl Default for RuleStore {
     fn default() -> Self {
         Self {
-            rules: HashMap::new(),
+            rules: TableId::ALL.map(|_| HashMap::new()),
+            table_of: HashMap::new(),
             tables: TableId::ALL.map(|table| Arc::new(Table::empty(table))),
             counters: CounterSlots::default(),
         }
@@ -56,7 +59,7 @@ impl RuleStore {
             // After the new rule took its sets, so that a set that both name keeps its number.
             release(&old.rule, sets);
         }
-        let id = rule.id;
+        let (id, table) = (rule.id, rule.table);
         let installed = Arc::new(InstalledRule {
             actions: rule.actions.iter().copied().collect(),
             rule: Arc::new(rule),
@@ -66,11 +69,14 @@ impl RuleStore {
             meter,
         });
         if let Some(matches) = &installed.matches
-            && let Some(table) = self.table_mut(installed.rule.table)
+            && let Some(table) = self.table_mut(table)
         {
             table.insert(rank(&installed.rule), matches, Arc::clone(&installed));
         }
-        self.rules.insert(id, installed);
+        if let Some(rules) = self.rules.get_mut(table.index()) {
+            rules.insert(id, installed);
+            self.table_of.insert(id, table);
+        }
     }
 
     /// Removes a rule if it is installed.
@@ -82,7 +88,8 @@ impl RuleStore {
     }
 
     fn take(&mut self, id: RuleId) -> Option<Arc<InstalledRule>> {
-        let old = self.rules.remove(&id)?;
+        let table = self.table_of.remove(&id)?;
+        let old = self.rules.get_mut(table.index())?.remove(&id)?;
         if let Some(matches) = &old.matches
             && let Some(table) = self.table_mut(old.rule.table)
         {
@@ -102,14 +109,14 @@ impl RuleStore {
 
     /// Returns how many rules there are.
     pub(crate) fn len(&self) -> usize {
-        self.rules.len()
+        self.table_of.len()
     }
 
-    /// Returns the rules that are wanted with their counters, in pipeline order, best first.
-    /// `counts` tells what all engines have counted.
+    /// Returns the rules of the tables that are wanted with their counters, in pipeline order, best
+    /// first. `counts` tells what all engines have counted.
     pub(crate) fn list(
         &self,
-        wanted: impl Fn(&Rule) -> bool,
+        wanted: impl Fn(TableId) -> bool,
         counts: impl Fn(CounterSlot) -> Counts,
     ) -> Vec<RuleStats> {
         let stats = |rule: &Arc<InstalledRule>| {
@@ -120,8 +127,10 @@ impl RuleStore {
                 bytes: counts.bytes,
             }
         };
-        let wanted = self.rules.values().filter(|rule| wanted(&rule.rule));
-        let mut list: Vec<_> = wanted.map(stats).collect();
+        let tables = TableId::ALL.into_iter().zip(&self.rules);
+        let wanted = tables.filter(|(table, _)| wanted(*table));
+        let rules = wanted.flat_map(|(_, rules)| rules.values());
+        let mut list: Vec<_> = rules.map(stats).collect();
         list.sort_by_key(|stats| {
             let rule = &stats.rule;
             (rule.table, Reverse(rule.priority), rule.id)

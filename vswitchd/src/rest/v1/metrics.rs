@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use vswitch_api::PortNo;
 use vswitch_datapath::DropReason;
 use vswitch_datapath::action::Action;
-use vswitch_datapath::pipeline::{Rule, RuleStats, TableId};
+use vswitch_datapath::pipeline::{RuleStats, TableId};
 
 use super::super::RestState;
 use super::status::drops;
@@ -25,7 +25,7 @@ const MOST_POLICIES: usize = 2_000;
 /// `GET /metrics`.
 pub(in crate::rest) async fn metrics(State(state): State<RestState>) -> Response {
     // Off the threads that carry CNI calls and readiness.
-    let text = supervise::blocking(move || render(&figures(&state), &state.latency)).await;
+    let text = supervise::blocking(move || render(figures(&state), &state.latency)).await;
     (
         [(
             CONTENT_TYPE,
@@ -83,7 +83,7 @@ fn figures(state: &RestState) -> Figures {
     Figures {
         drops: drops(state),
         would_deny: would_deny(state),
-        policies: policy_figures(&datapath.rules_where(is_of_policy)),
+        policies: policy_figures(&datapath.rules_of(TableId::is_of_policies)),
         flow_exports: flow_exports.collect(),
         ports: ports.collect(),
         ports_over_share: wide(datapath.ports_over_share(state.switch.clock().now()).len()),
@@ -97,9 +97,9 @@ fn figures(state: &RestState) -> Figures {
         flow_cache_hits: cache.hits,
         flow_cache_misses: cache.misses,
         offloaded_flows: wide(datapath.kernel_flows().unwrap_or(0)),
-        pods: wide(snapshot.cluster.pods().count()),
-        network_policies: wide(snapshot.cluster.policies().count()),
-        services: wide(snapshot.cluster.services().count()),
+        pods: wide(snapshot.cluster.pods().len()),
+        network_policies: wide(snapshot.cluster.policies().len()),
+        services: wide(snapshot.cluster.services().len()),
         remote_networks: wide(state.node_network.borrow().networks),
         leases: wide(state.ipam.leases().len()),
         cluster: state.cluster.as_ref().map(|health| ClusterFigures {
@@ -118,36 +118,34 @@ fn over_share_drops(state: &RestState, port: PortNo) -> u64 {
         .sum()
 }
 
-fn is_of_policy(rule: &Rule) -> bool {
-    PolicyKey::is_kind(rule.origin.kind)
-}
-
 /// Adds up by policy, direction and verdict what the rules of policies have counted.
 fn policy_figures(rules: &[RuleStats]) -> Vec<PolicyFigures> {
-    let mut figures = BTreeMap::<_, u64>::new();
+    let mut packets_of = BTreeMap::<_, u64>::new();
     let mut policies = BTreeSet::new();
     for RuleStats { rule, packets, .. } in rules {
-        let kind = rule.origin.kind;
-        let verdict = is_of_policy(rule).then(|| verdict(&rule.actions));
-        let Some(verdict) = verdict.flatten() else {
+        let origin = &rule.origin;
+        if !PolicyKey::is_kind(origin.kind) {
+            continue;
+        }
+        let Some(verdict) = verdict(&rule.actions) else {
             continue;
         };
         let direction = match rule.table < TableId::Forward {
             true => "egress",
             false => "ingress",
         };
-        let mut policy = PolicyKey::text(kind, &rule.origin.name);
+        let mut policy = Some((origin.kind, origin.name.as_str()));
         if policies.len() < MOST_POLICIES {
-            policies.insert(policy.clone());
+            policies.insert(policy);
         } else if !policies.contains(&policy) {
-            policy.clear();
+            policy = None;
         }
-        *figures.entry((policy, direction, verdict)).or_default() += packets;
+        *packets_of.entry((policy, direction, verdict)).or_default() += packets;
     }
-    let figures = figures.into_iter();
+    let figures = packets_of.into_iter();
     figures
         .map(|((policy, direction, verdict), packets)| PolicyFigures {
-            policy,
+            policy: policy.map_or_else(String::new, |(kind, name)| PolicyKey::text(kind, name)),
             direction,
             verdict,
             packets,
