@@ -1,5 +1,7 @@
 //! Events: read here, written by the daemon alone.
 
+use std::borrow::Cow;
+
 use axum::http::Method;
 use serde_json::{Value, json};
 
@@ -36,10 +38,11 @@ pub(super) fn check(state: &ApiState, method: &Method) -> Result<(), StatusError
 }
 
 /// Returns an object as an API group has it: Events are kept as core/v1 has them.
-pub(super) fn of_group(info: &ResourceInfo, mut object: Value) -> Value {
+pub(super) fn of_group<'a>(info: &ResourceInfo, object: &'a Value) -> Cow<'a, Value> {
     if info.resource != Resource::Event || info.group.is_empty() {
-        return object;
+        return Cow::Borrowed(object);
     }
+    let mut object = object.clone();
     if object.get("apiVersion").is_some() {
         object["apiVersion"] = json!(info.api_version());
     }
@@ -50,5 +53,5 @@ pub(super) fn of_group(info: &ResourceInfo, mut object: Value) -> Value {
             }
         }
     }
-    object
+    Cow::Owned(object)
 }

@@ -1,5 +1,6 @@
 //! Get, list, create, update, patch, delete.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Json;
@@ -7,7 +8,8 @@ use axum::body::Bytes;
 use axum::extract::{Path as UrlPath, Query as UrlQuery, State};
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::request::{Patch, Path, Query, Shape, Target, body, parse_path, patch};
 use super::version::version_of;
@@ -133,7 +135,7 @@ impl Request {
             remaining: None,
         };
         Ok(match self.shape {
-            Shape::Objects => Json(events::of_group(info, (*object).clone())).into_response(),
+            Shape::Objects => Json(events::of_group(info, &object)).into_response(),
             Shape::Table => {
                 Json(table::of(info, &list, &self.query.include_object)).into_response()
             }
@@ -151,7 +153,7 @@ impl Request {
             let registry = self.registry();
             let list = registry.list_page(info.resource, namespace, &selection, &page)?;
             Ok(match self.shape {
-                Shape::Objects => Json(list_value(info, &list)).into_response(),
+                Shape::Objects => Json(Objects::of(info, &list)).into_response(),
                 Shape::Table => {
                     Json(table::of(info, &list, &self.query.include_object)).into_response()
                 }
@@ -261,7 +263,7 @@ impl Request {
         })
         .await?;
         self.in_force().await?;
-        Ok(Json(list_value(info, &list)).into_response())
+        Ok(Json(Objects::of(info, &list)).into_response())
     }
 
     /// DeleteOptions come in the body; without one there are none.
@@ -303,19 +305,42 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-fn list_value(info: &ResourceInfo, list: &ObjectList) -> Value {
-    let items = list.items.iter().map(|item| {
-        let mut item = events::of_group(info, (**item).clone());
-        // As the API server lists typed objects: kind and version stand at the list.
-        if let Some(item) = item.as_object_mut() {
-            item.remove("kind");
-            item.remove("apiVersion");
+/// A list of objects, written from where they are kept: there may be ten thousand.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Objects<'a> {
+    api_version: String,
+    items: Vec<Listed<'a>>,
+    kind: String,
+    metadata: Value,
+}
+
+impl<'a> Objects<'a> {
+    fn of(info: &ResourceInfo, list: &'a ObjectList) -> Self {
+        let items = list.items.iter();
+        Self {
+            api_version: info.api_version(),
+            items: items
+                .map(|item| Listed(events::of_group(info, item)))
+                .collect(),
+            kind: format!("{}List", info.kind),
+            metadata: table::list_metadata(list),
         }
-        item
-    });
-    json!({
-        "kind": format!("{}List", info.kind), "apiVersion": info.api_version(),
-        "metadata": table::list_metadata(list),
-        "items": items.collect::<Vec<_>>(),
-    })
+    }
+}
+
+/// An object in a list. As the API server lists typed objects, kind and version stand at the list.
+struct Listed<'a>(Cow<'a, Value>);
+
+impl Serialize for Listed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_object() {
+            Some(fields) => serializer.collect_map(
+                fields
+                    .iter()
+                    .filter(|(name, _)| !matches!(name.as_str(), "kind" | "apiVersion")),
+            ),
+            None => self.0.serialize(serializer),
+        }
+    }
 }

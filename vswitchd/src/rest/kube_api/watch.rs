@@ -1,6 +1,8 @@
 //! Watches: a line of JSON an event, until the time is over, the client gone or the daemon stopping.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -89,34 +91,34 @@ impl Running {
             _ = self.stop.wait_for(|stopped| *stopped) => return None,
         };
         let (kind, object) = match event {
-            WatchEvent::Added(object) => ("ADDED", self.shaped(&object)),
-            WatchEvent::Modified(object) => ("MODIFIED", self.shaped(&object)),
-            WatchEvent::Deleted(object) => ("DELETED", self.shaped(&object)),
+            WatchEvent::Added(object) => ("ADDED", object),
+            WatchEvent::Modified(object) => ("MODIFIED", object),
+            WatchEvent::Deleted(object) => ("DELETED", object),
             WatchEvent::Bookmark(object) => {
-                ("BOOKMARK", events::of_group(self.info, (*object).clone()))
+                return Some(line("BOOKMARK", &events::of_group(self.info, &object)));
             }
             WatchEvent::Error(status) => {
                 self.is_over = true;
-                ("ERROR", status.to_value())
+                return Some(line("ERROR", &status.to_value()));
             }
         };
-        Some(line(kind, &object))
+        Some(line(kind, &self.shaped(&object)))
     }
 
-    fn shaped(&self, object: &std::sync::Arc<Value>) -> Value {
-        match self.shape {
-            Shape::Objects => events::of_group(self.info, (**object).clone()),
+    fn shaped<'a>(&self, object: &'a Arc<Value>) -> Cow<'a, Value> {
+        Cow::Owned(match self.shape {
+            Shape::Objects => return events::of_group(self.info, object),
             Shape::Metadata => table::metadata_of(object),
             Shape::Table => {
                 let list = ObjectList {
                     resource_version: version_of(object),
-                    items: vec![std::sync::Arc::clone(object)],
+                    items: vec![Arc::clone(object)],
                     next: None,
                     remaining: None,
                 };
                 table::of(self.info, &list, &self.include_object)
             }
-        }
+        })
     }
 }
 
