@@ -26,8 +26,7 @@ fn traffic(record: &FlowRecord) -> [String; 3] {
 }
 
 fn rules(rules: &[FlowRule]) -> String {
-    let text = |rule: &FlowRule| format!("{} {} {}", rule.table, rule.name, rule.part);
-    let texts: Vec<String> = rules.iter().map(text).collect();
+    let texts: Vec<String> = rules.iter().map(FlowRule::to_string).collect();
     if texts.is_empty() {
         "-".to_owned()
     } else {

@@ -278,3 +278,38 @@ fn who_follows_hears_of_connections_that_nobody_keeps() {
     let table = daemon.vsctl(&["flows", "--allowed"]).unwrap();
     assert!(table.contains("connections are not recorded"), "{table}");
 }
+
+#[test]
+fn connections_that_are_recorded_go_to_the_file_of_records_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flows.jsonl");
+    let options = DaemonOptions {
+        extra: format!("[flows]\nconnections = \"all\"\nfile = {path:?}\n"),
+        ..DaemonOptions::default()
+    };
+    let daemon = Daemon::start(&options).unwrap();
+    let [client, server, _other] = pods(&daemon);
+    let listener = listen(&server);
+    drop(talk(&client, &listener, (server.ip(), 80)));
+    let line = eventually_within(PATIENCE, "the connection is in the file", || {
+        let text = std::fs::read_to_string(&path)?;
+        let lines = text.lines().map(serde_json::from_str::<Value>);
+        let lines = lines.collect::<Result<Vec<_>, _>>()?;
+        let mut allowed = lines
+            .into_iter()
+            .filter(|line| line["verdict"] == "allowed");
+        allowed.next().context("no connection")
+    });
+    assert_eq!(line["end"], "fin");
+    assert_eq!(line["source"]["pod"], "default/client");
+    assert_eq!(line["policies"], json!(["default/secure-pod"]));
+    assert_eq!(line["connections"], 1);
+    assert_eq!(
+        payload(&line["traffic"]["sent"]),
+        ROUNDS * QUESTION.len() as u64
+    );
+    assert_eq!(
+        payload(&line["traffic"]["received"]),
+        ROUNDS * ANSWER.len() as u64
+    );
+}

@@ -140,35 +140,52 @@ impl Kept {
         all
     }
 
-    /// Counts connections that have ended; returns what was counted in which record, of those that
-    /// are for followers alone as well.
+    /// Counts connections that have ended; returns what was counted in which record.
     pub(super) fn take_connections(
         &mut self,
         ended: EndedConnections,
         names: &Names<'_>,
         (now, at): (u64, impl Fn(Timestamp) -> u64),
-    ) -> Vec<(FlowOf, Counted)> {
+    ) -> Connections {
         self.lost_connections += ended.lost;
         let number = self.allowed.minute.number;
-        let mut round = Minute::new(number, MAX_ALLOWED);
-        for (kind, counted) in alike(ended.connections, at) {
-            let of = kind.flow(names);
-            if kind.is_sample {
-                self.allowed.minute.add(of.clone(), &counted);
+        let (mut all, mut recorded) = (
+            Minute::new(number, MAX_ALLOWED),
+            Minute::new(number, MAX_ALLOWED),
+        );
+        let mut add = |of: FlowOf, counted: &Counted, is_recorded| {
+            if is_recorded {
+                self.allowed.minute.add(of.clone(), counted);
+                recorded.add(of.clone(), counted);
             }
-            round.add(of, &counted);
+            all.add(of, counted);
+        };
+        for (kind, counted) in alike(ended.connections, at) {
+            add(kind.flow(names), &counted, kind.is_sample);
         }
         if ended.lost > 0 {
             let (of, counted) = lost(ended.lost, now);
-            if self.share != RecordedShare::OFF {
-                self.allowed.minute.add(of.clone(), &counted);
-            }
-            round.add(of, &counted);
+            add(of, &counted, self.share != RecordedShare::OFF);
         }
-        let mut round: Vec<_> = round.records.into_iter().collect();
-        round.sort_by(|(of, a), (other, b)| a.last.cmp(&b.last).then_with(|| of.cmp(other)));
-        round
+        Connections {
+            all: in_order(all),
+            recorded: in_order(recorded),
+        }
     }
+}
+
+/// Connections of a round, in which records they count.
+#[derive(Debug)]
+pub(super) struct Connections {
+    /// Those that are for followers alone as well.
+    pub(super) all: Vec<(FlowOf, Counted)>,
+    pub(super) recorded: Vec<(FlowOf, Counted)>,
+}
+
+fn in_order(round: Minute) -> Vec<(FlowOf, Counted)> {
+    let mut round: Vec<_> = round.records.into_iter().collect();
+    round.sort_by(|(of, a), (other, b)| a.last.cmp(&b.last).then_with(|| of.cmp(other)));
+    round
 }
 
 fn explain(minute: &mut Minute, names: &Names<'_>) {

@@ -39,6 +39,8 @@ pub struct FlowLog {
     denied: Followers,
     /// While somebody listens, all connections are recorded.
     allowed: Followers,
+    /// Of both, what is recorded for good.
+    recorded: Followers,
 }
 
 impl FlowLog {
@@ -62,6 +64,7 @@ impl FlowLog {
             kept: Mutex::new(kept),
             denied: Followers::default(),
             allowed: Followers::default(),
+            recorded: Followers::default(),
         };
         drop(log.up_to_now());
         log
@@ -140,6 +143,12 @@ impl FlowLog {
         follower
     }
 
+    /// Returns all that is recorded for good from now on, as records of a second each.
+    #[must_use]
+    pub fn subscribe_recorded(&self) -> Receiver<Arc<Round>> {
+        self.recorded.subscribe()
+    }
+
     /// Takes in what was noted until now, and writes it. Blocks.
     pub fn keep(&self) {
         self.up_to_now().write();
@@ -177,30 +186,35 @@ impl FlowLog {
             let names = Names::of(&state, &before, &self.datapath);
             let at = |time| now.saturating_sub(ticks.since(time).as_secs());
             let denied = kept.take_denials(&noted, &names, at);
-            self.tell_denied(&kept, denied);
-            let allowed = kept.take_connections(ended, &names, (now, at));
-            self.tell(&self.allowed, allowed);
+            let denied = self.explained(&kept, denied);
+            let connections = kept.take_connections(ended, &names, (now, at));
+            self.tell(&self.denied, &denied);
+            self.tell(&self.allowed, &connections.all);
+            self.tell(&self.recorded, denied.iter().chain(&connections.recorded));
         }
         kept.know(state);
         kept
     }
 
-    /// Tells who follows what was denied.
-    fn tell_denied(&self, kept: &Kept, mut denied: Vec<(FlowOf, Counted)>) {
-        if !self.denied.are_there() {
-            return;
+    /// Adds what is known of why, if anybody is to be told.
+    fn explained(&self, kept: &Kept, mut denied: Vec<(FlowOf, Counted)>) -> Vec<(FlowOf, Counted)> {
+        if self.denied.are_there() || self.recorded.are_there() {
+            for (of, counted) in &mut denied {
+                let record = kept.denied.minute.records.get(of);
+                counted.explanation = record.and_then(|of| of.explanation.clone());
+            }
         }
-        for (of, counted) in &mut denied {
-            let record = kept.denied.minute.records.get(of);
-            counted.explanation = record.and_then(|of| of.explanation.clone());
-        }
-        self.tell(&self.denied, denied);
+        denied
     }
 
-    fn tell(&self, followers: &Followers, counted: Vec<(FlowOf, Counted)>) {
+    fn tell<'a>(
+        &self,
+        followers: &Followers,
+        counted: impl IntoIterator<Item = &'a (FlowOf, Counted)>,
+    ) {
         if followers.are_there() {
             let records = counted.into_iter();
-            let records = records.map(|(of, counted)| self.view(of, counted));
+            let records = records.map(|(of, counted)| self.view(of.clone(), counted.clone()));
             followers.tell(records.collect());
         }
     }

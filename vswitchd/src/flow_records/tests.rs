@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::sync::broadcast::Receiver;
 use vswitch_api::v1::{FlowEnd, FlowOf, FlowRecord, FlowRecords, FlowTraffic};
 use vswitch_api::{MacAddr, PortNo};
 use vswitch_datapath::{Datapath, DatapathConfig, DropReason, Engine, Outputs, Verdict};
@@ -16,7 +17,7 @@ use super::files::{DENIED as DENIED_FILES, Line, RecordFiles};
 use super::kept::Kept;
 use super::merge::Merged;
 use super::minute::{Counted, MAX_ALLOWED, MAX_RECORDS, Minute, SECONDS};
-use super::{FlowLog, FlowLogOptions, FlowQuery};
+use super::{FlowLog, FlowLogOptions, FlowQuery, Round};
 use crate::clock::MonotonicClock;
 use crate::config::{Deny, FlowsConfig, RecordedShare};
 use crate::reconcile::{GatewayPort, PortAttachMode, ReconcileConfig, ReconcileHandle, Reconciler};
@@ -726,6 +727,40 @@ fn who_follows_hears_of_all_connections_and_nothing_else_is_kept() {
     let mut again = log.subscribe_allowed();
     log.keep();
     assert!(again.try_recv().is_err(), "nobody listened when it ended");
+}
+
+#[test]
+fn who_follows_what_is_recorded_hears_of_denials_and_of_connections_that_are_kept() {
+    let mut switch = Switch::start();
+    let heard = |log: &FlowLog, followed: &mut Receiver<Arc<Round>>| {
+        log.keep();
+        let Ok(round) = followed.try_recv() else {
+            return Vec::new();
+        };
+        let records = round.records.iter();
+        let mut heard: Vec<_> = records
+            .map(|of| (of.of.verdict.clone(), of.packets, of.connections))
+            .collect();
+        heard.sort();
+        heard
+    };
+    let log = switch.recording(RecordedShare::ALL);
+    let mut recorded = log.subscribe_recorded();
+    assert_eq!(switch.send(CLIENT.2, CLIENT.1.parse().unwrap()), DENIED);
+    switch.admit();
+    switch.connect_and_end();
+    let record = |verdict: &str, packets, connections| (verdict.to_owned(), packets, connections);
+    assert_eq!(
+        heard(&log, &mut recorded),
+        [record("allowed", 0, 1), record("denied", 1, 0)]
+    );
+    drop(log);
+    let log = switch.recording(RecordedShare::OFF);
+    let mut recorded = log.subscribe_recorded();
+    // Somebody looks on, which is no reason to send it elsewhere.
+    let _followed = log.subscribe_allowed();
+    switch.connect_and_end();
+    assert_eq!(heard(&log, &mut recorded), []);
 }
 
 #[test]

@@ -193,6 +193,16 @@ pub struct FlowRule {
     pub part: String,
 }
 
+impl fmt::Display for FlowRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            table, name, part, ..
+        } = self;
+        let space = if part.is_empty() { "" } else { " " };
+        write!(f, "{table} {name}{space}{part}")
+    }
+}
+
 /// Why policies denied something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlowExplanation {

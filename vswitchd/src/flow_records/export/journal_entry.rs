@@ -2,7 +2,7 @@
 //! (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>): fields `NAME=value`, a line each. A value with
 //! line breaks stands behind its name and its length.
 
-use vswitch_api::v1::{FlowEnd, FlowRecord};
+use vswitch_api::v1::{FlowCount, FlowEnd, FlowRecord};
 
 use super::sentence::sentence;
 
@@ -20,7 +20,7 @@ pub(super) fn entry(record: &FlowRecord) -> Vec<u8> {
     entry.field("MESSAGE", &sentence(record));
     // What policies in audit would deny did pass.
     let priority = match of.verdict.as_str() {
-        "would_deny" => INFO,
+        "would_deny" | "allowed" => INFO,
         _ => WARNING,
     };
     entry.field("PRIORITY", priority);
@@ -38,14 +38,20 @@ pub(super) fn entry(record: &FlowRecord) -> Vec<u8> {
     for policy in of.policies.iter().take(MAX_POLICIES) {
         entry.field("VSWITCH_POLICY", policy);
     }
-    if let Some(rule) = &of.rule {
+    for rule in of.rule.iter().chain(&of.allowed_by) {
         entry.field("VSWITCH_RULE_TABLE", &rule.table);
         entry.field("VSWITCH_RULE_KIND", &rule.kind);
         entry.field("VSWITCH_RULE_NAME", &rule.name);
         entry.field("VSWITCH_RULE_PART", &rule.part);
     }
+    entry.some("VSWITCH_END", of.end.as_deref());
     entry.field("VSWITCH_PACKETS", &record.packets.to_string());
     entry.field("VSWITCH_CONNECTIONS", &record.connections.to_string());
+    if let Some(traffic) = &record.traffic {
+        entry.count("SENT", traffic.sent);
+        entry.count("RECEIVED", traffic.received);
+        entry.field("VSWITCH_DURATION_MS", &traffic.duration_ms.to_string());
+    }
     entry.field("VSWITCH_FIRST", &record.first);
     entry.field("VSWITCH_LAST", &record.last);
     entry.bytes
@@ -74,6 +80,12 @@ impl Entry {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
             self.field(name, value);
         }
+    }
+
+    fn count(&mut self, which: &str, count: FlowCount) {
+        let name = |what| format!("VSWITCH_{which}_{what}");
+        self.field(&name("PACKETS"), &count.packets.to_string());
+        self.field(&name("BYTES"), &count.bytes.to_string());
     }
 
     fn end(&mut self, which: &str, end: Option<&FlowEnd>) {

@@ -10,7 +10,7 @@ use opentelemetry_proto::tonic::common::v1::{
 };
 use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use vswitch_api::v1::{FlowEnd, FlowRecord};
+use vswitch_api::v1::{FlowCount, FlowEnd, FlowRecord, FlowRule};
 
 use super::sentence::sentence;
 use crate::flow_records::parse_time;
@@ -49,7 +49,7 @@ pub(super) fn request(records: &[FlowRecord], now: u64) -> ExportLogsServiceRequ
 fn log_record(record: &FlowRecord, now: u64) -> LogRecord {
     // What policies in audit would deny did pass.
     let (severity, text) = match record.of.verdict.as_str() {
-        "would_deny" => (SeverityNumber::Info, "INFO"),
+        "would_deny" | "allowed" => (SeverityNumber::Info, "INFO"),
         _ => (SeverityNumber::Warn, "WARN"),
     };
     let time = parse_time(&record.last, now).unwrap_or(now);
@@ -104,6 +104,20 @@ fn attributes(record: &FlowRecord) -> Attributes {
         all.text("vswitch.rule.name", &rule.name);
         all.text("vswitch.rule.part", &rule.part);
     }
+    let rules = of
+        .allowed_by
+        .iter()
+        .map(FlowRule::to_string)
+        .collect::<Vec<_>>();
+    if !rules.is_empty() {
+        all.texts("vswitch.allowed_by", &rules);
+    }
+    all.some("vswitch.end", of.end.as_deref());
+    if let Some(traffic) = &record.traffic {
+        all.count("sent", traffic.sent);
+        all.count("received", traffic.received);
+        all.number("vswitch.duration_ms", traffic.duration_ms);
+    }
     all.number("vswitch.packets", record.packets);
     all.number("vswitch.connections", record.connections);
     all.text("vswitch.first", &record.first);
@@ -145,6 +159,11 @@ impl Attributes {
         let texts = texts.iter().cloned().map(Value::StringValue);
         let values = texts.map(value).collect();
         self.add(name, Value::ArrayValue(ArrayValue { values }));
+    }
+
+    fn count(&mut self, which: &str, count: FlowCount) {
+        self.number(&format!("vswitch.{which}.packets"), count.packets);
+        self.number(&format!("vswitch.{which}.bytes"), count.bytes);
     }
 
     fn end(&mut self, which: &str, end: Option<&FlowEnd>) {

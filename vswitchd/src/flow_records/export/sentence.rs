@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use vswitch_api::v1::FlowRecord;
+use vswitch_api::v1::{FlowRecord, FlowTraffic};
 
-/// Says what was denied, by whom, how often, and what would have helped.
+/// Says what was denied, by whom, how often, and what would have helped; of connections that were
+/// allowed what they carried.
 pub(super) fn sentence(record: &FlowRecord) -> String {
     let of = &record.of;
     let end = |end: &Option<_>| match end {
@@ -27,11 +28,18 @@ pub(super) fn sentence(record: &FlowRecord) -> String {
         let _ = write!(text, " ({direction})");
     }
     let (number, what) = match of.verdict.as_str() {
-        "would_deny" => (record.connections, "connection"),
+        "would_deny" | "allowed" => (record.connections, "connection"),
         _ => (record.packets, "packet"),
     };
     let plural = if number == 1 { "" } else { "s" };
     let _ = write!(text, ", {number} {what}{plural}");
+    if let Some(end) = &of.end {
+        let _ = write!(text, " ended ({end})");
+    }
+    if let Some(FlowTraffic { sent, received, .. }) = &record.traffic {
+        let (sent, received) = (sent.bytes, received.bytes);
+        let _ = write!(text, ", {sent} bytes sent, {received} received");
+    }
     if let Some(explanation) = &record.explanation {
         let _ = write!(text, ": {explanation}");
     }

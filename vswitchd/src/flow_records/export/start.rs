@@ -56,7 +56,7 @@ pub fn start(config: &FlowExportConfig, log: &FlowLog, supervisor: &Supervisor) 
     if let Some(file) = &config.file {
         let destination = Destination::new("file", file.path.display().to_string());
         let sink = Blocking::new(JsonLines::new(file.clone()));
-        exports.add(destination, sink, log.subscribe(), supervisor);
+        exports.add(destination, sink, log.subscribe_recorded(), supervisor);
     }
     if config.journald {
         let journal =
@@ -65,14 +65,14 @@ pub fn start(config: &FlowExportConfig, log: &FlowLog, supervisor: &Supervisor) 
         exports.add(
             destination,
             Blocking::new(journal),
-            log.subscribe(),
+            log.subscribe_recorded(),
             supervisor,
         );
     }
     if let Some(otlp) = &config.otlp {
         let sink = Otlp::new(otlp)?;
         let destination = Destination::new("otlp", otlp.endpoint.clone());
-        exports.add(destination, sink, log.subscribe(), supervisor);
+        exports.add(destination, sink, log.subscribe_recorded(), supervisor);
     }
     Ok(exports)
 }

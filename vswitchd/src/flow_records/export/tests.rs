@@ -38,6 +38,23 @@ fn record(port: u16) -> FlowRecord {
     .unwrap()
 }
 
+/// A record of connections that were allowed and have ended.
+fn allowed() -> FlowRecord {
+    serde_json::from_value(json!({
+        "node": "node-a", "verdict": "allowed", "reason": "policy", "direction": "ingress",
+        "source": {"address": "10.244.0.5", "pod": "default/client"},
+        "destination": {"address": "10.244.0.6", "pod": "default/server"},
+        "protocol": "TCP", "port": 80, "policies": ["default/guard"], "end": "fin",
+        "allowed_by": [{"table": "IngressRule", "kind": "NetworkPolicy", "name": "default/guard",
+            "part": "ingress[0].from[0]"}],
+        "packets": 0, "connections": 2,
+        "first": "2026-01-31T03:11:58Z", "last": "2026-01-31T03:12:07Z",
+        "traffic": {"sent": {"packets": 6, "bytes": 512}, "received": {"packets": 5, "bytes": 2048},
+            "duration_ms": 1500}
+    }))
+    .unwrap()
+}
+
 fn records(ports: std::ops::Range<u16>) -> Vec<FlowRecord> {
     ports.map(record).collect()
 }
@@ -70,6 +87,15 @@ fn a_sentence_says_who_whom_how_often_and_what_would_have_helped() {
     assert_eq!(
         sentence(&various),
         "would deny: various -> various - by default/guard, default/other, 1 connection"
+    );
+}
+
+#[test]
+fn a_sentence_says_what_allowed_connections_carried_and_how_they_ended() {
+    assert_eq!(
+        sentence(&allowed()),
+        "allowed: default/client -> default/server TCP 80 by default/guard (ingress), 2 \
+         connections ended (fin), 512 bytes sent, 2048 received"
     );
 }
 

@@ -14,7 +14,7 @@ use super::super::journal::Journal;
 use super::super::journal_entry::entry;
 use super::super::sentence::sentence;
 use super::super::sink::Writer as _;
-use super::{record, records};
+use super::{allowed, record, records};
 
 /// Reads an entry as journald does.
 fn parse(mut entry: &[u8]) -> Vec<(String, String)> {
@@ -127,6 +127,30 @@ fn what_policies_in_audit_would_deny_is_no_warning() {
     let mut would_deny = record(80);
     would_deny.of.verdict = "would_deny".to_owned();
     assert_eq!(values(&parse(&entry(&would_deny)), "PRIORITY"), ["6"]);
+}
+
+#[test]
+fn an_entry_of_allowed_connections_has_what_they_carried_and_every_rule_that_allowed_them() {
+    let mut both = allowed();
+    let mut egress = both.of.allowed_by[0].clone();
+    egress.table = "EgressRule".to_owned();
+    both.of.allowed_by.insert(0, egress);
+    let fields = parse(&entry(&both));
+    for (name, expected) in [
+        ("PRIORITY", &["6"][..]),
+        ("VSWITCH_VERDICT", &["allowed"]),
+        ("VSWITCH_RULE_TABLE", &["EgressRule", "IngressRule"]),
+        ("VSWITCH_RULE_PART", &["ingress[0].from[0]"; 2]),
+        ("VSWITCH_END", &["fin"]),
+        ("VSWITCH_CONNECTIONS", &["2"]),
+        ("VSWITCH_SENT_PACKETS", &["6"]),
+        ("VSWITCH_SENT_BYTES", &["512"]),
+        ("VSWITCH_RECEIVED_PACKETS", &["5"]),
+        ("VSWITCH_RECEIVED_BYTES", &["2048"]),
+        ("VSWITCH_DURATION_MS", &["1500"]),
+    ] {
+        assert_eq!(values(&fields, name), expected, "{name}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
 use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -33,7 +33,7 @@ use super::super::otlp_records::request;
 use super::super::sentence::sentence;
 use super::super::sink::{Outcome, Sink as _};
 use super::super::waiting::{Batch, MAX_WAITING, Waiting};
-use super::{record, round};
+use super::{allowed, record, round};
 use crate::config::OtlpConfig;
 use crate::supervise;
 
@@ -124,6 +124,32 @@ fn attributes(of: &[KeyValue]) -> BTreeMap<String, Value> {
 
 fn text(text: &str) -> Value {
     Value::StringValue(text.to_owned())
+}
+
+#[test]
+fn a_log_record_of_allowed_connections_has_what_they_carried_and_the_rules() {
+    let request = request(&[allowed()], 1_769_829_200);
+    let record = &request.resource_logs[0].scope_logs[0].log_records[0];
+    assert_eq!(record.severity_text, "INFO");
+    let of = attributes(&record.attributes);
+    let rules = ArrayValue {
+        values: vec![AnyValue {
+            value: Some(text("IngressRule default/guard ingress[0].from[0]")),
+        }],
+    };
+    for (name, expected) in [
+        ("vswitch.verdict", text("allowed")),
+        ("vswitch.allowed_by", Value::ArrayValue(rules)),
+        ("vswitch.end", text("fin")),
+        ("vswitch.connections", Value::IntValue(2)),
+        ("vswitch.sent.packets", Value::IntValue(6)),
+        ("vswitch.sent.bytes", Value::IntValue(512)),
+        ("vswitch.received.packets", Value::IntValue(5)),
+        ("vswitch.received.bytes", Value::IntValue(2_048)),
+        ("vswitch.duration_ms", Value::IntValue(1_500)),
+    ] {
+        assert_eq!(of[name], expected, "{name}");
+    }
 }
 
 #[test]
