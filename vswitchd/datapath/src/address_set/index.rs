@@ -39,22 +39,18 @@ impl Default for AddressIndex {
 }
 
 impl AddressIndex {
-    /// Replaces what `ids` holds by the sets that `address` is a member of, sorted.
-    pub(crate) fn lookup(&self, address: Option<IpAddr>, ids: &mut SetIds) {
-        ids.clear();
+    /// Replaces what `ids` holds by the sets that `address` is a member of.
+    pub(crate) fn lookup<'s>(&'s self, address: Option<IpAddr>, ids: &mut SetIds<'s>) {
+        *ids = SetIds::default();
         let Some(address) = address else { return };
         let hash = hash(address);
         let shard = self.exact.get(shard_of(hash));
         if let Some((_, exact)) = shard.and_then(|shard| shard.find(hash, is(address))) {
-            ids.extend_from_slice(exact);
+            ids.add(exact);
         }
-        let of_hosts = ids.len();
         let (trie, bits) = self.trie_of(address);
-        trie.collect(bits, ids);
-        if ids.len() > of_hosts {
-            ids.sort_unstable();
-            ids.dedup();
-        }
+        trie.visit(bits, |of_network| ids.add(of_network));
+        ids.sort();
     }
 
     /// Makes `net` a member of the set.

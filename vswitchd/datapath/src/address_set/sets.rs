@@ -176,9 +176,8 @@ mod tests {
 
     /// Names of the sets that the published index finds for the address.
     fn sets_of(sets: &AddressSets, address: &str) -> Vec<String> {
-        let mut ids = SetIds::new();
-        sets.index()
-            .lookup(Some(address.parse().unwrap()), &mut ids);
+        let (index, mut ids) = (sets.index(), SetIds::default());
+        index.lookup(Some(address.parse().unwrap()), &mut ids);
         let mut names: Vec<_> = sets
             .sets
             .iter()
@@ -234,11 +233,11 @@ mod tests {
         );
         let published = sets.index();
         sets.update(&name("a"), &SetUpdate::Delete);
-        let mut ids = SetIds::new();
+        let mut ids = SetIds::default();
         published.lookup(Some("10.0.0.1".parse().unwrap()), &mut ids);
-        assert_eq!(ids.as_slice(), [SetId(0)]);
-        sets.index()
-            .lookup(Some("10.0.0.1".parse().unwrap()), &mut ids);
+        assert_eq!(*ids, [SetId(0)]);
+        let now = sets.index();
+        now.lookup(Some("10.0.0.1".parse().unwrap()), &mut ids);
         assert!(ids.is_empty());
     }
 

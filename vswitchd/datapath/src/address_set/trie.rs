@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::set_id::{Ids, SetId, SetIds, add_id, remove_id};
+use super::set_id::{Ids, SetId, add_id, remove_id};
 
 /// Networks of one family, addresses left-aligned in 128 bits.
 #[derive(Debug, Clone, Default)]
@@ -38,14 +38,15 @@ fn side(bits: u128, len: u8) -> usize {
 }
 
 impl PrefixTrie {
-    /// Adds to `found` the sets of every network that holds the address.
-    pub(super) fn collect(&self, address: u128, found: &mut SetIds) {
+    /// Visits the sets of every network that holds the address, the widest first.
+    #[inline]
+    pub(super) fn visit<'s>(&'s self, address: u128, mut visit: impl FnMut(&'s [SetId])) {
         let mut next = &self.root;
         while let Some(node) = next {
             if prefix(address, node.len) != node.bits {
                 return;
             }
-            found.extend_from_slice(&node.ids);
+            visit(&node.ids);
             let [zero, one] = &node.children;
             next = if side(address, node.len) == 0 {
                 zero

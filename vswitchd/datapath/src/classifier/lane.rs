@@ -1,13 +1,12 @@
 //! Lanes: for each subtable, one or two cache lines that show whether a packet has to be looked
 //! up in it.
 
-use std::slice;
 use std::sync::Arc;
 
 use super::demands::Demands;
 use super::kind::Kind;
 use super::subtable::{Filed, Subtable};
-use super::{Membership, PackedKey, Rank};
+use super::{PackedKey, Rank};
 
 /// A subtable as lookups pass it by. Lanes lie side by side: most are turned down by what all
 /// of their rules demand, or hold a single rule, and the subtable itself is not touched.
@@ -60,21 +59,22 @@ impl<T> Lane<T> {
         self.demands.admit_kind(kind)
     }
 
-    /// Calls `visit` with the rules of each bucket that fits the key under the mask, best
-    /// first.
+    /// Returns whether the packet has all bits that every rule demands.
     #[inline]
-    pub(super) fn probe<'a>(
-        &'a self,
-        key: &PackedKey,
-        member_of: &Membership,
-        mut visit: impl FnMut(&'a [Filed<T>]),
-    ) {
-        if !self.demands.are_met(key) {
-            return;
-        }
-        match &self.sole {
-            Some(sole) => visit(slice::from_ref(sole)),
-            None => self.subtable.probe(key, member_of, visit),
-        }
+    pub(super) fn may_match(&self, key: &PackedKey) -> bool {
+        self.demands.are_met(key)
+    }
+
+    /// Returns the only rule, if it demands nothing but that and what stands beside its mask.
+    #[inline]
+    pub(super) const fn sole(&self) -> Option<&Filed<T>> {
+        self.sole.as_ref()
+    }
+
+    /// Returns the only rule, if every packet meets it.
+    pub(super) fn unconditional(&self) -> Option<&Filed<T>> {
+        let is_met =
+            |sole: &&Filed<T>| self.subtable.shape().mask.is_empty() && !sole.beyond.is_any;
+        self.sole.as_ref().filter(is_met)
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use vswitch_api::MacAddr;
 
 use super::kind::Kind;
-use super::words::{PROTO_SHIFT, WORDS};
+use super::words::{PROTO_SHIFT, TRANSPORT_WORD, WORDS};
 use crate::flow::FlowKey;
 
 /// Bits of the lowest half word: facts that are not numbers.
@@ -28,9 +28,12 @@ pub(super) mod flag {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct PackedKey {
-    words: [u64; WORDS],
+    words: [u64; ROOM],
     kind: Kind,
 }
+
+/// Words of a key as it is kept: a power of two, so that an index needs no check but a mask.
+const ROOM: usize = WORDS.next_power_of_two();
 
 impl PackedKey {
     /// Packs a key.
@@ -49,7 +52,8 @@ impl PackedKey {
         let [s0, s1] = src;
         let [d0, d1] = dst;
         let [n0, n1] = nd;
-        let words = [
+        let mut words = [0; ROOM];
+        words[..WORDS].copy_from_slice(&[
             word_of_ports(key),
             word_of_source(key),
             word_of_destination(key),
@@ -61,7 +65,7 @@ impl PackedKey {
             n0,
             n1,
             word_of_transport(key) | flags,
-        ];
+        ]);
         Self {
             words,
             kind: Kind::of(key.eth_type, key.ip_proto),
@@ -71,7 +75,8 @@ impl PackedKey {
     /// Returns the word with that index.
     #[inline]
     pub(super) fn word(&self, index: usize) -> u64 {
-        self.words.get(index).copied().unwrap_or(0)
+        #[expect(clippy::indexing_slicing, reason = "the mask keeps it inside")]
+        self.words[index & (ROOM - 1)]
     }
 
     /// Returns what kind of packet it is.
@@ -83,7 +88,20 @@ impl PackedKey {
     /// the fields of ARP and neighbour discovery.
     #[inline]
     pub(crate) fn refresh(&mut self, key: &FlowKey) {
-        let [ports, source, destination, .., transport] = &mut self.words;
+        let [
+            ports,
+            source,
+            destination,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            transport,
+            ..,
+        ] = &mut self.words;
         *ports = word_of_ports(key);
         *source = word_of_source(key);
         *destination = word_of_destination(key);
@@ -91,8 +109,8 @@ impl PackedKey {
     }
 
     /// Returns the source port.
-    pub(super) const fn tp_src(&self) -> u16 {
-        let [.., last] = self.words;
+    pub(super) fn tp_src(&self) -> u16 {
+        let last = self.word(TRANSPORT_WORD);
         (last >> 48) as u16
     }
 
@@ -101,8 +119,8 @@ impl PackedKey {
         clippy::cast_possible_truncation,
         reason = "takes the 16 bits out of the word"
     )]
-    pub(super) const fn tp_dst(&self) -> u16 {
-        let [.., last] = self.words;
+    pub(super) fn tp_dst(&self) -> u16 {
+        let last = self.word(TRANSPORT_WORD);
         (last >> 32) as u16
     }
 }

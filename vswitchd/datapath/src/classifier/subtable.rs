@@ -273,7 +273,7 @@ impl<T> Subtable<T> {
     pub(super) fn probe<'a>(
         &'a self,
         key: &PackedKey,
-        member_of: &Membership,
+        member_of: &Membership<'_>,
         mut visit: impl FnMut(&'a [Filed<T>]),
     ) {
         let of_words = || fold_words(self.masked(key));

@@ -28,14 +28,12 @@ fn set_id(SetName(name): &SetName) -> SetId {
     SetId(name.parse().unwrap())
 }
 
-fn sets_of(address: Option<IpAddr>) -> SetIds {
+fn sets_of(address: Option<IpAddr>) -> SetIds<'static> {
     let Some(address) = address else {
-        return SetIds::new();
+        return SetIds::default();
     };
-    (0..4)
-        .filter(|set| is_in_set(*set, address))
-        .map(SetId)
-        .collect()
+    let sets = (0..4).filter(|set| is_in_set(*set, address));
+    SetIds::Merged(sets.map(SetId).collect())
 }
 
 /// The reference: what match.rs documents, field by field.

@@ -19,6 +19,9 @@ pub(crate) struct Classifier<T> {
     pub(super) lanes: Vec<Lane<T>>,
     /// Which lanes are for packets of each kind, best first.
     by_kind: [SmallVec<[u32; 8]>; Kind::COUNT],
+    /// The rule that any packet of a kind meets before all others, if there is such a one: many tables
+    /// have only what they do by default.
+    certain: [Option<Arc<T>>; Kind::COUNT],
     /// Rules that tell a connection's first packet from its later ones.
     state_dependent: usize,
 }
@@ -29,6 +32,7 @@ impl<T> Clone for Classifier<T> {
             prefer: self.prefer,
             lanes: self.lanes.clone(),
             by_kind: self.by_kind.clone(),
+            certain: self.certain.clone(),
             state_dependent: self.state_dependent,
         }
     }
@@ -41,6 +45,7 @@ impl<T> Classifier<T> {
             prefer,
             lanes: Vec::new(),
             by_kind: Default::default(),
+            certain: std::array::from_fn(|_| None),
             state_dependent: 0,
         }
     }
@@ -87,6 +92,15 @@ impl<T> Classifier<T> {
             lanes.clear();
             lanes.extend(numbered.filter_map(is_for));
         }
+        let certain = |kind: usize| {
+            let mut lanes = self.by_kind.get(kind)?.iter();
+            let mut next = || self.lanes.get(*lanes.next()? as usize);
+            let (first, second) = (next()?, next());
+            let beats = second.map_or(Rank::NONE, Lane::ceiling);
+            let sole = first.unconditional().filter(|sole| sole.rank > beats)?;
+            Some(Arc::clone(&sole.value))
+        };
+        self.certain = std::array::from_fn(certain);
     }
 
     /// Returns the lanes whose rules the packet may match.
@@ -111,14 +125,31 @@ impl<T> Classifier<T> {
     }
 
     /// Returns the winning rule.
-    pub(crate) fn lookup(&self, key: &PackedKey, member_of: &Membership) -> Option<&Arc<T>> {
+    #[inline]
+    pub(crate) fn lookup(&self, key: &PackedKey, member_of: &Membership<'_>) -> Option<&Arc<T>> {
+        match self.certain.get(key.kind().index()) {
+            Some(Some(certain)) => Some(certain),
+            _ => self.search(key, member_of),
+        }
+    }
+
+    fn search(&self, key: &PackedKey, member_of: &Membership<'_>) -> Option<&Arc<T>> {
         let mut best: Option<&Filed<T>> = None;
         let mut floor = Rank::NONE;
         for lane in self.lanes_for(key) {
             if floor > lane.ceiling() {
                 break;
             }
-            lane.probe(key, member_of, |bucket| {
+            if !lane.may_match(key) {
+                continue;
+            }
+            if let Some(sole) = lane.sole() {
+                if sole.rank > floor && sole.beyond.is_met(key, member_of) {
+                    (best, floor) = (Some(sole), sole.rank);
+                }
+                continue;
+            }
+            lane.subtable().probe(key, member_of, |bucket| {
                 let mut better = bucket.iter().take_while(|filed| filed.rank > floor);
                 if let Some(filed) = better.find(|filed| filed.beyond.is_met(key, member_of)) {
                     (best, floor) = (Some(filed), filed.rank);
@@ -129,10 +160,10 @@ impl<T> Classifier<T> {
     }
 
     /// Returns every rule that matches, best first. For explanations, not for packets.
-    pub(crate) fn lookup_all(&self, key: &PackedKey, member_of: &Membership) -> Vec<Arc<T>> {
+    pub(crate) fn lookup_all(&self, key: &PackedKey, member_of: &Membership<'_>) -> Vec<Arc<T>> {
         let mut found = Vec::new();
         for lane in self.lanes_for(key) {
-            lane.probe(key, member_of, |bucket| {
+            lane.subtable().probe(key, member_of, |bucket| {
                 let matching = bucket
                     .iter()
                     .filter(|filed| filed.beyond.is_met(key, member_of));

@@ -166,9 +166,10 @@ impl Connection {
         birth: Birth,
         share: Arc<PortShare>,
         pkt: &ParsedPacket,
-    ) -> Result<Self, DropReason> {
+    ) -> Result<Arc<Self>, DropReason> {
         share.open();
-        let connection = Self {
+        // Made where it stays: it is moved no more.
+        let connection = Arc::new(Self {
             faces: Faces::new(&birth.original, &birth.reply),
             share,
             out_port: birth.out_port,
@@ -182,7 +183,7 @@ impl Connection {
                 bytes: [0; 2],
                 protocol: Protocol::before(pkt),
             }),
-        };
+        });
         connection.track(pkt, birth.direction, birth.now, config)?;
         Ok(connection)
     }

@@ -225,7 +225,7 @@ impl ConnTable {
         share: &Arc<PortShare>,
         pkt: &ParsedPacket,
     ) -> Result<Arc<Connection>, DropReason> {
-        Connection::start(&self.config, birth, Arc::clone(share), pkt).map(Arc::new)
+        Connection::start(&self.config, birth, Arc::clone(share), pkt)
     }
 
     /// Files a connection under what comes in, and under its answers where they look different.

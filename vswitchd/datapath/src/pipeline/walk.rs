@@ -108,7 +108,7 @@ pub(crate) struct Balanced<'s> {
 /// What a walk found: in the tables' order, of a version that outlives it.
 #[derive(Debug, Default)]
 pub(crate) struct WalkScratch<'s> {
-    pub(super) member_of: Membership,
+    pub(super) member_of: Membership<'s>,
     pub(crate) hits: SmallVec<[Hit<'s>; TableId::USUAL_WALK]>,
     pub(crate) steps: SmallVec<[Step; 4]>,
 }
