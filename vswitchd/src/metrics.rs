@@ -14,6 +14,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::worker::{FIRST_PACKET_BOUNDS, FirstPackets};
+
 /// How long it takes from when a change of an object is heard until it is in force.
 #[derive(Debug, Clone)]
 pub struct InForceLatency(Histogram);
@@ -44,12 +46,14 @@ pub struct Figures {
     pub would_deny: Vec<(String, &'static str, u64)>,
     pub policies: Vec<PolicyFigures>,
     pub flow_exports: Vec<FlowExportFigures>,
+    pub first_packets: FirstPackets,
     pub ports: Vec<PortFigures>,
     pub ports_over_share: u64,
     pub connections: u64,
     pub connections_limit: u64,
     pub connections_early_dropped: u64,
     pub connections_expired: u64,
+    pub connections_created: u64,
     pub rules: u64,
     pub address_sets: u64,
     pub epoch: u64,
@@ -104,6 +108,8 @@ pub struct PolicyFigures {
     pub verdict: &'static str,
     /// Packets of these connections.
     pub packets: u64,
+    /// Connections when they began, or packets of none that were denied.
+    pub connections: u64,
 }
 
 /// Flow records, by where they go.
@@ -155,6 +161,7 @@ impl Collector for Figures {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let mut page = Page(encoder);
         self.write_policies(&mut page)?;
+        self.write_first_packets(&mut page)?;
         self.write_flow_exports(&mut page)?;
         self.write_ports(&mut page)?;
         self.write_tables(&mut page)?;
@@ -250,21 +257,46 @@ impl Figures {
                 (labels, *connections)
             }),
         )?;
-        let packets = self.policies.iter();
+        let labels = |of: &'_ PolicyFigures| {
+            [
+                ("policy", of.policy.clone()),
+                ("direction", of.direction.to_owned()),
+                ("verdict", of.verdict.to_owned()),
+            ]
+        };
         page.counters(
             (
                 "policy_packets",
                 "Packets that a policy has decided about, those of its connections included",
             ),
-            packets.map(|of| {
-                let labels = [
-                    ("policy", of.policy.as_str()),
-                    ("direction", of.direction),
-                    ("verdict", of.verdict),
-                ];
-                (labels, of.packets)
-            }),
+            self.policies.iter().map(|of| (labels(of), of.packets)),
+        )?;
+        // A connection that one policy passes on, another one decides about.
+        let deciding = self.policies.iter().filter(|of| of.verdict != "passed");
+        page.counters(
+            (
+                "policy_connections",
+                "Connections that a policy has allowed, counted when they begin; packets of no \
+                 connection that it has denied",
+            ),
+            deciding.map(|of| (labels(of), of.connections)),
         )
+    }
+
+    fn write_first_packets(&self, page: &mut Page) -> fmt::Result {
+        let help = "How long a worker took from receiving the first packet of a flow until what was \
+                    to be sent of its batch was (unstable).";
+        let of = &self.first_packets;
+        let bounds = FIRST_PACKET_BOUNDS.map(|micros| Duration::from_micros(micros).as_secs_f64());
+        let bounds = bounds.into_iter().chain([f64::MAX]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(of.buckets).collect();
+        let took = Duration::from_nanos(of.nanoseconds).as_secs_f64();
+        let all = of.buckets.iter().sum();
+        let histogram = MetricType::Histogram;
+        let mut metric = page
+            .0
+            .encode_descriptor("first_packet_seconds", help, None, histogram)?;
+        metric.encode_histogram::<NoLabelSet>(took, all, &buckets, None)
     }
 
     fn write_flow_exports(&self, page: &mut Page) -> fmt::Result {
@@ -373,6 +405,11 @@ impl Figures {
                 "connections_early_dropped",
                 "Unanswered connections evicted from a full table",
                 self.connections_early_dropped,
+            ),
+            (
+                "connections_created",
+                "Connections that began",
+                self.connections_created,
             ),
             (
                 "connections_expired",
@@ -496,6 +533,7 @@ mod tests {
                 direction: "ingress",
                 verdict: "denied",
                 packets: 5,
+                connections: 2,
             }],
             ..Figures::default()
         };
@@ -503,6 +541,52 @@ mod tests {
         let line = "vswitch_policy_packets_total{policy=\"shop/web\",direction=\"ingress\",\
                     verdict=\"denied\"} 5";
         assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn connections_that_policies_decide_about_are_reported_but_not_what_one_passes_on() {
+        let of = |verdict, connections| PolicyFigures {
+            policy: "shop/web".to_owned(),
+            direction: "ingress",
+            verdict,
+            packets: 9,
+            connections,
+        };
+        let figures = Figures {
+            policies: vec![of("allowed", 4), of("passed", 0)],
+            ..Figures::default()
+        };
+        let text = render(figures, &InForceLatency::default());
+        let samples: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("vswitch_policy_connections"))
+            .collect();
+        let line = "vswitch_policy_connections_total{policy=\"shop/web\",direction=\"ingress\",\
+                    verdict=\"allowed\"} 4";
+        assert_eq!(samples, [line]);
+    }
+
+    #[test]
+    fn the_time_of_first_packets_is_a_histogram() {
+        let mut first_packets = FirstPackets {
+            nanoseconds: 3_000_000,
+            ..FirstPackets::default()
+        };
+        (first_packets.buckets[0], first_packets.buckets[2]) = (5, 1);
+        let figures = Figures {
+            first_packets,
+            ..Figures::default()
+        };
+        let text = render(figures, &InForceLatency::default());
+        for line in [
+            "vswitch_first_packet_seconds_bucket{le=\"4e-6\"} 5",
+            "vswitch_first_packet_seconds_bucket{le=\"1.6e-5\"} 6",
+            "vswitch_first_packet_seconds_bucket{le=\"+Inf\"} 6",
+            "vswitch_first_packet_seconds_count 6",
+            "vswitch_first_packet_seconds_sum 0.003",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
     }
 
     #[test]
@@ -573,6 +657,7 @@ mod tests {
                 direction: "ingress",
                 verdict: "denied",
                 packets: 1,
+                connections: 1,
             }],
             flow_exports: vec![FlowExportFigures::default()],
             ports: vec![PortFigures::default()],

@@ -19,6 +19,7 @@
 mod config;
 #[cfg(test)]
 mod datapath_tests;
+mod first_packets;
 mod forward;
 mod pool;
 mod processor;
@@ -29,5 +30,6 @@ mod tests;
 mod thread;
 
 pub use config::WorkerConfig;
+pub use first_packets::{BOUNDS as FIRST_PACKET_BOUNDS, FirstPackets};
 pub use pool::{WorkerError, WorkerPool};
 pub use processor::{FrameProcessor, WorkerDatapath};

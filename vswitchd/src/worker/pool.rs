@@ -13,8 +13,9 @@ use tokio::sync::mpsc::Sender;
 use vswitch_api::PortNo;
 
 use super::config::WorkerConfig;
+use super::first_packets::{FirstPacketTimes, FirstPackets};
 use super::processor::WorkerDatapath;
-use super::table::{PortTable, SharedPort};
+use super::table::{Common, PortTable, SharedPort};
 use super::thread::{Command, WAKE, Worker};
 use crate::heap;
 use crate::port::{Port, PortNotice, PortStats};
@@ -88,7 +89,7 @@ struct Handle {
 pub struct WorkerPool {
     workers: Vec<Handle>,
     expiry: Option<(SyncSender<()>, JoinHandle<()>)>,
-    table: Arc<PortTable>,
+    common: Arc<Common>,
     /// Serialises attach and detach: both read the table and then replace it.
     changes: Mutex<()>,
 }
@@ -109,11 +110,15 @@ impl WorkerPool {
         let mut pool = Self {
             workers: Vec::with_capacity(config.workers),
             expiry: None,
-            table: Arc::new(PortTable::default()),
+            common: Arc::new(Common {
+                table: PortTable::default(),
+                events,
+                first_packets: FirstPacketTimes::default(),
+            }),
             changes: Mutex::new(()),
         };
         for worker in 0..config.workers {
-            let handle = start_worker(worker, switch, &config, &pool.table, &events, supervisor)
+            let handle = start_worker(worker, switch, &config, &pool.common, supervisor)
                 .map_err(|source| WorkerError::Start { worker, source })?;
             pool.workers.push(handle);
         }
@@ -132,7 +137,7 @@ impl WorkerPool {
     pub fn attach(&self, port: Port) -> Result<(), WorkerError> {
         let _serial = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let no = port.no;
-        let ports = self.table.load_full();
+        let ports = self.common.table.load_full();
         if ports.contains_key(&no) {
             return Err(WorkerError::PortExists { port: no });
         }
@@ -173,7 +178,7 @@ impl WorkerPool {
     /// the table but may still be open.
     pub fn detach(&self, no: PortNo) -> Result<(), WorkerError> {
         let _serial = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.table.load().contains_key(&no) {
+        if !self.common.table.load().contains_key(&no) {
             return Err(WorkerError::NoSuchPort { port: no });
         }
         self.replace_table(|ports| drop(ports.remove(&no)));
@@ -188,13 +193,14 @@ impl WorkerPool {
     /// Returns whether a port has this number.
     #[must_use]
     pub fn has_port(&self, no: PortNo) -> bool {
-        self.table.load().contains_key(&no)
+        self.common.table.load().contains_key(&no)
     }
 
     /// Returns the counters of every port, by number.
     #[must_use]
     pub fn port_stats(&self) -> Vec<PortStats> {
         let mut stats: Vec<_> = self
+            .common
             .table
             .load()
             .values()
@@ -204,15 +210,21 @@ impl WorkerPool {
         stats
     }
 
+    /// Returns how long first packets took.
+    #[must_use]
+    pub fn first_packets(&self) -> FirstPackets {
+        self.common.first_packets.read()
+    }
+
     /// Lets every worker hand on what its ports have queued, and ends the threads.
     pub fn shutdown(self) {
         drop(self);
     }
 
     fn replace_table(&self, change: impl Fn(&mut HashMap<PortNo, Arc<SharedPort>>)) {
-        let mut ports = HashMap::clone(&self.table.load());
+        let mut ports = HashMap::clone(&self.common.table.load());
         change(&mut ports);
-        self.table.store(Arc::new(ports));
+        self.common.table.store(Arc::new(ports));
     }
 
     /// Sends a command and waits for the answer.
@@ -260,8 +272,7 @@ fn start_worker<S: WorkerDatapath>(
     index: usize,
     switch: &Arc<S>,
     config: &WorkerConfig,
-    table: &Arc<PortTable>,
-    events: &Sender<PortNotice>,
+    common: &Arc<Common>,
     supervisor: &Supervisor,
 ) -> io::Result<Handle> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
@@ -275,8 +286,7 @@ fn start_worker<S: WorkerDatapath>(
         epoll,
         Arc::clone(&wake),
         inbox,
-        Arc::clone(table),
-        events.clone(),
+        Arc::clone(common),
     );
     // The kernel keeps 15 bytes of a thread's name: the number must be among them.
     let name = format!("vsw-worker-{index}");

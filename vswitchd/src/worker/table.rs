@@ -8,10 +8,20 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc::Sender;
 use vswitch_api::{IfName, PortNo};
 
+use super::first_packets::FirstPacketTimes;
 use crate::port::{LinkState, PortCounters, PortEvent, PortFault, PortNotice, PortStats, PortTx};
 
 /// All attached ports by number.
 pub(super) type PortTable = ArcSwap<HashMap<PortNo, Arc<SharedPort>>>;
+
+/// What all workers share.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) table: PortTable,
+    /// Is told of devices that go down, come up or vanish.
+    pub(super) events: Sender<PortNotice>,
+    pub(super) first_packets: FirstPacketTimes,
+}
 
 /// What every worker may use of a port.
 #[derive(Debug)]

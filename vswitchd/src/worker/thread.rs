@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
-use tokio::sync::mpsc::Sender;
 use vswitch_api::PortNo;
 use vswitch_datapath::fairness::{Account, Contention, PortShare, Standing, Work};
 use vswitch_datapath::packet::Frame;
@@ -17,9 +16,9 @@ use super::config::WorkerConfig;
 use super::forward::Forwarder;
 use super::processor::FrameProcessor;
 use super::processor_wait::ProcessorWait;
-use super::table::{PortTable, SharedPort};
+use super::table::{Common, SharedPort};
 use crate::clock::MonotonicClock;
-use crate::port::{PortFault, PortNotice, PortRx};
+use crate::port::{PortFault, PortRx};
 use crate::supervise::Beat;
 
 /// Epoll data of the wake-up descriptor; port numbers are 32 bits wide and never meet it.
@@ -84,8 +83,7 @@ pub(super) struct Worker<P> {
     pub(super) epoll: Epoll,
     pub(super) wake: Arc<EventFd>,
     pub(super) commands: Receiver<Command>,
-    pub(super) table: Arc<PortTable>,
-    pub(super) events: Sender<PortNotice>,
+    pub(super) common: Arc<Common>,
     pub(super) clock: MonotonicClock,
     ports: HashMap<PortNo, OwnedPort>,
     contention: Contention,
@@ -110,8 +108,7 @@ impl<P: FrameProcessor> Worker<P> {
         epoll: Epoll,
         wake: Arc<EventFd>,
         commands: Receiver<Command>,
-        table: Arc<PortTable>,
-        events: Sender<PortNotice>,
+        common: Arc<Common>,
     ) -> Self {
         let frames = (0..config.batch).map(|_| Frame::new()).collect();
         let verdicts = Vec::with_capacity(config.batch);
@@ -122,8 +119,7 @@ impl<P: FrameProcessor> Worker<P> {
             epoll,
             wake,
             commands,
-            table,
-            events,
+            common,
             ports: HashMap::new(),
             contention: Contention::default(),
             next_resume: None,
@@ -303,6 +299,9 @@ impl<P: FrameProcessor> Worker<P> {
             frames: u32::try_from(frames).unwrap_or(u32::MAX),
             ..self.processor.take_work()
         };
+        if work.walked > 0 {
+            self.common.first_packets.add(work.walked, took);
+        }
         if let Some(port) = self.ports.get_mut(&no) {
             let with = (&*port.share, &mut self.contention);
             port.account.charge(work, took, with, now);
@@ -324,7 +323,7 @@ impl<P: FrameProcessor> Worker<P> {
                 if matches!(fault, PortFault::Refused { .. }) {
                     port.shared.counters.count_rx_error();
                 }
-                port.shared.observe_fault(&fault, &self.events);
+                port.shared.observe_fault(&fault, &self.common.events);
                 if matches!(fault, PortFault::Gone) {
                     // Its descriptor would report an error for ever; the port waits for detach.
                     let _closed_anyway = self.epoll.delete(rx.fd());
@@ -347,11 +346,11 @@ impl<P: FrameProcessor> Worker<P> {
         for frame in frames.iter_mut() {
             verdicts.push(self.processor.process(in_port, frame, now, out));
         }
-        let ports = self.table.load();
+        let ports = self.common.table.load();
         let mut forwarder = Forwarder {
             ports: &ports,
             processor: &mut self.processor,
-            events: &self.events,
+            events: &self.common.events,
         };
         forwarder.send(
             verdicts
@@ -373,11 +372,11 @@ impl<P: FrameProcessor> Worker<P> {
         if !self.processor.notify(now, out) {
             return false;
         }
-        let ports = self.table.load();
+        let ports = self.common.table.load();
         let mut forwarder = Forwarder {
             ports: &ports,
             processor: &mut self.processor,
-            events: &self.events,
+            events: &self.common.events,
         };
         forwarder.send_made(out);
         true
@@ -391,7 +390,7 @@ impl<P: FrameProcessor> Worker<P> {
                     port.shared.counters.count_rx_dropped(dropped);
                 }
             }
-            port.shared.tick(&self.events);
+            port.shared.tick(&self.common.events);
         }
         self.processor.tidy();
     }

@@ -36,6 +36,7 @@ impl AttachedKernelPath {
         let counts = Counts {
             packets: usage.packets,
             bytes: usage.bytes,
+            connections: 0,
         };
         let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         let slots = flow.path.rules().iter();

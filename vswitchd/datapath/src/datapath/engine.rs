@@ -5,7 +5,8 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use arc_swap::{ArcSwap, Cache};
 use smallvec::SmallVec;
@@ -28,8 +29,8 @@ use crate::packet::{
     rewrite,
 };
 use crate::pipeline::{
-    ConnUpdate, Counts, End, Meter, Port, Question, RuleCounters, RulePaths, Snapshot, Step,
-    TableId, Translation, WalkScratch, add_alone, translate,
+    ConnUpdate, Counts, Decision, End, Meter, Port, Question, RuleCounters, RulePath, RulePaths,
+    Snapshot, Step, TableId, Translation, WalkScratch, add_alone, translate,
 };
 use crate::time::Timestamp;
 
@@ -93,6 +94,18 @@ impl Walks<'_> {
         let own = self.own.hits.iter().take(refused_at.unwrap_or(usize::MAX));
         for rule in own.chain(&self.judge.hits).filter_map(|hit| hit.rule) {
             rules.add(rule.counters, counts);
+        }
+    }
+
+    /// Counts a connection that begins, or that is refused, in the rules of policies that said so:
+    /// one of egress and one of ingress at most.
+    fn count_connection(&self, rules: &RuleCounters, decision: Decision) {
+        for hits in [&self.own.hits, &self.judge.hits] {
+            for rule in hits.iter().filter_map(|hit| hit.rule) {
+                if rule.decision == Some(decision) {
+                    rules.add_connection(rule.counters);
+                }
+            }
         }
     }
 }
@@ -346,6 +359,7 @@ impl Core {
             self.work.refused += 1;
             return Err(DropReason::OverShare);
         }
+        self.work.walked += 1;
         let mut walks = Walks::default();
         let translation = translate(
             snapshot,
@@ -515,7 +529,9 @@ impl Core {
         }
     }
 
-    /// Does what the tables say, short of rewriting the frame.
+    /// Does what the tables say, short of rewriting the frame. Not inlined: what it needs of the stack is
+    /// not for packets of known flows to set up.
+    #[inline(never)]
     fn carry_out(
         &mut self,
         snapshot: &Snapshot,
@@ -525,7 +541,18 @@ impl Core {
         packet: &mut InHand<'_>,
     ) -> Result<Verdict, DropReason> {
         let refused_at = packet.meter(&walks.own.steps);
-        walks.count_in(&self.counters.rules, packet.counts(), refused_at);
+        let is_kept = refused_at.is_none()
+            && !self.cache.is_off()
+            && matches!(translation.end, End::Forward { .. })
+            && is_cacheable(snapshot, translation);
+        let kept = key
+            .filter(|_| is_kept)
+            .map(|key| (key, self.path_of(&walks.own)));
+        match &kept {
+            // One addition instead of one a rule.
+            Some((_, path)) if walks.judge.hits.is_empty() => path.count(packet.counts()),
+            _ => walks.count_in(&self.counters.rules, packet.counts(), refused_at),
+        }
         if refused_at.is_some() {
             return Err(DropReason::RateLimited);
         }
@@ -536,11 +563,12 @@ impl Core {
             End::Forward { port, mtu } => {
                 packet.fit(mtu)?;
                 let conn = self.update_connection(snapshot, translation, packet)?;
-                if let Some(key) = key
-                    && is_cacheable(snapshot, translation)
-                {
+                if matches!(translation.conn_update, ConnUpdate::Commit(_)) {
+                    walks.count_connection(&self.counters.rules, Decision::Allow);
+                }
+                if let Some((key, path)) = kept {
                     let keys = (key, &translation.key);
-                    self.install(snapshot, &walks.own, keys, (port, mtu), conn);
+                    self.install(snapshot, (path, &walks.own.steps), keys, (port, mtu), conn);
                 }
                 Ok(Verdict::Forward(port))
             }
@@ -587,7 +615,10 @@ impl Core {
                 }
                 is_cut
             }
-            ConnUpdate::Nothing | ConnUpdate::Track(..) | ConnUpdate::Commit(_) => false,
+            ConnUpdate::Nothing | ConnUpdate::Track(..) | ConnUpdate::Commit(_) => {
+                walks.count_connection(&self.counters.rules, Decision::Deny);
+                false
+            }
         };
         if reason.is_denial() {
             let (asked, walks) = (&packet.parsed.key, (&walks.own, &walks.judge));
@@ -619,7 +650,7 @@ impl Core {
                 let conn = conns.commit(parsed, &translation.key, now, *options)?;
                 // What was forgotten since this packet began had its connections removed
                 // already: this one came too late for that.
-                if self.datapath.published.load().forgot_at > snapshot.epoch {
+                if self.datapath.forgot_at.load(Acquire) > snapshot.epoch.0 {
                     conns.undo(&conn);
                     return Err(DropReason::NoRoute);
                 }
@@ -646,24 +677,26 @@ impl Core {
         }
     }
 
+    /// Returns the path of a walk, which its flow counts in from now on.
+    fn path_of(&mut self, walk: &WalkScratch<'_>) -> Arc<RulePath> {
+        let hits = walk.hits.iter().filter_map(|hit| hit.rule);
+        let rules: SmallVec<[_; TableId::USUAL_WALK]> = hits.map(|rule| rule.counters).collect();
+        self.paths.get(&rules, &self.counters.paths)
+    }
+
     fn install(
         &mut self,
         snapshot: &Snapshot,
-        walk: &WalkScratch<'_>,
+        (path, steps): (Arc<RulePath>, &[Step]),
         (key, leaves_as): (CacheKey, &FlowKey),
         (out_port, mtu): (PortNo, u16),
         conn: Option<ConnectionSide>,
     ) {
-        if self.cache.is_off() {
-            return;
-        }
-        let hits = walk.hits.iter().filter_map(|hit| hit.rule);
-        let rules: SmallVec<[_; TableId::USUAL_WALK]> = hits.map(|rule| rule.counters).collect();
         let is_mac = |step: &Step| matches!(step, Step::SetEthDst(_) | Step::SetEthSrc(_));
-        let steps: Box<[Step]> = if walk.steps.iter().all(is_mac) {
+        let steps: Box<[Step]> = if steps.iter().all(is_mac) {
             Box::default()
         } else {
-            walk.steps.as_slice().into()
+            steps.into()
         };
         let is_translated = conn.as_ref().is_some_and(|(conn, _)| conn.is_translated());
         // What is limited has to ask for each packet.
@@ -675,7 +708,7 @@ impl Core {
             is_simple: steps.is_empty() && !is_translated && !is_limited && !is_captured,
             steps,
             macs: pair_of_macs(leaves_as),
-            path: self.paths.get(&rules, &self.counters.paths),
+            path,
             out_port,
             mtu,
             until_offer: Cell::new(OFFER_AFTER),

@@ -23,6 +23,7 @@ pub(super) fn counts(frame_len: usize) -> Counts {
     Counts {
         packets: 1,
         bytes: u64::try_from(frame_len).unwrap_or(u64::MAX),
+        connections: 0,
     }
 }
 

@@ -4,6 +4,8 @@
 //! Writers take turns behind one lock and publish a whole snapshot; readers never wait.
 //! The epoch is part of the snapshot, so rules and epoch change in one step.
 
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Release;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -34,6 +36,8 @@ pub struct Datapath {
     /// Guards what the next snapshot is made from; held while one is made and published, so
     /// that epochs grow one by one. A mutex, because workers never take it.
     pub(super) writer: Mutex<Writer>,
+    /// The last generation that forgot ports, addresses or endpoints.
+    pub(super) forgot_at: AtomicU64,
     pub(super) conns: ConnTable,
     pub(super) affinity: AffinityTable,
     pub(super) expected: ExpectedEndpoints,
@@ -74,6 +78,7 @@ impl Datapath {
             kernel_path,
             published: Arc::new(ArcSwap::from_pointee(snapshot)),
             writer: Mutex::new(writer),
+            forgot_at: AtomicU64::new(0),
             conns: ConnTable::new(config.conntrack),
             affinity: AffinityTable::default(),
             expected: ExpectedEndpoints::default(),
@@ -106,14 +111,13 @@ impl Datapath {
         next.tables = writer.program.rules.tables();
         next.addresses = writer.program.sets.index();
         next.derive();
-        if !forgotten.is_empty() {
-            next.forgot_at = next.epoch;
-        }
         let epoch = next.epoch;
         let next = Arc::new(next);
         self.keep_version(&next);
         self.published.store(next);
         if !forgotten.is_empty() {
+            // Before connections are looked through: who makes one behind that reads it.
+            self.forgot_at.store(epoch.0, Release);
             self.forget(&forgotten);
         }
         self.revoke();

@@ -37,6 +37,8 @@ pub struct Work {
     /// Frames of connections that others opened and that walked the tables: the demand for them
     /// is of those who opened them.
     pub answers: u32,
+    /// Frames that no flow cache knew and that walked the tables: first packets of flows.
+    pub walked: u32,
 }
 
 /// How a port stands.

@@ -66,6 +66,7 @@ impl Worker {
             wasted: BATCH,
             refused,
             answers: 0,
+            walked: BATCH - refused,
         };
         self.batch(port, work, each);
         port.walked += BATCH - refused;
@@ -167,6 +168,7 @@ fn answers_to_others_are_not_demand() {
         let work = Work {
             frames: BATCH,
             answers: BATCH,
+            walked: BATCH,
             ..Work::default()
         };
         worker.batch(&mut victim, work, WALK);
@@ -250,7 +252,7 @@ proptest! {
         for (wasted, refused, micros, contended) in batches {
             let wasted = wasted.min(BATCH);
             let refused = refused.min(wasted);
-            let work = Work { frames: BATCH, wasted, refused, answers: BATCH - wasted };
+            let work = Work { frames: BATCH, wasted, refused, answers: BATCH - wasted, walked: BATCH - refused };
             worker.batch(&mut port, work, Duration::from_micros(micros) / BATCH);
             let mut others = Contention::default();
             if contended {

@@ -23,8 +23,8 @@ pub use crate::table_id::TableId;
 pub use bandwidth::Bandwidth;
 pub use builtin::builtin_rules;
 pub use rule::{
-    AuditUpdate, Origin, PortSpec, PortUpdate, Rule, RuleError, RuleId, RuleStats, Transaction,
-    is_builtin,
+    AuditUpdate, Decision, Origin, PortSpec, PortUpdate, Rule, RuleError, RuleId, RuleStats,
+    Transaction, is_builtin,
 };
 pub use trace::{Trace, TraceInput, TracePacket, TraceStep, TraceTranslation, TraceVerdict};
 

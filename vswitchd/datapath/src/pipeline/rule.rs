@@ -76,7 +76,32 @@ pub enum RuleError {
     NeverMatches,
 }
 
+/// What a rule of policies says of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Its policies let it go.
+    Allow,
+    /// It is dropped.
+    Deny,
+    /// The next tier is asked.
+    Pass,
+}
+
 impl Rule {
+    /// Returns what the rule says of a packet, if it stands in a table of policies.
+    #[must_use]
+    pub fn decision(&self) -> Option<Decision> {
+        if !self.table.is_of_policies() {
+            return None;
+        }
+        self.actions.iter().find_map(|action| match action {
+            Action::Goto(TableId::Forward | TableId::Output) => Some(Decision::Allow),
+            Action::Goto(_) => Some(Decision::Pass),
+            Action::Drop(_) | Action::Reject(_) => Some(Decision::Deny),
+            _ => None,
+        })
+    }
+
     /// Checks a rule that somebody outside wrote; the datapath itself takes any, and drops
     /// what such rules do not decide on.
     ///
@@ -196,6 +221,9 @@ pub struct RuleStats {
     pub packets: u64,
     /// Their bytes, from the Ethernet header on.
     pub bytes: u64,
+    /// Of a rule of policies that decides: connections that it admitted when they began, or packets of
+    /// no connection that it denied.
+    pub connections: u64,
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ impl CounterSlot {
 pub(crate) struct Counts {
     pub(crate) packets: u64,
     pub(crate) bytes: u64,
+    /// Connections that began, and packets of none that were denied.
+    pub(crate) connections: u64,
 }
 
 impl Counts {
@@ -32,6 +34,7 @@ impl Counts {
         Self {
             packets: self.packets.wrapping_add(other.packets),
             bytes: self.bytes.wrapping_add(other.bytes),
+            connections: self.connections.wrapping_add(other.connections),
         }
     }
 
@@ -39,6 +42,7 @@ impl Counts {
         Self {
             packets: self.packets.wrapping_sub(other.packets),
             bytes: self.bytes.wrapping_sub(other.bytes),
+            connections: self.connections.wrapping_sub(other.connections),
         }
     }
 }
@@ -87,10 +91,12 @@ struct Cell {
 #[derive(Debug, Default)]
 pub(crate) struct RuleCounters {
     blocks: [OnceLock<Box<[Cell]>>; BLOCKS],
+    /// Apart from the others: of the rules that a first packet goes through two at most count here.
+    connections: [OnceLock<Box<[AtomicU64]>>; BLOCKS],
 }
 
 impl RuleCounters {
-    /// Adds to what a rule has counted. Only one thread may.
+    /// Adds packets to what a rule has counted. Only one thread may.
     #[inline]
     pub(crate) fn add(&self, slot: CounterSlot, more: Counts) {
         let (block, at) = place(slot);
@@ -104,17 +110,33 @@ impl RuleCounters {
         }
     }
 
+    /// Adds a connection that a rule decided about. Only one thread may.
+    #[inline]
+    pub(crate) fn add_connection(&self, slot: CounterSlot) {
+        self.add_connections(slot, 1);
+    }
+
+    fn add_connections(&self, slot: CounterSlot, more: u64) {
+        let (block, at) = place(slot);
+        let counts = self
+            .connections
+            .get(block)
+            .map(|counts| counts.get_or_init(|| new_block(block)));
+        if let Some(count) = counts.and_then(|counts| counts.get(at)) {
+            add_alone(count, more);
+        }
+    }
+
     /// Adds all that another has counted. Only one thread may.
     pub(crate) fn add_all(&self, other: &Self) {
         for (block, cells) in other.blocks.iter().enumerate() {
             let Some(cells) = cells.get() else { continue };
-            for (at, cell) in (0..).zip(cells) {
-                let more = Counts {
-                    packets: cell.packets.load(Relaxed),
-                    bytes: cell.bytes.load(Relaxed),
-                };
+            for at in (0..).take(cells.len()) {
+                let slot = slot_at(block, at);
+                let more = other.read(slot);
                 if more != Counts::default() {
-                    self.add(slot_at(block, at), more);
+                    self.add(slot, more);
+                    self.add_connections(slot, more.connections);
                 }
             }
         }
@@ -124,11 +146,16 @@ impl RuleCounters {
     pub(crate) fn read(&self, slot: CounterSlot) -> Counts {
         let (block, at) = place(slot);
         let cells = self.blocks.get(block).and_then(OnceLock::get);
-        let cell = cells.and_then(|cells| cells.get(at));
-        cell.map_or_else(Counts::default, |cell| Counts {
+        let Some(cell) = cells.and_then(|cells| cells.get(at)) else {
+            return Counts::default();
+        };
+        let counts = self.connections.get(block).and_then(OnceLock::get);
+        let connections = counts.and_then(|counts| counts.get(at));
+        Counts {
             packets: cell.packets.load(Relaxed),
             bytes: cell.bytes.load(Relaxed),
-        })
+            connections: connections.map_or(0, |count| count.load(Relaxed)),
+        }
     }
 }
 
@@ -139,8 +166,8 @@ pub(crate) fn add_alone(counter: &AtomicU64, more: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(more), Relaxed);
 }
 
-fn new_block(block: usize) -> Box<[Cell]> {
-    std::iter::repeat_with(Cell::default)
+fn new_block<T: Default>(block: usize) -> Box<[T]> {
+    std::iter::repeat_with(T::default)
         .take((FIRST_BLOCK as usize) << block)
         .collect()
 }
@@ -168,6 +195,7 @@ mod tests {
     const ONE: Counts = Counts {
         packets: 1,
         bytes: 60,
+        connections: 0,
     };
 
     #[test]
@@ -181,6 +209,7 @@ mod tests {
             let expected = Counts {
                 packets: times,
                 bytes: 60 * times,
+                connections: 0,
             };
             assert_eq!(counters.read(slot), expected, "{slot:?}");
             let (block, at) = place(slot);
@@ -196,9 +225,16 @@ mod tests {
         for slot in [3, 700] {
             gone.add(CounterSlot(slot), ONE);
         }
+        for counters in [&gone, &kept, &gone] {
+            counters.add_connection(CounterSlot(700));
+        }
         kept.add(CounterSlot(700), ONE);
         kept.add_all(&gone);
-        assert_eq!(kept.read(CounterSlot(700)), ONE.plus(ONE));
+        let both = Counts {
+            connections: 3,
+            ..ONE.plus(ONE)
+        };
+        assert_eq!(kept.read(CounterSlot(700)), both);
         assert_eq!(kept.read(CounterSlot(3)), ONE);
     }
 

@@ -43,6 +43,8 @@ impl RulePath {
         Counts {
             packets: self.packets.load(Relaxed),
             bytes: self.bytes.load(Relaxed),
+            // Packets of flows that are known begin none.
+            connections: 0,
         }
     }
 }
@@ -155,6 +157,7 @@ mod tests {
     const ONE: Counts = Counts {
         packets: 1,
         bytes: 60,
+        connections: 0,
     };
 
     fn slots(count: usize) -> Vec<CounterSlot> {

@@ -66,8 +66,6 @@ pub(crate) struct Snapshot {
     pub(crate) addresses: AddressIndex,
     pub(crate) groups: Groups,
     pub(crate) ports: Arc<Ports>,
-    /// The last generation that forgot ports, addresses or endpoints.
-    pub(crate) forgot_at: Epoch,
     /// Some rule tells a connection's first packet from its later ones, so that what is found
     /// out for the first does not hold for the others.
     pub(crate) is_state_dependent: bool,
@@ -93,7 +91,6 @@ impl Snapshot {
             addresses: AddressIndex::default(),
             groups: Groups::default(),
             ports: Arc::default(),
-            forgot_at: Epoch(0),
             is_state_dependent: false,
             entered: entered(|_| false),
             has_limits: false,

@@ -47,6 +47,7 @@ impl RuleStore {
     ) {
         let old = self.take(rule.id);
         let matches = CompiledMatch::compile(&rule.matches, |name| sets.acquire(name));
+        let matches = matches.map(Box::new);
         let (counters, counted_before) = match &old {
             Some(old) => (old.counters, old.counted_before),
             None => match self.counters.take() {
@@ -61,6 +62,7 @@ impl RuleStore {
         }
         let (id, table) = (rule.id, rule.table);
         let installed = Arc::new(InstalledRule {
+            decision: rule.decision(),
             actions: rule.actions.iter().copied().collect(),
             rule: Arc::new(rule),
             matches,
@@ -125,6 +127,7 @@ impl RuleStore {
                 rule: Arc::clone(&rule.rule),
                 packets: counts.packets,
                 bytes: counts.bytes,
+                connections: counts.connections,
             }
         };
         let tables = TableId::ALL.into_iter().zip(&self.rules);

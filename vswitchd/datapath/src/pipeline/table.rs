@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::{CounterSlot, Counts, Meter, Rule, TableId};
+use super::{CounterSlot, Counts, Decision, Meter, Rule, TableId};
 use crate::action::Action;
 use crate::classifier::{Classifier, CompiledMatch, PreferredAnchor};
 
@@ -34,9 +34,12 @@ impl Table {
 pub(crate) struct InstalledRule {
     /// The rule's actions, where a walk finds them at once.
     pub(super) actions: SmallVec<[Action; 3]>,
+    /// [`Rule::decision`].
+    pub(crate) decision: Option<Decision>,
     pub(crate) rule: Arc<Rule>,
-    /// `None` if no packet can match.
-    pub(super) matches: Option<CompiledMatch>,
+    /// `None` if no packet can match. Apart: packets find the rule by what its table has of it, and
+    /// what they need of the rule lies close together.
+    pub(super) matches: Option<Box<CompiledMatch>>,
     pub(crate) counters: CounterSlot,
     /// What rules before it have counted there.
     pub(super) counted_before: Counts,

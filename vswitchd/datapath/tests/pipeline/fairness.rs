@@ -78,6 +78,7 @@ fn packets_of_connections_are_no_waste_and_answers_are_known_for_such() {
     switch.send(b.port, &udp(b.host, a.host, answer, b"y"));
     let answered = Work {
         answers: 1,
+        walked: 1,
         ..Work::default()
     };
     assert_eq!(switch.engine.take_work(), answered);

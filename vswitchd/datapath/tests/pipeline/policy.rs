@@ -62,6 +62,39 @@ fn egress_is_judged_before_ingress() {
 }
 
 #[test]
+fn rules_count_connections_when_they_begin_and_attempts_that_they_deny() {
+    let mut switch = TestSwitch::new();
+    let (client, server) = (switch.add_pod(1), switch.add_pod(2));
+    let [allow, _, deny] = switch.ingress_policy("web", 80)[..] else {
+        panic!("udp, tcp and isolation");
+    };
+    switch.set("web/pods", &[server]);
+    let egress = switch.egress_policy("locked");
+    switch.set("locked/pods", &[client]);
+    switch.set("locked/to", &[server]);
+    for _ in 0..2 {
+        assert_eq!(send(&mut switch, client, server, (5000, 80)), INGRESS);
+    }
+    let counted = |switch: &TestSwitch| {
+        [egress[0], egress[1], allow, deny].map(|rule| switch.connections_of(rule))
+    };
+    assert_eq!(counted(&switch), [0, 0, 0, 2], "none began");
+    switch.set("web/from", &[client]);
+    for port in [5000, 5001] {
+        for _ in 0..3 {
+            assert_eq!(send(&mut switch, client, server, (port, 80)), to(server));
+            assert_eq!(send(&mut switch, server, client, (80, port)), to(client));
+        }
+    }
+    assert_eq!(counted(&switch), [2, 0, 2, 2]);
+    switch.set("locked/to", &[]);
+    assert_eq!(send(&mut switch, client, server, (5000, 80)), EGRESS);
+    assert_eq!(counted(&switch), [2, 0, 2, 2], "it had begun and was cut");
+    assert_eq!(send(&mut switch, client, server, (5002, 80)), EGRESS);
+    assert_eq!(counted(&switch), [2, 1, 2, 2]);
+}
+
+#[test]
 fn policies_add_up() {
     let (mut switch, client, server) = isolated_server();
     switch.ingress_policy("other", 80);

@@ -309,6 +309,13 @@ impl TestSwitch {
         (stats.packets, stats.bytes)
     }
 
+    /// Returns the connections that a rule of policies has decided about.
+    pub(crate) fn connections_of(&self, id: RuleId) -> u64 {
+        let rules = self.dp.rules();
+        let stats = rules.iter().find(|stats| stats.rule.id == id).unwrap();
+        stats.connections
+    }
+
     /// Returns the packets of the built-in rule with this text.
     pub(crate) fn builtin_count(&self, table: TableId, matches: &str) -> u64 {
         let wanted = matches.parse().unwrap();

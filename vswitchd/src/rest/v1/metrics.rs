@@ -7,8 +7,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use vswitch_api::PortNo;
 use vswitch_datapath::DropReason;
-use vswitch_datapath::action::Action;
-use vswitch_datapath::pipeline::{RuleStats, TableId};
+use vswitch_datapath::pipeline::{Decision, RuleStats, TableId};
 
 use super::super::RestState;
 use super::status::drops;
@@ -85,12 +84,14 @@ fn figures(state: &RestState) -> Figures {
         would_deny: would_deny(state),
         policies: policy_figures(&datapath.rules_of(TableId::is_of_policies)),
         flow_exports: flow_exports.collect(),
+        first_packets: state.switch.workers().first_packets(),
         ports: ports.collect(),
         ports_over_share: wide(datapath.ports_over_share(state.switch.clock().now()).len()),
         connections: wide(conntrack.entries),
         connections_limit: wide(conntrack.max_entries),
         connections_early_dropped: conntrack.early_dropped,
         connections_expired: conntrack.expired,
+        connections_created: conntrack.inserted,
         rules: wide(datapath.rule_count()),
         address_sets: wide(datapath.address_set_count()),
         epoch: datapath.epoch().0,
@@ -120,14 +121,21 @@ fn over_share_drops(state: &RestState, port: PortNo) -> u64 {
 
 /// Adds up by policy, direction and verdict what the rules of policies have counted.
 fn policy_figures(rules: &[RuleStats]) -> Vec<PolicyFigures> {
-    let mut packets_of = BTreeMap::<_, u64>::new();
+    let mut counted = BTreeMap::<_, (u64, u64)>::new();
     let mut policies = BTreeSet::new();
-    for RuleStats { rule, packets, .. } in rules {
+    for RuleStats {
+        rule,
+        packets,
+        connections,
+        ..
+    } in rules
+    {
         let origin = &rule.origin;
-        if !PolicyKey::is_kind(origin.kind) {
-            continue;
-        }
-        let Some(verdict) = verdict(&rule.actions) else {
+        let decision = rule.decision();
+        let Some(verdict) = decision
+            .filter(|_| PolicyKey::is_kind(origin.kind))
+            .map(verdict)
+        else {
             continue;
         };
         let direction = match rule.table < TableId::Forward {
@@ -140,27 +148,29 @@ fn policy_figures(rules: &[RuleStats]) -> Vec<PolicyFigures> {
         } else if !policies.contains(&policy) {
             policy = None;
         }
-        *packets_of.entry((policy, direction, verdict)).or_default() += packets;
+        let sum = counted.entry((policy, direction, verdict)).or_default();
+        *sum = (sum.0 + packets, sum.1 + connections);
     }
-    let figures = packets_of.into_iter();
+    let figures = counted.into_iter();
     figures
-        .map(|((policy, direction, verdict), packets)| PolicyFigures {
-            policy: policy.map_or_else(String::new, |(kind, name)| PolicyKey::text(kind, name)),
-            direction,
-            verdict,
-            packets,
-        })
+        .map(
+            |((policy, direction, verdict), (packets, connections))| PolicyFigures {
+                policy: policy.map_or_else(String::new, |(kind, name)| PolicyKey::text(kind, name)),
+                direction,
+                verdict,
+                packets,
+                connections,
+            },
+        )
         .collect()
 }
 
-/// What a rule of a policy decides about a packet.
-fn verdict(actions: &[Action]) -> Option<&'static str> {
-    actions.iter().find_map(|action| match action {
-        Action::Goto(TableId::Forward | TableId::Output) => Some("allowed"),
-        Action::Goto(_) => Some("passed"),
-        Action::Drop(_) | Action::Reject(_) => Some("denied"),
-        _ => None,
-    })
+const fn verdict(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Allow => "allowed",
+        Decision::Deny => "denied",
+        Decision::Pass => "passed",
+    }
 }
 
 /// A count in memory always fits.
@@ -202,12 +212,17 @@ mod tests {
             rule: Arc::new(rule),
             packets,
             bytes: 0,
+            connections: packets + 100,
         }
     }
 
     fn texts(figures: &[PolicyFigures]) -> Vec<String> {
-        let text =
-            |f: &PolicyFigures| format!("{} {} {} {}", f.policy, f.direction, f.verdict, f.packets);
+        let text = |f: &PolicyFigures| {
+            format!(
+                "{} {} {} {} {}",
+                f.policy, f.direction, f.verdict, f.packets, f.connections
+            )
+        };
         figures.iter().map(text).collect()
     }
 
@@ -259,11 +274,11 @@ mod tests {
         assert_eq!(
             texts(&policy_figures(&rules)),
             [
-                "AdminNetworkPolicy guard egress denied 8",
-                "AdminNetworkPolicy guard ingress passed 7",
-                "shop/web egress allowed 6",
-                "shop/web ingress allowed 7",
-                "shop/web ingress denied 5",
+                "AdminNetworkPolicy guard egress denied 8 108",
+                "AdminNetworkPolicy guard ingress passed 7 107",
+                "shop/web egress allowed 6 106",
+                "shop/web ingress allowed 7 207",
+                "shop/web ingress denied 5 105",
             ]
         );
     }
@@ -282,6 +297,6 @@ mod tests {
         let rules: Vec<RuleStats> = (0..MOST_POLICIES + 3).map(drop).collect();
         let figures = policy_figures(&rules);
         assert_eq!(figures.len(), MOST_POLICIES + 1);
-        assert_eq!(texts(&figures[..1]), [" ingress denied 3"]);
+        assert_eq!(texts(&figures[..1]), [" ingress denied 3 303"]);
     }
 }
