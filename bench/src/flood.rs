@@ -12,11 +12,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 use vswitch_bench::iperf::median;
-use vswitch_bench::load_process::{Load, at};
+use vswitch_bench::load_process::{Load, WARMUP_MS, at, new_connections, rate};
 use vswitch_tests::{Daemon, DaemonOptions, Pod};
 
 /// Measures what a pod's flood leaves the others.
@@ -63,7 +63,6 @@ enum Figure {
 
 /// How long flood or control run before something is measured.
 const HEAD_START: Duration = Duration::from_millis(300);
-const WARMUP_MS: &str = "200";
 const THREADS: &str = "4";
 const PORT: u16 = 7_000;
 
@@ -221,8 +220,8 @@ impl Node {
                 rate(&ask(&["ask-questions"])?, "questions")
             }
             Figure::Connections => {
-                let _server = serve(&["answer", "--port", &port, "--threads", THREADS])?;
-                rate(&ask(&["connect"])?, "connections")
+                let server = (&self.server.netns, ipv4(self.server.ip())?);
+                new_connections(&self.client.netns, server, window_ms)
             }
             Figure::Stream => {
                 let receive = ["stream-receive", "--port", &port, "--streams", "1"];
@@ -240,12 +239,4 @@ fn ipv4(ip: IpAddr) -> Result<Ipv4Addr> {
         IpAddr::V4(ip) => Ok(ip),
         IpAddr::V6(ip) => bail!("{ip} is no IPv4 address"),
     }
-}
-
-fn rate(outcome: &Value, key: &str) -> Result<f64> {
-    let number = |key: &str| {
-        let number = outcome[key].as_f64();
-        number.with_context(|| format!("no {key} in {outcome}"))
-    };
-    Ok(number(key)? / number("seconds")?)
 }

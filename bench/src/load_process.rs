@@ -130,3 +130,38 @@ pub fn load_binary() -> PathBuf {
 pub fn at(ip: Ipv4Addr, port: u16) -> String {
     format!("{ip}:{port}")
 }
+
+/// Returns what a side counted, a second.
+///
+/// # Errors
+/// Fails if the result has no such count.
+pub fn rate(outcome: &Value, key: &str) -> Result<f64> {
+    let number = |key: &str| {
+        let number = outcome[key].as_f64();
+        number.with_context(|| format!("no {key} in {outcome}"))
+    };
+    Ok(number(key)? / number("seconds")?)
+}
+
+/// How long a measurement runs before it counts.
+pub const WARMUP_MS: &str = "200";
+
+/// Measures new TCP connections a second, of four threads on each side.
+///
+/// # Errors
+/// Fails if one of the sides does.
+pub fn new_connections(
+    client: &Namespace,
+    (server, ip): (&Namespace, Ipv4Addr),
+    window_ms: u64,
+) -> Result<f64> {
+    const PORT: u16 = 7_000;
+    const THREADS: [&str; 2] = ["--threads", "4"];
+    let (port, target, window) = (PORT.to_string(), at(ip, PORT), window_ms.to_string());
+    let answer = ["answer", "--port", &port];
+    let _server = Load::serve(server, &[&answer[..], &THREADS].concat())?;
+    let to = ["connect", "--to", &target];
+    let window = ["--warmup-ms", WARMUP_MS, "--window-ms", &window];
+    let mut asking = Load::start(client, &[&to[..], &THREADS, &window].concat())?;
+    rate(&asking.result()?, "connections")
+}
