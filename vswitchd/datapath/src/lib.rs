@@ -40,7 +40,8 @@ pub use cache::CacheStats;
 pub use conntrack::{ConnectionEnd, KernelUsage, RecordConnections, TcpProgress};
 pub use datapath::{
     Datapath, DatapathConfig, Denial, DenialOf, DenialVerdict, Denials, EndedConnection,
-    EndedConnections, Engine, MAX_CAPTURES, Outputs, TooManyCaptures, Verdict, capture,
+    EndedConnections, Engine, MAX_CAPTURES, MAX_LIVE_TRACES, MAX_PROBES, Outputs, TooManyWatchers,
+    Verdict, Watcher, capture, live_trace, probe,
 };
 pub use drop_reason::DropReason;
 pub use kernel_path::{KernelFlow, KernelPath};

@@ -39,6 +39,7 @@ pub(super) fn comment(packet: &CapturedPacket, rules: &[Arc<Rule>], names: &Port
         (Verdict::InFragments, _) => format!("forwarded in fragments: {}", allowed(packet, rules)),
         (Verdict::Answered, _) => "answered by the switch".to_owned(),
         (Verdict::Held, _) => "held until the first fragment of its datagram comes".to_owned(),
+        (Verdict::Taken, _) => "answers a probe of the switch, and goes no further".to_owned(),
         (Verdict::Drop(reason), _) => dropped(reason, rules),
     };
     for rule in rules {

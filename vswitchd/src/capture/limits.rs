@@ -4,14 +4,7 @@ use std::time::Duration;
 
 use vswitch_datapath::packet::MAX_FRAME;
 
-/// A bound that is out of range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{name}: {given} is not within 1 to {most}")]
-pub struct LimitError {
-    name: &'static str,
-    given: u64,
-    most: u64,
-}
+use crate::switch::{LimitError, within};
 
 /// When a capture ends by itself, and how much of each packet is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,20 +39,6 @@ impl CaptureLimits {
             time: Duration::from_secs(within("seconds", seconds, 60, 86_400)?),
             snaplen: usize::try_from(snaplen).unwrap_or(MAX_FRAME),
         })
-    }
-}
-
-fn within(
-    name: &'static str,
-    given: Option<u64>,
-    default: u64,
-    most: u64,
-) -> Result<u64, LimitError> {
-    let given = given.unwrap_or(default);
-    if (1..=most).contains(&given) {
-        Ok(given)
-    } else {
-        Err(LimitError { name, given, most })
     }
 }
 

@@ -9,5 +9,5 @@ mod limits;
 mod pcapng;
 mod session;
 
-pub use limits::{CaptureLimits, LimitError};
+pub use limits::CaptureLimits;
 pub use session::{CaptureSession, CapturedPort};

@@ -6,14 +6,13 @@ use std::time::Duration;
 use tokio::sync::watch;
 use vswitch_api::PortNo;
 use vswitch_datapath::capture::{Capture, CaptureFilter, CapturedPacket, Way};
-use vswitch_datapath::{Datapath, Timestamp, TooManyCaptures};
+use vswitch_datapath::{Timestamp, TooManyWatchers, Watcher};
 
 use super::comment::{PortNames, comment};
 use super::limits::CaptureLimits;
 use super::pcapng::{self, Direction, Interface, Packet, Statistics};
 use crate::clock;
-use crate::supervise;
-use crate::switch::Switch;
+use crate::switch::{Switch, Watch};
 
 /// How often the ring is looked into while nothing is in it. At 10 Gbit/s some 25 super-frames come
 /// in that time, or 8,000 of the shortest frames: as many as fit.
@@ -36,35 +35,6 @@ pub struct CapturedPort {
     pub name: String,
     /// Port and host interface, for people.
     pub description: String,
-}
-
-/// Ends the capture when it is dropped.
-#[derive(Debug)]
-struct UnderWay {
-    datapath: Arc<Datapath>,
-    capture: Arc<Capture>,
-}
-
-impl UnderWay {
-    fn begin(datapath: Arc<Datapath>, capture: Arc<Capture>) -> Result<Self, TooManyCaptures> {
-        datapath.begin_capture(&capture)?;
-        Ok(Self { datapath, capture })
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        let (datapath, capture) = (Arc::clone(&self.datapath), Arc::clone(&self.capture));
-        let end = move || {
-            datapath.end_capture(&capture);
-            capture.close();
-        };
-        // A publication may be under way, which is waited for.
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(end)),
-            Err(_) => end(),
-        }
-    }
 }
 
 /// Why a capture ended by itself.
@@ -100,7 +70,9 @@ enum Stage {
 /// A capture under way.
 #[derive(Debug)]
 pub struct CaptureSession {
-    under_way: UnderWay,
+    capture: Arc<Capture>,
+    /// Ends the capture when it is dropped.
+    _watch: Watch,
     switch: Arc<Switch>,
     stop: watch::Receiver<bool>,
     is_stopping: bool,
@@ -123,22 +95,22 @@ impl CaptureSession {
     /// Begins a capture: every packet that is decided on from then on is in it.
     ///
     /// # Errors
-    /// [`TooManyCaptures`].
+    /// [`TooManyWatchers`].
     pub async fn begin(
         switch: Arc<Switch>,
         port: CapturedPort,
         (filter, written): (CaptureFilter, String),
         limits: CaptureLimits,
         stop: watch::Receiver<bool>,
-    ) -> Result<Self, TooManyCaptures> {
-        let capture = Capture::new(port.no, filter, limits.snaplen);
-        let datapath = Arc::clone(switch.datapath());
-        let under_way =
-            supervise::blocking(move || UnderWay::begin(datapath, Arc::new(capture))).await?;
+    ) -> Result<Self, TooManyWatchers> {
+        let capture = Arc::new(Capture::new(port.no, filter, limits.snaplen));
+        let watcher = Watcher::Capture(Arc::clone(&capture));
+        let watch = Watch::begin(Arc::clone(switch.datapath()), watcher).await?;
         let began = switch.clock().now();
         let epoch = clock::unix_nanos().saturating_sub(began.as_nanos());
         let mut session = Self {
-            under_way,
+            capture,
+            _watch: watch,
             stop,
             is_stopping: false,
             port,
@@ -207,8 +179,7 @@ impl CaptureSession {
         }
         self.tell(piece);
         while piece.len() < PIECE_BYTES {
-            let capture = &self.under_way.capture;
-            let mut batch = take(capture);
+            let mut batch = take(&self.capture);
             if batch.is_empty() {
                 return ended;
             }
@@ -217,7 +188,7 @@ impl CaptureSession {
             let mut reached = None;
             for packet in batch {
                 reached = reached.or_else(|| self.write_packet(piece, &packet));
-                self.under_way.capture.give_back(packet);
+                self.capture.give_back(packet);
             }
             if reached.is_some() {
                 return reached;
@@ -230,7 +201,7 @@ impl CaptureSession {
     /// Writes a packet; returns the limit that is reached with it.
     fn write_packet(&mut self, piece: &mut Vec<u8>, packet: &CapturedPacket) -> Option<Ended> {
         let before = piece.len();
-        let rules = self.under_way.datapath.deciding_rules(packet);
+        let rules = self.switch.datapath().deciding_rules(packet);
         let direction = match packet.way {
             Way::Inbound => Direction::Inbound,
             Way::Outbound => Direction::Outbound,
@@ -285,7 +256,7 @@ impl CaptureSession {
 
     fn count_lost(&mut self) {
         self.figures.time = self.epoch.saturating_add(self.now().as_nanos());
-        self.figures.lost = self.under_way.capture.lost();
+        self.figures.lost = self.capture.lost();
         self.figures.lost_by_kernel = self.lost_by_kernel().saturating_sub(self.lost_before);
     }
 
@@ -296,7 +267,7 @@ impl CaptureSession {
     }
 
     fn learn_names(&mut self) {
-        let ports = self.under_way.datapath.ports().into_iter();
+        let ports = self.switch.datapath().ports().into_iter();
         self.names = ports.map(|spec| (spec.no, spec.name)).collect();
     }
 

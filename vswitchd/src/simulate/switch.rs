@@ -143,7 +143,11 @@ impl SimulatedSwitch {
         let mut out = Outputs::default();
         let reason = match self.engine.process(in_port, &mut frame, now, &mut out) {
             Verdict::Drop(reason) => Some(reason),
-            Verdict::Forward(_) | Verdict::InFragments | Verdict::Answered | Verdict::Held => None,
+            Verdict::Forward(_)
+            | Verdict::InFragments
+            | Verdict::Answered
+            | Verdict::Held
+            | Verdict::Taken => None,
         };
         Judgement::of(reason, &trace)
     }

@@ -11,6 +11,7 @@ mod gateway;
 mod host_events;
 mod operators;
 mod running;
+mod watch;
 
 pub use admin_flows::AdminFlowError;
 pub use device::{Device, DeviceOpener};
@@ -20,3 +21,4 @@ pub use explain::ExplainError;
 pub use gateway::{GATEWAY_PORT, Gateway, PORT_NUMBERS};
 pub use host_events::follow_host;
 pub use running::Switch;
+pub use watch::{LimitError, Watch, within};

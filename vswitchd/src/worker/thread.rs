@@ -358,9 +358,11 @@ impl<P: FrameProcessor> Worker<P> {
                 .zip(frames.iter())
                 .filter_map(|(verdict, frame)| match verdict {
                     Verdict::Forward(port) => Some((*port, frame)),
-                    Verdict::InFragments | Verdict::Answered | Verdict::Held | Verdict::Drop(_) => {
-                        None
-                    }
+                    Verdict::InFragments
+                    | Verdict::Answered
+                    | Verdict::Held
+                    | Verdict::Taken
+                    | Verdict::Drop(_) => None,
                 }),
         );
         forwarder.send_made(out);

@@ -417,7 +417,7 @@ impl ConnTable {
     }
 
     /// Returns the live connection of a tuple; one that is past its time is removed.
-    pub(super) fn find(
+    pub(crate) fn find(
         &self,
         tuple: &Tuple,
         now: Timestamp,

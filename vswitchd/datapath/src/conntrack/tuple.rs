@@ -70,7 +70,7 @@ impl Tuple {
     /// Returns the tuple of a packet, `None` where it has no IP addresses. The ports come from
     /// `key`, which may know more of a later fragment than the packet itself.
     #[must_use]
-    pub(super) fn of_packet(pkt: &ParsedPacket, key: &FlowKey) -> Option<Self> {
+    pub(crate) fn of_packet(pkt: &ParsedPacket, key: &FlowKey) -> Option<Self> {
         let (src, dst, proto) = (key.ip_src?, key.ip_dst?, key.ip_proto);
         let (icmp_type, tp_src, tp_dst) = match proto {
             ip_proto::TCP | ip_proto::UDP | ip_proto::SCTP => (0, key.tp_src, key.tp_dst),

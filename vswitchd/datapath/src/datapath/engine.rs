@@ -188,8 +188,8 @@ impl Engine {
         }
         let (snapshot, before) = (self.snapshot.load(), out.replies.len());
         let is_any = notices.take(snapshot, &mut out.replies);
-        if snapshot.has_captures {
-            self.core.capture_notices(out, before, now);
+        if snapshot.has_watchers {
+            self.core.watch_notices(out, before, now);
         }
         is_any
     }
@@ -218,8 +218,8 @@ impl Core {
         now: Timestamp,
         out: &mut Outputs,
     ) -> Verdict {
-        if snapshot.has_captures {
-            return self.process_captured(snapshot, in_port, frame, now, out);
+        if snapshot.has_watchers {
+            return self.process_watched(snapshot, in_port, frame, now, out);
         }
         let parsed = parse(frame, in_port);
         self.process_frame(snapshot, (parsed, in_port), frame, now, out)
@@ -655,7 +655,11 @@ impl Core {
                     return Err(DropReason::NoRoute);
                 }
                 let direction = direction_in(&conn, &parsed.key);
-                self.keep_endpoint(translation, now);
+                let side = (conn, direction);
+                if !self.is_of_probe(snapshot, Some(&side)) {
+                    self.keep_endpoint(translation, now);
+                }
+                let (conn, direction) = side;
                 if (direction == Direction::Reply) == options.swapped {
                     self.allowed(snapshot, &conn, now);
                 }
@@ -665,6 +669,14 @@ impl Core {
         packet.readdress(&side.0, side.1)?;
         conns.allow_fragments(parsed, now);
         Ok(Some(side))
+    }
+
+    /// Returns whether a connection is a probe's: nothing is to be left of it when that has ended,
+    /// and each of its packets is to come by.
+    fn is_of_probe(&self, snapshot: &Snapshot, conn: Option<&ConnectionSide>) -> bool {
+        let is_of_one =
+            |(conn, _): &ConnectionSide| self.datapath.watchers.load().has_probe(&conn.original());
+        snapshot.has_watchers && conn.is_some_and(is_of_one)
     }
 
     /// Remembers the endpoint of a client that is to keep it.
@@ -692,6 +704,9 @@ impl Core {
         (out_port, mtu): (PortNo, u16),
         conn: Option<ConnectionSide>,
     ) {
+        if self.is_of_probe(snapshot, conn.as_ref()) {
+            return;
+        }
         let is_mac = |step: &Step| matches!(step, Step::SetEthDst(_) | Step::SetEthSrc(_));
         let steps: Box<[Step]> = if steps.iter().all(is_mac) {
             Box::default()
@@ -702,10 +717,10 @@ impl Core {
         // What is limited has to ask for each packet.
         let ports = [leaves_as.in_port, out_port];
         let is_limited = ports.iter().any(|port| snapshot.is_limited(*port));
-        // What is captured takes the way on which it is, and none below the engine.
-        let is_captured = ports.iter().any(|port| snapshot.is_captured(*port));
+        // What is watched takes the way on which it is, and none below the engine.
+        let is_watched = ports.iter().any(|port| snapshot.is_watched(*port));
         let flow = CachedFlow {
-            is_simple: steps.is_empty() && !is_translated && !is_limited && !is_captured,
+            is_simple: steps.is_empty() && !is_translated && !is_limited && !is_watched,
             steps,
             macs: pair_of_macs(leaves_as),
             path,

@@ -12,7 +12,6 @@ use arc_swap::ArcSwap;
 use vswitch_api::{Epoch, PortNo};
 
 use super::attached_path::AttachedKernelPath;
-use super::capture::Capture;
 use super::config::DatapathConfig;
 use super::counters::{AllCounters, EngineCounters};
 use super::denial::Denials;
@@ -21,6 +20,7 @@ use super::forgotten::Forgotten;
 use super::held::HeldFragments;
 use super::notices::Notices;
 use super::versions::Versions;
+use super::watchers::Watchers;
 use super::writer::{Writer, update_ports};
 use crate::conntrack::{ConnTable, Connection, ConnectionEnd};
 use crate::drop_reason::DropReason;
@@ -45,8 +45,8 @@ pub struct Datapath {
     pub(super) held: HeldFragments,
     pub(super) notices: Notices,
     pub(super) denials: DenialLogs,
-    /// Captures that are under way, as the published snapshot names their ports.
-    pub(super) captures: ArcSwap<Vec<Arc<Capture>>>,
+    /// Who watches packets, as the published snapshot names their ports.
+    pub(super) watchers: ArcSwap<Watchers>,
     pub(super) versions: Versions,
     /// What is dropped while no engine has it in hand; one thread at a time counts.
     pub(super) late_drops: Mutex<Arc<EngineCounters>>,
@@ -85,7 +85,7 @@ impl Datapath {
             held: HeldFragments::default(),
             notices: Notices::default(),
             denials: DenialLogs::default(),
-            captures: ArcSwap::default(),
+            watchers: ArcSwap::default(),
             versions: Versions::default(),
             late_drops: Mutex::new(counters.register()),
             counters,

@@ -18,6 +18,8 @@ pub enum Verdict {
     Drop(DropReason),
     /// Forget it: a copy waits for the first fragment of its datagram.
     Held,
+    /// Forget it: it answers a probe, which has taken it in.
+    Taken,
 }
 
 /// What processed frames caused besides their own verdicts, in order. [`super::Engine::process`]

@@ -8,9 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Icmpv6Packet, Icmpv6Repr, IpProtocol,
-    Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, NdiscNeighborFlags, NdiscRepr, TcpControl,
-    TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr,
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet,
+    Icmpv6Repr, IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, NdiscNeighborFlags,
+    NdiscRepr, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber, UdpPacket, UdpRepr,
 };
 use vswitch_api::MacAddr;
 
@@ -250,6 +250,13 @@ pub enum BarePacket {
         /// Its sequence number.
         seq: u32,
     },
+    /// The segment that ends a TCP connection at once.
+    Reset {
+        /// Its sequence number.
+        seq: u32,
+    },
+    /// An echo request; its identifier is the source port.
+    EchoRequest,
     /// A segment of an open TCP connection.
     Ack {
         /// Its sequence number.
@@ -287,6 +294,8 @@ pub fn bare_packet(
             wrap_ip(ends.src, ends.dst, IpProtocol::Udp, &datagram)?
         }
         BarePacket::Syn { seq } => bare_tcp(ends, TcpControl::Syn, seq, None, 0)?,
+        BarePacket::Reset { seq } => bare_tcp(ends, TcpControl::Rst, seq, None, 0)?,
+        BarePacket::EchoRequest => echo_request(ends)?,
         BarePacket::Ack { seq, ack, window } => {
             let ack = Some(seq_number(ack));
             bare_tcp(ends, TcpControl::None, seq, ack, window)?
@@ -298,6 +307,38 @@ pub fn bare_packet(
     };
     let frame = [&eth_dst.0[..], &eth_src.0, &eth_type.to_be_bytes(), &ip].concat();
     Some(Frame::from_bytes(&frame))
+}
+
+/// Returns an echo request without data, with its IP header.
+fn echo_request(ends: &Ends) -> Option<Vec<u8>> {
+    let (ident, seq_no, data) = (ends.tp_src, 1, &[][..]);
+    let checksums = ChecksumCapabilities::default();
+    match (ends.src, ends.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let repr = Icmpv4Repr::EchoRequest {
+                ident,
+                seq_no,
+                data,
+            };
+            let mut message = vec![0; repr.buffer_len()];
+            let mut packet = Icmpv4Packet::new_unchecked(message.as_mut_slice());
+            repr.emit(&mut packet, &checksums);
+            Some(wrap_ipv4(src, dst, IpProtocol::Icmp, &message))
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            let repr = Icmpv6Repr::EchoRequest {
+                ident,
+                seq_no,
+                data,
+            };
+            let mut message = vec![0; repr.buffer_len()];
+            let mut packet = Icmpv6Packet::new_unchecked(message.as_mut_slice());
+            repr.emit(&src, &dst, &mut packet, &checksums);
+            let proto = IpProtocol::Icmpv6;
+            Some(wrap_ipv6(src, dst, proto, HOP_LIMIT, &message))
+        }
+        _ => None,
+    }
 }
 
 fn seq_number(number: u32) -> TcpSeqNumber {

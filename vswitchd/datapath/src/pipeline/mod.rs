@@ -35,7 +35,7 @@ pub(crate) use rule_counters::{CounterSlot, Counts, RuleCounters, add_alone};
 pub(crate) use rule_path::{PathCounters, RulePath, RulePaths};
 pub(crate) use snapshot::{AuditedProgram, DropCounters, Port, Ports, Snapshot};
 pub(crate) use store::RuleStore;
-pub(crate) use trace::{deciding_drops, denied_by, trace};
+pub(crate) use trace::{deciding_drops, denied_by, explained, trace};
 pub(crate) use translate::{
     ConnUpdate, Memory, Packet, Question, Translation, judge_connection, translate,
 };

@@ -74,10 +74,10 @@ pub(crate) struct Snapshot {
     entered: [TableId; TableId::ALL.len()],
     /// Some port is limited: what is forwarded has to ask.
     pub(crate) has_limits: bool,
-    /// Some port is captured: what happens to a packet is to be told.
-    pub(crate) has_captures: bool,
-    /// The ports that are captured.
-    pub(crate) captured: Arc<[PortNo]>,
+    /// Somebody watches: what happens to a packet is to be told.
+    pub(crate) has_watchers: bool,
+    /// The ports of which every packet is watched.
+    pub(crate) watched: Arc<[PortNo]>,
     /// What would be in force with the policies in audit, if any is.
     pub(crate) audit: Option<Arc<AuditedProgram>>,
 }
@@ -94,8 +94,8 @@ impl Snapshot {
             is_state_dependent: false,
             entered: entered(|_| false),
             has_limits: false,
-            has_captures: false,
-            captured: Arc::default(),
+            has_watchers: false,
+            watched: Arc::default(),
             audit: None,
         }
     }
@@ -134,9 +134,9 @@ impl Snapshot {
         self.has_limits && self.port(no).is_some_and(|port| !port.limits.is_none())
     }
 
-    /// Returns whether the port is captured.
-    pub(crate) fn is_captured(&self, no: PortNo) -> bool {
-        self.has_captures && self.captured.contains(&no)
+    /// Returns whether every packet of the port is watched.
+    pub(crate) fn is_watched(&self, no: PortNo) -> bool {
+        self.has_watchers && self.watched.contains(&no)
     }
 
     /// Computes what follows from tables and ports, after they changed.

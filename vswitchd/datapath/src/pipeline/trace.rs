@@ -108,6 +108,16 @@ pub(crate) fn trace(
         now,
     };
     let translation = translate(snapshot, memory, packet, &mut walk, &mut judge);
+    explained(snapshot, &translation, &walk, &judge)
+}
+
+/// Explains a packet that was translated.
+pub(crate) fn explained(
+    snapshot: &Snapshot,
+    translation: &Translation<'_>,
+    walk: &WalkScratch<'_>,
+    judge: &WalkScratch<'_>,
+) -> Trace {
     Trace {
         key: Some(translation.key),
         steps: steps(&walk.hits, &judge.hits),
@@ -116,7 +126,7 @@ pub(crate) fn trace(
             group: balanced.group.clone(),
             endpoint: balanced.endpoint,
         }),
-        deciding: deciding(snapshot, &translation, &walk.hits, &judge.hits),
+        deciding: deciding(snapshot, translation, &walk.hits, &judge.hits),
     }
 }
 

@@ -9,7 +9,7 @@ use vswitch_datapath::conntrack::Direction;
 use vswitch_datapath::flow::FlowKey;
 use vswitch_datapath::packet::{Frame, VnetHeader, parse};
 use vswitch_datapath::pipeline::TableId;
-use vswitch_datapath::{DropReason, MAX_CAPTURES, TooManyCaptures, Verdict};
+use vswitch_datapath::{DropReason, MAX_CAPTURES, Verdict, Watcher};
 
 use crate::kernel_path::{PLENTY, World};
 use crate::packets::{ACK, SYN, arp, segment, tcp, udp};
@@ -19,7 +19,8 @@ use crate::switch::{GATEWAY_MAC, Pod, TestSwitch};
 fn begin_filtered(switch: &TestSwitch, port: PortNo, filter: &str) -> Arc<Capture> {
     let filter: CaptureFilter = filter.parse().unwrap();
     let capture = Arc::new(Capture::new(port, filter, 1_600));
-    switch.dp.begin_capture(&capture).unwrap();
+    let watcher = Watcher::Capture(Arc::clone(&capture));
+    switch.dp.begin_watch(&watcher).unwrap();
     capture
 }
 
@@ -243,7 +244,8 @@ fn while_a_port_is_captured_its_flows_leave_the_kernel_and_come_back_afterwards(
     assert_eq!(world.below.followed(), [], "not offered again");
     assert_eq!(taken(&capture).len(), 2 * PLENTY as usize);
 
-    world.switch.dp.end_capture(&capture);
+    let watcher = Watcher::Capture(Arc::clone(&capture));
+    world.switch.dp.end_watch(&watcher);
     both_send(&mut world);
     let both = [Direction::Original, Direction::Reply];
     assert_eq!(world.below.followed(), both);
@@ -299,7 +301,10 @@ fn so_many_captures_and_no_more() {
         .map(|_| begin(&switch, client.port))
         .collect();
     let one_more = Arc::new(Capture::new(client.port, CaptureFilter::default(), 64));
-    assert_eq!(switch.dp.begin_capture(&one_more), Err(TooManyCaptures));
-    switch.dp.end_capture(&captures[0]);
-    assert_eq!(switch.dp.begin_capture(&one_more), Ok(()));
+    let one_more = Watcher::Capture(one_more);
+    let refused = switch.dp.begin_watch(&one_more).unwrap_err();
+    assert!(refused.to_string().starts_with("4 captures are under way"));
+    let first = Watcher::Capture(Arc::clone(&captures[0]));
+    switch.dp.end_watch(&first);
+    assert_eq!(switch.dp.begin_watch(&one_more), Ok(()));
 }

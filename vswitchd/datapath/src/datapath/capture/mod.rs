@@ -2,7 +2,7 @@
 //!
 //! Engines copy, whoever captures takes out; neither waits for the other, and what there is no
 //! room for is counted. Which ports are captured is part of what is published
-//! ([`crate::Datapath::begin_capture`]): while one is, its packets take the longer way through the
+//! ([`crate::Datapath::begin_watch`]): while one is, its packets take the longer way through the
 //! engine and none of them is offered to the path below, so that every packet is seen.
 
 mod filter;
