@@ -11,6 +11,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::mpsc::Sender;
 use vswitch_api::PortNo;
+use vswitch_datapath::packet::Frame;
+use vswitch_datapath::{Timestamp, Verdict};
 
 use super::config::WorkerConfig;
 use super::first_packets::{FirstPacketTimes, FirstPackets};
@@ -65,6 +67,12 @@ pub enum WorkerError {
     /// There is no such port.
     #[error("detach port {port}: not attached")]
     NoSuchPort {
+        /// The port.
+        port: PortNo,
+    },
+    /// There is no port that a frame could come in through.
+    #[error("send into port {port}: not attached")]
+    NoPortFor {
         /// The port.
         port: PortNo,
     },
@@ -188,6 +196,24 @@ impl WorkerPool {
             result = result.and(answer.map(drop));
         }
         result
+    }
+
+    /// Has a frame decided on as if it had come in through a port, and sent; returns when, and the
+    /// verdict.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkerError::NoPortFor`] if there is no such port, [`WorkerError::NoAnswer`] if its worker
+    /// hangs.
+    pub fn inject(&self, no: PortNo, frame: Frame) -> Result<(Timestamp, Verdict), WorkerError> {
+        let no_port = WorkerError::NoPortFor { port: no };
+        let owner = self.common.table.load().get(&no).map(|port| port.owner);
+        let Some(owner) = owner else {
+            return Err(no_port);
+        };
+        let frame = Box::new(frame);
+        let answer = self.ask(owner, |done| Command::Inject { no, frame, done })?;
+        answer.ok_or(no_port)
     }
 
     /// Returns whether a port has this number.

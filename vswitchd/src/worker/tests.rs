@@ -392,3 +392,18 @@ fn a_port_that_is_flooded_does_not_starve_another() {
         assert!(text.contains(" 0% packet loss"), "{text}");
     });
 }
+
+#[test]
+fn a_frame_that_no_port_sent_is_decided_on_and_sent_as_if_one_had() {
+    let net = Sandbox::new();
+    let (pool, _notices) = start(&net, cable(1, 2), 2);
+    // The stacks of both ends send by themselves, and nothing of this size.
+    let frame = || Frame::from_bytes(&[7; 1_400]);
+    let bytes = || pool.port_stats()[1].tx_bytes;
+    let before = bytes();
+    let (_, verdict) = pool.inject(PortNo(1), frame()).unwrap();
+    assert_eq!(verdict, Verdict::Forward(PortNo(2)));
+    assert!(bytes() >= before + 1_400, "it left through the other port");
+    let refused = pool.inject(PortNo(9), frame()).unwrap_err();
+    assert_eq!(refused.to_string(), "send into port 9: not attached");
+}

@@ -47,6 +47,13 @@ pub(super) enum Command {
         no: PortNo,
         done: SyncSender<nix::Result<()>>,
     },
+    /// Decide on a frame as if it had come in through the port, and send what is to be sent; no
+    /// verdict if the port is not this worker's.
+    Inject {
+        no: PortNo,
+        frame: Box<Frame>,
+        done: SyncSender<Option<(Timestamp, Verdict)>>,
+    },
     /// Hand on what is queued and end.
     Stop,
 }
@@ -193,6 +200,13 @@ impl<P: FrameProcessor> Worker<P> {
                 Command::Detach { no, done } => {
                     self.detach(no);
                     let _caller_gave_up = done.send(Ok(()));
+                }
+                Command::Inject {
+                    no,
+                    mut frame,
+                    done,
+                } => {
+                    let _caller_gave_up = done.send(self.inject(no, &mut frame));
                 }
                 Command::Stop => return true,
             }
@@ -352,20 +366,29 @@ impl<P: FrameProcessor> Worker<P> {
             processor: &mut self.processor,
             events: &self.common.events,
         };
-        forwarder.send(
-            verdicts
-                .iter()
-                .zip(frames.iter())
-                .filter_map(|(verdict, frame)| match verdict {
-                    Verdict::Forward(port) => Some((*port, frame)),
-                    Verdict::InFragments
-                    | Verdict::Answered
-                    | Verdict::Held
-                    | Verdict::Taken
-                    | Verdict::Drop(_) => None,
-                }),
-        );
+        forwarder.send(verdicts.iter().zip(frames.iter()).filter_map(forwarded));
         forwarder.send_made(out);
+    }
+
+    /// Decides on a frame that the port did not send. What it costs is not the port's, and what the
+    /// port has wasted is not held against it.
+    fn inject(&mut self, in_port: PortNo, frame: &mut Frame) -> Option<(Timestamp, Verdict)> {
+        if !self.ports.contains_key(&in_port) {
+            return None;
+        }
+        let (now, out) = (self.clock.now(), &mut self.buffers.out);
+        self.processor.set_refusing(false);
+        let verdict = self.processor.process(in_port, frame, now, out);
+        let _nobodys = self.processor.take_work();
+        let ports = self.common.table.load();
+        let mut forwarder = Forwarder {
+            ports: &ports,
+            processor: &mut self.processor,
+            events: &self.common.events,
+        };
+        forwarder.send(forwarded((&verdict, frame)).into_iter());
+        forwarder.send_made(out);
+        Some((now, verdict))
     }
 
     /// Sends what no frame caused; returns whether there was anything.
@@ -403,5 +426,17 @@ impl<P: FrameProcessor> Worker<P> {
         for no in numbers {
             self.serve(no, true, wait);
         }
+    }
+}
+
+/// Returns where a frame is to be sent, if it is.
+fn forwarded<'f>((verdict, frame): (&Verdict, &'f Frame)) -> Option<(PortNo, &'f Frame)> {
+    match verdict {
+        Verdict::Forward(port) => Some((*port, frame)),
+        Verdict::InFragments
+        | Verdict::Answered
+        | Verdict::Held
+        | Verdict::Taken
+        | Verdict::Drop(_) => None,
     }
 }
