@@ -86,7 +86,8 @@ enum Command {
     DumpAttachments,
     /// Shows addresses in use and resting.
     DumpLeases,
-    /// Walks a described packet through the tables and says who decided; exits 2 on a drop.
+    /// Walks a described packet through the tables and says who decided; exits 2 on a drop. With
+    /// --live traces the packets that come, also across nodes.
     Trace(trace::TraceArgs),
     /// Says which policy allows a connection, or what is missing; exits 2 if it is denied.
     Explain(explain::ExplainArgs),
@@ -161,7 +162,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::DumpGroups => groups::dump_groups(&server, format)?,
         Command::DumpAttachments => ports::dump_attachments(&server, format)?,
         Command::DumpLeases => ports::dump_leases(&server, format)?,
-        Command::Trace(args) => return trace::trace(&server, args, format),
+        Command::Trace(args) => return trace::trace(server, args, format),
         Command::Explain(args) => return explain::explain(&server, args, format),
         Command::Matrix(args) => matrix::matrix(&server, args, format)?,
         Command::Simulate(args) => return simulate::simulate(args, format),

@@ -37,6 +37,8 @@ pub(crate) fn is_not_found(error: &anyhow::Error) -> bool {
 #[derive(Debug)]
 pub(crate) struct Server {
     client: Client,
+    /// Goes to peers as well.
+    token: Option<String>,
 }
 
 impl Server {
@@ -49,19 +51,23 @@ impl Server {
         let Some(url) = url else {
             return Ok(Self {
                 client: Client::new(socket),
+                token: read_token(token_file)?,
             });
         };
-        let token = token_file
-            .map(|path| {
-                std::fs::read_to_string(path)
-                    .with_context(|| format!("read token file {}", path.display()))
-            })
-            .transpose()?;
+        Self::at(url, read_token(token_file)?)
+    }
+
+    fn at(url: &str, token: Option<String>) -> Result<Self> {
         let mut client = Client::from_url(url)?;
-        if let Some(token) = token {
-            client = client.with_token(token.trim());
+        if let Some(token) = &token {
+            client = client.with_token(token);
         }
-        Ok(Self { client })
+        Ok(Self { client, token })
+    }
+
+    /// Returns another daemon, which is told the same token.
+    pub(crate) fn peer(&self, url: &str) -> Result<Self> {
+        Self::at(url, self.token.clone())
     }
 
     /// Gets a resource.
@@ -158,6 +164,15 @@ impl Server {
         serde_json::from_slice(body)
             .with_context(|| format!("decode the answer to {method} {path}"))
     }
+}
+
+fn read_token(file: Option<&Path>) -> Result<Option<String>> {
+    let read = |path: &Path| {
+        let token = std::fs::read_to_string(path);
+        token.with_context(|| format!("read token file {}", path.display()))
+    };
+    let token = file.map(read).transpose()?;
+    Ok(token.map(|token| token.trim().to_owned()))
 }
 
 /// Takes the message out of an error body, be it of `/v1` or a Kubernetes `Status`.

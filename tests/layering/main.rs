@@ -45,6 +45,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("flow_records", 46),
     // Packets of a port with what was decided on them.
     ("capture", 46),
+    // Packets of a description with the tables that they met.
+    ("live_trace", 46),
     ("cni", 50),
     ("kube", 50),
     // Writes to API servers, or keeps what the REST API serves.

@@ -18,6 +18,7 @@ mod frames;
 mod gateway;
 mod host_ports;
 mod host_stack;
+mod live_trace;
 mod nodes;
 mod policy;
 mod ports;

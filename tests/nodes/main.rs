@@ -4,6 +4,7 @@
 
 mod hub;
 mod identity;
+mod live_trace;
 mod policy;
 mod reach;
 mod transfer;

@@ -10,7 +10,7 @@
 //!    switch (ties the others of this layer together)
 //!    simulate (the same without devices, for vsctl)
 //!    audit (what policies that are tried out would deny) · flow_records (what was denied)
-//!    capture (packets of a port, as pcapng)
+//!    capture (packets of a port, as pcapng) · live_trace (packets while they pass)
 //!    worker · host (gateway, veth, masquerade) · reconcile
 //! L3 objects (standalone object registry) · policy · service (compilers)
 //!    ipam · rules · state (ClusterState)
@@ -34,6 +34,7 @@ pub mod host;
 pub mod ipam;
 pub mod kernel_path;
 pub mod kube;
+pub mod live_trace;
 pub mod metrics;
 pub mod netns;
 pub mod objects;

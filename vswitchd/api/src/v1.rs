@@ -15,6 +15,7 @@ use crate::{IfName, MacAddr};
 mod audit;
 mod explain;
 mod flow_record;
+mod live_trace;
 mod policy;
 mod service;
 mod traffic;
@@ -27,6 +28,7 @@ pub use explain::{
 pub use flow_record::{
     FlowCount, FlowEnd, FlowExplanation, FlowOf, FlowRecord, FlowRecords, FlowRule, FlowTraffic,
 };
+pub use live_trace::{TraceBegun, TraceEnded, TraceHop, TracedHeaders};
 pub use policy::PolicyView;
 pub use service::{
     EndpointCounts, ExplainedEndpoint, ExplainedService, LoadBalancingGroup, ServicePortView,

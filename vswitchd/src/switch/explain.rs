@@ -1,9 +1,12 @@
-//! Explains what would become of a described packet: finds the pods, builds the key, traces.
+//! Explains what would become of a described packet: finds the pods, builds the key, traces. Says as
+//! well which packets a description means, to trace those that come.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use vswitch_api::{MacAddr, PortNo, v1};
 use vswitch_datapath::flow::{FlowKey, ether_type, ip_proto};
+use vswitch_datapath::live_trace::TracedFlow;
 use vswitch_datapath::pipeline::{Trace, TraceInput, TracePacket};
 
 use super::{GATEWAY_PORT, Switch};
@@ -47,7 +50,63 @@ pub enum ExplainError {
     },
 }
 
+/// Packets that a description means.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// Those of connections between two ends.
+    pub flow: TracedFlow,
+    /// Port of an end of theirs on this switch: that of the sender if it is here, else that of the
+    /// receiver, else the gateway.
+    pub port: PortNo,
+}
+
 impl Switch {
+    /// Finds out which packets are meant: of both families, and behind a Service those to its
+    /// endpoints as well.
+    ///
+    /// # Errors
+    /// [`ExplainError`].
+    pub fn describe(&self, request: &v1::TraceRequest) -> Result<Described, ExplainError> {
+        let snapshot = self.reconcile.snapshot();
+        let sources = self.addresses_of(&snapshot, &request.from)?;
+        let receivers = self.addresses_of(&snapshot, &request.to)?;
+        let pairs = of_one_family(&sources, &receivers);
+        let no_common_family = || ExplainError::NoCommonFamily {
+            from: request.from.clone(),
+            to: request.to.clone(),
+        };
+        let first = pairs.first().ok_or_else(no_common_family)?;
+        let proto = self.key_of(&snapshot, request, first.0, first.1)?.ip_proto;
+        let port = if ip_proto::has_ports(proto) {
+            request.port.unwrap_or_default()
+        } else {
+            0
+        };
+        let mut destinations: HashSet<_> = receivers.iter().map(|ip| (*ip, port)).collect();
+        for (src, dst) in &pairs {
+            let key = self.key_of(&snapshot, request, *src, *dst)?;
+            let input = TraceInput {
+                in_port: key.in_port,
+                packet: TracePacket::Key(key),
+            };
+            let trace = self.datapath.trace(&input, self.clock.now());
+            let group = trace.translation.map(|translation| translation.group);
+            let endpoints = group.iter().flat_map(|group| group.endpoints.iter());
+            destinations.extend(endpoints.map(|endpoint| (endpoint.ip, endpoint.port)));
+        }
+        let here = |ip: &IpAddr| attachment_with(&snapshot, *ip).map(|it| it.port_no);
+        let end = sources.iter().chain(&receivers).find_map(here);
+        Ok(Described {
+            flow: TracedFlow {
+                sources: sources.into_iter().collect(),
+                destinations,
+                proto,
+                src_port: request.src_port,
+            },
+            port: end.unwrap_or(GATEWAY_PORT),
+        })
+    }
+
     /// Walks the packet through the tables; nothing is sent, counted or remembered.
     ///
     /// # Errors
@@ -56,11 +115,11 @@ impl Switch {
         let snapshot = self.reconcile.snapshot();
         let sources = self.addresses_of(&snapshot, &request.from)?;
         let destinations = self.addresses_of(&snapshot, &request.to)?;
-        let (src, dst) =
-            common_family(&sources, &destinations).ok_or_else(|| ExplainError::NoCommonFamily {
-                from: request.from.clone(),
-                to: request.to.clone(),
-            })?;
+        let pairs = of_one_family(&sources, &destinations);
+        let (src, dst) = *pairs.first().ok_or_else(|| ExplainError::NoCommonFamily {
+            from: request.from.clone(),
+            to: request.to.clone(),
+        })?;
         let key = self.key_of(&snapshot, request, src, dst)?;
         let input = TraceInput {
             in_port: key.in_port,
@@ -172,13 +231,14 @@ fn attachment_with(snapshot: &ReconciledState, address: IpAddr) -> Option<&Attac
     found.map(AsRef::as_ref)
 }
 
-fn common_family(sources: &[IpAddr], destinations: &[IpAddr]) -> Option<(IpAddr, IpAddr)> {
+/// Returns the pairs of a source and a destination of one address family.
+fn of_one_family(sources: &[IpAddr], destinations: &[IpAddr]) -> Vec<(IpAddr, IpAddr)> {
     let pairs = sources
         .iter()
         .flat_map(|src| destinations.iter().map(move |dst| (*src, *dst)));
     pairs
-        .into_iter()
-        .find(|(src, dst)| src.is_ipv6() == dst.is_ipv6())
+        .filter(|(src, dst)| src.is_ipv6() == dst.is_ipv6())
+        .collect()
 }
 
 /// Source port of a described packet that names none: like a client's, outside the usual

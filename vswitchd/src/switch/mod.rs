@@ -17,7 +17,7 @@ pub use admin_flows::AdminFlowError;
 pub use device::{Device, DeviceOpener};
 pub use ends::Ends;
 pub use error::SwitchError;
-pub use explain::ExplainError;
+pub use explain::{Described, ExplainError};
 pub use gateway::{GATEWAY_PORT, Gateway, PORT_NUMBERS};
 pub use host_events::follow_host;
 pub use running::Switch;

@@ -20,13 +20,11 @@ use vswitch_api::v1::FlowRecords;
 
 use super::super::RestState;
 use super::super::error::{ApiError, ErrorCode};
+use super::events::{EVENTS, KEEP_ALIVE, event};
 use super::read::read;
 use crate::clock;
 use crate::flow_records::{EndFilter, FlowQuery, Round, parse_time};
 use crate::supervise;
-
-/// Media type of server-sent events (HTML Living Standard, section 9.2).
-const EVENTS: &str = "text/event-stream";
 
 /// How often who follows hears that the connection lives.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
@@ -138,7 +136,7 @@ async fn follow(state: RestState, query: FlowQuery) -> Response {
     };
     // Says at once that it listens.
     let events = stream::unfold(
-        (follower, Some(":\n\n".to_owned())),
+        (follower, Some(KEEP_ALIVE.to_owned())),
         async |(mut of, first)| {
             let event = match first {
                 Some(first) => first,
@@ -155,7 +153,7 @@ impl Follower {
         loop {
             let heard = tokio::select! {
                 heard = self.records.recv() => heard,
-                () = tokio::time::sleep(KEEP_ALIVE_EVERY) => return Some(":\n\n".to_owned()),
+                () = tokio::time::sleep(KEEP_ALIVE_EVERY) => return Some(KEEP_ALIVE.to_owned()),
                 // An error means that the daemon is gone: the events end as well.
                 _ = self.stop.wait_for(|stopped| *stopped) => return None,
             };
@@ -179,8 +177,4 @@ impl Follower {
             }
         }
     }
-}
-
-fn event(name: &str, data: &serde_json::Value) -> String {
-    format!("event: {name}\ndata: {data}\n\n")
 }

@@ -31,6 +31,7 @@ use utoipa::OpenApi;
         super::attachments::list_leases,
         super::store::accept_loss,
         super::trace::trace,
+        super::live_trace::live,
         super::explain::explain,
         super::cni::call,
     )
@@ -70,6 +71,7 @@ mod tests {
             "/v1/leases",
             "/v1/store/accept-loss",
             "/v1/trace",
+            "/v1/trace/live",
             "/v1/explain",
             "/v1/cni",
         ] {

@@ -5,8 +5,8 @@ use axum::routing::{delete, get, post};
 
 use super::super::RestState;
 use super::{
-    attachments, audit, captures, cni, connections, explain, flow_records, flows, openapi,
-    policies, ports, services, status, store, trace, traffic,
+    attachments, audit, captures, cni, connections, explain, flow_records, flows, live_trace,
+    openapi, policies, ports, services, status, store, trace, traffic,
 };
 
 /// Returns the routes below `/v1`.
@@ -31,6 +31,7 @@ pub(in crate::rest) fn router() -> Router<RestState> {
         .route("/leases", get(attachments::list_leases))
         .route("/store/accept-loss", post(store::accept_loss))
         .route("/trace", post(trace::trace))
+        .route("/trace/live", get(live_trace::live))
         .route("/explain", post(explain::explain))
         .route("/cni", post(cni::call))
         .route("/openapi.json", get(openapi::document))

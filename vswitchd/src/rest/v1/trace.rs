@@ -32,14 +32,17 @@ pub(super) fn walk(
     state: &RestState,
     request: &TraceRequest,
 ) -> Result<(FlowKey, pipeline::Trace), ApiError> {
-    state.switch.explain(request).map_err(|error| {
-        let code = match error {
-            ExplainError::UnknownEnd { .. } => ErrorCode::PodNotFound,
-            ExplainError::UnknownService { .. } => ErrorCode::ServiceNotFound,
-            _ => ErrorCode::InvalidRequest,
-        };
-        ApiError::new(code, error.to_string())
-    })
+    state.switch.explain(request).map_err(refused)
+}
+
+/// Says that a description names nothing.
+pub(super) fn refused(error: ExplainError) -> ApiError {
+    let code = match error {
+        ExplainError::UnknownEnd { .. } => ErrorCode::PodNotFound,
+        ExplainError::UnknownService { .. } => ErrorCode::ServiceNotFound,
+        _ => ErrorCode::InvalidRequest,
+    };
+    ApiError::new(code, error.to_string())
 }
 
 fn view(key: &FlowKey, trace: &pipeline::Trace) -> Trace {
@@ -55,16 +58,19 @@ fn view(key: &FlowKey, trace: &pipeline::Trace) -> Trace {
         allowed,
         drop_reason: drop_reason.map(|reason| reason.name().to_owned()),
         out_port,
-        translation: trace
-            .translation
-            .as_ref()
-            .map(|translation| TraceTranslation {
-                group: translation.group.name.to_string(),
-                endpoint: translation.endpoint.to_string(),
-            }),
+        translation: translation(trace),
         summary: through(trace, summary(drop_reason, &policies)),
         policies,
     }
+}
+
+/// Returns what a Service made of the packet.
+pub(super) fn translation(trace: &pipeline::Trace) -> Option<TraceTranslation> {
+    let translation = trace.translation.as_ref()?;
+    Some(TraceTranslation {
+        group: translation.group.name.to_string(),
+        endpoint: translation.endpoint.to_string(),
+    })
 }
 
 /// Adds what a Service made of the packet.
@@ -78,7 +84,7 @@ fn through(trace: &pipeline::Trace, summary: String) -> String {
     }
 }
 
-fn step(step: &pipeline::TraceStep) -> TraceStep {
+pub(super) fn step(step: &pipeline::TraceStep) -> TraceStep {
     let state = format!("{:?}", step.ct_state);
     let mut note = if state == "0" {
         String::new()
@@ -96,7 +102,8 @@ fn step(step: &pipeline::TraceStep) -> TraceStep {
     }
 }
 
-fn summary(reason: Option<DropReason>, policies: &[String]) -> String {
+/// Returns the verdict as one sentence.
+pub(super) fn summary(reason: Option<DropReason>, policies: &[String]) -> String {
     match reason {
         None if policies.is_empty() => "allowed: no policy isolates the pods".to_owned(),
         None => format!("allowed by {}", policies.join(", ")),
