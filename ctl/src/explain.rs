@@ -53,14 +53,15 @@ fn request(args: &ExplainArgs) -> Result<ExplainRequest> {
 }
 
 /// Splits `…:PORT/PROTOCOL`. A slash before the port is that of NAMESPACE/POD.
-fn split_protocol(text: &str) -> (&str, Option<&str>) {
+pub(crate) fn split_protocol(text: &str) -> (&str, Option<&str>) {
     match text.rsplit_once('/') {
         Some((target, protocol)) if target.contains(':') => (target, Some(protocol)),
         _ => (text, None),
     }
 }
 
-fn text(explanation: &Explanation) -> String {
+/// Returns what people are told.
+pub(crate) fn text(explanation: &Explanation) -> String {
     let mut out = format!("{}\n", explanation.summary);
     if let Some(note) = &explanation.note {
         let _ = writeln!(out, "note: {note}");

@@ -2,7 +2,8 @@
 //!
 //! Parses the command line, asks the daemon over its API socket and prints. One file per
 //! noun; `output` knows tables, JSON and YAML; `server` is the only one that talks.
-//! Exit codes: 0 ok, 1 failure, 2 not found or refused by a verdict, 64 bad usage.
+//! Exit codes: 0 ok, 1 failure, 2 not found or refused by a verdict, 64 bad usage; `ping` has 3 and 4
+//! besides.
 
 mod allowed;
 mod answers;
@@ -18,6 +19,7 @@ mod groups;
 mod matrix;
 mod objects;
 mod output;
+mod ping;
 mod policies;
 mod ports;
 mod records;
@@ -89,6 +91,8 @@ enum Command {
     /// Walks a described packet through the tables and says who decided; exits 2 on a drop. With
     /// --live traces the packets that come, also across nodes.
     Trace(trace::TraceArgs),
+    /// Sends a probe from inside the switch on behalf of a pod, and says where it ended.
+    Ping(ping::PingArgs),
     /// Says which policy allows a connection, or what is missing; exits 2 if it is denied.
     Explain(explain::ExplainArgs),
     /// Shows who can reach whom: every pod against every port that a pod declares.
@@ -163,6 +167,7 @@ fn run(cli: &Cli) -> anyhow::Result<ExitCode> {
         Command::DumpAttachments => ports::dump_attachments(&server, format)?,
         Command::DumpLeases => ports::dump_leases(&server, format)?,
         Command::Trace(args) => return trace::trace(server, args, format),
+        Command::Ping(args) => return ping::ping(&server, args, format),
         Command::Explain(args) => return explain::explain(&server, args, format),
         Command::Matrix(args) => matrix::matrix(&server, args, format)?,
         Command::Simulate(args) => return simulate::simulate(args, format),

@@ -47,6 +47,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("capture", 46),
     // Packets of a description with the tables that they met.
     ("live_trace", 46),
+    // Packets on behalf of pods.
+    ("probe", 46),
     ("cni", 50),
     ("kube", 50),
     // Writes to API servers, or keeps what the REST API serves.

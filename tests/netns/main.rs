@@ -20,6 +20,7 @@ mod host_ports;
 mod host_stack;
 mod live_trace;
 mod nodes;
+mod ping;
 mod policy;
 mod ports;
 mod services;

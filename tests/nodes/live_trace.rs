@@ -1,4 +1,4 @@
-//! Packets from node to node.
+//! Packets and probes from node to node.
 
 use serde_json::Value;
 use vswitch_tests::{LiveTrace, eventually};
@@ -60,14 +60,41 @@ fn across_nodes(backend: &'static str) {
             assert!(met(second, 80, "default/secure-pod"), "{second}");
         }
     }
+
+    let probe = |to: &str| cluster.node(0).vsctl_json(&["ping", "near", to]).unwrap();
+    let answered = probe("far:80");
+    assert_eq!(answered[0]["outcome"], "answered", "{answered}");
+    assert_eq!(answered[0]["way"], way_there);
+    let denied = cluster.node(0).vsctl(&["ping", "near", "far:81"]);
+    let denied = format!("{:#}", denied.unwrap_err());
+    assert!(denied.contains("exit Some(4)"), "{denied}");
+    assert!(
+        denied.contains("policies that another node applies: denied: pod default/far"),
+        "{denied}"
+    );
+    let foreign = cluster.node(0).vsctl(&["ping", "far", "near:80"]);
+    let foreign = format!("{:#}", foreign.unwrap_err());
+    assert!(
+        foreign.contains("the pod runs on node node-1: ask there"),
+        "{foreign}"
+    );
+    for node in [0, 1] {
+        let connections = cluster.node(node).vsctl_json(&["dump-conntrack"]).unwrap();
+        let all = connections.as_array().unwrap();
+        let of_probes = all
+            .iter()
+            .filter(|of| of["src_port"].as_u64() >= Some(61_000));
+        let open = of_probes.filter(|of| of["state"] != "CLOSE" && of["protocol"] == "tcp");
+        assert_eq!(open.count(), 0, "node {node}: {connections}");
+    }
 }
 
 #[test]
-fn a_packet_is_traced_across_nodes_by_vxlan() {
+fn a_packet_is_traced_across_nodes_and_a_probe_answered_by_vxlan() {
     across_nodes(VXLAN);
 }
 
 #[test]
-fn a_packet_is_traced_across_nodes_by_host_gw() {
+fn a_packet_is_traced_across_nodes_and_a_probe_answered_by_host_gw() {
     across_nodes(HOST_GW);
 }

@@ -11,6 +11,7 @@
 //!    simulate (the same without devices, for vsctl)
 //!    audit (what policies that are tried out would deny) · flow_records (what was denied)
 //!    capture (packets of a port, as pcapng) · live_trace (packets while they pass)
+//!    probe (packets on behalf of pods)
 //!    worker · host (gateway, veth, masquerade) · reconcile
 //! L3 objects (standalone object registry) · policy · service (compilers)
 //!    ipam · rules · state (ClusterState)
@@ -40,6 +41,7 @@ pub mod netns;
 pub mod objects;
 pub mod policy;
 pub mod port;
+pub mod probe;
 pub mod reconcile;
 pub mod rest;
 pub mod rules;

@@ -17,6 +17,7 @@ mod explain;
 mod flow_record;
 mod live_trace;
 mod policy;
+mod probe;
 mod service;
 mod traffic;
 
@@ -30,6 +31,7 @@ pub use flow_record::{
 };
 pub use live_trace::{TraceBegun, TraceEnded, TraceHop, TracedHeaders};
 pub use policy::PolicyView;
+pub use probe::{ProbeAnswer, ProbeOutcome, ProbeRequest, ProbeResult};
 pub use service::{
     EndpointCounts, ExplainedEndpoint, ExplainedService, LoadBalancingGroup, ServicePortView,
     ServiceView, TraceTranslation,

@@ -27,6 +27,14 @@ pub(super) async fn explain(
 ) -> Result<Json<Explanation>, ApiError> {
     let Json(request) =
         body.map_err(|error| ApiError::new(ErrorCode::InvalidRequest, error.body_text()))?;
+    explanation(&state, &request).map(Json)
+}
+
+/// Explains a connection.
+pub(super) fn explanation(
+    state: &RestState,
+    request: &ExplainRequest,
+) -> Result<Explanation, ApiError> {
     let packet = TraceRequest {
         from: request.from.clone(),
         to: request.to.clone(),
@@ -34,7 +42,7 @@ pub(super) async fn explain(
         port: request.port,
         src_port: None,
     };
-    let (key, trace) = walk(&state, &packet)?;
+    let (key, trace) = walk(state, &packet)?;
     let drop_reason = match trace.verdict {
         TraceVerdict::Drop(reason) => Some(reason),
         TraceVerdict::Forward(_) | TraceVerdict::Answered(_) => None,
@@ -42,12 +50,12 @@ pub(super) async fn explain(
     let snapshot = state.switch.reconcile().snapshot();
     let ends = Ends::of(&snapshot, state.switch.datapath());
     if let Some(translation) = &trace.translation {
-        return through_service(&state, &ends, &packet, &translation.group);
+        return through_service(state, &ends, &packet, &translation.group);
     }
-    let question = question(&ends, &request, &key);
+    let question = question(&ends, request, &key);
     let explained = policy::explain(&snapshot.cluster, &question);
     let note = note(&explained, drop_reason, snapshot.is_synced);
-    Ok(Json(view(&explained, drop_reason, note)))
+    Ok(view(&explained, drop_reason, note))
 }
 
 /// Explains the connection to each endpoint of a Service: policies judge those.
@@ -56,7 +64,7 @@ fn through_service(
     ends: &Ends<'_>,
     packet: &TraceRequest,
     group: &Group,
-) -> Result<Json<Explanation>, ApiError> {
+) -> Result<Explanation, ApiError> {
     let is_synced = state.switch.reconcile().snapshot().is_synced;
     let mut answers = Vec::new();
     for endpoint in group.endpoints.iter().take(ENDPOINTS_EXPLAINED) {
@@ -86,11 +94,7 @@ fn through_service(
     // A group that chose an endpoint has one; what is left then is to say that it has not.
     let first = answers.first().map(|(.., first)| first.clone());
     let missing = || ApiError::new(ErrorCode::Internal, "the group lost its endpoints");
-    Ok(Json(of_service(
-        group,
-        &answers,
-        &first.ok_or_else(missing)?,
-    )))
+    Ok(of_service(group, &answers, &first.ok_or_else(missing)?))
 }
 
 /// Endpoints of a Service that are explained.

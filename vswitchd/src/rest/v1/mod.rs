@@ -14,6 +14,7 @@ mod metrics;
 mod openapi;
 mod policies;
 mod ports;
+mod probes;
 mod read;
 mod router;
 mod services;

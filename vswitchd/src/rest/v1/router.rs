@@ -6,7 +6,7 @@ use axum::routing::{delete, get, post};
 use super::super::RestState;
 use super::{
     attachments, audit, captures, cni, connections, explain, flow_records, flows, live_trace,
-    openapi, policies, ports, services, status, store, trace, traffic,
+    openapi, policies, ports, probes, services, status, store, trace, traffic,
 };
 
 /// Returns the routes below `/v1`.
@@ -30,6 +30,7 @@ pub(in crate::rest) fn router() -> Router<RestState> {
         .route("/attachments", get(attachments::list))
         .route("/leases", get(attachments::list_leases))
         .route("/store/accept-loss", post(store::accept_loss))
+        .route("/probes", post(probes::send))
         .route("/trace", post(trace::trace))
         .route("/trace/live", get(live_trace::live))
         .route("/explain", post(explain::explain))
