@@ -60,6 +60,7 @@ fn send(
     sender.unwrap()
 }
 
+#[expect(clippy::disallowed_methods, reason = "real processes run on real time")]
 #[test]
 fn what_was_told_of_denials_is_there_after_kills_but_for_the_last_second() {
     let mut daemon = Daemon::start(&DaemonOptions {
