@@ -14,8 +14,6 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use crate::worker::{FIRST_PACKET_BOUNDS, FirstPackets};
-
 /// How long it takes from when a change of an object is heard until it is in force.
 #[derive(Debug, Clone)]
 pub struct InForceLatency(Histogram);
@@ -46,7 +44,7 @@ pub struct Figures {
     pub would_deny: Vec<(String, &'static str, u64)>,
     pub policies: Vec<PolicyFigures>,
     pub flow_exports: Vec<FlowExportFigures>,
-    pub first_packets: FirstPackets,
+    pub first_packets: FirstPacketFigures,
     pub ports: Vec<PortFigures>,
     pub ports_over_share: u64,
     pub connections: u64,
@@ -110,6 +108,17 @@ pub struct PolicyFigures {
     pub packets: u64,
     /// Connections when they began, or packets of none that were denied.
     pub connections: u64,
+}
+
+/// How long first packets of flows took.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FirstPacketFigures {
+    /// Upper bounds of buckets, microseconds, and packets in each of them.
+    pub buckets: Vec<(u64, u64)>,
+    /// Packets that took longer.
+    pub beyond: u64,
+    /// How long all of them took.
+    pub nanoseconds: u64,
 }
 
 /// Flow records, by where they go.
@@ -287,11 +296,12 @@ impl Figures {
         let help = "How long a worker took from receiving the first packet of a flow until what was \
                     to be sent of its batch was (unstable).";
         let of = &self.first_packets;
-        let bounds = FIRST_PACKET_BOUNDS.map(|micros| Duration::from_micros(micros).as_secs_f64());
-        let bounds = bounds.into_iter().chain([f64::MAX]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(of.buckets).collect();
+        let seconds = |micros| Duration::from_micros(micros).as_secs_f64();
+        let within = of.buckets.iter();
+        let within = within.map(|(micros, packets)| (seconds(*micros), *packets));
+        let buckets: Vec<(f64, u64)> = within.chain([(f64::MAX, of.beyond)]).collect();
         let took = Duration::from_nanos(of.nanoseconds).as_secs_f64();
-        let all = of.buckets.iter().sum();
+        let all = buckets.iter().map(|(_, packets)| packets).sum();
         let histogram = MetricType::Histogram;
         let mut metric = page
             .0
@@ -568,21 +578,21 @@ mod tests {
 
     #[test]
     fn the_time_of_first_packets_is_a_histogram() {
-        let mut first_packets = FirstPackets {
+        let first_packets = FirstPacketFigures {
+            buckets: vec![(4, 5), (8, 0), (16, 1)],
+            beyond: 2,
             nanoseconds: 3_000_000,
-            ..FirstPackets::default()
         };
-        (first_packets.buckets[0], first_packets.buckets[2]) = (5, 1);
         let figures = Figures {
             first_packets,
             ..Figures::default()
         };
         let text = render(figures, &InForceLatency::default());
         for line in [
-            "vswitch_first_packet_seconds_bucket{le=\"4e-6\"} 5",
-            "vswitch_first_packet_seconds_bucket{le=\"1.6e-5\"} 6",
-            "vswitch_first_packet_seconds_bucket{le=\"+Inf\"} 6",
-            "vswitch_first_packet_seconds_count 6",
+            "vswitch_first_packet_seconds_bucket{le=\"0.000004\"} 5",
+            "vswitch_first_packet_seconds_bucket{le=\"0.000016\"} 6",
+            "vswitch_first_packet_seconds_bucket{le=\"+Inf\"} 8",
+            "vswitch_first_packet_seconds_count 8",
             "vswitch_first_packet_seconds_sum 0.003",
         ] {
             assert!(text.contains(line), "{line}: {text}");

@@ -12,10 +12,12 @@ use vswitch_datapath::pipeline::{Decision, RuleStats, TableId};
 use super::super::RestState;
 use super::status::drops;
 use crate::metrics::{
-    ClusterFigures, Figures, FlowExportFigures, PolicyFigures, PortFigures, render,
+    ClusterFigures, Figures, FirstPacketFigures, FlowExportFigures, PolicyFigures, PortFigures,
+    render,
 };
 use crate::state::PolicyKey;
 use crate::supervise;
+use crate::worker::FIRST_PACKET_BOUNDS;
 
 /// For how many policies there are figures of their own; those of all others are added up, so that a
 /// scrape stays bounded.
@@ -84,7 +86,7 @@ fn figures(state: &RestState) -> Figures {
         would_deny: would_deny(state),
         policies: policy_figures(&datapath.rules_of(TableId::is_of_policies)),
         flow_exports: flow_exports.collect(),
-        first_packets: state.switch.workers().first_packets(),
+        first_packets: first_packets(state),
         ports: ports.collect(),
         ports_over_share: wide(datapath.ports_over_share(state.switch.clock().now()).len()),
         connections: wide(conntrack.entries),
@@ -107,6 +109,18 @@ fn figures(state: &RestState) -> Figures {
             stale_seconds: health.stale_seconds().unwrap_or(0),
             watches: health.figures(),
         }),
+    }
+}
+
+fn first_packets(state: &RestState) -> FirstPacketFigures {
+    let counted = state.switch.workers().first_packets();
+    FirstPacketFigures {
+        buckets: FIRST_PACKET_BOUNDS
+            .into_iter()
+            .zip(counted.buckets)
+            .collect(),
+        beyond: counted.buckets.last().copied().unwrap_or(0),
+        nanoseconds: counted.nanoseconds,
     }
 }
 
