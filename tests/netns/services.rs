@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use vswitch_tests::{Daemon, Namespace, Pod, eventually, fetch, inside, join, run_in, serve};
 
 use crate::daemon;
+use crate::fast_path::{ask, connect, decided, echo, tracked, warm_up};
 use crate::nodes::{dual_stack, outside};
 
 const CLUSTER_IP: &str = "10.96.0.10";
@@ -628,4 +629,41 @@ fn with_kube_proxy_left_on_nothing_breaks_and_status_says_who_serves_what() {
         );
         Ok(())
     });
+}
+
+#[test]
+fn a_connection_to_a_service_goes_past_the_workers_after_its_first_packet() {
+    let daemon = daemon();
+    let [client, server] = &pods(&daemon, ["client", "server"]);
+    echo(&server.netns, 8080);
+    service(&daemon, &json!({}));
+    slice(&daemon, &[ready(server.ip())]);
+    // From a pod, from the node through the gateway, and from the endpoint to itself.
+    for from in [&client.netns, daemon.node(), &server.netns] {
+        warm_up(&connect(from, ip(CLUSTER_IP), 80));
+        let before = decided(&daemon);
+        let stream = connect(from, ip(CLUSTER_IP), 80);
+        for _ in 0..20 {
+            ask(&stream, 100).unwrap();
+            ask(&stream, 200_000).unwrap();
+        }
+        let took = decided(&daemon) - before;
+        assert!((1..=5).contains(&took), "{took} packets");
+        assert_eq!(tracked(&daemon, &stream)["offloaded"], true);
+        let port = stream.local_addr().unwrap().port();
+        drop(stream);
+        eventually("it is closed", || {
+            let connections = daemon.vsctl_json(&["dump-conntrack"]).unwrap();
+            let all = connections.as_array().unwrap().iter();
+            let own = all.filter(|one| one["src_port"] == port);
+            let states: Vec<_> = own.map(|one| one["state"].clone()).collect();
+            if states == ["TIME_WAIT"] {
+                Ok(())
+            } else {
+                Err(states)
+            }
+        });
+    }
+    let drops = daemon.vsctl_json(&["status"]).unwrap()["drops"].clone();
+    assert_eq!(drops["ct_invalid"], Value::Null, "{drops}");
 }

@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::time::{ClockId, clock_gettime};
 use vswitch_datapath::Timestamp;
 
 /// A monotonic clock that hands out datapath time stamps.
 #[derive(Debug, Clone, Copy)]
 pub struct MonotonicClock {
     start: Instant,
+    /// The same, as the kernel's monotonic clock has it, in nanoseconds.
+    start_nanos: u64,
 }
 
 impl MonotonicClock {
@@ -17,6 +20,7 @@ impl MonotonicClock {
     pub fn start() -> Self {
         Self {
             start: Instant::now(),
+            start_nanos: kernel_nanos(),
         }
     }
 
@@ -26,6 +30,18 @@ impl MonotonicClock {
         let nanos = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         Timestamp::from_nanos(nanos)
     }
+
+    /// Returns what a time of the kernel's monotonic clock is here.
+    #[must_use]
+    pub const fn at(&self, kernel_nanos: u64) -> Timestamp {
+        Timestamp::from_nanos(kernel_nanos.saturating_sub(self.start_nanos))
+    }
+}
+
+fn kernel_nanos() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from);
+    // Every Linux has that clock.
+    now.map_or(0, |now| u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Returns the time, to measure how long something takes.

@@ -17,9 +17,12 @@ use vswitch_api::{Epoch, MacAddr, PortNo};
 
 use crate::conntrack::{Connection, Direction};
 use crate::flow::{FlowKey, ether_type};
-use crate::kernel_path::OFFER_AFTER;
 use crate::packet::{Fragment, ParsedPacket, PlainPacket, pack, pack_ipv6};
 use crate::pipeline::{RulePath, Step};
+
+/// Packets of a flow that the engine forwards itself before it offers the flow to the kernel path
+/// again, where there was no room for it or its connection was not one for the kernel.
+pub(crate) const OFFER_AFTER: u32 = 8;
 
 /// Slots that one key may be in.
 const WAYS: usize = 4;
@@ -139,6 +142,8 @@ pub(crate) struct CachedFlow {
     /// Whether packets ask for no more than their MACs: no steps, no other addresses, no limits, no
     /// capture.
     pub(crate) is_simple: bool,
+    /// Whether the kernel can do what packets ask for: as above, with other addresses.
+    pub(crate) is_for_kernel: bool,
     /// Destination and source MAC that packets leave with.
     pub(crate) macs: [u8; 12],
     /// The rules that the flow goes through.
@@ -147,13 +152,13 @@ pub(crate) struct CachedFlow {
     pub(crate) mtu: u16,
     /// `None` for flows that leave before connection tracking (redirects).
     pub(crate) conn: Option<(Arc<Connection>, Direction)>,
-    /// Packets until it is offered to the path below.
+    /// Packets until it is offered to the kernel path again.
     pub(crate) until_offer: Cell<u32>,
 }
 
 impl CachedFlow {
-    /// Returns whether a packet is none of the path below's business: it has nothing of the
-    /// flow, and is not to be offered it yet. Counts the packet if so.
+    /// Returns whether a packet is none of the kernel path's business: the kernel does not have the
+    /// connection, and is not to be offered it yet. Counts the packet if so.
     #[inline]
     pub(crate) fn passes_by(&self, conn: &Connection) -> bool {
         let left = self.until_offer.get();
@@ -162,7 +167,7 @@ impl CachedFlow {
         passes_by
     }
 
-    /// Counts a packet; returns whether the flow is due to be offered to the path below.
+    /// Counts a packet; returns whether the flow is due to be offered to the kernel path again.
     pub(crate) fn is_due(&self) -> bool {
         let left = self.until_offer.get();
         self.until_offer
@@ -388,6 +393,7 @@ mod tests {
         CachedFlow {
             steps: Box::default(),
             is_simple: true,
+            is_for_kernel: true,
             macs: [0; 12],
             path,
             out_port: PortNo(out_port),

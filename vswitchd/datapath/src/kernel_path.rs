@@ -1,17 +1,18 @@
-//! Interface to the kernel path: connections that last are handed to it, and the packets that it
-//! forwarded are accounted for.
+//! Interface to the kernel path: connections are handed to it when they are admitted, and the
+//! packets that it forwarded are accounted for.
 //!
-//! The engine offers a flow (one direction of a connection) after some packets of it. Whoever
-//! implements [`KernelPath`] may forward the flow's packets itself until it is told otherwise; it
-//! leaves all that says something about the connection (SYN, FIN, RST, fragments, what is too
-//! large) to the engine. The truth stays here: a publication of rules and a flush of connections
-//! [revoke](KernelPath::revoke) everything; before the engine takes in another packet of an
-//! connection in the kernel it has the connection's state [catch up](KernelPath::catch_up) with what
-//! went by, and before one that says something about the connection it
-//! [reclaims](KernelPath::reclaim) it.
+//! With the first packet of a TCP or UDP connection the engine offers both directions of it.
+//! Whoever implements [`KernelPath`] may forward the connection's packets itself from there on, and
+//! tracks it to its end; it leaves what it does not exactly understand to the engine. The
+//! connection has a place there ([`KernelCell`](crate::conntrack::KernelCell)), which it reads
+//! before it takes in a packet that comes to the engine all the same: there is one state, wherever
+//! a packet goes by.
 //!
-//! Invariant: a flow installed under a generation that is over is never followed. The engine
-//! reads the generation before it looks whether the rules and the connection still stand;
+//! The rules stay here: a publication of rules and a flush of connections
+//! [revoke](KernelPath::revoke) everything, and each direction's next packet is judged anew.
+//!
+//! Invariant: a direction that was judged under a generation that is over is never followed. The
+//! engine reads the generation before it looks whether the rules and the connection still stand;
 //! writers change those before they revoke.
 
 use std::fmt::Debug;
@@ -19,13 +20,11 @@ use std::sync::Arc;
 
 use vswitch_api::PortNo;
 
+use crate::cache::pair_of_macs;
 use crate::conntrack::{Connection, Direction, KernelUsage, Tuple};
+use crate::flow::FlowKey;
 use crate::pipeline::RulePath;
 use crate::time::Timestamp;
-
-/// Packets of a flow that the engine forwards itself before it offers the flow: a connection
-/// that asks and is answered is over by then, and costs the path below nothing.
-pub(crate) const OFFER_AFTER: u32 = 8;
 
 /// One direction of a connection, with all that forwarding its packets takes.
 #[derive(Debug, Clone)]
@@ -34,7 +33,8 @@ pub struct KernelFlow {
     pub in_port: PortNo,
     /// Port that they leave through.
     pub out_port: PortNo,
-    /// Their addresses, ports and protocol; they leave with the same.
+    /// Their addresses, ports and protocol when they come; the connection knows with which they
+    /// [leave](Connection::leaves_as).
     pub tuple: Tuple,
     /// MAC addresses that they come with: destination, source, as in the frame.
     pub macs: [u8; 12],
@@ -50,7 +50,39 @@ pub struct KernelFlow {
     pub(crate) path: Arc<RulePath>,
 }
 
-/// What a flow's use is to be told to; called with the implementation's lock held.
+impl KernelFlow {
+    /// Returns the flow of a connection's answers: what they come with, what they leave with and
+    /// through which port, and how large they may be.
+    pub(crate) fn answers(
+        conn: &Arc<Connection>,
+        (comes_with, leaves_with, mtu): (FlowKey, FlowKey, u16),
+        path: Arc<RulePath>,
+    ) -> Self {
+        Self {
+            in_port: comes_with.in_port,
+            out_port: leaves_with.out_port,
+            tuple: conn.comes_as(Direction::Reply),
+            macs: pair_of_macs(&comes_with),
+            leaves_with: pair_of_macs(&leaves_with),
+            mtu,
+            conn: Arc::clone(conn),
+            direction: Direction::Reply,
+            path,
+        }
+    }
+
+    /// Returns whether packets of both fare the same in the kernel, whatever they count in.
+    #[must_use]
+    pub fn fares_as(&self, other: &Self) -> bool {
+        let facts = |flow: &Self| {
+            let ports = (flow.in_port, flow.out_port);
+            (ports, flow.tuple, flow.macs, flow.leaves_with, flow.mtu)
+        };
+        self.direction == other.direction && facts(self) == facts(other)
+    }
+}
+
+/// What went by of a flow is to be told to; called with the implementation's lock held.
 pub type Account<'a> = &'a mut dyn FnMut(&KernelFlow, KernelUsage);
 
 /// A path below the switch. Workers call it: nothing may wait.
@@ -58,17 +90,9 @@ pub trait KernelPath: Send + Sync + Debug {
     /// Returns the generation that a flow has to be of to be followed.
     fn generation(&self) -> u64;
 
-    /// Takes a flow over, if there is room and both ports are known. A flow of an older
-    /// generation is ignored.
-    fn install(&self, flow: KernelFlow, generation: u64, account: Account<'_>);
-
-    /// Tells what went by of a connection, and goes on.
-    fn catch_up(&self, conn: &Arc<Connection>, account: Account<'_>);
-
-    /// Stops forwarding the connection's packets and tells what went by. Packets that are under
-    /// way may still be told later: to be called again as long as the connection
-    /// [is in the kernel](Connection::is_in_kernel).
-    fn reclaim(&self, conn: &Arc<Connection>, account: Account<'_>);
+    /// Takes over one or both directions of a connection, if there is room and both ports are
+    /// known. An offer of an older generation is ignored.
+    fn install(&self, flows: &[KernelFlow], generation: u64, account: Account<'_>);
 
     /// Ends the generation: no flow that is installed is followed when this returns.
     fn revoke(&self);

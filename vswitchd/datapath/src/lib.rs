@@ -37,7 +37,7 @@ pub mod time;
 
 pub use action::{Action, ActionList, parse_actions};
 pub use cache::CacheStats;
-pub use conntrack::{ConnectionEnd, KernelUsage, RecordConnections, TcpProgress};
+pub use conntrack::{ConnectionEnd, KernelUsage, RecordConnections};
 pub use datapath::{
     Datapath, DatapathConfig, Denial, DenialOf, DenialVerdict, Denials, EndedConnection,
     EndedConnections, Engine, MAX_CAPTURES, MAX_LIVE_TRACES, MAX_PROBES, Outputs, TooManyWatchers,

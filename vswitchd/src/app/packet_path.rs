@@ -45,7 +45,7 @@ fn start_blocking(
     if let Some(masquerade) = &tables.masquerade {
         masquerade.install().context("install masquerade")?;
     }
-    let fast_path = fast_path(config);
+    let fast_path = fast_path(config, clock);
     let datapath = open_datapath(config, fast_path.clone());
     let (notify, notices) = mpsc::channel(64);
     let workers = WorkerPool::start(&datapath, worker_config(config, clock), notify, supervisor)
@@ -81,11 +81,11 @@ fn start_blocking(
 }
 
 /// Returns the fast path where the kernel has what it takes and the configuration wants it.
-fn fast_path(config: &Config) -> Option<Arc<FastPath>> {
+fn fast_path(config: &Config, clock: MonotonicClock) -> Option<Arc<FastPath>> {
     if config.datapath.fast_path == FastPathSetting::Off {
         return None;
     }
-    match FastPath::open() {
+    match FastPath::open(clock) {
         Ok(fast_path) => Some(fast_path),
         Err(error) => {
             let error = errors::chain(&error);

@@ -1,13 +1,13 @@
-//! Flows in the kernel's map, with the counts that were already reported of each.
+//! Connections in the kernel, with the counts that were already told of each.
 //!
-//! A flow has a slot, and its use is read there. When it is taken out a packet may still be under
-//! way on another processor, so its slot stays its own until the next round of
-//! [`Entries::sync`]; until then its connection counts as in the kernel.
+//! A connection has a place (slot) in the shared memory, which each of its directions leads to by
+//! its key. When it leaves the kernel a packet may still be under way on another processor, so
+//! its slot rests before another connection has it; what still went by is told then.
 //!
 //! Invariant: a key leads to the slot that the kernel has for it, so that an old flow that goes
 //! does not take a newer one of the same key along.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,80 +15,94 @@ use vswitch_datapath::conntrack::{Connection, Direction};
 use vswitch_datapath::kernel_path::Account;
 use vswitch_datapath::{KernelFlow, KernelUsage, Timestamp};
 
-use super::kernel::{FlowMaps, KernelError};
-use super::wire::{Flow, FlowSlot, Key, Total};
+use super::kernel::{FlowMap, KernelError, Translations};
+use super::memory::{ConnMemory, Place};
+use super::wire::{self, Device, Key};
+use crate::errors;
 use crate::port::PortCounters;
 
-/// A flow without packets for this long makes room; the engine offers it again.
+/// A connection without packets for this long makes room; the engine offers it again.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// A flow to be installed.
+/// How long a slot rests: a program runs for less than a microsecond, but a virtual processor may
+/// stand still in the middle of it.
+const REST: Duration = Duration::from_secs(1);
+
+/// Connections handed over before that are looked at when another one is: whether somebody has
+/// answered. Two, so that all are before long.
+const LOOKS: usize = 2;
+
+/// A direction to be installed.
 #[derive(Debug)]
-pub(super) struct NewEntry {
+pub(super) struct NewFlow {
     pub(super) flow: KernelFlow,
     pub(super) key: Key,
-    pub(super) generation: u64,
+    pub(super) to: Device,
     /// Counters of its in port and its out port.
     pub(super) ports: [Arc<PortCounters>; 2],
 }
 
+impl NewFlow {
+    const fn side(&self) -> usize {
+        match self.flow.direction {
+            Direction::Original => 0,
+            Direction::Reply => 1,
+        }
+    }
+}
+
+/// A connection with a slot.
 #[derive(Debug)]
-struct FlowEntry {
-    new: NewEntry,
-    /// Its number among the flows that have had its slot.
+struct Entry {
+    conn: Arc<Connection>,
+    /// Its number among those that have had the slot.
     id: u32,
-    /// Whether the kernel may still follow it.
-    is_installed: bool,
+    /// Its directions, as far as they are known, with the generations they were judged by.
+    flows: [Option<(NewFlow, u64)>; 2],
+    told: [KernelUsage; 2],
     /// When a packet was last told; set by the first sync.
     active: Option<Timestamp>,
+    /// When it left the kernel.
+    left: Option<Timestamp>,
 }
 
-/// A place to count in, for one flow after the other.
-#[derive(Debug, Default)]
-struct Slot {
-    entry: Option<FlowEntry>,
-    /// What was read last; all of it is told.
-    told: Total,
-    /// Flows that have had it.
-    flows: u32,
-}
-
-/// All flows.
+/// All connections.
 #[derive(Debug)]
 pub(super) struct Entries {
-    maps: FlowMaps,
-    slots: Vec<Slot>,
+    flows: FlowMap,
+    translations: Translations,
+    memory: Arc<ConnMemory>,
+    slots: Vec<Option<Entry>>,
     free: Vec<u32>,
-    by_key: HashMap<Key, u32>,
-    /// Slots of a connection's directions, by its address: an entry keeps it alive.
-    by_conn: HashMap<usize, [Option<u32>; 2]>,
+    /// Slot and side of a key.
+    by_key: HashMap<Key, (u32, usize)>,
+    /// Slot of a connection that has not left, by its address: an entry keeps it alive.
+    by_conn: HashMap<usize, u32>,
+    /// Slots and numbers of connections that nobody had answered when they were last looked at.
+    unanswered: VecDeque<(u32, u32)>,
 }
 
 fn address(conn: &Arc<Connection>) -> usize {
     Arc::as_ptr(conn).addr()
 }
 
-const fn side(direction: Direction) -> usize {
-    match direction {
-        Direction::Original => 0,
-        Direction::Reply => 1,
-    }
-}
-
 impl Entries {
-    pub(super) fn new(maps: FlowMaps) -> Self {
+    pub(super) fn new(flows: FlowMap, translations: Translations, memory: Arc<ConnMemory>) -> Self {
         Self {
-            maps,
+            flows,
+            translations,
+            memory,
             slots: Vec::new(),
             free: Vec::new(),
             by_key: HashMap::new(),
             by_conn: HashMap::new(),
+            unanswered: VecDeque::new(),
         }
     }
 
-    /// Returns how many flows have a slot.
+    /// Returns how many directions the kernel follows.
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.by_key.len()
     }
 
     /// Returns how many slots there are to go through.
@@ -96,67 +110,126 @@ impl Entries {
         self.slots.len()
     }
 
-    /// Puts a flow into the kernel; `way` makes its value for a slot. A full table takes none.
+    /// Hands a connection over, or has the kernel know more of one. A full table takes none.
     pub(super) fn install(
         &mut self,
-        new: NewEntry,
-        value: impl FnOnce(&NewEntry, FlowSlot) -> Flow,
+        flows: impl IntoIterator<Item = NewFlow>,
+        (generation, now): (u64, Timestamp),
         account: Account<'_>,
-    ) -> Result<(), KernelError> {
-        let sides = self.by_conn.get(&address(&new.flow.conn));
-        let own = sides.and_then(|sides| sides[side(new.flow.direction)]);
-        if let Some(slot) = own {
-            let entry = self.entry(slot);
-            if entry.is_some_and(|old| old.is_installed && old.new.generation == new.generation) {
-                return Ok(());
-            }
-            self.take_out(slot)?;
-            self.account(slot, account)?;
-            self.release(slot);
+    ) {
+        self.look_for_answers(account);
+        for new in flows {
+            let conn = Arc::clone(&new.flow.conn);
+            let slot = self.by_conn.get(&address(&conn)).copied();
+            let slot = slot.filter(|slot| self.may_stay(*slot, &new, now));
+            let Some(slot) = slot.or_else(|| self.enter(&conn)) else {
+                return;
+            };
+            self.put(slot, new, generation, account);
         }
-        if let Some(other) = self.by_key.get(&new.key).copied() {
-            self.take_out(other)?;
-        }
-        // Half of the room is for connections that are established.
-        let is_crowded = self.len() >= self.maps.capacity() as usize / 2;
-        if is_crowded && !new.flow.conn.is_assured() {
-            return Ok(());
-        }
-        let Some(slot) = self.free_slot() else {
-            return Ok(());
-        };
-        self.put(slot, new, value)
     }
 
-    fn put(
-        &mut self,
-        slot: u32,
-        new: NewEntry,
-        value: impl FnOnce(&NewEntry, FlowSlot) -> Flow,
-    ) -> Result<(), KernelError> {
-        let Some(room) = self.slots.get_mut(slot as usize) else {
-            return Ok(());
+    /// Returns whether a connection can stay where it is, with this direction; else it leaves.
+    fn may_stay(&mut self, slot: u32, new: &NewFlow, now: Timestamp) -> bool {
+        let Some(entry) = self.entry(slot) else {
+            return false;
         };
-        room.flows = room.flows.wrapping_add(1).max(1);
-        let id = room.flows;
-        let (key, flow) = (new.key, value(&new, FlowSlot { slot, id }));
-        let conn = Arc::clone(&new.flow.conn);
-        // Before the kernel has it: whoever sees a packet less must know why.
-        conn.set_in_kernel(true);
-        self.by_conn.entry(address(&conn)).or_default()[side(new.flow.direction)] = Some(slot);
-        self.by_key.insert(key, slot);
-        room.entry = Some(FlowEntry {
-            new,
-            id,
-            is_installed: true,
-            active: None,
-        });
-        let installed = self.maps.insert(&key, &flow);
-        if installed.is_err() {
-            self.by_key.remove(&key);
-            self.release(slot);
+        // A direction's way cannot change under packets that follow it.
+        let fares_as =
+            |(old, _): &(NewFlow, u64)| old.key == new.key && old.flow.fares_as(&new.flow);
+        let stays =
+            entry.conn.is_in_kernel() && entry.flows[new.side()].as_ref().is_none_or(fares_as);
+        if !stays {
+            self.take_out(slot, now);
         }
-        installed
+        stays
+    }
+
+    /// Gives a connection a slot, if there is room.
+    fn enter(&mut self, conn: &Arc<Connection>) -> Option<u32> {
+        // Half of the room is for connections that are established.
+        let is_crowded = self.by_conn.len() >= self.memory.len() / 2;
+        if is_crowded && !conn.is_assured() {
+            return None;
+        }
+        let slot = self.free_slot()?;
+        if let Err(error) = self.translate(slot, conn) {
+            let error = errors::chain(&error);
+            tracing::debug!(error, "a connection stays with the workers");
+            self.free.push(slot);
+            return None;
+        }
+        let (memory, mut id) = (&self.memory, 0);
+        let entered = conn.enter_kernel(|tcp| {
+            id = memory.begin(slot, tcp);
+            Box::new(Place::new(Arc::clone(memory), slot))
+        });
+        if !entered {
+            self.free.push(slot);
+            return None;
+        }
+        if conn.is_unanswered() {
+            self.unanswered.push_back((slot, id));
+        }
+        self.by_conn.insert(address(conn), slot);
+        if let Some(room) = self.slots.get_mut(slot as usize) {
+            *room = Some(Entry {
+                conn: Arc::clone(conn),
+                id,
+                flows: [None, None],
+                told: [KernelUsage::default(); 2],
+                active: None,
+                left: None,
+            });
+        }
+        Some(slot)
+    }
+
+    /// Has the kernel know what packets of a translated connection look like when they leave.
+    fn translate(&mut self, slot: u32, conn: &Connection) -> Result<(), KernelError> {
+        let [original, reply] =
+            [Direction::Original, Direction::Reply].map(|direction| conn.leaves_as(direction));
+        match (original, reply) {
+            (Some(original), Some(reply)) => {
+                let translation = wire::translation(&[original, reply]);
+                self.translations.set(slot, &translation)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the kernel follow a direction.
+    fn put(&mut self, slot: u32, new: NewFlow, generation: u64, account: Account<'_>) {
+        let side = new.side();
+        let Some(entry) = self.entry(slot) else {
+            return;
+        };
+        if entry.flows[side].is_some() {
+            // What went by so far counts in the rules of before.
+            self.account(slot, account);
+            self.memory.set_generation(slot, side, generation);
+        } else {
+            let flow = wire::flow(slot, side, entry.id);
+            let KernelFlow {
+                tuple,
+                leaves_with,
+                mtu,
+                ..
+            } = &new.flow;
+            let comes_as = (tuple, entry.conn.is_translated());
+            let way = wire::way(comes_as, leaves_with, *mtu, new.to);
+            self.memory.set_way(slot, side, way, generation);
+            // A table that is full, or a kernel without memory: the workers go on.
+            if let Err(error) = self.flows.insert(&new.key, &flow) {
+                let error = errors::chain(&error);
+                tracing::debug!(error, "a flow stays with the workers");
+                return;
+            }
+            self.by_key.insert(new.key, (slot, side));
+        }
+        if let Some(entry) = self.entry_mut(slot) {
+            entry.flows[side] = Some((new, generation));
+        }
     }
 
     fn free_slot(&mut self) -> Option<u32> {
@@ -164,168 +237,148 @@ impl Entries {
             return Some(slot);
         }
         let slot = u32::try_from(self.slots.len()).ok()?;
-        (slot < self.maps.capacity()).then(|| {
-            self.slots.push(Slot::default());
+        (self.slots.len() < self.memory.len()).then(|| {
+            self.slots.push(None);
             slot
         })
     }
 
-    fn entry(&self, slot: u32) -> Option<&FlowEntry> {
-        self.slots.get(slot as usize)?.entry.as_ref()
+    fn entry(&self, slot: u32) -> Option<&Entry> {
+        self.slots.get(slot as usize)?.as_ref()
     }
 
-    fn entry_mut(&mut self, slot: u32) -> Option<&mut FlowEntry> {
-        self.slots.get_mut(slot as usize)?.entry.as_mut()
+    fn entry_mut(&mut self, slot: u32) -> Option<&mut Entry> {
+        self.slots.get_mut(slot as usize)?.as_mut()
     }
 
-    /// Takes a flow out of the kernel; its slot stays.
-    fn take_out(&mut self, slot: u32) -> Result<(), KernelError> {
-        let Some(entry) = self.entry_mut(slot) else {
-            return Ok(());
-        };
-        if !entry.is_installed {
-            return Ok(());
+    /// Looks whether connections of before were answered: ports are held to how many of theirs
+    /// nobody answers.
+    fn look_for_answers(&mut self, account: Account<'_>) {
+        for _ in 0..LOOKS {
+            let Some((slot, id)) = self.unanswered.pop_front() else {
+                return;
+            };
+            let is_it = |entry: &&Entry| entry.id == id && entry.left.is_none();
+            let Some(entry) = self.entry(slot).filter(is_it) else {
+                continue;
+            };
+            let conn = Arc::clone(&entry.conn);
+            let [_, answers] = self.memory.usage(slot);
+            if answers.packets > 0 {
+                self.account(slot, account);
+            }
+            if conn.is_unanswered() {
+                self.unanswered.push_back((slot, id));
+            }
         }
-        entry.is_installed = false;
-        let key = entry.new.key;
-        if self.by_key.get(&key) == Some(&slot) {
-            self.by_key.remove(&key);
-            self.maps.remove(&key)?;
-        }
-        Ok(())
     }
 
-    /// Tells what went by of a flow since it was last told; returns whether anything did.
-    fn account(&mut self, slot: u32, account: Account<'_>) -> Result<bool, KernelError> {
-        let total = self.maps.total(slot)?;
-        let Some(room) = self.slots.get_mut(slot as usize) else {
-            return Ok(false);
-        };
-        let told = std::mem::replace(&mut room.told, total);
-        let Some(entry) = &room.entry else {
-            return Ok(false);
-        };
-        let (whose, progress) = total.tcp;
-        let usage = KernelUsage {
-            packets: total.packets.saturating_sub(told.packets),
-            bytes: total.bytes.saturating_sub(told.bytes),
-            tcp: (whose == entry.id).then_some(progress),
-        };
-        if usage.packets == 0 {
-            return Ok(false);
-        }
-        let [received, sent] = &entry.new.ports;
-        received.count_kernel_rx(usage.packets, usage.bytes);
-        sent.count_kernel_tx(usage.packets, usage.bytes);
-        account(&entry.new.flow, usage);
-        Ok(true)
-    }
-
-    /// Frees a slot whose flow is out of the kernel and told.
-    fn release(&mut self, slot: u32) {
-        let Some(entry) = self
-            .slots
-            .get_mut(slot as usize)
-            .and_then(|room| room.entry.take())
-        else {
+    /// Takes a connection out of the kernel; its slot stays.
+    fn take_out(&mut self, slot: u32, now: Timestamp) {
+        let Some(entry) = self.slots.get_mut(slot as usize).and_then(Option::as_mut) else {
             return;
         };
-        self.free.push(slot);
-        let conn = &entry.new.flow.conn;
-        if let Some(sides) = self.by_conn.get_mut(&address(conn)) {
-            let own = &mut sides[side(entry.new.flow.direction)];
-            if *own == Some(slot) {
-                *own = None;
+        // First: from here on no packet follows it, whatever becomes of its keys.
+        entry.conn.leave_kernel();
+        entry.left.get_or_insert(now);
+        for (side, flow) in entry.flows.iter().enumerate() {
+            let Some((new, _)) = flow else { continue };
+            if self.by_key.get(&new.key) != Some(&(slot, side)) {
+                continue;
             }
-            if *sides == [None, None] {
-                self.by_conn.remove(&address(conn));
-                conn.set_in_kernel(false);
+            self.by_key.remove(&new.key);
+            if let Err(error) = self.flows.remove(&new.key) {
+                let error = errors::chain(&error);
+                tracing::warn!(error, "a flow that is over stays in the kernel");
             }
         }
-    }
-
-    /// Returns the slots of a connection.
-    fn slots_of(&self, conn: &Arc<Connection>) -> impl Iterator<Item = u32> + use<> {
-        let sides = self.by_conn.get(&address(conn)).copied();
-        sides.unwrap_or_default().into_iter().flatten()
-    }
-
-    /// Tells what went by of a connection.
-    pub(super) fn catch_up(
-        &mut self,
-        conn: &Arc<Connection>,
-        account: Account<'_>,
-    ) -> Result<(), KernelError> {
-        for slot in self.slots_of(conn) {
-            self.account(slot, account)?;
+        if self.by_conn.get(&address(&entry.conn)) == Some(&slot) {
+            self.by_conn.remove(&address(&entry.conn));
         }
-        Ok(())
     }
 
-    /// Takes both directions of a connection out and tells what went by.
-    pub(super) fn reclaim(
-        &mut self,
-        conn: &Arc<Connection>,
-        account: Account<'_>,
-    ) -> Result<(), KernelError> {
-        for slot in self.slots_of(conn) {
-            self.take_out(slot)?;
+    /// Tells what went by of a connection since it was last told; returns whether anything did.
+    fn account(&mut self, slot: u32, account: Account<'_>) -> bool {
+        let totals = self.memory.usage(slot);
+        let Some(entry) = self.entry_mut(slot) else {
+            return false;
+        };
+        let told = std::mem::replace(&mut entry.told, totals);
+        let mut is_any = false;
+        for ((flow, total), told) in entry.flows.iter().zip(totals).zip(told) {
+            let usage = KernelUsage {
+                packets: total.packets.saturating_sub(told.packets),
+                bytes: total.bytes.saturating_sub(told.bytes),
+            };
+            let (Some((new, _)), 1..) = (flow, usage.packets) else {
+                continue;
+            };
+            let [received, sent] = &new.ports;
+            received.count_kernel_rx(usage.packets, usage.bytes);
+            sent.count_kernel_tx(usage.packets, usage.bytes);
+            account(&new.flow, usage);
+            is_any = true;
         }
-        self.catch_up(conn, account)
+        is_any
     }
 
-    /// Tells what went by of the flows in some slots, frees those that were taken out before,
-    /// and takes out what is over, of another generation, or idle.
+    /// Frees a slot whose connection is out of the kernel and told.
+    fn release(&mut self, slot: u32) {
+        let room = self.slots.get_mut(slot as usize);
+        if let Some(entry) = room.and_then(Option::take) {
+            entry.conn.give_place_up();
+            self.free.push(slot);
+        }
+    }
+
+    /// Tells what went by of the connections in some slots, frees those that have rested, and takes
+    /// out what is over, of another generation, or idle.
     pub(super) fn sync(
         &mut self,
         slots: std::ops::Range<usize>,
         (generation, now): (u64, Timestamp),
         account: Account<'_>,
-    ) -> Result<(), KernelError> {
+    ) {
         for slot in slots {
             let Ok(slot) = u32::try_from(slot) else { break };
-            let Some(entry) = self.entry(slot) else {
-                continue;
-            };
-            let was_installed = entry.is_installed;
-            let is_active = self.account(slot, account)?;
-            if !was_installed {
-                self.release(slot);
+            if self.entry(slot).is_none() {
                 continue;
             }
+            let is_active = self.account(slot, account);
             let Some(entry) = self.entry_mut(slot) else {
                 continue;
             };
+            if let Some(left) = entry.left {
+                if now.since(left) >= REST {
+                    self.release(slot);
+                }
+                continue;
+            }
             let active = *entry.active.get_or_insert(now);
             if is_active {
                 entry.active = Some(now);
             }
-            let conn = &entry.new.flow.conn;
-            // A connection that closes and is silent is over.
-            let patience = if conn.may_enter_kernel() {
-                IDLE
-            } else {
-                Duration::ZERO
-            };
-            let is_idle = !is_active && now.since(active) >= patience;
-            let is_stale = entry.new.generation != generation;
-            if is_idle || is_stale || conn.is_dead() {
-                self.take_out(slot)?;
+            let mut flows = entry.flows.iter().flatten();
+            let is_stale = flows.all(|(_, judged_by)| *judged_by != generation);
+            let is_idle = !is_active && now.since(active) >= IDLE;
+            let conn = &entry.conn;
+            let is_over = !conn.is_in_kernel() || conn.is_finished();
+            if is_idle || is_stale || is_over {
+                self.take_out(slot, now);
             }
         }
-        Ok(())
     }
 
-    /// Takes out every flow that uses a port; for a port that goes.
-    pub(super) fn forget_port(&mut self, port: vswitch_api::PortNo) -> Result<(), KernelError> {
+    /// Takes out every connection that uses a port; for a port that goes.
+    pub(super) fn forget_port(&mut self, port: vswitch_api::PortNo, now: Timestamp) {
         let uses =
-            |entry: &FlowEntry| [entry.new.flow.in_port, entry.new.flow.out_port].contains(&port);
+            |(new, _): &(NewFlow, u64)| [new.flow.in_port, new.flow.out_port].contains(&port);
         for slot in 0..self.slots.len() {
             let Ok(slot) = u32::try_from(slot) else { break };
-            if self.entry(slot).is_some_and(uses) {
-                self.take_out(slot)?;
+            let entry = self.entry(slot);
+            if entry.is_some_and(|entry| entry.flows.iter().flatten().any(uses)) {
+                self.take_out(slot, now);
             }
         }
-        Ok(())
     }
 }

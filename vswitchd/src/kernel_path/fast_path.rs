@@ -2,24 +2,28 @@
 
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use aya::programs::tc::SchedClassifierLink;
 use vswitch_api::{IfName, PortNo};
-use vswitch_datapath::conntrack::Connection;
 use vswitch_datapath::kernel_path::Account;
 use vswitch_datapath::{KernelFlow, KernelPath, Timestamp};
 
-use super::entries::{Entries, NewEntry};
-use super::kernel::{self, GenerationMap, KernelError, Programs};
-use super::wire::{self, Way};
+use super::entries::{Entries, NewFlow};
+use super::kernel::{self, KernelError, Loaded, Programs};
+use super::memory::Generation;
+use super::wire::{self, Device};
+use crate::clock::MonotonicClock;
 use crate::errors;
 use crate::port::{Port, PortCounters};
 
 /// Slots that a round of `sync` goes through under one lock: some tens of microseconds, which a
 /// worker with an offer may have to wait.
 const SYNC_CHUNK: usize = 64;
+
+/// Connections that the kernel forwards at a time: 192 bytes each, of memory that the kernel takes
+/// at once.
+const MAX_CONNS: u32 = 131_072;
 
 /// Where a port's packets come from.
 #[derive(Debug, Clone, Copy)]
@@ -60,32 +64,27 @@ impl From<KernelError> for FastPathError {
 
 #[derive(Debug)]
 struct KnownPort {
-    way: Way,
+    device: Device,
     counters: Arc<PortCounters>,
     /// Detached from the gateway device when it goes.
     _link: Option<SchedClassifierLink>,
 }
 
-/// Flows in the kernel.
+/// Connections in the kernel.
 #[derive(Debug)]
 pub struct FastPath {
-    /// Guards the attaching of programs, which may take milliseconds; a worker takes
-    /// it only to give the fast path up.
+    /// Guards the attaching of programs, which may take milliseconds; no worker takes it.
     programs: Mutex<Programs>,
     /// Read by workers for each offer, written when a port comes or goes.
     ports: RwLock<HashMap<PortNo, KnownPort>>,
-    /// Guards the flows; held for a few system calls.
+    /// Guards the connections; held for a few system calls.
     entries: Mutex<Entries>,
-    /// Guards the kernel's copy of `generation`.
-    generation_map: Mutex<GenerationMap>,
-    /// Sequentially consistent: see the invariant of `vswitch_datapath::kernel_path`.
-    generation: AtomicU64,
-    /// The kernel refused what it has to grant: nothing is installed any more.
-    is_broken: AtomicBool,
+    generation: Generation,
+    clock: MonotonicClock,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What a panic leaves half done is a flow of a generation that ends before long.
+    // What a panic leaves half done is a connection that the kernel does not follow.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -95,16 +94,29 @@ impl FastPath {
     /// # Errors
     /// The kernel lacks BPF, or the process the capabilities (CAP_BPF, CAP_NET_ADMIN,
     /// CAP_PERFMON).
-    pub fn open() -> Result<Arc<Self>, FastPathError> {
-        let (programs, maps, mut generation_map) = kernel::load()?;
-        generation_map.set(1)?;
+    pub fn open(clock: MonotonicClock) -> Result<Arc<Self>, FastPathError> {
+        Self::with_room(MAX_CONNS, clock)
+    }
+
+    pub(super) fn with_room(
+        max_conns: u32,
+        clock: MonotonicClock,
+    ) -> Result<Arc<Self>, FastPathError> {
+        let Loaded {
+            programs,
+            flows,
+            translations,
+            conns,
+            generation,
+        } = kernel::load(max_conns, clock)?;
+        // 0 is that of no rules.
+        generation.advance();
         Ok(Arc::new(Self {
             programs: Mutex::new(programs),
             ports: RwLock::default(),
-            entries: Mutex::new(Entries::new(maps)),
-            generation_map: Mutex::new(generation_map),
-            generation: AtomicU64::new(1),
-            is_broken: AtomicBool::new(false),
+            entries: Mutex::new(Entries::new(flows, translations, conns)),
+            generation,
+            clock,
         }))
     }
 
@@ -133,12 +145,12 @@ impl FastPath {
             }
             PortKind::Gateway => Some(programs.attach_gateway(ifname)?),
         };
-        let way = Way {
+        let device = Device {
             if_index,
-            to_gateway: matches!(kind, PortKind::Gateway),
+            is_gateway: matches!(kind, PortKind::Gateway),
         };
         let known = KnownPort {
-            way,
+            device,
             counters,
             _link: link,
         };
@@ -174,80 +186,38 @@ impl FastPath {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&no);
         if known.is_some() {
-            self.check(lock(&self.entries).forget_port(no));
+            lock(&self.entries).forget_port(no, self.clock.now());
         }
     }
 
-    /// Notes a refusal. A map of our own is refused only if the kernel is out of memory or
-    /// something is very wrong: the switch does without.
-    fn check(&self, result: Result<(), KernelError>) {
-        let Err(error) = result else { return };
-        if self.is_broken.swap(true, SeqCst) {
-            return;
-        }
-        let error = errors::chain(&error);
-        tracing::error!(
-            error,
-            "entering a flow failed; the fast path ends and every packet goes through the workers"
-        );
-        // Without its programs no flow is followed, whatever the maps say.
-        if let Err(error) = lock(&self.programs).end() {
-            let error = errors::chain(&error);
-            tracing::error!(error, "ending the fast path failed");
-        }
-        self.ports
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-    }
-
-    fn new_entry(&self, flow: KernelFlow, generation: u64) -> Option<(NewEntry, Way)> {
+    fn new_flow(&self, flow: &KernelFlow) -> Option<NewFlow> {
         let ports = self.ports.read().unwrap_or_else(PoisonError::into_inner);
         let (from, to) = (ports.get(&flow.in_port)?, ports.get(&flow.out_port)?);
-        let key = wire::key(&flow, from.way.if_index);
-        let ports = [Arc::clone(&from.counters), Arc::clone(&to.counters)];
-        let way = to.way;
-        Some((
-            NewEntry {
-                flow,
-                key,
-                generation,
-                ports,
-            },
-            way,
-        ))
+        Some(NewFlow {
+            key: wire::key(&flow.tuple, &flow.macs, from.device.if_index),
+            to: to.device,
+            ports: [Arc::clone(&from.counters), Arc::clone(&to.counters)],
+            flow: flow.clone(),
+        })
     }
 }
 
 impl KernelPath for FastPath {
     fn generation(&self) -> u64 {
-        self.generation.load(SeqCst)
+        self.generation.get()
     }
 
-    fn install(&self, flow: KernelFlow, generation: u64, account: Account<'_>) {
-        if self.is_broken.load(SeqCst) || generation != self.generation() {
+    fn install(&self, flows: &[KernelFlow], generation: u64, account: Account<'_>) {
+        if generation != self.generation() {
             return;
         }
-        let Some((entry, way)) = self.new_entry(flow, generation) else {
-            return;
-        };
-        let value = |new: &NewEntry, place| wire::flow(&new.flow, new.generation, place, way);
-        self.check(lock(&self.entries).install(entry, value, account));
-    }
-
-    fn catch_up(&self, conn: &Arc<Connection>, account: Account<'_>) {
-        self.check(lock(&self.entries).catch_up(conn, account));
-    }
-
-    fn reclaim(&self, conn: &Arc<Connection>, account: Account<'_>) {
-        self.check(lock(&self.entries).reclaim(conn, account));
+        let flows = flows.iter().map_while(|flow| self.new_flow(flow));
+        let at = (generation, self.clock.now());
+        lock(&self.entries).install(flows, at, account);
     }
 
     fn revoke(&self) {
-        let mut map = lock(&self.generation_map);
-        let generation = self.generation() + 1;
-        self.check(map.set(generation));
-        self.generation.store(generation, SeqCst);
+        self.generation.advance();
     }
 
     fn sync(&self, now: Timestamp, account: Account<'_>) {
@@ -255,7 +225,7 @@ impl KernelPath for FastPath {
         for start in (0..slots).step_by(SYNC_CHUNK) {
             let chunk = start..slots.min(start + SYNC_CHUNK);
             let at = (self.generation(), now);
-            self.check(lock(&self.entries).sync(chunk, at, account));
+            lock(&self.entries).sync(chunk, at, account);
         }
     }
 

@@ -1,17 +1,20 @@
 //! The programs and maps in the kernel.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::Arc;
 use std::{fmt, io};
 
-use aya::maps::{Array, HashMap, MapData, MapError, ProgramArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, ProgramArray};
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::{ProgramError, SchedClassifier, SocketFilter, TcAttachType};
-use aya::{Ebpf, EbpfError};
+use aya::{Ebpf, EbpfError, EbpfLoader};
 use vswitch_api::IfName;
 
+use super::memory::{ConnMemory, Generation};
 use super::tcx;
-use super::wire::{Flow, Key, Total, Usage};
+use super::wire::{Flow, Key, Translation};
+use crate::clock::MonotonicClock;
 
 /// `vswitchd/bpf/kernel_path.c`, built by `make bpf`.
 const OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/kernel_path.o");
@@ -57,6 +60,14 @@ pub enum KernelError {
         /// Why.
         source: MapError,
     },
+    /// A map cannot be shared with the programs.
+    #[error("fast path: map {what} into memory")]
+    Share {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: nix::Error,
+    },
 }
 
 fn refused(step: &'static str) -> impl FnOnce(ProgramError) -> KernelError {
@@ -75,25 +86,39 @@ pub(super) struct Programs {
     alive: ProgramArray<MapData>,
 }
 
-/// The flows and what went by of them.
-pub(super) struct FlowMaps {
-    flows: HashMap<MapData, Key, Flow>,
-    usages: Array<MapData, Usage>,
+/// What leads from a direction's key to its connection.
+pub(super) struct FlowMap(HashMap<MapData, Key, Flow>);
+
+/// What packets of translated connections look like when they leave.
+pub(super) struct Translations(Array<MapData, Translation>);
+
+/// What is loaded.
+pub(super) struct Loaded {
+    pub(super) programs: Programs,
+    pub(super) flows: FlowMap,
+    pub(super) translations: Translations,
+    pub(super) conns: Arc<ConnMemory>,
+    pub(super) generation: Generation,
 }
 
-/// The generation that flows have to be of.
-pub(super) struct GenerationMap(Array<MapData, u64>);
-
-/// Loads the object; nothing is attached yet.
-pub(super) fn load() -> Result<(Programs, FlowMaps, GenerationMap), KernelError> {
-    let mut object = Ebpf::load(OBJECT).map_err(|source| KernelError::Load {
+/// Loads the object, with room for that many connections; nothing is attached yet.
+pub(super) fn load(max_conns: u32, clock: MonotonicClock) -> Result<Loaded, KernelError> {
+    let loaded = EbpfLoader::new()
+        .map_max_entries("conns", max_conns)
+        .map_max_entries("translations", max_conns)
+        .map_max_entries("flows", max_conns.saturating_mul(2))
+        .load(OBJECT);
+    let mut object = loaded.map_err(|source| KernelError::Load {
         source: Box::new(source),
     })?;
     let mut take = |what| object.take_map(what).ok_or(KernelError::Missing { what });
     let flows = HashMap::try_from(take("flows")?).map_err(map_failed("open map flows"))?;
-    let usages = Array::try_from(take("usages")?).map_err(map_failed("open map usages"))?;
-    let generation =
-        Array::try_from(take("generation")?).map_err(map_failed("open map generation"))?;
+    let translations = Array::try_from(take("translations")?);
+    let translations = translations.map_err(map_failed("open map translations"))?;
+    let conns = array(take("conns")?, "conns")?;
+    let conns = ConnMemory::of(conns.fd(), max_conns, clock).map_err(not_shared("conns"))?;
+    let generation = array(take("generation")?, "generation")?;
+    let generation = Generation::of(generation.fd()).map_err(not_shared("generation"))?;
     let alive = ProgramArray::try_from(take("alive")?).map_err(map_failed("open map alive"))?;
     let mut programs = Programs { object, alive };
     for name in [IF_ALIVE, SEEN_BY_SOCKET] {
@@ -109,11 +134,24 @@ pub(super) fn load() -> Result<(Programs, FlowMaps, GenerationMap), KernelError>
     let rest = rest.map_err(refused("open the socket filter"))?;
     let set = programs.alive.set(0, &rest, 0);
     set.map_err(map_failed("set map alive"))?;
-    Ok((
+    Ok(Loaded {
         programs,
-        FlowMaps { flows, usages },
-        GenerationMap(generation),
-    ))
+        flows: FlowMap(flows),
+        translations: Translations(translations),
+        conns: Arc::new(conns),
+        generation,
+    })
+}
+
+fn array(map: Map, what: &'static str) -> Result<MapData, KernelError> {
+    match map {
+        Map::Array(array) => Ok(array),
+        _ => Err(KernelError::Missing { what }),
+    }
+}
+
+fn not_shared(what: &'static str) -> impl FnOnce(nix::Error) -> KernelError {
+    move |source| KernelError::Share { what, source }
 }
 
 impl fmt::Debug for Programs {
@@ -122,15 +160,15 @@ impl fmt::Debug for Programs {
     }
 }
 
-impl fmt::Debug for FlowMaps {
+impl fmt::Debug for FlowMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlowMaps").finish_non_exhaustive()
+        f.debug_struct("FlowMap").finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for GenerationMap {
+impl fmt::Debug for Translations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GenerationMap").finish_non_exhaustive()
+        f.debug_struct("Translations").finish_non_exhaustive()
     }
 }
 
@@ -147,7 +185,10 @@ impl Programs {
         program.try_into().map_err(refused("open a socket filter"))
     }
 
-    fn classifier(&mut self, what: &'static str) -> Result<&mut SchedClassifier, KernelError> {
+    pub(super) fn classifier(
+        &mut self,
+        what: &'static str,
+    ) -> Result<&mut SchedClassifier, KernelError> {
         let missing = KernelError::Missing { what };
         let program = self.object.program_mut(what).ok_or(missing)?;
         program.try_into().map_err(refused("open a classifier"))
@@ -188,45 +229,27 @@ impl Programs {
             .map_err(refused("attach to tcx (Linux 6.6)"))?;
         program.take_link(id).map_err(refused("keep the tcx link"))
     }
+}
 
-    /// Leaves all packets of pods to userspace, whatever the other maps say.
-    pub(super) fn end(&mut self) -> Result<(), KernelError> {
-        let emptied = self.alive.clear_index(&0);
-        emptied.map_err(map_failed("empty map alive"))
+impl Translations {
+    pub(super) fn set(&mut self, slot: u32, to: &Translation) -> Result<(), KernelError> {
+        let set = self.0.set(slot, to, 0);
+        set.map_err(map_failed("state a translation"))
     }
 }
 
-impl FlowMaps {
-    /// Returns how many flows there can be.
-    pub(super) fn capacity(&self) -> u32 {
-        self.usages.len()
-    }
-
+impl FlowMap {
     pub(super) fn insert(&mut self, key: &Key, flow: &Flow) -> Result<(), KernelError> {
-        let inserted = self.flows.insert(key, flow, 0);
+        let inserted = self.0.insert(key, flow, 0);
         inserted.map_err(map_failed("install a flow"))
     }
 
     /// Takes a flow out; one that is not there is no failure.
     pub(super) fn remove(&mut self, key: &Key) -> Result<(), KernelError> {
-        match self.flows.remove(key) {
+        match self.0.remove(key) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(error) => Err(map_failed("remove a flow")(error)),
         }
-    }
-
-    pub(super) fn total(&self, slot: u32) -> Result<Total, KernelError> {
-        let usage = self.usages.get(&slot, 0);
-        usage
-            .map(Total::from)
-            .map_err(map_failed("read a flow's use"))
-    }
-}
-
-impl GenerationMap {
-    pub(super) fn set(&mut self, generation: u64) -> Result<(), KernelError> {
-        let set = self.0.set(0, generation, 0);
-        set.map_err(map_failed("set the generation"))
     }
 }
 

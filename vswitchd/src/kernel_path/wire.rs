@@ -3,25 +3,29 @@
 
 use std::net::IpAddr;
 
-use vswitch_datapath::{KernelFlow, TcpProgress};
+use vswitch_datapath::conntrack::Tuple;
+
+use super::memory::Way;
 
 /// `struct flow_key`.
 pub(super) type Key = [u8; 56];
 /// `struct flow`.
-pub(super) type Flow = [u8; 40];
-/// `struct usage`.
-pub(super) type Usage = [u8; 32];
+pub(super) type Flow = [u8; 8];
+
+/// `struct translation`.
+pub(super) type Translation = [u8; 72];
 
 /// `TO_GATEWAY`.
 const TO_GATEWAY: u16 = 1;
+/// `IS_TRANSLATED`.
+const IS_TRANSLATED: u16 = 2;
 
-/// Where a flow's packets go, in the kernel's terms.
+/// A device that packets leave through, in the kernel's terms.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Way {
-    /// Index of the device that they leave through.
+pub(super) struct Device {
     pub(super) if_index: u32,
-    /// Whether that is the gateway: they go into the host's stack.
-    pub(super) to_gateway: bool,
+    /// Whether it is the gateway: packets go into the host's stack.
+    pub(super) is_gateway: bool,
 }
 
 /// Writes the fields of a structure one after the other.
@@ -56,9 +60,8 @@ impl<const N: usize> Fields<N> {
     }
 }
 
-/// Returns the key of a flow that comes in through the device.
-pub(super) fn key(flow: &KernelFlow, if_index: u32) -> Key {
-    let tuple = &flow.tuple;
+/// Returns the key of packets that come in through the device with these MACs.
+pub(super) fn key(tuple: &Tuple, macs: &[u8; 12], if_index: u32) -> Key {
     let family = if tuple.src.is_ipv4() { 4 } else { 6 };
     Fields::<56>::new()
         .put(&if_index.to_ne_bytes())
@@ -66,72 +69,56 @@ pub(super) fn key(flow: &KernelFlow, if_index: u32) -> Key {
         .put(&tuple.tp_src.to_be_bytes())
         .put(&tuple.tp_dst.to_be_bytes())
         .put(&[0; 2])
-        .put(&flow.macs)
+        .put(macs)
         .address(tuple.src)
         .address(tuple.dst)
         .bytes
 }
 
-/// Returns what is done with its packets.
-pub(super) fn flow(flow: &KernelFlow, generation: u64, slot: FlowSlot, way: Way) -> Flow {
-    let flags = if way.to_gateway { TO_GATEWAY } else { 0 };
-    Fields::<40>::new()
-        .put(&generation.to_ne_bytes())
-        .put(&slot.slot.to_ne_bytes())
-        .put(&way.if_index.to_ne_bytes())
-        .put(&u32::from(flow.mtu).to_ne_bytes())
-        .put(&flags.to_ne_bytes())
-        .put(&flow.leaves_with)
-        .put(&[0; 2])
-        .put(&slot.id.to_ne_bytes())
+/// Returns what leads from a direction's key to its connection.
+pub(super) fn flow(slot: u32, direction: usize, id: u32) -> Flow {
+    let direction = u32::from(direction != 0);
+    Fields::<8>::new()
+        .put(&(slot * 2 + direction).to_ne_bytes())
+        .put(&id.to_ne_bytes())
         .bytes
 }
 
-/// Where what goes by of a flow is counted.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct FlowSlot {
-    pub(super) slot: u32,
-    /// The flow's number among those that have had the slot; not 0.
-    pub(super) id: u32,
+/// Returns what packets of a connection look like when they leave, either way.
+pub(super) fn translation([original, reply]: &[Tuple; 2]) -> Translation {
+    [original, reply]
+        .iter()
+        .fold(Fields::<72>::new(), |fields, leaves_as| {
+            fields
+                .address(leaves_as.src)
+                .address(leaves_as.dst)
+                .put(&leaves_as.tp_src.to_be_bytes())
+                .put(&leaves_as.tp_dst.to_be_bytes())
+        })
+        .bytes
 }
 
-/// What went by in a slot, ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Total {
-    pub(super) packets: u64,
-    pub(super) bytes: u64,
-    /// Where TCP has come, and which flow's that is.
-    pub(super) tcp: (u32, TcpProgress),
-}
-
-impl Default for Total {
-    fn default() -> Self {
-        Self::from([0; 32])
+/// Returns where packets go that come with a tuple, with which MACs and how large.
+pub(super) fn way(
+    (tuple, is_translated): (&Tuple, bool),
+    leave_with: &[u8; 12],
+    mtu: u16,
+    to: Device,
+) -> Way {
+    let flags =
+        (u16::from(to.is_gateway) * TO_GATEWAY) | (u16::from(is_translated) * IS_TRANSLATED);
+    let bytes = Fields::<24>::new()
+        .put(&to.if_index.to_ne_bytes())
+        .put(&mtu.to_ne_bytes())
+        .put(&flags.to_ne_bytes())
+        .put(leave_with)
+        .put(&tuple.tp_src.to_be_bytes())
+        .put(&tuple.tp_dst.to_be_bytes())
+        .bytes;
+    let (words, _) = bytes.as_chunks::<4>();
+    let mut way = Way::default();
+    for (word, bytes) in way.iter_mut().zip(words) {
+        *word = u32::from_ne_bytes(*bytes);
     }
-}
-
-impl From<Usage> for Total {
-    fn from(usage: Usage) -> Self {
-        let (words, _) = usage.as_chunks::<8>();
-        let [packets, bytes, progress, more] = [0, 1, 2, 3].map(|at| words[at]);
-        let halves = |word: [u8; 8]| {
-            let word = u64::from_ne_bytes(word);
-            // Little-endian, as the whole of `port` is.
-            (word & u64::from(u32::MAX), word >> 32)
-        };
-        let narrow = |half: u64| u32::try_from(half).unwrap_or_default();
-        let ((seq_end, ack), (window, id)) = (halves(progress), halves(more));
-        Self {
-            packets: u64::from_ne_bytes(packets),
-            bytes: u64::from_ne_bytes(bytes),
-            tcp: (
-                narrow(id),
-                TcpProgress {
-                    seq_end: narrow(seq_end),
-                    ack: narrow(ack),
-                    window: u16::try_from(window).unwrap_or(u16::MAX),
-                },
-            ),
-        }
-    }
+    way
 }

@@ -116,7 +116,7 @@ mod tests {
             workers
                 .attach(open_veth(taken, &ifname("hpod"), None, None).unwrap())
                 .unwrap();
-            let fast_path = FastPath::open().unwrap();
+            let fast_path = FastPath::open(MonotonicClock::start()).unwrap();
             let devices = DeviceOpener {
                 fast_path: Some(Arc::clone(&fast_path)),
                 keeper: None,

@@ -15,8 +15,9 @@ use smallvec::SmallVec;
 use vswitch_api::{Epoch, PortNo};
 
 use super::end::ConnectionEnd;
-use super::faces::Faces;
-use super::kernel_usage::KernelUsage;
+use super::faces::{Faces, Kind};
+use super::in_kernel::InKernel;
+use super::kernel_state::{KernelCell, KernelTcp};
 use super::protocol::Protocol;
 use super::step::{Progress, Step};
 use super::{ConntrackConfig, Direction, Tuple};
@@ -31,13 +32,11 @@ use crate::time::Timestamp;
 /// gives up an end that answers nothing (tcp_timeout_unacknowledged) after the same time.
 const CUT_LINGER: Duration = Duration::from_secs(300);
 
-/// Bytes of a frame that a connection does not count.
-const ETHERNET_HEADER: u64 = 14;
-
 /// A committed connection.
 #[derive(Debug)]
 pub struct Connection {
     faces: Faces,
+    kind: Kind,
     /// Of the port that the original direction comes in through: counts the connection while
     /// nobody has answered it.
     share: Arc<PortShare>,
@@ -65,7 +64,7 @@ mod fact {
     pub(super) const ASSURED: u8 = 0x02;
     /// The table no longer has the connection.
     pub(super) const DEAD: u8 = 0x04;
-    /// Packets may go by below the engine.
+    /// The kernel may forward its packets.
     pub(super) const IN_KERNEL: u8 = 0x08;
     /// Policies in audit would deny it.
     pub(super) const WOULD_BE_DENIED: u8 = 0x10;
@@ -89,6 +88,9 @@ struct Progressed {
     /// Their bytes.
     bytes: [u64; 2],
     protocol: Protocol,
+    /// Its place in the kernel, while it has one: what the kernel knows is taken over whenever the
+    /// lock is taken, and it is told what changed before the lock is let go.
+    in_kernel: Option<Box<InKernel>>,
 }
 
 impl Progressed {
@@ -132,7 +134,7 @@ pub struct ConnectionInfo {
     pub state: &'static str,
     /// Both sides took part.
     pub assured: bool,
-    /// Its packets may go by below the engine.
+    /// The kernel may forward its packets.
     pub in_kernel: bool,
     /// Time left if nothing else comes.
     pub remaining: Duration,
@@ -171,6 +173,7 @@ impl Connection {
         // Made where it stays: it is moved no more.
         let connection = Arc::new(Self {
             faces: Faces::new(&birth.original, &birth.reply),
+            kind: Kind::of(&birth.original, &birth.reply),
             share,
             out_port: birth.out_port,
             created: birth.now,
@@ -182,6 +185,7 @@ impl Connection {
                 packets: [0; 2],
                 bytes: [0; 2],
                 protocol: Protocol::before(pkt),
+                in_kernel: None,
             }),
         });
         connection.track(pkt, birth.direction, birth.now, config)?;
@@ -203,13 +207,18 @@ impl Connection {
         now: Timestamp,
         config: &ConntrackConfig,
     ) -> Result<(), DropReason> {
-        if pkt.icmp_quote.is_some() || pkt.key.ip_proto != self.faces.proto() {
+        if pkt.icmp_quote.is_some() || pkt.key.ip_proto != self.kind.proto {
             return Ok(());
         }
         let bytes = pkt.l3_end.saturating_sub(pkt.l3_offset);
         let step = self.step(direction, now, config);
         let mut progressed = self.open(step)?;
+        // Known by now, if the kernel saw an answer.
+        let step = self.step(direction, now, config);
         let progress = progressed.protocol.advance(pkt, step)?;
+        if progressed.in_kernel.is_some() {
+            self.reconsider_kernel(&mut progressed, pkt);
+        }
         self.close(progressed, progress, bytes, step);
         Ok(())
     }
@@ -289,57 +298,146 @@ impl Connection {
     ) {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         progressed.count(step.direction, (1, bytes));
+        if let Some(in_kernel) = &progressed.in_kernel {
+            Self::tell_kernel(in_kernel, &progressed.protocol);
+        }
         drop(progressed);
         self.apply(progress, step);
     }
 
-    /// Returns whether the connection is in a state in which packets that say nothing about it
-    /// may go by below the engine. What nobody answers may be meant for somebody who is still
-    /// to come.
-    #[must_use]
-    pub fn may_enter_kernel(&self) -> bool {
-        self.is_replied()
-            && !self.is_translated()
-            && !self.is_dead()
-            && self.lock().protocol.may_enter_kernel()
+    #[cold]
+    #[inline(never)]
+    fn tell_kernel(in_kernel: &InKernel, protocol: &Protocol) {
+        if let Some(tcp) = protocol.for_kernel() {
+            in_kernel.join(&tcp);
+        }
     }
 
-    /// Returns whether packets may go by, or have gone by untold, below the engine.
-    #[inline]
-    #[must_use]
-    pub fn is_in_kernel(&self) -> bool {
-        self.facts.load(Relaxed) & fact::IN_KERNEL != 0
+    /// Hands the connection over to the kernel, if the kernel can track it from here on; `place`
+    /// makes its place there from how far TCP has come. Returns whether it did.
+    pub fn enter_kernel(
+        &self,
+        place: impl FnOnce(Option<&KernelTcp>) -> Box<dyn KernelCell>,
+    ) -> bool {
+        let mut progressed = self.lock();
+        let is_open = |in_kernel: &InKernel| in_kernel.is_open();
+        let may_enter = !self.is_dead()
+            && !self.is_fact(fact::LINGERS)
+            && !progressed.in_kernel.as_deref().is_some_and(is_open)
+            && progressed.protocol.may_enter_kernel();
+        if may_enter {
+            let cell = place(progressed.protocol.for_kernel().as_ref());
+            progressed.in_kernel = Some(Box::new(InKernel::new(cell)));
+            // Under the lock: from here on whoever takes it asks the kernel first.
+            let before = self.facts.fetch_or(fact::IN_KERNEL, Relaxed);
+            // Who states that has the connection leave the kernel, if it is there by then.
+            if before & (fact::DEAD | fact::LINGERS) != 0 {
+                self.close_in_kernel(&mut progressed);
+            }
+        }
+        may_enter
     }
 
-    /// States whether packets may go by below the engine.
-    pub fn set_in_kernel(&self, is_in_kernel: bool) {
-        if is_in_kernel {
-            self.facts.fetch_or(fact::IN_KERNEL, Relaxed);
-        } else {
+    /// Has the kernel leave all further packets to the engine. What it takes in at this moment is
+    /// still counted, until the place is [given up](Self::give_place_up).
+    pub fn leave_kernel(&self) {
+        if !self.is_in_kernel() {
+            return;
+        }
+        let mut progressed = self.progress.lock();
+        if let Some(in_kernel) = &progressed.in_kernel {
+            in_kernel.shut();
+        }
+        // After that, so that what the kernel took in until then is known.
+        self.ask_kernel(&mut progressed);
+        self.close_in_kernel(&mut progressed);
+    }
+
+    /// Ends the connection's time in the kernel with a packet that the kernel can make nothing of.
+    #[cold]
+    #[inline(never)]
+    fn reconsider_kernel(&self, progressed: &mut Progressed, pkt: &ParsedPacket) {
+        // After a SYN it may be another connection, of which the kernel knows nothing.
+        let may_be_another = pkt.tcp.is_some_and(|tcp| tcp.is_syn());
+        if may_be_another || progressed.protocol.is_finished() {
+            self.close_in_kernel(progressed);
+        }
+    }
+
+    fn close_in_kernel(&self, progressed: &mut Progressed) {
+        if let Some(in_kernel) = &mut progressed.in_kernel {
+            in_kernel.close();
             self.facts.fetch_and(!fact::IN_KERNEL, Relaxed);
         }
     }
 
-    /// Takes in what went by of one direction below the engine. `config` is that of the
-    /// connection's table.
-    pub(crate) fn catch_up(
-        &self,
-        direction: Direction,
-        usage: KernelUsage,
-        now: Timestamp,
-        config: &ConntrackConfig,
-    ) {
-        if usage.packets == 0 {
+    /// Takes over what is left in the connection's place in the kernel, which another one will
+    /// have; nothing happens to a place that it has entered since it left the kernel.
+    pub fn give_place_up(&self) {
+        let mut progressed = self.lock();
+        progressed
+            .in_kernel
+            .take_if(|in_kernel| !in_kernel.is_open());
+    }
+
+    /// Returns whether the kernel has the connection, or could track it from here on.
+    pub(crate) fn may_enter_kernel(&self) -> bool {
+        !self.is_dead() && (self.is_in_kernel() || self.lock().protocol.may_enter_kernel())
+    }
+
+    /// Returns whether the kernel may forward packets of the connection.
+    #[inline]
+    #[must_use]
+    pub fn is_in_kernel(&self) -> bool {
+        self.is_fact(fact::IN_KERNEL)
+    }
+
+    /// Takes over what went by in the kernel, and extends the connection's life by it. `config` is
+    /// that of the connection's table.
+    pub(crate) fn catch_up(&self, config: &ConntrackConfig) {
+        let progressed = self.lock();
+        if progressed.in_kernel.is_none() || self.is_fact(fact::LINGERS) {
             return;
         }
-        let step = self.step(direction, now, config);
-        let headers = usage.packets.saturating_mul(ETHERNET_HEADER);
-        let mut progressed = self.lock();
-        let progress = progressed.protocol.catch_up(usage.tcp, step);
-        let bytes = usage.bytes.saturating_sub(headers);
-        progressed.count(direction, (usage.packets, bytes));
+        let step = self.step(Direction::Original, self.last_seen(), config);
+        let progress = progressed.protocol.progress(step);
         drop(progressed);
         self.apply(progress, step);
+    }
+
+    /// Takes over what went by in the kernel, for who looks at facts without taking the lock.
+    pub(crate) fn refresh(&self) {
+        if self.is_in_kernel() {
+            drop(self.lock());
+        }
+    }
+
+    /// Takes over what the kernel knows.
+    #[cold]
+    #[inline(never)]
+    fn ask_kernel(&self, progressed: &mut Progressed) {
+        let Some(in_kernel) = &mut progressed.in_kernel else {
+            return;
+        };
+        let news = in_kernel.take();
+        let [began, answered] = news.traffic;
+        progressed.count(Direction::Original, began);
+        progressed.count(Direction::Reply, answered);
+        if let Some(tcp) = &news.tcp {
+            progressed.protocol.learn_from_kernel(tcp);
+            if progressed.protocol.is_finished() {
+                self.close_in_kernel(progressed);
+            }
+        }
+        if let Some(last) = news.last {
+            self.last_seen.fetch_max(last.as_nanos(), Relaxed);
+        }
+        let is_open = news.tcp.is_some_and(|tcp| tcp.is_open);
+        let replied = u8::from(answered.0 > 0) * fact::REPLIED;
+        let assured = u8::from(is_open) * fact::ASSURED;
+        if (replied | assured) & !self.facts.load(Relaxed) != 0 {
+            self.learn(replied | assured);
+        }
     }
 
     #[inline(always)]
@@ -362,7 +460,7 @@ impl Connection {
     fn learn(&self, facts: u8) {
         let before = self.facts.fetch_or(facts, Relaxed);
         if self.waits(before) && self.is_answered_by(before | facts) {
-            match self.faces.proto() {
+            match self.kind.proto {
                 // Any pod answers any number of echo requests: they make no client.
                 ip_proto::ICMP | ip_proto::ICMPV6 => self.share.give_up(),
                 _ => self.share.answer(),
@@ -373,7 +471,7 @@ impl Connection {
     /// Returns whether these facts make an answered connection: a TCP or SCTP port that refuses
     /// has answered nothing.
     fn is_answered_by(&self, facts: u8) -> bool {
-        let has_handshake = matches!(self.faces.proto(), ip_proto::TCP | ip_proto::SCTP);
+        let has_handshake = matches!(self.kind.proto, ip_proto::TCP | ip_proto::SCTP);
         facts & fact::ASSURED != 0 || (!has_handshake && facts & fact::REPLIED != 0)
     }
 
@@ -395,32 +493,36 @@ impl Connection {
 
     #[inline]
     fn lock(&self) -> MutexGuard<'_, Progressed> {
-        self.progress.lock()
+        let mut progressed = self.progress.lock();
+        if progressed.in_kernel.is_some() {
+            self.ask_kernel(&mut progressed);
+        }
+        progressed
     }
 
     /// Returns the tuple of the first packet's direction.
     #[must_use]
     pub fn original(&self) -> Tuple {
-        self.faces.original()
+        self.faces.original(self.kind)
     }
 
     /// Returns the tuple that answers carry.
     #[must_use]
     pub fn reply(&self) -> Tuple {
-        self.faces.reply()
+        self.faces.reply(self.kind)
     }
 
     /// Returns whether packets leave with other addresses or ports than they came with.
     #[must_use]
     pub const fn is_translated(&self) -> bool {
-        self.faces.is_translated()
+        self.kind.is_translated
     }
 
     /// Returns what the original direction's packets look like when they leave: the receiver's
     /// view of the connection, which policies judge.
     #[must_use]
     pub fn forwarded(&self) -> Tuple {
-        self.faces.forwarded()
+        self.faces.forwarded(self.kind)
     }
 
     /// Returns what packets of a direction look like when they leave, `None` if no different
@@ -496,9 +598,11 @@ impl Connection {
     /// its life while it is, and that ends before long. Returns whether nobody has stated that of
     /// it before.
     pub fn linger(&self, now: Timestamp) -> bool {
+        let before = self.facts.fetch_or(fact::LINGERS, Relaxed);
+        self.leave_kernel();
         let latest = (now + CUT_LINGER).as_nanos();
         self.expires.fetch_min(latest, Relaxed);
-        self.facts.fetch_or(fact::LINGERS, Relaxed) & fact::LINGERS == 0
+        before & fact::LINGERS == 0
     }
 
     /// Returns whether the table no longer has the connection; whoever still holds it has to
@@ -514,7 +618,10 @@ impl Connection {
     }
 
     pub(super) fn set_dead(&self) {
+        // Whether somebody has answered is still to be told its port.
+        self.refresh();
         let before = self.facts.fetch_or(fact::DEAD, Relaxed);
+        self.leave_kernel();
         if self.waits(before) {
             self.share.give_up();
         }
@@ -596,7 +703,7 @@ impl Connection {
     /// same ends (a SYN after TIME_WAIT). Only [`super::ConnTable::commit`] replaces it.
     #[must_use]
     pub fn is_reopened_by(&self, pkt: &ParsedPacket) -> bool {
-        pkt.key.ip_proto == self.faces.proto() && self.lock().protocol.is_reopened_by(pkt)
+        pkt.key.ip_proto == self.kind.proto && self.lock().protocol.is_reopened_by(pkt)
     }
 
     /// Returns which way packets with this tuple go, `None` if they are not of this connection.

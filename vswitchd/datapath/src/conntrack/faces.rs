@@ -7,15 +7,32 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::Tuple;
 
-/// Both tuples of a connection.
+/// Addresses and ports of both tuples of a connection.
 #[derive(Debug)]
 pub(super) struct Faces {
     addresses: Addresses,
     /// Source and destination port of the original direction, then of the answers.
     ports: [u16; 4],
-    proto: u8,
+}
+
+/// What both tuples have in common, and whether one is the reverse of the other. Apart from
+/// [`Faces`], so that it takes room that a connection has between its other fields.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kind {
+    pub(super) proto: u8,
     icmp_type: u8,
-    is_translated: bool,
+    pub(super) is_translated: bool,
+}
+
+impl Kind {
+    /// Returns the kind of a connection with these tuples.
+    pub(super) fn of(original: &Tuple, reply: &Tuple) -> Self {
+        Self {
+            proto: original.proto,
+            icmp_type: original.icmp_type,
+            is_translated: *reply != original.reversed(),
+        }
+    }
 }
 
 /// Source and destination address of the original direction, then of the answers.
@@ -42,24 +59,11 @@ impl Faces {
         Self {
             addresses,
             ports: [original.tp_src, original.tp_dst, reply.tp_src, reply.tp_dst],
-            proto: original.proto,
-            icmp_type: original.icmp_type,
-            is_translated,
         }
     }
 
-    #[inline]
-    pub(super) const fn proto(&self) -> u8 {
-        self.proto
-    }
-
-    #[inline]
-    pub(super) const fn is_translated(&self) -> bool {
-        self.is_translated
-    }
-
     /// Returns the tuple of the first packet's direction.
-    pub(super) fn original(&self) -> Tuple {
+    pub(super) fn original(&self, kind: Kind) -> Tuple {
         let (src, dst) = match &self.addresses {
             Addresses::V4([src, dst, ..]) => ((*src).into(), (*dst).into()),
             Addresses::Other(original, _) => pair(original),
@@ -68,16 +72,16 @@ impl Faces {
         Tuple {
             src,
             dst,
-            proto: self.proto,
-            icmp_type: self.icmp_type,
+            proto: kind.proto,
+            icmp_type: kind.icmp_type,
             tp_src,
             tp_dst,
         }
     }
 
     /// Returns the tuple that answers carry.
-    pub(super) fn reply(&self) -> Tuple {
-        let reversed = self.original().reversed();
+    pub(super) fn reply(&self, kind: Kind) -> Tuple {
+        let reversed = self.original(kind).reversed();
         let (src, dst) = match &self.addresses {
             Addresses::V4([_, _, src, dst]) => ((*src).into(), (*dst).into()),
             Addresses::Other(_, Some(reply)) => pair(reply),
@@ -94,8 +98,8 @@ impl Faces {
     }
 
     /// Returns what the original direction's packets look like when they leave.
-    pub(super) fn forwarded(&self) -> Tuple {
-        self.reply().reversed()
+    pub(super) fn forwarded(&self, kind: Kind) -> Tuple {
+        self.reply(kind).reversed()
     }
 }
 

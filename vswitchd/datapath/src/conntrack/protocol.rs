@@ -5,7 +5,7 @@
 use smallvec::SmallVec;
 
 use super::end::ConnectionEnd;
-use super::kernel_usage::TcpProgress;
+use super::kernel_state::KernelTcp;
 use super::sctp::SctpTrack;
 use super::step::{Progress, Start, Step};
 use super::tcp::TcpTrack;
@@ -71,21 +71,37 @@ impl Protocol {
         }
     }
 
-    /// Takes in packets that went by unseen and said nothing about the state.
-    pub(super) fn catch_up(&mut self, tcp: Option<TcpProgress>, step: Step<'_>) -> Progress {
-        match (self, tcp) {
-            (Self::Tcp(track), Some(progress)) => track.catch_up(progress, step),
-            (Self::Udp, None) => udp::track(step),
-            _ => Progress::UNCHANGED,
+    /// Puts what the kernel knows in place of what was known before.
+    pub(super) fn learn_from_kernel(&mut self, tcp: &KernelTcp) {
+        if let Self::Tcp(track) = self {
+            track.learn_from_kernel(tcp);
         }
     }
 
-    /// Returns whether packets may go by unseen.
+    /// Returns what the state amounts to after packets that the kernel took in; `step` is the last
+    /// one's.
+    pub(super) fn progress(&self, step: Step<'_>) -> Progress {
+        match self {
+            Self::Tcp(track) => Progress::keep(track.timeout(step), false),
+            Self::Udp => udp::track(step),
+            Self::Sctp(_) | Self::Icmp | Self::Generic => Progress::UNCHANGED,
+        }
+    }
+
+    /// Returns whether the kernel can take packets in from here on.
     pub(super) fn may_enter_kernel(&self) -> bool {
         match self {
-            Self::Tcp(track) => track.is_open(),
+            Self::Tcp(track) => track.may_enter_kernel(),
             Self::Udp => true,
             Self::Sctp(_) | Self::Icmp | Self::Generic => false,
+        }
+    }
+
+    /// Returns what the kernel has to know of TCP.
+    pub(super) fn for_kernel(&self) -> Option<KernelTcp> {
+        match self {
+            Self::Tcp(track) => Some(track.for_kernel()),
+            Self::Udp | Self::Sctp(_) | Self::Icmp | Self::Generic => None,
         }
     }
 

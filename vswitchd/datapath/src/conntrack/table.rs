@@ -336,6 +336,7 @@ impl ConnTable {
         let own = share.unanswered();
         let is_over = self.is_over_share(share);
         let rank = |conn: &Connection| {
+            conn.refresh();
             if conn.is_expired(now) {
                 return Some((0, 0, conn.last_seen()));
             }

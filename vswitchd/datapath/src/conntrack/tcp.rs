@@ -21,12 +21,13 @@
 //! overtakes the last ACK, FIN or RST of the connection before it. Such a SYN is remembered until
 //! its receiver accepts it, or both go on with the connection that is open.
 
+mod in_kernel;
+
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use super::end::ConnectionEnd;
-use super::kernel_usage::TcpProgress;
 use super::step::{Progress, Start, Step};
 use super::tcp_window::{ResetPlace, Span, Windows, flag};
 use super::{ConntrackConfig, Direction};
@@ -213,32 +214,6 @@ impl TcpTrack {
         }
     }
 
-    /// Takes in how far a direction came while its segments went by unseen: as if the last of
-    /// them had come.
-    pub(super) fn catch_up(&mut self, progress: TcpProgress, step: Step<'_>) -> Progress {
-        let segment = TcpSegment {
-            seq: progress.seq_end,
-            ack: progress.ack,
-            window: progress.window,
-            flags: tcp_flags::ACK,
-            payload_len: 0,
-            window_scale: None,
-            sack_permitted: false,
-            sack_right_edge: None,
-        };
-        let span = self.windows.span(&segment, step.direction);
-        self.windows.update(&span, step.direction);
-        self.windows.mark_acknowledged();
-        self.note_repeats(&span, step.direction);
-        Progress::keep(self.timeout(step), false)
-    }
-
-    /// Returns whether both ends may send, and a segment without SYN, FIN and RST says nothing
-    /// about the state.
-    pub(super) fn is_open(&self) -> bool {
-        self.state == TcpState::Established && self.stray_syn.is_none()
-    }
-
     /// Returns what the end that sends in this direction may send next, as far as one can know: in
     /// which order its last acknowledgement and the last data towards it came by says nothing of
     /// what it has by now. Nothing of a connection that is over.
@@ -423,27 +398,31 @@ impl TcpTrack {
         Ok(self.enter(state, step))
     }
 
-    /// Returns the state that FINs and their acknowledgements amount to.
+    /// Returns the state after data or an acknowledgement.
     fn state_after_ack(&self, direction: Direction) -> TcpState {
-        use TcpState::{Close, CloseWait, Established, FinWait, LastAck, SynRecv, TimeWait};
+        let is_handshake = self.state == TcpState::SynRecv
+            && direction == Direction::Reply
+            && !self.is_simultaneous;
+        match self.state_of_fins() {
+            _ if self.state == TcpState::Close => TcpState::Close,
+            // The handshake ends with the ACK of whoever began it.
+            TcpState::Established if is_handshake => TcpState::SynRecv,
+            state => state,
+        }
+    }
+
+    /// Returns the state that FINs and their acknowledgements amount to.
+    fn state_of_fins(&self) -> TcpState {
+        use TcpState::{CloseWait, Established, FinWait, LastAck, TimeWait};
         let original = self.windows.endpoint(Direction::Original);
         let reply = self.windows.endpoint(Direction::Reply);
-        match (
-            self.state,
-            original.is(flag::SENT_FIN),
-            reply.is(flag::SENT_FIN),
-        ) {
-            (Close, ..) => Close,
-            // The handshake ends with the ACK of whoever began it.
-            (SynRecv, false, false) if direction == Direction::Reply && !self.is_simultaneous => {
-                SynRecv
-            }
-            (_, false, false) => Established,
-            (_, true, false) if original.is(flag::UNACKNOWLEDGED) => FinWait,
-            (_, false, true) if reply.is(flag::UNACKNOWLEDGED) => FinWait,
-            (_, true, false) | (_, false, true) => CloseWait,
-            (_, true, true) if self.windows.have_unacknowledged() => LastAck,
-            (_, true, true) => TimeWait,
+        match (original.is(flag::SENT_FIN), reply.is(flag::SENT_FIN)) {
+            (false, false) => Established,
+            (true, false) if original.is(flag::UNACKNOWLEDGED) => FinWait,
+            (false, true) if reply.is(flag::UNACKNOWLEDGED) => FinWait,
+            (true, false) | (false, true) => CloseWait,
+            (true, true) if self.windows.have_unacknowledged() => LastAck,
+            (true, true) => TimeWait,
         }
     }
 
@@ -475,7 +454,7 @@ impl TcpTrack {
         Progress::keep(self.timeout(step), assured)
     }
 
-    fn timeout(&self, step: Step<'_>) -> Duration {
+    pub(super) fn timeout(&self, step: Step<'_>) -> Duration {
         let timeout = self.state.timeout(step.config);
         let is_doubtful = self.last.repeats >= MAX_RETRANSMISSIONS
             || self.last.has_zero_window

@@ -5,6 +5,7 @@
 //! acknowledgements must be of data that went by. [`super::tcp`] calls it for each segment.
 
 use super::Direction;
+use super::kernel_state::KernelTcpEnd;
 use crate::packet::{TcpSegment, tcp_flags};
 
 /// Acknowledgements may be this old at least; van Rooij's figure for unscaled windows.
@@ -238,12 +239,34 @@ impl Windows {
         }
     }
 
-    /// Has both ends know what was acknowledged, in whatever order they were
-    /// [updated](Self::update) with what went by unseen.
-    pub(super) fn mark_acknowledged(&mut self) {
-        let (original, reply) = (self.original, self.reply);
-        self.original.mark_acknowledged(&reply);
-        self.reply.mark_acknowledged(&original);
+    /// Returns what the kernel has to know of an end.
+    pub(super) fn for_kernel(&self, direction: Direction, window: u16) -> KernelTcpEnd {
+        let (own, other) = (
+            self.endpoint(direction),
+            self.endpoint(direction.opposite()),
+        );
+        KernelTcpEnd {
+            has_acked: own.is(flag::ACKED),
+            has_sent_fin: own.is(flag::SENT_FIN),
+            isn: own.isn,
+            end: own.end,
+            max_end: own.max_end,
+            max_win: own.max_win,
+            // What it acknowledges first is more than that.
+            max_ack: own.acknowledged().unwrap_or(other.isn),
+            scale: own.is(flag::OFFERS_SCALE).then_some(own.scale),
+            window,
+        }
+    }
+
+    /// Puts what the kernel knows of both ends in place of what was known before.
+    pub(super) fn learn_from_kernel(&mut self, [original, reply]: &[KernelTcpEnd; 2]) {
+        self.original = TcpEnd::from_kernel(original, reply);
+        // Who answers is unknown until it has.
+        if reply.has_acked {
+            self.reply = TcpEnd::from_kernel(reply, original);
+            self.reply.set(flag::SENT_SYN_ACK);
+        }
     }
 
     /// Takes in a segment without SYN and FIN that goes on where the sender was, if both ends
@@ -367,16 +390,36 @@ impl TcpEnd {
         };
     }
 
-    fn mark_acknowledged(&mut self, other: &Self) {
-        if other.is(flag::ACKED) && !after(self.end, other.max_ack) {
-            self.clear(flag::UNACKNOWLEDGED);
-        }
+    fn from_kernel(own: &KernelTcpEnd, other: &KernelTcpEnd) -> Self {
+        let is_acknowledged = other.has_acked && other.max_ack == own.end;
+        let mut end = Self {
+            isn: own.isn,
+            end: own.end,
+            max_end: own.max_end,
+            max_win: own.max_win,
+            max_ack: if own.has_acked { own.max_ack } else { 0 },
+            scale: own.scale.unwrap_or(0),
+            flags: flag::KNOWN,
+        };
+        let facts = [
+            (own.scale.is_some(), flag::OFFERS_SCALE),
+            (own.has_acked, flag::ACKED),
+            (own.has_sent_fin, flag::SENT_FIN),
+            (!is_acknowledged, flag::UNACKNOWLEDGED),
+        ];
+        let facts = facts.into_iter().filter(|(is_so, _)| *is_so);
+        facts.for_each(|(_, flag)| end.set(flag));
+        end
     }
 
     fn acknowledge(&mut self, ack: u32, receiver: &mut Self) {
-        if !self.is(flag::ACKED) || after(ack, self.max_ack) {
-            self.max_ack = ack;
+        if !self.is(flag::ACKED) {
+            // Nobody acknowledges less than the SYN that is being answered.
+            let least = receiver.is(flag::SENT_SYN_ACK).then_some(receiver.isn);
+            self.max_ack = least.map_or(ack, |isn| ack.max_seq(isn));
             self.set(flag::ACKED);
+        } else if after(ack, self.max_ack) {
+            self.max_ack = ack;
         }
         if ack == receiver.end {
             receiver.clear(flag::UNACKNOWLEDGED);

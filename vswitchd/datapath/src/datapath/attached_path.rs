@@ -3,11 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::counters::EngineCounters;
-use crate::conntrack::ConntrackConfig;
 use crate::conntrack::KernelUsage;
 use crate::kernel_path::{KernelFlow, KernelPath};
 use crate::pipeline::Counts;
-use crate::time::Timestamp;
 
 /// The path below, and what its packets counted.
 #[derive(Debug)]
@@ -25,14 +23,8 @@ impl AttachedKernelPath {
         }
     }
 
-    /// Takes into account what went by of a flow.
-    pub(super) fn account(
-        &self,
-        flow: &KernelFlow,
-        usage: KernelUsage,
-        (now, config): (Timestamp, &ConntrackConfig),
-    ) {
-        flow.conn.catch_up(flow.direction, usage, now, config);
+    /// Counts what went by of a flow in the rules that admitted it.
+    pub(super) fn count(&self, flow: &KernelFlow, usage: KernelUsage) {
         let counts = Counts {
             packets: usage.packets,
             bytes: usage.bytes,

@@ -96,6 +96,8 @@ impl Datapath {
         versions: &[Arc<Snapshot>],
         now: Timestamp,
     ) -> EndedConnection {
+        // What went by last may not be told yet.
+        conn.catch_up(self.conns.config());
         let last = conn.last_seen();
         let ended = match end {
             ConnectionEnd::Fin | ConnectionEnd::Reset => last,
@@ -105,7 +107,6 @@ impl Datapath {
             | ConnectionEnd::Replaced
             | ConnectionEnd::Detached => now,
         };
-        self.catch_up(conn);
         EndedConnection {
             end: *end,
             is_sample: *is_sample,

@@ -9,19 +9,18 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use arc_swap::{ArcSwap, Cache};
-use smallvec::SmallVec;
-use vswitch_api::{Epoch, PortNo};
+use vswitch_api::{Epoch, MacAddr, PortNo};
 
 use super::counters::EngineCounters;
 use super::denial_table::DenialLog;
 use super::in_hand::{InHand, counts};
 use super::{Datapath, Outputs, Verdict};
-use crate::cache::{CacheKey, CachedFlow, FlowCache, pair_of_macs};
+use crate::cache::{CacheKey, CachedFlow, FlowCache, OFFER_AFTER, pair_of_macs};
 use crate::conntrack::{Connection, ConnectionEnd, DatagramId, Direction};
 use crate::drop_reason::DropReason;
 use crate::fairness::{PortShare, Work};
 use crate::flow::{CtState, FlowKey, PortClass, ip_proto};
-use crate::kernel_path::OFFER_AFTER;
+use crate::kernel_path::KernelFlow;
 use crate::packet::emit::BarePacket;
 use crate::packet::rewrite::Ends;
 use crate::packet::{
@@ -30,7 +29,7 @@ use crate::packet::{
 };
 use crate::pipeline::{
     ConnUpdate, Counts, Decision, End, Meter, Port, Question, RuleCounters, RulePath, RulePaths,
-    Snapshot, Step, TableId, Translation, WalkScratch, add_alone, translate,
+    Snapshot, Step, Translation, WalkScratch, add_alone, answer_key, translate, translate_answer,
 };
 use crate::time::Timestamp;
 
@@ -503,11 +502,10 @@ impl Core {
         let (config, rules) = (self.datapath.conns.config(), &self.counters.rules);
         let verdict = flow.and_then(|flow| {
             let conn = flow.conn.as_ref();
-            let is_in_kernel = conn.is_some_and(|(conn, _)| self.take_back(conn, packet));
+            let was_in_kernel = conn.is_some_and(|(conn, _)| conn.is_in_kernel());
             let verdict = packet.follow(flow, config, rules);
-            // The other direction lasts if this one does.
-            if matches!(verdict, Some(Ok(_))) && (flow.is_due() || is_in_kernel) {
-                self.datapath.offer(snapshot, flow, packet);
+            if matches!(verdict, Some(Ok(_))) && (flow.is_due() || was_in_kernel) {
+                self.datapath.offer(snapshot, flow, |_, _| None, packet);
             }
             verdict
         });
@@ -518,15 +516,6 @@ impl Core {
         };
         add_alone(counter, 1);
         verdict
-    }
-
-    /// Has the state of a connection know what went by below before a packet is taken in;
-    /// returns whether anything may have.
-    fn take_back(&self, conn: &Arc<Connection>, packet: &InHand<'_>) -> bool {
-        conn.is_in_kernel() && {
-            self.datapath.take_back(conn, packet.parsed, packet.now);
-            true
-        }
     }
 
     /// Does what the tables say, short of rewriting the frame. Not inlined: what it needs of the stack is
@@ -562,6 +551,8 @@ impl Core {
         match translation.end {
             End::Forward { port, mtu } => {
                 packet.fit(mtu)?;
+                // Asked first: the packet may take it back.
+                let was_in_kernel = matches!(&translation.conn_update, ConnUpdate::Track(conn, _) if conn.is_in_kernel());
                 let conn = self.update_connection(snapshot, translation, packet)?;
                 if matches!(translation.conn_update, ConnUpdate::Commit(_)) {
                     walks.count_connection(&self.counters.rules, Decision::Allow);
@@ -569,6 +560,10 @@ impl Core {
                 if let Some((key, path)) = kept {
                     let keys = (key, &translation.key);
                     self.install(snapshot, (path, &walks.own.steps), keys, (port, mtu), conn);
+                    let is_new = matches!(&translation.conn_update, ConnUpdate::Commit(options) if !options.swapped);
+                    if self.datapath.has_kernel_path() && (is_new || was_in_kernel) {
+                        self.hand_over(snapshot, is_new, &key, packet);
+                    }
                 }
                 Ok(Verdict::Forward(port))
             }
@@ -642,7 +637,6 @@ impl Core {
         let side = match &translation.conn_update {
             ConnUpdate::Nothing | ConnUpdate::Remove(_) | ConnUpdate::Linger(_) => return Ok(None),
             ConnUpdate::Track(conn, direction) => {
-                self.take_back(conn, packet);
                 conn.track(parsed, *direction, now, conns.config())?;
                 (Arc::clone(conn), *direction)
             }
@@ -691,9 +685,7 @@ impl Core {
 
     /// Returns the path of a walk, which its flow counts in from now on.
     fn path_of(&mut self, walk: &WalkScratch<'_>) -> Arc<RulePath> {
-        let hits = walk.hits.iter().filter_map(|hit| hit.rule);
-        let rules: SmallVec<[_; TableId::USUAL_WALK]> = hits.map(|rule| rule.counters).collect();
-        self.paths.get(&rules, &self.counters.paths)
+        self.paths.get(&walk.rules(), &self.counters.paths)
     }
 
     fn install(
@@ -707,20 +699,16 @@ impl Core {
         if self.is_of_probe(snapshot, conn.as_ref()) {
             return;
         }
-        let is_mac = |step: &Step| matches!(step, Step::SetEthDst(_) | Step::SetEthSrc(_));
-        let steps: Box<[Step]> = if steps.iter().all(is_mac) {
+        let steps: Box<[Step]> = if steps.iter().all(Step::is_mac) {
             Box::default()
         } else {
             steps.into()
         };
         let is_translated = conn.as_ref().is_some_and(|(conn, _)| conn.is_translated());
-        // What is limited has to ask for each packet.
-        let ports = [leaves_as.in_port, out_port];
-        let is_limited = ports.iter().any(|port| snapshot.is_limited(*port));
-        // What is watched takes the way on which it is, and none below the engine.
-        let is_watched = ports.iter().any(|port| snapshot.is_watched(*port));
+        let is_seen = must_be_seen(snapshot, [leaves_as.in_port, out_port]);
         let flow = CachedFlow {
-            is_simple: steps.is_empty() && !is_translated && !is_limited && !is_watched,
+            is_simple: steps.is_empty() && !is_translated && !is_seen,
+            is_for_kernel: steps.is_empty() && !is_seen,
             steps,
             macs: pair_of_macs(leaves_as),
             path,
@@ -731,6 +719,36 @@ impl Core {
         };
         self.cache.insert(key, snapshot.epoch, flow);
         self.publish_cache_figures();
+    }
+
+    /// Hands a connection over to the kernel that was just admitted, or judged again.
+    #[inline(never)]
+    fn hand_over(
+        &mut self,
+        snapshot: &Snapshot,
+        is_new: bool,
+        key: &CacheKey,
+        packet: &InHand<'_>,
+    ) {
+        let Self {
+            datapath,
+            cache,
+            paths,
+            counters,
+            ..
+        } = self;
+        let Some(flow) = cache.get(key, snapshot.epoch) else {
+            return;
+        };
+        let answers = |flow: &CachedFlow, conn: &Arc<Connection>| {
+            let mut walk = WalkScratch::default();
+            let asked = &packet.parsed.key;
+            let answers =
+                is_new.then(|| answers_to((flow, asked), conn, snapshot, &mut walk))??;
+            let path = paths.get(&walk.rules(), &counters.paths);
+            Some(KernelFlow::answers(conn, answers, path))
+        };
+        datapath.offer(snapshot, flow, answers, packet);
     }
 
     fn publish_cache_figures(&self) {
@@ -778,6 +796,42 @@ fn within_limits(
         return Err((DropReason::BandwidthExceeded, out_port));
     }
     Ok(Verdict::Forward(out_port))
+}
+
+/// Returns whether each packet between two ports has to be seen: what is limited has to ask, what is
+/// watched takes the way on which it is, and none below the engine.
+fn must_be_seen(snapshot: &Snapshot, ports: [PortNo; 2]) -> bool {
+    let must_be = |port: &PortNo| snapshot.is_limited(*port) || snapshot.is_watched(*port);
+    ports.iter().any(must_be)
+}
+
+/// Returns what answers to the packets of a flow come with, where they leave, and with what, if they
+/// come from where the flow's packets go. `None` if that takes more than other MACs.
+fn answers_to<'s>(
+    (flow, asked): (&CachedFlow, &FlowKey),
+    conn: &Connection,
+    snapshot: &'s Snapshot,
+    walk: &mut WalkScratch<'s>,
+) -> Option<(FlowKey, FlowKey, u16)> {
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = flow.macs;
+    let left_with = [[d0, d1, d2, d3, d4, d5], [s0, s1, s2, s3, s4, s5]].map(MacAddr);
+    let came_with = [asked.eth_dst, asked.eth_src];
+    let comes_with = answer_key(conn, flow.out_port, (came_with, left_with));
+    let (end, leaves_with) = translate_answer(snapshot, conn, comes_with, walk);
+    let End::Forward { port, mtu } = end else {
+        return None;
+    };
+    let is_simple =
+        walk.steps.iter().all(Step::is_mac) && !must_be_seen(snapshot, [comes_with.in_port, port]);
+    let out_port = port;
+    is_simple.then_some((
+        comes_with,
+        FlowKey {
+            out_port,
+            ..leaves_with
+        },
+        mtu,
+    ))
 }
 
 /// Returns whether the next packet of the flow will fare as this one.

@@ -57,6 +57,8 @@ impl Forgotten {
         // UDP has no end: its next datagram would go where the first one went, for as long as they
         // come. What was answered of other protocols is a conversation with somebody else.
         let original = conn.original();
+        // The kernel may have seen an answer just now.
+        conn.refresh();
         let may_go = original.proto == ip_proto::UDP || !conn.is_replied();
         may_go
             && !self.untranslated.is_empty()

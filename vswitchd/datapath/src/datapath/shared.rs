@@ -136,7 +136,6 @@ impl Datapath {
         });
         self.conns.forget_ports(&forgotten.ports);
         for conn in &ended {
-            self.catch_up(conn);
             self.notices.add(conn);
         }
     }

@@ -36,6 +36,14 @@ pub struct TcpSegment {
     pub sack_right_edge: Option<u32>,
 }
 
+impl TcpSegment {
+    /// Returns whether it opens a connection, or answers what does.
+    #[must_use]
+    pub const fn is_syn(&self) -> bool {
+        self.flags & tcp_flags::SYN != 0
+    }
+}
+
 /// Where a packet stands in a fragmented datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Fragment {

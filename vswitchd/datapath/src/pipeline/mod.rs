@@ -37,6 +37,7 @@ pub(crate) use snapshot::{AuditedProgram, DropCounters, Port, Ports, Snapshot};
 pub(crate) use store::RuleStore;
 pub(crate) use trace::{deciding_drops, denied_by, explained, trace};
 pub(crate) use translate::{
-    ConnUpdate, Memory, Packet, Question, Translation, judge_connection, translate,
+    ConnUpdate, Memory, Packet, Question, Translation, answer_key, judge_connection, translate,
+    translate_answer,
 };
 pub(crate) use walk::{End, Step, WalkScratch};

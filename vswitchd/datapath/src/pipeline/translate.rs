@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use vswitch_api::PortNo;
+use vswitch_api::{MacAddr, PortNo};
 
 use super::walk::{Balanced, End, Tracked, Tracker, Walk, WalkScratch};
 use super::{Snapshot, TableId};
@@ -129,6 +129,62 @@ pub(crate) fn judge_connection<'s>(
     };
     // What became of it is known: its packet was let through.
     let _verdict = judge.judge(conn.in_port(), &conn.forwarded(), CtState::EST);
+}
+
+/// Returns the key that an answer of a connection most likely comes with, whose packets come with
+/// some MACs (destination and source) and leave through the port with others. Its sender goes by
+/// the way that it was sent to by: by the router that the switch poses as, if there is one.
+pub(crate) fn answer_key(
+    conn: &Connection,
+    port: PortNo,
+    (came_with, left_with): ([MacAddr; 2], [MacAddr; 2]),
+) -> FlowKey {
+    let ([sent_to, sender], [receiver, seems_from]) = (came_with, left_with);
+    let is_routed = receiver != sent_to && seems_from == sender;
+    FlowKey {
+        in_port: port,
+        eth_src: receiver,
+        eth_dst: if is_routed { sent_to } else { seems_from },
+        ..key_of(&conn.comes_as(Direction::Reply))
+    }
+}
+
+/// Takes an answer of a connection through the tables that were just found to allow it, before
+/// there is any. `scratch` holds the rules and steps of the walk afterwards. Returns how it ends,
+/// and the key that it leaves with.
+pub(crate) fn translate_answer<'s>(
+    snapshot: &'s Snapshot,
+    conn: &Connection,
+    key: FlowKey,
+    scratch: &mut WalkScratch<'s>,
+) -> (End, FlowKey) {
+    let mut walk = Walk::new(snapshot, key, scratch);
+    let end = walk.run(TableId::Classify, None, &mut Answering(conn));
+    let end = end.unwrap_or(End::Drop(DropReason::PipelineLoop));
+    (end, walk.key)
+}
+
+/// For an answer of a connection.
+struct Answering<'a>(&'a Connection);
+
+impl Tracker for Answering<'_> {
+    fn track(&mut self, key: &mut FlowKey) -> Result<(), End> {
+        let Self(conn) = *self;
+        if let Some(leaves_as) = conn.leaves_as(Direction::Reply) {
+            (key.ip_src, key.ip_dst) = (Some(leaves_as.src), Some(leaves_as.dst));
+            (key.tp_src, key.tp_dst) = (leaves_as.tp_src, leaves_as.tp_dst);
+        }
+        key.ct_state = conn.nat_flags() | CtState::TRK | CtState::EST | CtState::RPL;
+        Ok(())
+    }
+
+    fn kept_endpoint(&self, _group: &Group, _client: IpAddr) -> Option<Endpoint> {
+        None
+    }
+
+    fn expected_endpoint(&self, _key: &FlowKey) -> Option<Endpoint> {
+        None
+    }
 }
 
 /// Judges connections by the policy tables.

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use vswitch_api::{MacAddr, PortNo};
 
 use super::table::InstalledRule;
-use super::{Meter, Snapshot, TableId};
+use super::{CounterSlot, Meter, Snapshot, TableId};
 use crate::action::Action;
 use crate::classifier::{Membership, PackedKey};
 use crate::drop_reason::DropReason;
@@ -37,6 +37,13 @@ pub(crate) enum Step {
     SetEthDst(MacAddr),
     /// Write the source MAC.
     SetEthSrc(MacAddr),
+}
+
+impl Step {
+    /// Returns whether it writes a MAC, nothing else.
+    pub(crate) const fn is_mac(&self) -> bool {
+        matches!(self, Self::SetEthDst(_) | Self::SetEthSrc(_))
+    }
 }
 
 /// How a walk ends.
@@ -114,6 +121,12 @@ pub(crate) struct WalkScratch<'s> {
 }
 
 impl WalkScratch<'_> {
+    /// Returns where the rules count that it went through.
+    pub(crate) fn rules(&self) -> SmallVec<[CounterSlot; TableId::USUAL_WALK]> {
+        let hits = self.hits.iter().filter_map(|hit| hit.rule);
+        hits.map(|rule| rule.counters).collect()
+    }
+
     pub(crate) fn clear(&mut self) {
         self.hits.clear();
         self.steps.clear();
