@@ -299,7 +299,7 @@ impl Figures {
         let seconds = |micros| Duration::from_micros(micros).as_secs_f64();
         let within = of.buckets.iter();
         let within = within.map(|(micros, packets)| (seconds(*micros), *packets));
-        let buckets: Vec<(f64, u64)> = within.chain([(f64::MAX, of.beyond)]).collect();
+        let buckets: Vec<(f64, u64)> = within.chain([(f64::INFINITY, of.beyond)]).collect();
         let took = Duration::from_nanos(of.nanoseconds).as_secs_f64();
         let all = buckets.iter().map(|(_, packets)| packets).sum();
         let histogram = MetricType::Histogram;
