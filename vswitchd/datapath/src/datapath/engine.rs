@@ -500,11 +500,13 @@ impl Core {
     ) -> Option<Result<Verdict, DropReason>> {
         let flow = self.cache.get(key?, snapshot.epoch);
         let (config, rules) = (self.datapath.conns.config(), &self.counters.rules);
+        let has_kernel_path = self.datapath.has_kernel_path();
         let verdict = flow.and_then(|flow| {
-            let conn = flow.conn.as_ref();
+            let conn = flow.conn.as_ref().filter(|_| has_kernel_path);
             let was_in_kernel = conn.is_some_and(|(conn, _)| conn.is_in_kernel());
             let verdict = packet.follow(flow, config, rules);
-            if matches!(verdict, Some(Ok(_))) && (flow.is_due() || was_in_kernel) {
+            if has_kernel_path && matches!(verdict, Some(Ok(_))) && (flow.is_due() || was_in_kernel)
+            {
                 self.datapath.offer(snapshot, flow, |_, _| None, packet);
             }
             verdict
