@@ -8,15 +8,13 @@
 #![allow(clippy::print_stdout, reason = "the report is what it is for")]
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 use vswitch_bench::iperf::median;
-use vswitch_bench::load_process::{Load, WARMUP_MS, at, new_connections, rate};
+use vswitch_bench::load_process::{Load, WARMUP_MS, at, beside, ipv4, new_connections, rate};
 use vswitch_tests::{Daemon, DaemonOptions, Pod};
 
 /// Measures what a pod's flood leaves the others.
@@ -61,8 +59,6 @@ enum Figure {
     Stream,
 }
 
-/// How long flood or control run before something is measured.
-const HEAD_START: Duration = Duration::from_millis(300);
 const THREADS: &str = "4";
 const PORT: u16 = 7_000;
 
@@ -199,10 +195,7 @@ impl Node {
     /// Measures while the flooder does something; returns the figure, and packets a second that
     /// the flooder sent.
     fn beside(&self, load: &[&str], figure: Figure, window_ms: u64) -> Result<(f64, f64)> {
-        let mut load = Load::start(&self.flooder.netns, load)?;
-        std::thread::sleep(HEAD_START);
-        let kept = self.figure(figure, window_ms)?;
-        Ok((kept, rate(&load.stop()?, "packets")?))
+        beside(&self.flooder.netns, load, || self.figure(figure, window_ms))
     }
 
     fn figure(&self, figure: Figure, window_ms: u64) -> Result<f64> {
@@ -231,12 +224,5 @@ impl Node {
                 Ok(rate(&receiver.result()?, "bytes")? * 8.0 / 1e9)
             }
         }
-    }
-}
-
-fn ipv4(ip: IpAddr) -> Result<Ipv4Addr> {
-    match ip {
-        IpAddr::V4(ip) => Ok(ip),
-        IpAddr::V6(ip) => bail!("{ip} is no IPv4 address"),
     }
 }

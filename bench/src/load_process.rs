@@ -1,11 +1,12 @@
 //! Starting `vswitch-load` inside namespaces and taking its results.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use vswitch_tests::{Namespace, binary};
 
@@ -141,6 +142,34 @@ pub fn rate(outcome: &Value, key: &str) -> Result<f64> {
         number.with_context(|| format!("no {key} in {outcome}"))
     };
     Ok(number(key)? / number("seconds")?)
+}
+
+/// Measures beside a side that does something until it is told to stop; returns how many packets a
+/// second that one sent as well.
+///
+/// # Errors
+/// Fails if either does.
+pub fn beside<T>(
+    netns: &Namespace,
+    load: &[&str],
+    measure: impl FnOnce() -> Result<T>,
+) -> Result<(T, f64)> {
+    const HEAD_START: Duration = Duration::from_millis(300);
+    let mut load = Load::start(netns, load)?;
+    std::thread::sleep(HEAD_START);
+    let measured = measure()?;
+    Ok((measured, rate(&load.stop()?, "packets")?))
+}
+
+/// Returns an address that `vswitch-load` can go to.
+///
+/// # Errors
+/// Fails if it is one of IPv6.
+pub fn ipv4(ip: IpAddr) -> Result<Ipv4Addr> {
+    match ip {
+        IpAddr::V4(ip) => Ok(ip),
+        IpAddr::V6(ip) => bail!("{ip} is no IPv4 address"),
+    }
 }
 
 /// How long a measurement runs before it counts.

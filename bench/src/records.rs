@@ -9,14 +9,12 @@
 #![allow(clippy::print_stdout, reason = "the report is what it is for")]
 #![allow(clippy::disallowed_methods, reason = "it measures real time")]
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use vswitch_bench::iperf::median;
-use vswitch_bench::load_process::{Load, new_connections, rate};
+use vswitch_bench::load_process::{beside, ipv4, new_connections};
 use vswitch_tests::{Daemon, DaemonOptions, Pod};
 
 /// Measures what flow records cost.
@@ -36,9 +34,6 @@ const RECORDED_LIMIT: f64 = 0.97;
 
 /// New connections beside a pod that is denied, of those beside one that burns as much.
 const DENIED_LIMIT: f64 = 0.95;
-
-/// How long the other pod runs before something is measured.
-const HEAD_START: Duration = Duration::from_millis(300);
 
 /// Nobody may come to the victim.
 const POLICY: &str = "apiVersion: networking.k8s.io/v1
@@ -84,10 +79,7 @@ impl Node {
 
     /// Returns new connections while the other pod does something, and packets a second that it sent.
     fn beside(&self, load: &[&str], window_ms: u64) -> Result<(f64, f64)> {
-        let mut load = Load::start(&self.flooder.netns, load)?;
-        std::thread::sleep(HEAD_START);
-        let connections = self.connections(window_ms)?;
-        Ok((connections, rate(&load.stop()?, "packets")?))
+        beside(&self.flooder.netns, load, || self.connections(window_ms))
     }
 
     /// Returns how many packets records say were denied.
@@ -96,13 +88,6 @@ impl Node {
         ensure!(answer["lost"] == 0, "records were lost: {}", answer["lost"]);
         let records = answer["records"].as_array().context("no records")?;
         Ok(records.iter().filter_map(|of| of["packets"].as_u64()).sum())
-    }
-}
-
-fn ipv4(ip: IpAddr) -> Result<Ipv4Addr> {
-    match ip {
-        IpAddr::V4(ip) => Ok(ip),
-        IpAddr::V6(ip) => bail!("{ip} is no IPv4 address"),
     }
 }
 
