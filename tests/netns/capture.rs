@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use vswitch_tests::{Daemon, Pod, binary, eventually, run};
 
-use crate::fast_path::{ask, connect, echo, flows, pods, tracked, warm_up};
+use crate::fast_path::{ask, connect, echo, flows, pods, returns_to_the_kernel, tracked, warm_up};
 use crate::{SECURE_POD, daemon};
 
 /// A capture into a file, as long as this is there.
@@ -168,12 +168,7 @@ fn every_packet_of_a_connection_that_the_kernel_forwarded_is_captured_and_it_ret
     });
     drop(capture);
 
-    eventually("the kernel forwards again", || {
-        warm_up(&stream);
-        let tracked = tracked(&daemon, &stream);
-        ensure!(tracked["offloaded"] == true, "{tracked}");
-        Ok(())
-    });
+    returns_to_the_kernel(&daemon, &stream);
 }
 
 #[test]

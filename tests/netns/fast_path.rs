@@ -77,6 +77,16 @@ pub(crate) fn tracked(daemon: &Daemon, stream: &TcpStream) -> Value {
     own.unwrap_or_else(|| panic!("{connections}")).clone()
 }
 
+/// Waits until the kernel forwards a connection again that had to be seen for a while.
+pub(crate) fn returns_to_the_kernel(daemon: &Daemon, stream: &TcpStream) {
+    eventually("the kernel forwards again", || {
+        warm_up(stream);
+        let tracked = tracked(daemon, stream);
+        anyhow::ensure!(tracked["offloaded"] == true, "{tracked}");
+        Ok(())
+    });
+}
+
 pub(crate) fn flows(daemon: &Daemon) -> u64 {
     let status = daemon.vsctl_json(&["status"]).unwrap();
     status["fast_path_flows"].as_u64().unwrap()

@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use vswitch_tests::{LiveTrace, eventually};
 
-use crate::fast_path::{ask, connect, echo, flows, pods, tracked, warm_up};
+use crate::fast_path::{ask, connect, echo, flows, pods, returns_to_the_kernel, tracked, warm_up};
 use crate::nodes::{dual_stack, serve_as_service};
 use crate::{SECURE_POD, daemon};
 
@@ -138,12 +138,7 @@ fn a_connection_that_the_kernel_forwards_is_traced_and_returns_there() {
     assert_eq!(tracked(&daemon, &stream)["offloaded"], false);
     // Whoever hangs up releases it.
     drop(trace);
-    eventually("the kernel forwards again", || {
-        warm_up(&stream);
-        let tracked = tracked(&daemon, &stream);
-        ensure!(tracked["offloaded"] == true, "{tracked}");
-        Ok(())
-    });
+    returns_to_the_kernel(&daemon, &stream);
 }
 
 #[test]
