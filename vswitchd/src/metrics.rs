@@ -220,27 +220,30 @@ impl Page<'_> {
         if samples.peek().is_none() {
             return Ok(());
         }
-        let help = format!("{help} (unstable).");
-        let mut metric = self.0.encode_descriptor(name, &help, None, kind)?;
+        let mut metric = self.metric((name, help), kind)?;
         for (labels, value) in samples {
             write(&mut metric.encode_family(&labels)?, value)?;
         }
         Ok(())
     }
 
-    fn counter(&mut self, (name, help): (&str, &str), count: u64) -> fmt::Result {
+    /// Begins a metric.
+    fn metric<'s>(
+        &'s mut self,
+        (name, help): (&'s str, &str),
+        kind: MetricType,
+    ) -> Result<MetricEncoder<'s>, fmt::Error> {
         let help = format!("{help} (unstable).");
-        let mut metric = self
-            .0
-            .encode_descriptor(name, &help, None, MetricType::Counter)?;
+        self.0.encode_descriptor(name, &help, None, kind)
+    }
+
+    fn counter(&mut self, (name, help): (&str, &str), count: u64) -> fmt::Result {
+        let mut metric = self.metric((name, help), MetricType::Counter)?;
         metric.encode_counter::<NoLabelSet, _, u64>(&count, None)
     }
 
     fn gauge(&mut self, (name, help): (&str, &str), value: u64) -> fmt::Result {
-        let help = format!("{help} (unstable).");
-        let mut metric = self
-            .0
-            .encode_descriptor(name, &help, None, MetricType::Gauge)?;
+        let mut metric = self.metric((name, help), MetricType::Gauge)?;
         metric.encode_gauge(&i64::try_from(value).unwrap_or(i64::MAX))
     }
 }
@@ -294,7 +297,7 @@ impl Figures {
 
     fn write_first_packets(&self, page: &mut Page) -> fmt::Result {
         let help = "How long a worker took from receiving the first packet of a flow until what was \
-                    to be sent of its batch was (unstable).";
+                    to be sent of its batch was";
         let of = &self.first_packets;
         let seconds = |micros| Duration::from_micros(micros).as_secs_f64();
         let within = of.buckets.iter();
@@ -302,10 +305,7 @@ impl Figures {
         let buckets: Vec<(f64, u64)> = within.chain([(f64::INFINITY, of.beyond)]).collect();
         let took = Duration::from_nanos(of.nanoseconds).as_secs_f64();
         let all = buckets.iter().map(|(_, packets)| packets).sum();
-        let histogram = MetricType::Histogram;
-        let mut metric = page
-            .0
-            .encode_descriptor("first_packet_seconds", help, None, histogram)?;
+        let mut metric = page.metric(("first_packet_seconds", help), MetricType::Histogram)?;
         metric.encode_histogram::<NoLabelSet>(took, all, &buckets, None)
     }
 

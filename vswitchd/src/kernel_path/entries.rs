@@ -155,7 +155,10 @@ impl Entries {
         let slot = self.free_slot()?;
         if let Err(error) = self.translate(slot, conn) {
             let error = errors::chain(&error);
-            tracing::debug!(error, "a connection stays with the workers");
+            tracing::debug!(
+                error,
+                "handing a connection to the kernel failed; its packets go through the workers"
+            );
             self.free.push(slot);
             return None;
         }
@@ -222,7 +225,10 @@ impl Entries {
             // A table that is full, or a kernel without memory: the workers go on.
             if let Err(error) = self.flows.insert(&new.key, &flow) {
                 let error = errors::chain(&error);
-                tracing::debug!(error, "a flow stays with the workers");
+                tracing::debug!(
+                    error,
+                    "handing a flow to the kernel failed; its packets go through the workers"
+                );
                 return;
             }
             self.by_key.insert(new.key, (slot, side));
@@ -289,7 +295,10 @@ impl Entries {
             self.by_key.remove(&new.key);
             if let Err(error) = self.flows.remove(&new.key) {
                 let error = errors::chain(&error);
-                tracing::warn!(error, "a flow that is over stays in the kernel");
+                tracing::warn!(
+                    error,
+                    "removing a flow from the kernel failed; no packet follows it any more"
+                );
             }
         }
         if self.by_conn.get(&address(&entry.conn)) == Some(&slot) {
