@@ -28,7 +28,7 @@ use crate::host::{HostWatcher, NodeNetworkStatus, NodePublication};
 use crate::metrics::InForceLatency;
 use crate::objects::Registry;
 use crate::rest::tcp::{TcpOptions, TcpServer, listen_tcp};
-use crate::rest::{self, RestState, serve};
+use crate::rest::{self, Readers, RestState, serve};
 use crate::supervise::{self, Part, Supervisor, Task};
 use crate::switch::{self, Switch};
 
@@ -194,6 +194,7 @@ impl Daemon {
             flow_exports: flow_exports.destinations(),
             latency,
             events: recorded,
+            readers: Readers::start(supervisor).context("start the threads of long reads")?,
             supervisor: supervisor.clone(),
             store,
             stopping,

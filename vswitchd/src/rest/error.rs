@@ -5,6 +5,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use vswitch_api::v1::{ErrorBody, ErrorDetail};
 
+use super::readers::ReadFailed;
+
 /// What `/v1` can refuse with; the code is stable, the message is for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiError {
@@ -75,6 +77,18 @@ impl ApiError {
             code,
             message: message.into(),
         }
+    }
+}
+
+impl From<ReadFailed> for ApiError {
+    fn from(failed: ReadFailed) -> Self {
+        Self::new(ErrorCode::Internal, failed.to_string())
+    }
+}
+
+impl IntoResponse for ReadFailed {
+    fn into_response(self) -> Response {
+        ApiError::from(self).into_response()
     }
 }
 

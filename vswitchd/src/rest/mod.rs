@@ -9,6 +9,7 @@ mod error;
 mod health_checks;
 pub mod kube_api;
 mod peer;
+mod readers;
 mod reloaded;
 mod router;
 pub mod serve;
@@ -19,5 +20,6 @@ mod ui;
 mod v1;
 
 pub use health_checks::HealthChecks;
+pub use readers::Readers;
 pub use router::router;
 pub use state::{RestState, Task};

@@ -17,6 +17,7 @@ pub fn router(state: RestState) -> Router {
             Box::pin(enforced(version, in_force(version), supervisor.clone()))
         })),
         events: Arc::clone(&state.events),
+        readers: state.readers.clone(),
         stop: state.stopping.clone(),
     };
     let kubernetes = kube_api::router(Arc::clone(&state.registry), hooks);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use tokio::sync::watch;
 
+use super::readers::Readers;
 use crate::attach::{Attachments, WaitInForce};
 use crate::cni::CniService;
 use crate::flow_records::FlowLog;
@@ -60,6 +61,8 @@ pub struct RestState {
     pub latency: InForceLatency,
     /// Events that the daemon records itself.
     pub events: Arc<Registry>,
+    /// Runs what collects long answers.
+    pub readers: Readers,
     /// Who is late.
     pub supervisor: Supervisor,
     /// Turns true when the daemon stops: watches end then.

@@ -15,7 +15,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<Entry>>> = const { RefCell::new(None) };
 }
 
-/// While it is there, the thread works for a part.
+/// While it is there, the thread works for a part, or for none.
 pub(super) struct Within {
     before: Option<Arc<Entry>>,
 }
@@ -23,6 +23,12 @@ pub(super) struct Within {
 impl Within {
     pub(super) fn enter(entry: &Arc<Entry>) -> Self {
         let before = CURRENT.replace(Some(Arc::clone(entry)));
+        Self { before }
+    }
+
+    /// The thread does something for which no part answers.
+    pub(super) fn none() -> Self {
+        let before = CURRENT.take();
         Self { before }
     }
 }

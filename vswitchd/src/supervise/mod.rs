@@ -10,8 +10,8 @@
 //!   not: readiness is the first to hear of it, then the process ends.
 //!
 //! `std::thread::spawn`, `tokio::spawn` and their like are banned elsewhere (`clippy.toml`). Work
-//! that ends with the request it is for goes through [`request`], and [`blocking`] is
-//! `spawn_blocking` whose panic is that of the part which waits for it.
+//! that ends with the request it is for goes through [`request`], or [`for_request`] on the thread
+//! of a part, and [`blocking`] is `spawn_blocking` whose panic is that of the part which waits for it.
 
 mod abort;
 mod beat;
@@ -20,6 +20,7 @@ mod end;
 mod entry;
 mod fault;
 mod part;
+mod priority;
 mod queue;
 mod start;
 mod starting;
@@ -35,6 +36,7 @@ pub use end::end_on_panic;
 pub(crate) use end::panic_message;
 pub use fault::{Fault, Faults};
 pub use part::{Limits, Part};
+pub use priority::lower_priority;
 pub use queue::Queue;
-pub use start::{Beats, Ended, Task, blocking, request};
+pub use start::{Beats, Ended, Task, blocking, for_request, request};
 pub use supervisor::{Late, Supervisor};

@@ -24,6 +24,8 @@ pub enum Part {
     UnixListener,
     /// Listens on a TCP address.
     TcpListener,
+    /// Collects and writes answers that may be long; threads.
+    Reader,
     /// Keeps routes and tunnels to other nodes.
     NodeRoutes,
     /// Writes what the own Node object says.
@@ -81,7 +83,7 @@ pub struct Limits {
 
 impl Part {
     /// Every one.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Watchdog,
         Self::Worker,
         Self::Expiry,
@@ -91,6 +93,7 @@ impl Part {
         Self::ObjectFeed,
         Self::UnixListener,
         Self::TcpListener,
+        Self::Reader,
         Self::NodeRoutes,
         Self::NodePublisher,
         Self::HostWatch,
@@ -134,6 +137,7 @@ impl Part {
             Self::ObjectFeed => "object-feed",
             Self::UnixListener => "unix-listener",
             Self::TcpListener => "tcp-listener",
+            Self::Reader => "reader",
             Self::NodeRoutes => "node-routes",
             Self::NodePublisher => "node-publisher",
             Self::HostWatch => "host-watch",
@@ -160,7 +164,8 @@ impl Part {
     }
 
     /// Returns how long it may be silent. A worker's round is milliseconds. A publication of
-    /// many rules, a commit on a slow disk or a run of `nft` may take seconds.
+    /// many rules, a commit on a slow disk or a run of `nft` may take seconds, a dump of a
+    /// million connections at low priority on a busy machine much longer.
     #[must_use]
     pub const fn limits(self) -> Limits {
         match self {
@@ -171,6 +176,10 @@ impl Part {
             Self::Reconciler | Self::ReconcilerInbox | Self::Store | Self::ObjectFeed => Limits {
                 late: Duration::from_secs(10),
                 end: Duration::from_secs(45),
+            },
+            Self::Reader => Limits {
+                late: Duration::from_secs(60),
+                end: Duration::from_secs(180),
             },
             _ => Limits {
                 late: Duration::from_secs(20),

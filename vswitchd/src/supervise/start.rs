@@ -149,6 +149,13 @@ pub fn request<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static
     tokio::spawn(work)
 }
 
+/// Does the work of a request on the thread of a part. A panic of it is the request's alone.
+pub fn for_request(work: impl FnOnce()) {
+    let _without = Within::none();
+    // The hook has logged it, and what `work` held is dropped: the request notices that.
+    let _panicked = catch_unwind(AssertUnwindSafe(work));
+}
+
 /// Runs what blocks for a part that waits for it, where it may block; a panic is the part's.
 ///
 /// # Panics

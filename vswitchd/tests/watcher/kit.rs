@@ -12,8 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use vswitchd::kube::{self, ApiServer, Cluster, WatchSettings};
 use vswitchd::objects::{LastKnown, PatchKind, Registry, RegistryConfig, Resource, WriteOptions};
-use vswitchd::rest::kube_api;
 use vswitchd::rest::tcp::{TcpOptions, TcpServer, listen_tcp};
+use vswitchd::rest::{Readers, kube_api};
 use vswitchd::store::{Bucket, MemoryStore, Record, SharedStore, Store, StoreError, Write};
 use vswitchd::supervise::{self, Part, Supervisor};
 
@@ -192,6 +192,7 @@ async fn serve_registry(registry: &Arc<Registry>) -> (watch::Sender<bool>, Socke
     let hooks = kube_api::KubeApiHooks {
         after_write: None,
         events: Registry::of_events(),
+        readers: Readers::start(&Supervisor::default()).unwrap(),
         stop: stopping.clone(),
     };
     let router = kube_api::router(Arc::clone(registry), hooks);

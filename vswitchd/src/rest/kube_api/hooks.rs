@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::Task;
+use super::super::{Readers, Task};
 use crate::objects::{Registry, Resource, ResourceInfo, StatusError};
 
 /// Waits until what was written with a version is in force, or says why it is not.
@@ -16,6 +16,8 @@ pub struct KubeApiHooks {
     pub after_write: Option<AfterWrite>,
     /// Events, which the daemon records itself.
     pub events: Arc<Registry>,
+    /// Runs what collects long answers.
+    pub readers: Readers,
     /// Turns true when the daemon stops: watches end then.
     pub stop: tokio::sync::watch::Receiver<bool>,
 }

@@ -146,7 +146,8 @@ impl Request {
     /// Ten thousand objects take a while to write: off the threads that carry CNI calls.
     async fn list(self) -> Result<Response, StatusError> {
         let page = self.query.page()?;
-        blocking(move || {
+        let readers = self.state.hooks.readers.clone();
+        let list = readers.run(move || {
             let info = self.target.info;
             let namespace = self.target.namespace.as_deref();
             let selection = self.query.selection();
@@ -159,8 +160,9 @@ impl Request {
                 }
                 Shape::Metadata => Json(table::metadata_list(&list)).into_response(),
             })
-        })
-        .await
+        });
+        list.await
+            .unwrap_or_else(|failed| Err(StatusError::internal(&failed)))
     }
 
     fn watch(&self) -> Result<Response, StatusError> {

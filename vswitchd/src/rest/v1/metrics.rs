@@ -16,7 +16,6 @@ use crate::metrics::{
     render,
 };
 use crate::state::PolicyKey;
-use crate::supervise;
 use crate::worker::FIRST_PACKET_BOUNDS;
 
 /// For how many policies there are figures of their own; those of all others are added up, so that a
@@ -25,16 +24,13 @@ const MOST_POLICIES: usize = 2_000;
 
 /// `GET /metrics`.
 pub(in crate::rest) async fn metrics(State(state): State<RestState>) -> Response {
-    // Off the threads that carry CNI calls and readiness.
-    let text = supervise::blocking(move || render(figures(&state), &state.latency)).await;
-    (
-        [(
-            CONTENT_TYPE,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response()
+    let readers = state.readers.clone();
+    let text = readers.run(move || render(figures(&state), &state.latency));
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match text.await {
+        Ok(text) => ([(CONTENT_TYPE, content_type)], text).into_response(),
+        Err(failed) => failed.into_response(),
+    }
 }
 
 fn would_deny(state: &RestState) -> Vec<(String, &'static str, u64)> {

@@ -1,6 +1,5 @@
 //! Status and readiness.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -8,16 +7,16 @@ use vswitch_api::v1::{ClusterStatus, ObjectCounts, Occupancy, Status};
 use vswitch_datapath::flow::PortClass;
 
 use super::super::RestState;
+use super::read::read;
 use crate::kube::{Health, pod_cidrs};
 use crate::objects::{Resource, without_effect};
 use crate::store::ObjectsFrom;
-use crate::supervise;
 use crate::switch::GATEWAY_PORT;
 
 /// `GET /v1/status`.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
-pub(super) async fn status(State(state): State<RestState>) -> Json<Status> {
-    supervise::blocking(move || Json(look(&state))).await
+pub(super) async fn status(State(state): State<RestState>) -> Response {
+    read(state, look).await
 }
 
 fn look(state: &RestState) -> Status {
