@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Bottom up: `packet` (formats) · `flow` (key and match) · `action` · `drop_reason` ·
-//! `address_set` · `classifier` · `group` · `fairness` ·
+//! `shared_map` · `address_set` · `classifier` · `group` · `fairness` ·
 //! `conntrack` · `cache` · `pipeline` · [`Datapath`].
 
 #![forbid(unsafe_code)]
@@ -32,6 +32,7 @@ pub mod group;
 pub mod kernel_path;
 pub mod packet;
 pub mod pipeline;
+mod shared_map;
 mod table_id;
 pub mod time;
 

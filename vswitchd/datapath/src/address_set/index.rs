@@ -1,41 +1,27 @@
 //! Index from an address to the sets that contain it.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use hashbrown::HashTable;
 use ipnet::IpNet;
 
 use super::set_id::{Ids, SetId, SetIds, add_id, remove_id};
 use super::trie::PrefixTrie;
 use crate::fixed_hash;
+use crate::shared_map::SharedMap;
 
-/// Shards of the exact addresses. A change copies one of them: with 100,000 addresses 400
-/// entries, about as much as a rule table of one policy.
-const SHARDS: usize = 256;
-
-/// An address with the sets that it is in.
-type Host = (IpAddr, Ids);
-
-type Shard = HashTable<Host>;
-
-/// Which sets each address belongs to. Cheap to clone; versions share what did not change.
+/// An address with the sets that it is in; with the hash before it a cache line.
 #[derive(Debug, Clone)]
-pub(crate) struct AddressIndex {
-    /// Inner `Arc`s are shared between versions; the outer one makes a clone one increment.
-    exact: Arc<Vec<Arc<Shard>>>,
-    v4: PrefixTrie,
-    v6: PrefixTrie,
+struct Host {
+    address: IpAddr,
+    ids: Ids,
 }
 
-impl Default for AddressIndex {
-    fn default() -> Self {
-        Self {
-            exact: Arc::new(vec![Arc::default(); SHARDS]),
-            v4: PrefixTrie::default(),
-            v6: PrefixTrie::default(),
-        }
-    }
+/// Which sets each address belongs to. Cheap to clone; versions share what did not change.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AddressIndex {
+    exact: SharedMap<Host>,
+    v4: PrefixTrie,
+    v6: PrefixTrie,
 }
 
 impl AddressIndex {
@@ -43,10 +29,8 @@ impl AddressIndex {
     pub(crate) fn lookup<'s>(&'s self, address: Option<IpAddr>, ids: &mut SetIds<'s>) {
         *ids = SetIds::default();
         let Some(address) = address else { return };
-        let hash = hash(address);
-        let shard = self.exact.get(shard_of(hash));
-        if let Some((_, exact)) = shard.and_then(|shard| shard.find(hash, is(address))) {
-            ids.add(exact);
+        if let Some(host) = self.exact.get(hash(address), is(address)) {
+            ids.add(&host.ids);
         }
         let (trie, bits) = self.trie_of(address);
         trie.visit(bits, |of_network| ids.add(of_network));
@@ -59,12 +43,15 @@ impl AddressIndex {
             let (trie, bits, len) = self.trie_mut(net);
             return trie.insert(bits, len, id);
         }
-        let (address, hash) = (net.addr(), hash(net.addr()));
-        let shard = self.shard_mut(hash);
-        let entry = shard.entry(hash, is(address), |(other, _)| self::hash(*other));
-        let mut host = entry.or_insert_with(|| (address, Ids::default()));
-        let (_, ids) = host.get_mut();
-        add_id(ids, id);
+        let address = net.addr();
+        let new = || Host {
+            address,
+            ids: Ids::default(),
+        };
+        let host = self.exact.get_or_insert(hash(address), is(address), new);
+        if let Some(host) = host {
+            add_id(&mut host.ids, id);
+        }
     }
 
     /// Ends the membership of `net` in the set.
@@ -73,21 +60,14 @@ impl AddressIndex {
             let (trie, bits, len) = self.trie_mut(net);
             return trie.remove(bits, len, id);
         }
-        let hash = hash(net.addr());
-        let Ok(mut host) = self.shard_mut(hash).find_entry(hash, is(net.addr())) else {
+        let address = net.addr();
+        let Some(host) = self.exact.get_mut(hash(address), is(address)) else {
             return;
         };
-        let (_, ids) = host.get_mut();
-        remove_id(ids, id);
-        if ids.is_empty() {
-            host.remove();
+        remove_id(&mut host.ids, id);
+        if host.ids.is_empty() {
+            self.exact.remove(hash(address), is(address));
         }
-    }
-
-    fn shard_mut(&mut self, hash: u64) -> &mut Shard {
-        let shards = Arc::make_mut(&mut self.exact);
-        #[expect(clippy::indexing_slicing, reason = "shard_of is below SHARDS")]
-        Arc::make_mut(&mut shards[shard_of(hash)])
     }
 
     fn trie_of(&self, address: IpAddr) -> (&PrefixTrie, u128) {
@@ -119,18 +99,18 @@ fn hash(address: IpAddr) -> u64 {
     }
 }
 
-/// The lowest and the highest bits pick the place inside a shard.
-fn shard_of(hash: u64) -> usize {
-    usize::try_from(hash >> 32).unwrap_or(0) % SHARDS
-}
-
 fn is(address: IpAddr) -> impl Fn(&Host) -> bool {
-    move |(other, _)| *other == address
+    move |host| host.address == address
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_and_its_sets_are_one_cache_line() {
+        assert_eq!(SharedMap::<Host>::slot_size(), 64);
+    }
 
     #[test]
     fn a_change_of_one_member_copies_one_shard() {
@@ -140,7 +120,6 @@ mod tests {
         let published = index.clone();
         index.insert(host(123_456), SetId(1));
         index.remove(host(123_456), SetId(1));
-        let pairs = index.exact.iter().zip(published.exact.iter());
-        assert_eq!(pairs.filter(|(new, old)| !Arc::ptr_eq(new, old)).count(), 1);
+        assert_eq!(index.exact.shards_unlike(&published.exact), 1);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Rules name their peers by set, so the question is asked once for each address of a packet
 //! that is translated, whatever the number of rules. [`AddressIndex`] answers it: exact
-//! addresses in hash shards, networks in a trie. It is an immutable part of a published
+//! addresses in a hash map, networks in a trie. It is an immutable part of a published
 //! snapshot; cloning it and changing one member copies one shard or one trie path, not all.
 //! [`AddressSets`] is the writer's side: names, members by set, and the index to publish.
 //!

@@ -60,8 +60,9 @@ impl<'s> SetIds<'s> {
     }
 }
 
-/// Sets of one address or network; sorted. Few, so that they lie where the address is found.
-pub(super) type Ids = SmallVec<[SetId; 8]>;
+/// Sets of one address or network; sorted. Few, so that they lie where the address is found: with
+/// it they fill a cache line.
+pub(super) type Ids = SmallVec<[SetId; 6]>;
 
 /// Puts `id` in.
 pub(super) fn add_id(ids: &mut Ids, id: SetId) {

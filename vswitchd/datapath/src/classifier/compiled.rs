@@ -173,19 +173,18 @@ impl CompiledMatch {
     /// Returns the demands beside the mask; the anchor's set is demanded by where the rule is
     /// filed.
     pub(super) fn beyond_mask(&self, anchor: Anchor) -> BeyondMask {
-        let unless = |set: Option<SetId>, is_anchor: bool| set.filter(|_| !is_anchor);
-        let beyond = BeyondMask {
-            is_any: false,
-            src_set: unless(self.src_set, matches!(anchor, Anchor::Source(_))),
-            dst_set: unless(self.dst_set, matches!(anchor, Anchor::Destination(_))),
-            tp_src: self.tp_src,
-            tp_dst: self.tp_dst,
-        };
-        let is_any = beyond.src_set.is_some()
-            || beyond.dst_set.is_some()
-            || beyond.tp_src.is_some()
-            || beyond.tp_dst.is_some();
-        BeyondMask { is_any, ..beyond }
+        let mut beyond = BeyondMask::NONE.with_ports(self.tp_src, self.tp_dst);
+        if let Some(set) = self.src_set
+            && !matches!(anchor, Anchor::Source(_))
+        {
+            beyond = beyond.with_src_set(set);
+        }
+        if let Some(set) = self.dst_set
+            && !matches!(anchor, Anchor::Destination(_))
+        {
+            beyond = beyond.with_dst_set(set);
+        }
+        beyond
     }
 }
 

@@ -3,19 +3,22 @@
 
 use std::sync::Arc;
 
+use super::PackedKey;
+use super::beyond_mask::BeyondMask;
 use super::demands::Demands;
 use super::kind::Kind;
+use super::rank::Ceiling;
 use super::subtable::{Filed, Subtable};
-use super::{PackedKey, Rank};
 
 /// A subtable as lookups pass it by. Lanes lie side by side: most are turned down by what all
 /// of their rules demand, or hold a single rule, and the subtable itself is not touched.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Lane<T> {
-    /// No rule has a higher rank.
-    ceiling: Rank,
     /// What every rule demands: a key that lacks it need not be looked up.
     demands: Demands,
+    /// No rule has a higher priority.
+    ceiling: Ceiling,
     /// The only rule, if it demands nothing but `demands` and what stands beside its mask.
     sole: Option<Filed<T>>,
     subtable: Arc<Subtable<T>>,
@@ -42,7 +45,7 @@ impl<T> Lane<T> {
         }
     }
 
-    pub(super) const fn ceiling(&self) -> Rank {
+    pub(super) const fn ceiling(&self) -> Ceiling {
         self.ceiling
     }
 
@@ -73,8 +76,9 @@ impl<T> Lane<T> {
 
     /// Returns the only rule, if every packet meets it.
     pub(super) fn unconditional(&self) -> Option<&Filed<T>> {
-        let is_met =
-            |sole: &&Filed<T>| self.subtable.shape().mask.is_empty() && !sole.beyond.is_any;
+        let is_met = |sole: &&Filed<T>| {
+            self.subtable.shape().mask.is_empty() && sole.beyond == BeyondMask::NONE
+        };
         self.sole.as_ref().filter(is_met)
     }
 }

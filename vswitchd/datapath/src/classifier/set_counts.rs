@@ -8,7 +8,7 @@ use crate::address_set::SetId;
 #[derive(Debug, Clone, Default)]
 pub(super) struct SetCounts {
     /// One bit a set, for lookups.
-    bits: Arc<Vec<u64>>,
+    bits: Arc<[u64]>,
     /// In pages, so that a change copies one of them.
     counts: Vec<Arc<[u32; PAGE]>>,
 }
@@ -45,11 +45,11 @@ impl SetCounts {
 
     fn flip(&mut self, id: SetId) {
         let (word, bit) = Self::place(id);
-        let bits = Arc::make_mut(&mut self.bits);
-        if bits.len() <= word {
-            bits.resize(word + 1, 0);
+        if self.bits.len() <= word {
+            let more = std::iter::repeat_n(0, word + 1 - self.bits.len());
+            self.bits = self.bits.iter().copied().chain(more).collect();
         }
-        if let Some(word) = bits.get_mut(word) {
+        if let Some(word) = Arc::make_mut(&mut self.bits).get_mut(word) {
             *word ^= bit;
         }
     }

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
 use smallvec::SmallVec;
 use vswitch_api::Priority;
 
 use super::anchor::{Anchor, Side};
 use super::beyond_mask::BeyondMask;
 use super::demands::{DEMANDED_WORDS, Demands};
+use super::rank::Ceiling;
 use super::set_counts::SetCounts;
 use super::words::{Mask, Words};
 use super::{CompiledMatch, Membership, PackedKey, Rank};
 use crate::address_set::SetId;
 use crate::fixed_hash;
+use crate::shared_map::SharedMap;
 
 /// What makes rules share a subtable.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -32,17 +33,13 @@ impl Shape {
     }
 }
 
-/// Rules that a shard holds before there are twice as many shards. A change copies one shard:
-/// few rules make that cheap, many keep the way to a rule short and in the processor's cache.
-const SHARD_RULES: usize = 128;
-
-/// Rules of one shape, by masked key and anchor. Versions share the shards that did not change.
+/// Rules of one shape, by masked key and anchor.
 #[derive(Debug)]
 pub(super) struct Subtable<T> {
     shape: Shape,
     /// Sets that rules are filed under: an address may be in many that only serve as peers.
     anchors: SetCounts,
-    shards: Vec<Arc<Shard<T>>>,
+    buckets: SharedMap<Bucket<T>>,
     /// `None` before the first rule.
     demands: Option<Demands>,
     rules: usize,
@@ -50,12 +47,11 @@ pub(super) struct Subtable<T> {
     priorities: BTreeMap<Priority, usize>,
 }
 
-type Shard<T> = HashTable<Bucket<T>>;
-
-/// Rules with one masked key and anchor, best first.
+/// Rules with one masked key and anchor, best first. What a lookup compares comes first, up to what
+/// the best rule demands: with the hash before it, it is one cache line.
 #[derive(Debug)]
+#[repr(C)]
 struct Bucket<T> {
-    hash: u64,
     anchor: u32,
     words: Words,
     rules: SmallVec<[Filed<T>; 1]>,
@@ -63,9 +59,10 @@ struct Bucket<T> {
 
 /// A rule where a lookup finds it.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Filed<T> {
-    pub(super) rank: Rank,
     pub(super) beyond: BeyondMask,
+    pub(super) rank: Rank,
     pub(super) value: Arc<T>,
 }
 
@@ -82,7 +79,6 @@ impl<T> Clone for Filed<T> {
 impl<T> Clone for Bucket<T> {
     fn clone(&self) -> Self {
         Self {
-            hash: self.hash,
             anchor: self.anchor,
             words: self.words.clone(),
             rules: self.rules.clone(),
@@ -95,7 +91,7 @@ impl<T> Clone for Subtable<T> {
         Self {
             shape: self.shape.clone(),
             anchors: self.anchors.clone(),
-            shards: self.shards.clone(),
+            buckets: self.buckets.clone(),
             demands: self.demands,
             rules: self.rules,
             priorities: self.priorities.clone(),
@@ -108,7 +104,7 @@ impl<T> Subtable<T> {
         Self {
             shape,
             anchors: SetCounts::default(),
-            shards: vec![Arc::default()],
+            buckets: SharedMap::default(),
             demands: None,
             rules: 0,
             priorities: BTreeMap::new(),
@@ -127,10 +123,10 @@ impl<T> Subtable<T> {
         self.rules == 0
     }
 
-    /// Returns a rank that no rule exceeds.
-    pub(super) fn ceiling(&self) -> Rank {
+    /// Returns the highest priority of its rules.
+    pub(super) fn ceiling(&self) -> Ceiling {
         let highest = self.priorities.last_key_value();
-        highest.map_or(Rank::NONE, |(priority, _)| Rank::ceiling(*priority))
+        highest.map_or(Ceiling::default(), |(priority, _)| Ceiling::of(*priority))
     }
 
     /// Returns what every rule demands.
@@ -144,7 +140,7 @@ impl<T> Subtable<T> {
         if self.rules != 1 || self.shape.mask.len() > DEMANDED_WORDS {
             return None;
         }
-        let bucket = self.shards.iter().flat_map(|shard| shard.iter()).next()?;
+        let bucket = self.buckets.iter().next()?;
         let mut sole = bucket.rules.first()?.clone();
         let anchor = SetId(bucket.anchor);
         sole.beyond = match self.shape.side {
@@ -154,10 +150,10 @@ impl<T> Subtable<T> {
         };
         // Rules that went may have demanded less.
         self.demands()
-            .0
+            .masks()
             .iter()
             .zip(self.shape.mask.iter().rev())
-            .all(|(demand, (_, mask))| demand.mask == *mask)
+            .all(|(demanded, (_, mask))| demanded == mask)
             .then_some(sole)
     }
 
@@ -185,7 +181,6 @@ impl<T> Subtable<T> {
         let (words, number) = (matches.value(), anchor.number());
         let hash = hash(fold_words(words.iter().copied()), number);
         self.count(rank.priority(), true);
-        self.spread();
         self.anchors.add(SetId(number));
         let demands = Demands::of(&self.shape.mask, &words);
         self.demands = Some(self.demands.map_or(demands, |all| all.common(demands)));
@@ -194,47 +189,19 @@ impl<T> Subtable<T> {
             beyond: matches.beyond_mask(anchor),
             value,
         };
-        let is_same = |bucket: &Bucket<T>| bucket.anchor == number && bucket.words == words;
-        let Some(shard) = self.shard_mut(hash) else {
-            return;
-        };
-        let shard = Arc::make_mut(shard);
-        match shard.find_mut(hash, is_same) {
-            Some(bucket) => {
-                let at = bucket.rules.partition_point(|other| other.rank > rank);
-                bucket.rules.insert(at, filed);
-            }
-            None => {
-                let bucket = Bucket {
-                    hash,
-                    anchor: number,
-                    words,
-                    rules: SmallVec::from_iter([filed]),
-                };
-                shard.insert_unique(hash, bucket, |bucket| bucket.hash);
-            }
+        let bucket = self.buckets.get_or_insert(
+            hash,
+            |bucket| bucket.anchor == number && bucket.words == words,
+            || Bucket {
+                anchor: number,
+                words: words.clone(),
+                rules: SmallVec::new(),
+            },
+        );
+        if let Some(bucket) = bucket {
+            let at = bucket.rules.partition_point(|other| other.rank > rank);
+            bucket.rules.insert(at, filed);
         }
-    }
-
-    fn shard_mut(&mut self, hash: u64) -> Option<&mut Arc<Shard<T>>> {
-        let shard = shard_of(hash, self.shards.len());
-        self.shards.get_mut(shard)
-    }
-
-    /// Doubles the shards when they have become large. They stay when rules go: who had so many
-    /// rules will have them again, and an empty shard costs a pointer.
-    fn spread(&mut self) {
-        let shards = self.shards.len();
-        if self.rules <= shards * SHARD_RULES {
-            return;
-        }
-        let mut spread = vec![Shard::default(); shards * 2];
-        for bucket in self.shards.iter().flat_map(|shard| shard.iter()) {
-            if let Some(shard) = spread.get_mut(shard_of(bucket.hash, shards * 2)) {
-                shard.insert_unique(bucket.hash, bucket.clone(), |bucket| bucket.hash);
-            }
-        }
-        self.shards = spread.into_iter().map(Arc::new).collect();
     }
 
     /// Removes the rule of that rank; returns whether it was there.
@@ -242,20 +209,15 @@ impl<T> Subtable<T> {
         let (words, number) = (matches.value(), anchor.number());
         let hash = hash(fold_words(words.iter().copied()), number);
         let is_same = |bucket: &Bucket<T>| bucket.anchor == number && bucket.words == words;
-        let is_it = |filed: &Filed<T>| filed.rank == rank;
-        let Some(shard) = self.shard_mut(hash) else {
+        let Some(bucket) = self.buckets.get_mut(hash, is_same) else {
             return false;
         };
-        let found = shard.find(hash, is_same);
-        let Some(at) = found.and_then(|bucket| bucket.rules.iter().position(is_it)) else {
+        let Some(at) = bucket.rules.iter().position(|filed| filed.rank == rank) else {
             return false;
         };
-        let Ok(mut bucket) = Arc::make_mut(shard).find_entry(hash, is_same) else {
-            return false;
-        };
-        bucket.get_mut().rules.remove(at);
-        if bucket.get().rules.is_empty() {
-            bucket.remove();
+        bucket.rules.remove(at);
+        if bucket.rules.is_empty() {
+            self.buckets.remove(hash, is_same);
         }
         self.anchors.remove(SetId(number));
         self.count(rank.priority(), false);
@@ -265,8 +227,7 @@ impl<T> Subtable<T> {
     /// Returns how many shards are not shared with another version.
     #[cfg(test)]
     pub(super) fn shards_unlike(&self, other: &Self) -> usize {
-        let pairs = self.shards.iter().zip(&other.shards);
-        pairs.filter(|(a, b)| !Arc::ptr_eq(a, b)).count()
+        self.buckets.shards_unlike(&other.buckets)
     }
 
     /// Calls `visit` with the rules of each bucket that fits the key under the mask.
@@ -306,20 +267,13 @@ impl<T> Subtable<T> {
         anchor: u32,
         visit: &mut impl FnMut(&'a [Filed<T>]),
     ) {
-        let shard = self.shards.get(shard_of(hash, self.shards.len()));
         let is_same = |bucket: &Bucket<T>| {
             bucket.anchor == anchor && self.masked(key).eq(bucket.words.iter().copied())
         };
-        if let Some(bucket) = shard.and_then(|shard| shard.find(hash, is_same)) {
+        if let Some(bucket) = self.buckets.get(hash, is_same) {
             visit(&bucket.rules);
         }
     }
-}
-
-/// The lowest and the highest bits pick the place inside a shard. The number of shards is a
-/// power of two.
-fn shard_of(hash: u64, shards: usize) -> usize {
-    usize::try_from(hash >> 32).unwrap_or(0) & shards.saturating_sub(1)
 }
 
 /// Packets choose what is looked up, but only the control plane what is filed.
@@ -329,4 +283,27 @@ fn fold_words(words: impl Iterator<Item = u64>) -> u64 {
 
 fn hash(of_words: u64, anchor: u32) -> u64 {
     fixed_hash::mix(of_words, u64::from(anchor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_lookup_compares_is_one_cache_line() {
+        let filed = Filed {
+            beyond: BeyondMask::NONE,
+            rank: Rank::NONE,
+            value: Arc::new(()),
+        };
+        let bucket = Bucket {
+            anchor: 1,
+            words: Words::new(),
+            rules: SmallVec::from_iter([filed]),
+        };
+        let best = &raw const bucket.rules[0].beyond;
+        let end = best.addr() + size_of::<BeyondMask>() - (&raw const bucket).addr();
+        assert!(size_of::<u64>() + end <= 64, "{end}");
+        assert_eq!(SharedMap::<Bucket<()>>::slot_size(), 128);
+    }
 }

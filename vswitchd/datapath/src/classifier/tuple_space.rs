@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::anchor::PreferredAnchor;
 use super::kind::Kind;
 use super::lane::Lane;
+use super::rank::Ceiling;
 use super::subtable::{Filed, Shape, Subtable};
 use super::{CompiledMatch, Membership, PackedKey, Rank};
 
@@ -96,8 +97,9 @@ impl<T> Classifier<T> {
             let mut lanes = self.by_kind.get(kind)?.iter();
             let mut next = || self.lanes.get(*lanes.next()? as usize);
             let (first, second) = (next()?, next());
-            let beats = second.map_or(Rank::NONE, Lane::ceiling);
-            let sole = first.unconditional().filter(|sole| sole.rank > beats)?;
+            let beats = second.map_or(Ceiling::default(), Lane::ceiling);
+            let sole = first.unconditional();
+            let sole = sole.filter(|sole| sole.rank.is_above(beats))?;
             Some(Arc::clone(&sole.value))
         };
         self.certain = std::array::from_fn(certain);
@@ -137,7 +139,7 @@ impl<T> Classifier<T> {
         let mut best: Option<&Filed<T>> = None;
         let mut floor = Rank::NONE;
         for lane in self.lanes_for(key) {
-            if floor > lane.ceiling() {
+            if floor.is_above(lane.ceiling()) {
                 break;
             }
             if !lane.may_match(key) {
@@ -150,8 +152,14 @@ impl<T> Classifier<T> {
                 continue;
             }
             lane.subtable().probe(key, member_of, |bucket| {
-                let mut better = bucket.iter().take_while(|filed| filed.rank > floor);
-                if let Some(filed) = better.find(|filed| filed.beyond.is_met(key, member_of)) {
+                let is_alone = bucket.len() == 1;
+                // Of most buckets only what their one rule demands is read: it is not met.
+                let mut better = bucket
+                    .iter()
+                    .take_while(|filed| is_alone || filed.rank > floor);
+                if let Some(filed) = better.find(|filed| filed.beyond.is_met(key, member_of))
+                    && filed.rank > floor
+                {
                     (best, floor) = (Some(filed), filed.rank);
                 }
             });

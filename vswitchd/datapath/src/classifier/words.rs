@@ -20,5 +20,5 @@ pub(super) const PROTO_SHIFT: u32 = 16;
 /// Index and bits of the words of a key that are looked at.
 pub(super) type Mask = SmallVec<[(usize, u64); 4]>;
 
-/// Words of a masked key.
-pub(super) type Words = SmallVec<[u64; 4]>;
+/// Words of a masked key: of rules that demand sets, no more than ports and protocol.
+pub(super) type Words = SmallVec<[u64; 2]>;

@@ -29,19 +29,29 @@ impl Table {
     }
 }
 
-/// A rule as it is installed.
+/// A rule as it is installed. What packets need of it comes first, and is one cache line.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct InstalledRule {
     /// The rule's actions, where a walk finds them at once.
     pub(super) actions: SmallVec<[Action; 3]>,
+    pub(super) meter: Option<Arc<Meter>>,
+    pub(crate) counters: CounterSlot,
     /// [`Rule::decision`].
     pub(crate) decision: Option<Decision>,
     pub(crate) rule: Arc<Rule>,
-    /// `None` if no packet can match. Apart: packets find the rule by what its table has of it, and
-    /// what they need of the rule lies close together.
+    /// `None` if no packet can match. Packets find the rule by what its table has of it.
     pub(super) matches: Option<Box<CompiledMatch>>,
-    pub(crate) counters: CounterSlot,
     /// What rules before it have counted there.
     pub(super) counted_before: Counts,
-    pub(super) meter: Option<Arc<Meter>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_packets_need_of_a_rule_is_one_cache_line() {
+        assert!(std::mem::offset_of!(InstalledRule, rule) <= 64);
+    }
 }
