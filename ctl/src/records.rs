@@ -21,8 +21,9 @@ pub(crate) struct FlowsArgs {
     #[arg(long)]
     denied: bool,
     /// Connections that were allowed and have ended, instead of what was denied: those that
-    /// flows.connections has recorded; with --follow all of them, from now on. Those that have not
-    /// ended yet: `vsctl dump-conntrack`.
+    /// flows.connections has recorded; with --follow all of them, from now on. Where
+    /// flows.connection_starts is on, those that have begun as well. Those that have not ended yet:
+    /// `vsctl dump-conntrack`.
     #[arg(long, conflicts_with = "denied")]
     allowed: bool,
     /// Who began: NAMESPACE/POD, POD (in namespace default), NAMESPACE/, an address, a network, or
@@ -47,7 +48,8 @@ pub(crate) struct FlowsArgs {
     /// Most records, the latest first.
     #[arg(long, default_value_t = 1000)]
     limit: usize,
-    /// Tell what is denied (--allowed: what ends) from now on, a line for each kind and second.
+    /// Tell what is denied (--allowed: what ends, or begins) from now on, a line for each kind and
+    /// second.
     #[arg(short, long, conflicts_with_all = ["since", "until", "limit"])]
     follow: bool,
 }
@@ -111,7 +113,7 @@ fn follow(server: &Server, path: &str, format: Format) -> Result<()> {
         }
         let record: FlowRecord = serde_json::from_str(data)?;
         match format {
-            Format::Table | Format::Wide if record.traffic.is_some() => {
+            Format::Table | Format::Wide if record.of.verdict == "allowed" => {
                 write_out(&allowed::line(&record))
             }
             Format::Table | Format::Wide => write_out(&line(&record)),

@@ -1,8 +1,9 @@
-//! Connections that were allowed, asked for when they have ended.
+//! Connections that were allowed, asked for when they have ended and while they last.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
@@ -60,6 +61,14 @@ fn pods(daemon: &Daemon) -> [Pod; 3] {
         daemon.apply(&object.to_string()).unwrap();
     }
     pods
+}
+
+/// Returns the lines of a file of records that tell of allowed connections.
+fn allowed_lines(path: &Path) -> anyhow::Result<Vec<Value>> {
+    let text = std::fs::read_to_string(path)?;
+    let lines = text.lines().map(serde_json::from_str::<Value>);
+    let lines = lines.collect::<Result<Vec<_>, _>>()?.into_iter();
+    Ok(lines.filter(|line| line["verdict"] == "allowed").collect())
 }
 
 fn listen(server: &Pod) -> TcpListener {
@@ -292,12 +301,7 @@ fn connections_that_are_recorded_go_to_the_file_of_records_as_well() {
     let listener = listen(&server);
     drop(talk(&client, &listener, (server.ip(), 80)));
     let line = eventually_within(PATIENCE, "the connection is in the file", || {
-        let text = std::fs::read_to_string(&path)?;
-        let lines = text.lines().map(serde_json::from_str::<Value>);
-        let lines = lines.collect::<Result<Vec<_>, _>>()?;
-        let mut allowed = lines
-            .into_iter()
-            .filter(|line| line["verdict"] == "allowed");
+        let mut allowed = allowed_lines(&path)?.into_iter();
         allowed.next().context("no connection")
     });
     assert_eq!(line["end"], "fin");
@@ -312,4 +316,55 @@ fn connections_that_are_recorded_go_to_the_file_of_records_as_well() {
         payload(&line["traffic"]["received"]),
         ROUNDS * ANSWER.len() as u64
     );
+}
+
+#[test]
+fn a_connection_is_there_when_it_begins_and_again_when_it_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("flows.jsonl");
+    let options = DaemonOptions {
+        extra: format!(
+            "[flows]\nconnections = \"all\"\nconnection_starts = true\nfile = {path:?}\n"
+        ),
+        ..DaemonOptions::default()
+    };
+    let daemon = Daemon::start(&options).unwrap();
+    let [client, server, _other] = pods(&daemon);
+    let listener = listen(&server);
+    let (mut near, mut far) = talk(&client, &listener, (CLUSTER_IP, 8000));
+    let of_both = ["--from", "client", "--to", "server"];
+    let begun = record(&daemon, &of_both);
+    assert_eq!(begun["event"], "begin", "{begun}");
+    assert_eq!(begun["verdict"], "allowed");
+    assert_eq!(begun["service"], format!("{CLUSTER_IP}:8000"));
+    assert_eq!(begun["policies"], json!(["default/secure-pod"]));
+    assert_eq!(begun["connections"], 1);
+    for unknown in ["end", "traffic"] {
+        assert_eq!(begun.get(unknown), None, "{begun}");
+    }
+    let table = daemon.vsctl(&["flows", "--allowed"]).unwrap();
+    assert!(table.contains("  begin  default/client"), "{table}");
+
+    near.shutdown(Shutdown::Write).unwrap();
+    far.read_to_end(&mut Vec::new()).unwrap();
+    drop(far);
+    near.read_to_end(&mut Vec::new()).unwrap();
+    let events = |records: &[Value]| -> Vec<String> {
+        let events = records.iter().filter_map(|of| of["event"].as_str());
+        events.map(str::to_owned).collect()
+    };
+    eventually_within(PATIENCE, "it has ended", || {
+        let records = records(&daemon, &of_both)?;
+        ensure!(events(&records) == ["end", "begin"], "{records:?}");
+        ensure!(records[0]["end"] == "fin", "{records:?}");
+        ensure!(records[1]["connections"] == 1, "{records:?}");
+        let sent = payload(&records[0]["traffic"]["sent"]);
+        ensure!(sent == ROUNDS * QUESTION.len() as u64, "{records:?}");
+        Ok(())
+    });
+    eventually_within(PATIENCE, "both are in the file", || {
+        let lines = allowed_lines(&path)?;
+        ensure!(events(&lines) == ["begin", "end"], "{lines:?}");
+        Ok(())
+    });
 }

@@ -288,8 +288,10 @@ pub struct FlowsConfig {
     pub max_bytes: u64,
     /// Whether pods get Events about what policies denied them.
     pub events: bool,
-    /// Which allowed connections are recorded.
+    /// Which allowed connections are recorded when they end.
     pub connections: RecordedShare,
+    /// Whether those are recorded when they begin as well.
+    pub connection_starts: bool,
 }
 
 /// Which part of the allowed connections is recorded: one in so many, 0 for none.

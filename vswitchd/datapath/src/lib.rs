@@ -40,8 +40,8 @@ pub use action::{Action, ActionList, parse_actions};
 pub use cache::CacheStats;
 pub use conntrack::{ConnectionEnd, KernelUsage, RecordConnections};
 pub use datapath::{
-    Datapath, DatapathConfig, Denial, DenialOf, DenialVerdict, Denials, EndedConnection,
-    EndedConnections, Engine, MAX_CAPTURES, MAX_LIVE_TRACES, MAX_PROBES, Outputs, TooManyWatchers,
+    Datapath, DatapathConfig, Denial, DenialOf, DenialVerdict, Denials, Engine, MAX_CAPTURES,
+    MAX_LIVE_TRACES, MAX_PROBES, NotedConnection, NotedConnections, Outputs, TooManyWatchers,
     Verdict, Watcher, capture, live_trace, probe,
 };
 pub use drop_reason::DropReason;

@@ -27,7 +27,7 @@ use packets::{ACK, SYN, Segment, tcp, udp};
 use switch::TestSwitch;
 use vswitch_datapath::packet::Frame;
 use vswitch_datapath::pipeline::TableId;
-use vswitch_datapath::{DropReason, RecordConnections, Verdict};
+use vswitch_datapath::{DropReason, Outputs, RecordConnections, Verdict};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -87,7 +87,10 @@ fn the_end_of_a_connection_allocates_nothing_for_what_is_noted_of_it() {
     let mut switch = TestSwitch::new();
     let (a, b) = (switch.add_pod(1), switch.add_pod(2));
     let mut end = |one_in: u32, ports: std::ops::Range<u16>| {
-        let wanted = RecordConnections { one_in, all: false };
+        let wanted = RecordConnections {
+            one_in,
+            ..RecordConnections::default()
+        };
         switch.dp.record_connections(wanted);
         for port in ports {
             switch.send(a.port, &udp(a.host, b.host, (port, 80), b"x"));
@@ -103,6 +106,40 @@ fn the_end_of_a_connection_allocates_nothing_for_what_is_noted_of_it() {
     let (ended, noted, _) = end(0, 5_000..9_000);
     assert_eq!((ended, noted), (4_000, 0));
     assert_eq!(end(1, 5_000..6_000), (1_000, 1_000, 0));
+}
+
+#[test]
+fn the_beginning_of_a_connection_allocates_nothing_for_what_is_noted_of_it() {
+    let mut switch = TestSwitch::new();
+    let (a, b) = (switch.add_pod(1), switch.add_pod(2));
+    let mut begin = |starts: bool| {
+        switch.dp.record_connections(RecordConnections {
+            one_in: 1,
+            starts,
+            ..RecordConnections::default()
+        });
+        let now = switch.now;
+        let frames = (5_000..6_000).map(|port| udp(a.host, b.host, (port, 80), b"x"));
+        let mut frames: Vec<Frame> = frames.map(|bytes| Frame::from_bytes(&bytes)).collect();
+        let mut out = Outputs::default();
+        let allocated = allocations(|| {
+            for frame in &mut frames {
+                switch.engine.process(a.port, frame, now, &mut out);
+            }
+        });
+        let begun = switch.dp.fetch_connections(now);
+        assert_eq!(begun.lost, 0);
+        switch.dp.flush_connections(|_| true);
+        // What ended, and the room for it.
+        drop(switch.dp.fetch_connections(now));
+        (begun.connections.len(), allocated)
+    };
+    // What tables take at their first time is none of what is noted.
+    begin(false);
+    let (none, without) = begin(false);
+    let (all, with) = begin(true);
+    assert_eq!((none, all), (0, 1_000));
+    assert_eq!(with, without);
 }
 
 #[test]

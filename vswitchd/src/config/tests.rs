@@ -328,6 +328,19 @@ fn numbers_out_of_range_are_refused() {
 }
 
 #[test]
+fn connections_are_recorded_when_they_end_and_when_they_begin_if_that_is_asked_for() {
+    let of = |text: &str| {
+        let flows = load(text).unwrap().flows;
+        (flows.connections.to_string(), flows.connection_starts)
+    };
+    assert_eq!(of(""), ("off".to_owned(), false));
+    let both = "[flows]\nconnections = \"1/10\"\nconnection_starts = true\n";
+    assert_eq!(of(both), ("1/10".to_owned(), true));
+    let text = problems("[flows]\nconnections = \"some\"\n");
+    assert!(text.contains("flows.connections: "), "{text}");
+}
+
+#[test]
 fn where_records_go_is_checked_key_by_key() {
     assert_eq!(load("").unwrap().flow_export, FlowExportConfig::default());
     let flows = |lines: &str| format!("[flows]\n{lines}\n");

@@ -1,4 +1,4 @@
-//! Allowed connections that have ended, counted together where they are alike.
+//! Allowed connections that have begun or ended, counted together where they are alike.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use vswitch_api::PortNo;
 use vswitch_api::v1::{FlowCount, FlowOf, FlowTraffic};
 use vswitch_datapath::flow::ip_proto;
 use vswitch_datapath::pipeline::{Rule, RuleId, TableId};
-use vswitch_datapath::{ConnectionEnd, EndedConnection, Timestamp};
+use vswitch_datapath::{ConnectionEnd, NotedConnection, Timestamp};
 
 use super::minute::Counted;
 use super::record::{Names, has_number, rule_of};
@@ -37,12 +37,13 @@ struct Alike {
     /// Destination port or ICMP type.
     number: u16,
     service: Option<(IpAddr, u16)>,
-    end: ConnectionEnd,
+    /// `None`: they have begun.
+    end: Option<ConnectionEnd>,
     rules: Option<Vec<RuleId>>,
 }
 
 impl Alike {
-    fn of(connection: &EndedConnection) -> Self {
+    fn of(connection: &NotedConnection) -> Self {
         let (original, forwarded) = (&connection.original, &connection.forwarded);
         let proto = original.proto;
         let is_icmp = ip_proto::is_icmp(proto);
@@ -66,7 +67,7 @@ impl Alike {
 
 /// Counts connections that are alike together.
 pub(super) fn alike(
-    connections: Vec<EndedConnection>,
+    connections: Vec<NotedConnection>,
     at: impl Fn(Timestamp) -> u64,
 ) -> Vec<(Kind, Counted)> {
     let mut places = HashMap::<(Alike, bool), usize>::new();
@@ -92,20 +93,22 @@ pub(super) fn alike(
     kinds
 }
 
-fn counted(connection: &EndedConnection, at: impl Fn(Timestamp) -> u64) -> Counted {
+fn counted(connection: &NotedConnection, at: impl Fn(Timestamp) -> u64) -> Counted {
     let count = |(packets, bytes)| FlowCount { packets, bytes };
     let duration = connection.last.since(connection.started);
+    let traffic = FlowTraffic {
+        sent: count(connection.sent),
+        received: count(connection.received),
+        duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+    };
     Counted {
         packets: 0,
         connections: 1,
         first: at(connection.started),
-        last: at(connection.ended),
+        last: at(connection.at),
         explanation: None,
-        traffic: Some(FlowTraffic {
-            sent: count(connection.sent),
-            received: count(connection.received),
-            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-        }),
+        // What one carried that has just begun, the record of its end tells.
+        traffic: connection.end.map(|_| traffic),
     }
 }
 
@@ -128,6 +131,7 @@ impl Kind {
             IpAddr::V4(ip) => format!("{ip}:{port}"),
             IpAddr::V6(ip) => format!("[{ip}]:{port}"),
         });
+        let event = alike.end.map_or("begin", |_| "end");
         FlowOf {
             verdict: ALLOWED.to_owned(),
             reason: reason.to_owned(),
@@ -140,12 +144,13 @@ impl Kind {
             policies: deciding_policies(rules),
             rule: None,
             allowed_by: rules.iter().map(rule_of).collect(),
-            end: Some(end_name(alike.end).to_owned()),
+            end: alike.end.map(|end| end_name(end).to_owned()),
+            event: Some(event.to_owned()),
         }
     }
 }
 
-/// Returns the record of connections that there was no room to note.
+/// Returns the record of beginnings and ends that there was no room to note.
 pub(super) fn lost(connections: u64, now: u64) -> (FlowOf, Counted) {
     let of = FlowOf {
         verdict: ALLOWED.to_owned(),
@@ -160,6 +165,7 @@ pub(super) fn lost(connections: u64, now: u64) -> (FlowOf, Counted) {
         rule: None,
         allowed_by: Vec::new(),
         end: None,
+        event: None,
     };
     let counted = Counted {
         packets: 0,

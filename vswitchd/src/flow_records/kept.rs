@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vswitch_api::v1::FlowOf;
 use vswitch_datapath::flow::ip_proto;
-use vswitch_datapath::{Denial, DenialVerdict, Denials, DropReason, EndedConnections, Timestamp};
+use vswitch_datapath::{Denial, DenialVerdict, Denials, DropReason, NotedConnections, Timestamp};
 
 use super::connections::{alike, lost};
 use super::explain::explanation;
@@ -40,7 +40,8 @@ pub(super) struct Kept {
     pub(super) audit: AuditBook,
     pub(super) denied: Shelf,
     pub(super) allowed: Shelf,
-    /// Whether connections of which too many end at once are missed among those that are kept.
+    /// Whether connections of which too many begin or end at once are missed among those that are
+    /// kept.
     share: RecordedShare,
     pub(super) lost: u64,
     pub(super) lost_connections: u64,
@@ -140,14 +141,14 @@ impl Kept {
         all
     }
 
-    /// Counts connections that have ended; returns what was counted in which record.
+    /// Counts connections that have begun or ended; returns what was counted in which record.
     pub(super) fn take_connections(
         &mut self,
-        ended: EndedConnections,
+        noted: NotedConnections,
         names: &Names<'_>,
         (now, at): (u64, impl Fn(Timestamp) -> u64),
     ) -> Connections {
-        self.lost_connections += ended.lost;
+        self.lost_connections += noted.lost;
         let number = self.allowed.minute.number;
         let (mut all, mut recorded) = (
             Minute::new(number, MAX_ALLOWED),
@@ -160,11 +161,11 @@ impl Kept {
             }
             all.add(of, counted);
         };
-        for (kind, counted) in alike(ended.connections, at) {
+        for (kind, counted) in alike(noted.connections, at) {
             add(kind.flow(names), &counted, kind.is_sample);
         }
-        if ended.lost > 0 {
-            let (of, counted) = lost(ended.lost, now);
+        if noted.lost > 0 {
+            let (of, counted) = lost(noted.lost, now);
             add(of, &counted, self.share != RecordedShare::OFF);
         }
         Connections {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::broadcast::Receiver;
 use vswitch_api::v1::{FlowOf, FlowRecord, FlowRecords};
-use vswitch_datapath::{Datapath, Denials, EndedConnections, RecordConnections};
+use vswitch_datapath::{Datapath, Denials, NotedConnections, RecordConnections};
 
 use super::kept::{FlowLogOptions, Kept};
 use super::merge::Merged;
@@ -34,6 +34,8 @@ pub struct FlowLog {
     keep: Duration,
     /// Which allowed connections are recorded for good.
     share: RecordedShare,
+    /// Whether those that are recorded are so when they begin as well.
+    starts: bool,
     /// Each change leaves it whole, so that a panic beside leaves nothing half done.
     kept: Mutex<Kept>,
     denied: Followers,
@@ -61,6 +63,7 @@ impl FlowLog {
             node: options.node,
             keep: keep.keep,
             share: keep.connections,
+            starts: keep.connection_starts,
             kept: Mutex::new(kept),
             denied: Followers::default(),
             allowed: Followers::default(),
@@ -134,8 +137,8 @@ impl FlowLog {
         self.denied.subscribe()
     }
 
-    /// Returns which allowed connections end from now on, as records of a second each. As long as
-    /// it is held all of them are recorded, whatever is recorded for good. Blocks.
+    /// Returns which allowed connections end from now on, and begin if that is recorded, as records
+    /// of a second each. As long as it is held all of them are recorded, whatever is recorded for good. Blocks.
     #[must_use]
     pub fn subscribe_allowed(&self) -> Receiver<Arc<Round>> {
         let follower = self.allowed.subscribe();
@@ -171,15 +174,17 @@ impl FlowLog {
     fn up_to_now(&self) -> MutexGuard<'_, Kept> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let is_followed = self.allowed.are_there();
+        let is_any_wanted = is_followed || self.share != RecordedShare::OFF;
         self.datapath.record_connections(RecordConnections {
             one_in: self.share.one_in(),
             all: is_followed,
+            starts: self.starts && is_any_wanted,
         });
         let (now, ticks) = (clock::unix_seconds(), self.clock.now());
         let noted = self.datapath.fetch_denials();
-        let ended = self.datapath.fetch_connections(ticks);
+        let connections = self.datapath.fetch_connections(ticks);
         kept.turn_to(now);
-        let is_any = noted != Denials::default() || ended != EndedConnections::default();
+        let is_any = noted != Denials::default() || connections != NotedConnections::default();
         let state = self.reconcile.snapshot();
         if is_any || kept.is_behind() {
             let before = kept.state_before(&state);
@@ -187,7 +192,7 @@ impl FlowLog {
             let at = |time| now.saturating_sub(ticks.since(time).as_secs());
             let denied = kept.take_denials(&noted, &names, at);
             let denied = self.explained(&kept, denied);
-            let connections = kept.take_connections(ended, &names, (now, at));
+            let connections = kept.take_connections(connections, &names, (now, at));
             self.tell(&self.denied, &denied);
             self.tell(&self.allowed, &connections.all);
             self.tell(&self.recorded, denied.iter().chain(&connections.recorded));

@@ -57,7 +57,8 @@ impl Merged {
         }
     }
 
-    /// Returns the records, the latest first.
+    /// Returns the records, the latest first. Of one second, ends of connections are later than
+    /// beginnings.
     pub(super) fn into_records(self) -> Vec<(FlowOf, Counted)> {
         let kinds = self.kinds.into_iter();
         let mut records: Vec<(FlowOf, Counted)> = kinds
@@ -69,7 +70,11 @@ impl Merged {
                 None => (of, kind.counted),
             })
             .collect();
-        records.sort_by(|(of, a), (other, b)| b.last.cmp(&a.last).then_with(|| of.cmp(other)));
+        records.sort_by(|(of, a), (other, b)| {
+            let latest = b.last.cmp(&a.last);
+            let ends_first = || other.end.is_some().cmp(&of.end.is_some());
+            latest.then_with(ends_first).then_with(|| of.cmp(other))
+        });
         records
     }
 }

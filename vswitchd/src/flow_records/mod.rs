@@ -7,8 +7,8 @@
 //! a daemon that is killed loses a second. Memory and disk are bounded; what had no room is counted.
 //!
 //! Who follows is told of each second, among them what takes records elsewhere ([`export`]).
-//! Connections are recorded when they have ended: all, some or none of them for good, and all of
-//! them for who follows. They have a `shelf` of their own, so that however many there are,
+//! Connections are recorded when they have ended, and when they begin if that is asked for: all, some
+//! or none of them for good, and all of them for who follows. They have a `shelf` of their own, so that however many there are,
 //! none of what was denied is displaced.
 //!
 //! What policies in audit would deny comes the same way, and goes to `audit` as well.

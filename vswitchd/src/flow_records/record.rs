@@ -68,6 +68,7 @@ pub(super) fn flow_of(denial: &Denial, names: &Names<'_>) -> FlowOf {
         rule: denial.rules.first().map(rule_of),
         allowed_by: Vec::new(),
         end: None,
+        event: None,
     };
     if let Some(of) = &denial.of {
         flow.source = Some(names.end(of.ports.0, of.ends.0));

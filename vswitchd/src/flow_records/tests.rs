@@ -183,6 +183,7 @@ fn options(folder: &Path, max_bytes: u64) -> FlowLogOptions {
             max_bytes,
             events: false,
             connections: RecordedShare::OFF,
+            connection_starts: false,
         },
     }
 }
@@ -360,6 +361,7 @@ fn of(number: u32) -> FlowOf {
         rule: None,
         allowed_by: Vec::new(),
         end: None,
+        event: None,
     }
 }
 
@@ -614,12 +616,19 @@ impl Switch {
     }
 
     fn recording(&self, connections: RecordedShare) -> FlowLog {
-        FlowLog::open(
-            recording(self.folder.path(), connections),
-            Arc::clone(&self.datapath),
-            self.reconcile.clone(),
-            self.clock,
-        )
+        self.log_of(recording(self.folder.path(), connections))
+    }
+
+    /// Records connections when they begin as well.
+    fn recording_starts(&self, connections: RecordedShare) -> FlowLog {
+        let mut options = recording(self.folder.path(), connections);
+        options.keep.connection_starts = true;
+        self.log_of(options)
+    }
+
+    fn log_of(&self, options: FlowLogOptions) -> FlowLog {
+        let (datapath, reconcile) = (Arc::clone(&self.datapath), self.reconcile.clone());
+        FlowLog::open(options, datapath, reconcile, self.clock)
     }
 
     /// Has a connection of the client begin, and end because its ports are gone.
@@ -655,9 +664,10 @@ fn a_connection_that_ended_is_told_with_names_traffic_end_and_what_allowed_it() 
     );
     assert_eq!((of.protocol.as_deref(), of.port), (Some("UDP"), Some(53)));
     assert_eq!(
-        (of.end.as_deref(), of.direction.as_deref()),
-        (Some("cut"), Some("ingress"))
+        (of.event.as_deref(), of.end.as_deref()),
+        (Some("end"), Some("cut"))
     );
+    assert_eq!(of.direction.as_deref(), Some("ingress"));
     assert_eq!(of.policies, ["shop/guard"]);
     let [rule] = &of.allowed_by[..] else {
         panic!("{of:?}");
@@ -684,6 +694,102 @@ fn a_connection_that_ended_is_told_with_names_traffic_end_and_what_allowed_it() 
     assert_eq!(asked(|query| query.from = "shop/server".parse().ok()), 0);
     let guard = |query: &mut FlowQuery| query.policy = Some("shop/guard".to_owned());
     assert_eq!(asked(guard), 1);
+}
+
+/// Event, connections and whether there is traffic of each record.
+fn events(records: &[FlowRecord]) -> Vec<(Option<&str>, u64, bool)> {
+    let of = |record: &'_ FlowRecord| (record.connections, record.traffic.is_some());
+    records
+        .iter()
+        .map(|record| (record.of.event.as_deref(), of(record)))
+        .map(|(event, (connections, is_known))| (event, connections, is_known))
+        .collect()
+}
+
+#[test]
+fn a_connection_that_begins_is_told_before_it_ends_and_kept_beside_its_end() {
+    let mut switch = Switch::start();
+    switch.admit();
+    let log = switch.recording_starts(RecordedShare::ALL);
+    let (mut followed, mut recorded) = (log.subscribe_allowed(), log.subscribe_recorded());
+    let client = CLIENT.1.parse().unwrap();
+    assert_eq!(switch.send(CLIENT.2, client), Verdict::Forward(SERVER.2));
+    let begin = (Some("begin"), 1, false);
+    let answer = log.query(&allowed());
+    assert_eq!(events(&answer.records), [begin]);
+    let record = only(&answer);
+    let of = &record.of;
+    assert_eq!(
+        of.source.as_ref().unwrap().pod.as_deref(),
+        Some("shop/client")
+    );
+    assert_eq!((of.protocol.as_deref(), of.port), (Some("UDP"), Some(53)));
+    assert_eq!((of.verdict.as_str(), of.end.as_deref()), ("allowed", None));
+    assert_eq!(of.policies, ["shop/guard"]);
+    assert_eq!(of.allowed_by[0].table, "IngressRule");
+    assert_eq!(record.packets, 0);
+    assert_eq!(record.first, record.last);
+    for told in [&mut followed, &mut recorded] {
+        assert_eq!(told.try_recv().unwrap().records, answer.records);
+    }
+
+    switch.datapath.flush_connections(|_| true);
+    let end = (Some("end"), 1, true);
+    assert_eq!(events(&log.query(&allowed()).records), [end, begin]);
+    for told in [&mut followed, &mut recorded] {
+        assert_eq!(events(&told.try_recv().unwrap().records), [end]);
+    }
+    let asked = |change: fn(&mut FlowQuery)| {
+        let mut query = allowed();
+        change(&mut query);
+        log.query(&query).records.len()
+    };
+    assert_eq!(asked(|query| query.port = Some(53)), 2);
+    assert_eq!(asked(|query| query.from = "shop/server".parse().ok()), 0);
+    assert_eq!(log.query(&everything()).records, [], "nothing was denied");
+
+    // They are there after a kill.
+    log.keep();
+    drop((log, followed, recorded));
+    let log = switch.recording_starts(RecordedShare::OFF);
+    assert_eq!(events(&log.query(&allowed()).records), [end, begin]);
+}
+
+#[test]
+fn beginnings_are_told_to_who_follows_if_they_are_recorded_and_not_kept_unless_ends_are() {
+    let mut switch = Switch::start();
+    switch.admit();
+    let (begin, end) = ((Some("begin"), 1, false), (Some("end"), 1, true));
+    for (starts, told) in [(false, vec![end]), (true, vec![begin, end])] {
+        let log = match starts {
+            true => switch.recording_starts(RecordedShare::OFF),
+            false => switch.recording(RecordedShare::OFF),
+        };
+        switch.connect_and_end();
+        let mut followed = log.subscribe_allowed();
+        assert!(followed.try_recv().is_err(), "nobody listened");
+        switch.connect_and_end();
+        log.keep();
+        assert_eq!(events(&followed.try_recv().unwrap().records), told);
+        assert_eq!(log.query(&allowed()).records, []);
+    }
+}
+
+#[test]
+fn of_one_in_so_many_as_many_begin_as_end() {
+    let mut switch = Switch::start();
+    switch.admit();
+    let log = switch.recording_starts("1/10".parse().unwrap());
+    for _ in 0..300 {
+        switch.connect_and_end();
+    }
+    let answer = log.query(&allowed());
+    let [(Some("end"), ended, true), (Some("begin"), begun, false)] = events(&answer.records)[..]
+    else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(begun, ended);
+    assert!((10..60).contains(&begun), "{begun} of 300");
 }
 
 #[test]

@@ -23,8 +23,8 @@ pub struct FlowRecords {
     /// Which allowed connections are recorded: `off`, `all` or `1/N` of them.
     #[serde(default)]
     pub recording: String,
-    /// Allowed connections since the daemon started that no record tells of by their ends: too
-    /// many at once.
+    /// Ends, and beginnings where those are recorded, of allowed connections since the daemon
+    /// started that no record names: too many at once.
     #[serde(default)]
     pub lost_connections: u64,
     /// What of the records could not be kept or read.
@@ -42,14 +42,15 @@ pub struct FlowRecord {
     pub of: FlowOf,
     /// Packets that were dropped.
     pub packets: u64,
-    /// Connections that were cut, that would have been denied, or that were allowed and have ended.
+    /// Connections that were cut, that would have been denied, or that were allowed and have ended
+    /// or begun.
     pub connections: u64,
     /// When the first packet came, of allowed connections of the one that began first: RFC 3339,
     /// UTC.
     pub first: String,
-    /// When the last packet came; when the last of allowed connections ended.
+    /// When the last packet came; when the last of allowed connections ended or began.
     pub last: String,
-    /// What allowed connections carried.
+    /// What allowed connections carried that have ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<FlowTraffic>,
     /// Why policies denied them, and what would have let them pass, when that was found out.
@@ -61,11 +62,11 @@ pub struct FlowRecord {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct FlowOf {
     /// `denied`; `cut`: a connection that had been allowed; `would_deny`: by policies in audit,
-    /// which deny nothing; `allowed`: connections that have ended.
+    /// which deny nothing; `allowed`: connections that have ended or begun.
     pub verdict: String,
     /// Drop reason: `policy_ingress`, `policy_egress`, `admin_drop`, … Why connections were allowed:
     /// `policy`, `not_isolated` (no policy says anything of either end), or `unknown` (the rules of
-    /// then are forgotten); `lost`: there was no room to note more of them.
+    /// then are forgotten); `lost`: there was no room to note that more of them began or ended.
     pub reason: String,
     /// `ingress` or `egress` of policies, seen from the pods that they select; absent where policies
     /// of both allowed a connection.
@@ -99,6 +100,9 @@ pub struct FlowOf {
     /// `detached`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<String>,
+    /// What of allowed connections the record tells: `begin` or `end`; absent of all other records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
 }
 
 impl FlowOf {

@@ -56,7 +56,7 @@ pub struct Connection {
     progress: Mutex<Progressed>,
 }
 
-/// What is so of a connection; all but the last two for good.
+/// What is so of a connection; all but `IN_KERNEL` and `WOULD_BE_DENIED` for good.
 mod fact {
     /// A packet came in the reply direction.
     pub(super) const REPLIED: u8 = 0x01;
@@ -72,11 +72,14 @@ mod fact {
     pub(super) const LINGERS: u8 = 0x20;
     /// That it has ended is recorded.
     pub(super) const RECORDED: u8 = 0x40;
+    /// It is one of those that are recorded for good, where that is one in so many.
+    pub(super) const SAMPLE: u8 = 0x80;
 
     /// Each is a bit of its own.
     const _: () = {
-        let all = REPLIED | ASSURED | DEAD | IN_KERNEL | WOULD_BE_DENIED | LINGERS | RECORDED;
-        assert!(all.count_ones() == 7);
+        let of_engine = REPLIED | ASSURED | DEAD | IN_KERNEL | WOULD_BE_DENIED | LINGERS;
+        let of_records = RECORDED | SAMPLE;
+        assert!((of_engine | of_records).count_ones() == 8);
     };
 }
 
@@ -697,6 +700,16 @@ impl Connection {
     /// Returns whether the connection's end is recorded.
     pub(super) fn is_recorded(&self) -> bool {
         self.is_fact(fact::RECORDED)
+    }
+
+    /// States that the connection is one of those that are recorded for good.
+    pub(super) fn set_sample(&self) {
+        self.facts.fetch_or(fact::SAMPLE, Relaxed);
+    }
+
+    /// Returns whether that was stated.
+    pub(super) fn is_sample(&self) -> bool {
+        self.is_fact(fact::SAMPLE)
     }
 
     /// Returns whether the connection is over and the packet starts another one between the

@@ -12,14 +12,13 @@
 //! ```
 //!
 //! Invariants: never more than `max_entries` connections; a connection that is past its time is
-//! not found; a connection that is out of the table is dead and says so. Connections that end are
-//! noted while somebody wants to know (`ended`). Everything takes
+//! not found; a connection that is out of the table is dead and says so. Connections that begin and
+//! end are noted while somebody wants to know (`noted`). Everything takes
 //! `&self` and may be called from any thread. Locks are held for one operation, one at a time.
 
 mod config;
 mod connection;
 mod end;
-mod ended;
 mod faces;
 mod fragment;
 mod generic;
@@ -28,6 +27,7 @@ mod in_kernel;
 mod kernel_state;
 mod lookup;
 mod nat;
+mod noted;
 mod port_shares;
 mod protocol;
 mod recording;
@@ -44,11 +44,11 @@ mod udp;
 pub use config::ConntrackConfig;
 pub use connection::{Connection, ConnectionInfo};
 pub use end::ConnectionEnd;
-pub(crate) use ended::Ended;
-pub use ended::RecordConnections;
 pub(crate) use fragment::DatagramId;
 pub use kernel_state::{KernelCell, KernelState, KernelTcp, KernelTcpEnd, KernelUsage};
 pub use lookup::CtLookup;
+pub(crate) use noted::Noted;
+pub use noted::RecordConnections;
 pub use table::{CommitOptions, ConnTable};
 pub use tally::ConntrackStats;
 pub use tuple::{Direction, Tuple};

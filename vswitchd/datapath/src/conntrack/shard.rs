@@ -6,7 +6,7 @@
 //! held over two shards: an alias whose connection is dead counts as absent and goes as soon
 //! as it is met.
 //!
-//! What ends here is noted here too, while somebody wants to know: under the lock that is held
+//! What begins and ends here is noted here too, while somebody wants to know: under the lock that is held
 //! anyway, so that nobody waits for another.
 //!
 //! Invariant: every used slot is in the index under its hash, exactly once.
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use super::end::ConnectionEnd;
-use super::ended::{EndedLog, Recording};
+use super::noted::{NoteLog, Recording};
 use super::{Connection, Direction, Tuple};
 
 /// What a walk makes of a connection.
@@ -56,8 +56,8 @@ pub(super) struct Shard {
     aliases: usize,
     /// Where the next bounded walk goes on.
     cursor: u32,
-    /// What ended since somebody last asked.
-    ended: EndedLog,
+    /// What began and ended since somebody last asked.
+    notes: NoteLog,
 }
 
 impl Shard {
@@ -150,27 +150,35 @@ impl Shard {
         let (at, _) = entry.remove();
         self.vacate(at);
         if let Some(end) = end {
-            self.note(conn, end, recording);
+            self.note_end(conn, end, recording);
         }
         true
     }
 
+    /// Notes that a connection begins, if that is recorded.
+    #[inline]
+    pub(super) fn note_begin(&mut self, conn: &Arc<Connection>, recording: &Recording) {
+        if recording.is_on() {
+            self.notes.begin(conn, recording);
+        }
+    }
+
     /// Notes that a connection has ended, if that is recorded.
     #[inline]
-    pub(super) fn note(
+    pub(super) fn note_end(
         &mut self,
         conn: &Arc<Connection>,
         end: ConnectionEnd,
         recording: &Recording,
     ) {
         if recording.is_on() {
-            self.ended.note(conn, end, recording);
+            self.notes.end(conn, end, recording);
         }
     }
 
     /// Returns what is noted.
-    pub(super) fn ended(&mut self) -> &mut EndedLog {
-        &mut self.ended
+    pub(super) fn notes(&mut self) -> &mut NoteLog {
+        &mut self.notes
     }
 
     /// Takes out every connection that goes by `judge` among the next `budget` slots, and
@@ -197,11 +205,11 @@ impl Shard {
                 Swept::Stays => {}
                 Swept::IsOver => {
                     let conn = Arc::clone(conn);
-                    self.note(&conn, ConnectionEnd::Timeout, recording);
+                    self.note_end(&conn, ConnectionEnd::Timeout, recording);
                 }
                 Swept::Goes(end) => {
                     if let Some(conn) = self.take(at) {
-                        self.note(&conn, end, recording);
+                        self.note_end(&conn, end, recording);
                     }
                     removed += 1;
                 }
@@ -241,7 +249,7 @@ impl Shard {
         }
         let slots = std::mem::take(self);
         self.slots.reserve_exact(used + used / GROWTH_SHARE);
-        (self.aliases, self.ended) = (slots.aliases, slots.ended);
+        (self.aliases, self.notes) = (slots.aliases, slots.notes);
         slots
             .slots
             .into_iter()

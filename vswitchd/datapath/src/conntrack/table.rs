@@ -13,9 +13,9 @@ use vswitch_api::PortNo;
 
 use super::connection::Birth;
 use super::end::ConnectionEnd;
-use super::ended::Recording;
 use super::fragment::{DatagramId, FirstFragment, FragmentTable};
 use super::nat;
+use super::noted::Recording;
 use super::port_shares::PortShares;
 use super::protocol::Protocol;
 use super::shard::{Shard, Swept};
@@ -265,6 +265,7 @@ impl ConnTable {
             return Claim::AnswersTaken;
         }
         shard.insert(hash, Arc::clone(fresh));
+        shard.note_begin(fresh, &self.recording);
         Claim::Filed
     }
 

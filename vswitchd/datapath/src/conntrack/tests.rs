@@ -1,8 +1,8 @@
 //! Whole exchanges, as frames, through lookup, commit and track.
 
-mod ended;
 mod fragment;
 mod icmp;
+mod noted;
 mod sctp;
 mod shares;
 mod table;

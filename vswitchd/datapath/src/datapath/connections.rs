@@ -1,6 +1,6 @@
-//! Connections that have ended, with what is known of them, until somebody fetches them.
+//! Connections that have begun or ended, with what is known of them, until somebody fetches them.
 //!
-//! The connection table notes them (`conntrack::ended`). What they carried, and which rules admitted
+//! The connection table notes them (`conntrack::noted`). What they carried, and which rules admitted
 //! them, is found out when they are fetched.
 
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use vswitch_api::PortNo;
 
 use super::Datapath;
 use super::versions::admitting_rules;
-use crate::conntrack::{ConnectionEnd, Direction, Ended, RecordConnections, Tuple};
+use crate::conntrack::{ConnectionEnd, Direction, Noted, RecordConnections, Tuple};
 use crate::pipeline::{Rule, Snapshot};
 use crate::time::Timestamp;
 
-/// A connection that was admitted and has ended.
+/// A connection that was admitted, when it has begun or when it has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndedConnection {
-    /// How it ended.
-    pub end: ConnectionEnd,
+pub struct NotedConnection {
+    /// How it ended; `None`: it has begun.
+    pub end: Option<ConnectionEnd>,
     /// It is one of the samples that are recorded for good, not only for who looks on.
     pub is_sample: bool,
     /// Ports of the switch that its first packet came in and left through.
@@ -28,11 +28,12 @@ pub struct EndedConnection {
     pub forwarded: Tuple,
     /// When its first packet came.
     pub started: Timestamp,
-    /// When its last packet came.
+    /// When its last packet came, of one that has begun its first.
     pub last: Timestamp,
-    /// When it ended: with the last packet, if its ends closed it.
-    pub ended: Timestamp,
-    /// Packets, and their bytes from the IP header on, of who began.
+    /// When it began, or ended: with the last packet, if its ends closed it.
+    pub at: Timestamp,
+    /// Packets, and their bytes from the IP header on, of who began. None are told of a connection
+    /// that has begun.
     pub sent: (u64, u64),
     /// The same of the other end.
     pub received: (u64, u64),
@@ -43,15 +44,15 @@ pub struct EndedConnection {
 
 /// What was fetched.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EndedConnections {
+pub struct NotedConnections {
     /// In no order.
-    pub connections: Vec<EndedConnection>,
-    /// Connections that there was no room to note.
+    pub connections: Vec<NotedConnection>,
+    /// Beginnings and ends that there was no room to note.
     pub lost: u64,
 }
 
 impl Datapath {
-    /// Sets which connections are recorded when they end. One thread at a time calls this and
+    /// Sets which connections are recorded. One thread at a time calls this and
     /// [`Datapath::fetch_connections`].
     pub fn record_connections(&self, wanted: RecordConnections) {
         if wanted == self.conns.recorded() {
@@ -72,34 +73,35 @@ impl Datapath {
         }
     }
 
-    /// Returns the recorded connections that have ended since the last call, with all that the
-    /// kernel forwarded of them.
+    /// Returns the recorded connections that have begun or ended since the last call, those that have
+    /// ended with all that the kernel forwarded of them.
     #[must_use]
-    pub fn fetch_connections(&self, now: Timestamp) -> EndedConnections {
-        let mut ended = Vec::new();
-        let lost = self.conns.fetch_ended(|connection| ended.push(connection));
+    pub fn fetch_connections(&self, now: Timestamp) -> NotedConnections {
+        let mut noted = Vec::new();
+        let lost = self.conns.fetch_noted(|connection| noted.push(connection));
         let versions = self.versions.all();
-        let ended = ended.iter().map(|ended| self.ended(ended, &versions, now));
-        EndedConnections {
-            connections: ended.collect(),
+        let known = |noted: &Noted| match noted.end {
+            None => begun(noted, &versions),
+            Some(end) => self.ended(noted, end, &versions, now),
+        };
+        NotedConnections {
+            connections: noted.iter().map(known).collect(),
             lost,
         }
     }
 
     fn ended(
         &self,
-        Ended {
-            conn,
-            end,
-            is_sample,
-        }: &Ended,
+        noted: &Noted,
+        end: ConnectionEnd,
         versions: &[Arc<Snapshot>],
         now: Timestamp,
-    ) -> EndedConnection {
+    ) -> NotedConnection {
+        let conn = &noted.conn;
         // What went by last may not be told yet.
         conn.catch_up(self.conns.config());
         let last = conn.last_seen();
-        let ended = match end {
+        let at = match end {
             ConnectionEnd::Fin | ConnectionEnd::Reset => last,
             ConnectionEnd::Timeout => conn.expires().min(now),
             ConnectionEnd::Evicted
@@ -107,18 +109,36 @@ impl Datapath {
             | ConnectionEnd::Replaced
             | ConnectionEnd::Detached => now,
         };
-        EndedConnection {
-            end: *end,
-            is_sample: *is_sample,
-            ports: (conn.in_port(), conn.out_port()),
-            original: conn.original(),
-            forwarded: conn.forwarded(),
-            started: conn.created(),
+        NotedConnection {
+            end: Some(end),
             last,
-            ended,
+            at,
             sent: conn.traffic(Direction::Original),
             received: conn.traffic(Direction::Reply),
-            rules: admitting_rules(versions, conn),
+            ..begun(noted, versions)
         }
+    }
+}
+
+/// Returns what is known of a connection from its first packet on.
+fn begun(
+    Noted {
+        conn, is_sample, ..
+    }: &Noted,
+    versions: &[Arc<Snapshot>],
+) -> NotedConnection {
+    let started = conn.created();
+    NotedConnection {
+        end: None,
+        is_sample: *is_sample,
+        ports: (conn.in_port(), conn.out_port()),
+        original: conn.original(),
+        forwarded: conn.forwarded(),
+        started,
+        last: started,
+        at: started,
+        sent: (0, 0),
+        received: (0, 0),
+        rules: admitting_rules(versions, conn),
     }
 }

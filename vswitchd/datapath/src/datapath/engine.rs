@@ -919,7 +919,8 @@ mod tests {
         });
         datapath.record_connections(RecordConnections {
             one_in: 1,
-            all: false,
+            starts: true,
+            ..RecordConnections::default()
         });
         let mut engine = datapath.engine();
         let stale = datapath.published.load_full();
@@ -940,12 +941,15 @@ mod tests {
         };
         assert_eq!(send(&stale), Err(DropReason::NoRoute));
         assert_eq!(datapath.connections(now), []);
-        let ended = datapath.fetch_connections(now);
-        assert_eq!(ended.connections, [], "it never was");
+        let noted = datapath.fetch_connections(now);
+        assert_eq!(noted.connections, [], "it never was");
         assert_eq!(
             send(&datapath.published.load_full()),
             Ok(Verdict::Forward(PortNo(2)))
         );
         assert_eq!(datapath.connections(now).len(), 1);
+        let noted = datapath.fetch_connections(now).connections;
+        let ends: Vec<_> = noted.iter().map(|noted| noted.end).collect();
+        assert_eq!(ends, [None], "it has begun");
     }
 }

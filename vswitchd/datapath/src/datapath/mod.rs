@@ -27,7 +27,7 @@ mod watching;
 mod writer;
 
 pub use config::DatapathConfig;
-pub use connections::{EndedConnection, EndedConnections};
+pub use connections::{NotedConnection, NotedConnections};
 pub use denial::{Denial, DenialOf, DenialVerdict, Denials};
 pub use engine::Engine;
 pub use shared::Datapath;

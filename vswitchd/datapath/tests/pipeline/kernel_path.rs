@@ -395,7 +395,7 @@ fn a_syn_after_the_end_in_the_kernel_begins_a_new_connection() {
     let mut world = World::new();
     world.switch.dp.record_connections(RecordConnections {
         one_in: 1,
-        all: false,
+        ..RecordConnections::default()
     });
     world.open_in_kernel();
     world.uploads(1_000);
@@ -416,7 +416,7 @@ fn a_syn_after_the_end_in_the_kernel_begins_a_new_connection() {
     let [ended] = &ended.connections[..] else {
         panic!("{ended:?}");
     };
-    assert_eq!(ended.end, ConnectionEnd::Fin);
+    assert_eq!(ended.end, Some(ConnectionEnd::Fin));
     // SYN and ACK before, ten packets and a FIN of 1,000 bytes each in the kernel.
     assert_eq!(ended.sent, (13, 80 + 11_000));
     assert_eq!(ended.received, (7, 40 + 6_000));
@@ -431,7 +431,7 @@ fn a_reset_in_the_kernel_is_the_end_that_is_recorded_at_the_time_it_came() {
     let mut world = World::new();
     world.switch.dp.record_connections(RecordConnections {
         one_in: 1,
-        all: false,
+        ..RecordConnections::default()
     });
     world.open_in_kernel();
     world.switch.tick(Duration::from_millis(300));
@@ -453,8 +453,8 @@ fn a_reset_in_the_kernel_is_the_end_that_is_recorded_at_the_time_it_came() {
     let [ended] = &ended.connections[..] else {
         panic!("{ended:?}");
     };
-    assert_eq!(ended.end, ConnectionEnd::Reset);
-    assert_eq!((ended.last, ended.ended), (reset_at, reset_at));
+    assert_eq!(ended.end, Some(ConnectionEnd::Reset));
+    assert_eq!((ended.last, ended.at), (reset_at, reset_at));
     // It is the engine's again.
     assert_eq!(
         world.client_sends(RST, 101, 501),
@@ -668,7 +668,7 @@ fn what_went_by_untold_is_in_what_is_noted_of_a_connection_that_ends() {
     let mut world = World::new();
     world.switch.dp.record_connections(RecordConnections {
         one_in: 1,
-        all: false,
+        ..RecordConnections::default()
     });
     world.open_in_kernel();
     let (_, packets, bytes) = world.state();
@@ -682,7 +682,34 @@ fn what_went_by_untold_is_in_what_is_noted_of_a_connection_that_ends() {
     let [connection] = &noted.connections[..] else {
         panic!("{noted:?}");
     };
-    assert_eq!(connection.end, ConnectionEnd::Detached);
+    assert_eq!(connection.end, Some(ConnectionEnd::Detached));
     // The Ethernet headers of what the kernel forwarded do not count.
     assert_eq!(connection.sent, (packets + 5, bytes + 5 * 1_000));
+}
+
+#[test]
+fn a_connection_that_goes_to_the_kernel_with_its_first_packet_is_noted_when_it_begins() {
+    let mut world = World::new();
+    world.switch.dp.record_connections(RecordConnections {
+        one_in: 1,
+        starts: true,
+        ..RecordConnections::default()
+    });
+    world.client_sends(SYN, 100, 0);
+    assert_eq!(
+        world.below.followed(),
+        [Direction::Original, Direction::Reply]
+    );
+    world.goes_by(Direction::Reply, 1);
+    world.goes_by(Direction::Original, 3);
+    let noted = world.switch.dp.fetch_connections(world.switch.now);
+    let [connection] = &noted.connections[..] else {
+        panic!("{noted:?}");
+    };
+    assert_eq!(connection.end, None);
+    assert_eq!(
+        connection.ports,
+        (world.client.port, world.server.port),
+        "{connection:?}"
+    );
 }

@@ -15,6 +15,7 @@ impl Checker {
             max_bytes: megabytes << 20,
             events: raw.events,
             connections: connections?,
+            connection_starts: raw.connection_starts,
         })
     }
 

@@ -44,6 +44,7 @@ pub(super) fn entry(record: &FlowRecord) -> Vec<u8> {
         entry.field("VSWITCH_RULE_NAME", &rule.name);
         entry.field("VSWITCH_RULE_PART", &rule.part);
     }
+    entry.some("VSWITCH_EVENT", of.event.as_deref());
     entry.some("VSWITCH_END", of.end.as_deref());
     entry.field("VSWITCH_PACKETS", &record.packets.to_string());
     entry.field("VSWITCH_CONNECTIONS", &record.connections.to_string());

@@ -112,6 +112,7 @@ fn attributes(record: &FlowRecord) -> Attributes {
     if !rules.is_empty() {
         all.texts("vswitch.allowed_by", &rules);
     }
+    all.some("vswitch.event", of.event.as_deref());
     all.some("vswitch.end", of.end.as_deref());
     if let Some(traffic) = &record.traffic {
         all.count("sent", traffic.sent);

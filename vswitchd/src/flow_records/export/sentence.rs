@@ -33,8 +33,10 @@ pub(super) fn sentence(record: &FlowRecord) -> String {
     };
     let plural = if number == 1 { "" } else { "s" };
     let _ = write!(text, ", {number} {what}{plural}");
-    if let Some(end) = &of.end {
-        let _ = write!(text, " ended ({end})");
+    match (&of.end, of.event.as_deref()) {
+        (Some(end), _) => _ = write!(text, " ended ({end})"),
+        (None, Some("begin")) => text.push_str(" began"),
+        _ => {}
     }
     if let Some(FlowTraffic { sent, received, .. }) = &record.traffic {
         let (sent, received) = (sent.bytes, received.bytes);

@@ -44,7 +44,7 @@ fn allowed() -> FlowRecord {
         "node": "node-a", "verdict": "allowed", "reason": "policy", "direction": "ingress",
         "source": {"address": "10.244.0.5", "pod": "default/client"},
         "destination": {"address": "10.244.0.6", "pod": "default/server"},
-        "protocol": "TCP", "port": 80, "policies": ["default/guard"], "end": "fin",
+        "protocol": "TCP", "port": 80, "policies": ["default/guard"], "end": "fin", "event": "end",
         "allowed_by": [{"table": "IngressRule", "kind": "NetworkPolicy", "name": "default/guard",
             "part": "ingress[0].from[0]"}],
         "packets": 0, "connections": 2,
@@ -53,6 +53,14 @@ fn allowed() -> FlowRecord {
             "duration_ms": 1500}
     }))
     .unwrap()
+}
+
+/// The same when they began.
+fn begun() -> FlowRecord {
+    let mut record = allowed();
+    (record.of.end, record.of.event) = (None, Some("begin".to_owned()));
+    record.traffic = None;
+    record
 }
 
 fn records(ports: std::ops::Range<u16>) -> Vec<FlowRecord> {
@@ -91,7 +99,12 @@ fn a_sentence_says_who_whom_how_often_and_what_would_have_helped() {
 }
 
 #[test]
-fn a_sentence_says_what_allowed_connections_carried_and_how_they_ended() {
+fn a_sentence_says_that_allowed_connections_began_what_they_carried_and_how_they_ended() {
+    assert_eq!(
+        sentence(&begun()),
+        "allowed: default/client -> default/server TCP 80 by default/guard (ingress), 2 \
+         connections began"
+    );
     assert_eq!(
         sentence(&allowed()),
         "allowed: default/client -> default/server TCP 80 by default/guard (ingress), 2 \

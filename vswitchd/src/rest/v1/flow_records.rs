@@ -40,8 +40,8 @@ pub(super) struct FlowRecordsQuery {
     /// Only what was dropped, not what policies in audit would deny.
     #[serde(default)]
     denied: bool,
-    /// Connections that were allowed and have ended, instead of what was denied. While somebody
-    /// follows, all of them are told.
+    /// Connections that were allowed and have ended, instead of what was denied; those that have
+    /// begun as well, if that is recorded. While somebody follows, all of them are told.
     #[serde(default)]
     allowed: bool,
     /// Who began: `namespace/pod`, `namespace/`, an address, a network, or `node`.

@@ -14,7 +14,7 @@ use super::super::journal::Journal;
 use super::super::journal_entry::entry;
 use super::super::sentence::sentence;
 use super::super::sink::Writer as _;
-use super::{allowed, record, records};
+use super::{allowed, begun, record, records};
 
 /// Reads an entry as journald does.
 fn parse(mut entry: &[u8]) -> Vec<(String, String)> {
@@ -141,6 +141,7 @@ fn an_entry_of_allowed_connections_has_what_they_carried_and_every_rule_that_all
         ("VSWITCH_VERDICT", &["allowed"]),
         ("VSWITCH_RULE_TABLE", &["EgressRule", "IngressRule"]),
         ("VSWITCH_RULE_PART", &["ingress[0].from[0]"; 2]),
+        ("VSWITCH_EVENT", &["end"]),
         ("VSWITCH_END", &["fin"]),
         ("VSWITCH_CONNECTIONS", &["2"]),
         ("VSWITCH_SENT_PACKETS", &["6"]),
@@ -150,6 +151,11 @@ fn an_entry_of_allowed_connections_has_what_they_carried_and_every_rule_that_all
         ("VSWITCH_DURATION_MS", &["1500"]),
     ] {
         assert_eq!(values(&fields, name), expected, "{name}");
+    }
+    let fields = parse(&entry(&begun()));
+    assert_eq!(values(&fields, "VSWITCH_EVENT"), ["begin"]);
+    for name in ["VSWITCH_END", "VSWITCH_SENT_BYTES", "VSWITCH_DURATION_MS"] {
+        assert_eq!(values(&fields, name), [""; 0], "{name}");
     }
 }
 

@@ -33,7 +33,7 @@ use super::super::otlp_records::request;
 use super::super::sentence::sentence;
 use super::super::sink::{Outcome, Sink as _};
 use super::super::waiting::{Batch, MAX_WAITING, Waiting};
-use super::{allowed, record, round};
+use super::{allowed, begun, record, round};
 use crate::config::OtlpConfig;
 use crate::supervise;
 
@@ -128,9 +128,14 @@ fn text(text: &str) -> Value {
 
 #[test]
 fn a_log_record_of_allowed_connections_has_what_they_carried_and_the_rules() {
-    let request = request(&[allowed()], 1_769_829_200);
-    let record = &request.resource_logs[0].scope_logs[0].log_records[0];
+    let request = request(&[allowed(), begun()], 1_769_829_200);
+    let [record, begun] = &request.resource_logs[0].scope_logs[0].log_records[..] else {
+        panic!("{request:?}")
+    };
     assert_eq!(record.severity_text, "INFO");
+    let of_begun = attributes(&begun.attributes);
+    assert_eq!(of_begun["vswitch.event"], text("begin"));
+    assert!(!of_begun.contains_key("vswitch.end"), "{of_begun:?}");
     let of = attributes(&record.attributes);
     let rules = ArrayValue {
         values: vec![AnyValue {
@@ -140,6 +145,7 @@ fn a_log_record_of_allowed_connections_has_what_they_carried_and_the_rules() {
     for (name, expected) in [
         ("vswitch.verdict", text("allowed")),
         ("vswitch.allowed_by", Value::ArrayValue(rules)),
+        ("vswitch.event", text("end")),
         ("vswitch.end", text("fin")),
         ("vswitch.connections", Value::IntValue(2)),
         ("vswitch.sent.packets", Value::IntValue(6)),

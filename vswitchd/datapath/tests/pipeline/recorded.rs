@@ -1,4 +1,5 @@
-//! Connections that have ended: what is noted of them, how they ended, and which rules admitted them.
+//! Connections that have begun or ended: what is noted of them, how they ended, and which rules
+//! admitted them.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use vswitch_datapath::flow::ip_proto;
 use vswitch_datapath::group::{Endpoint, Group, GroupId, GroupUpdate, LostEndpoint};
 use vswitch_datapath::pipeline::{PortUpdate, RuleId, TableId, Transaction};
 use vswitch_datapath::{
-    ConnectionEnd, DropReason, EndedConnection, EndedConnections, RecordConnections, Verdict,
+    ConnectionEnd, DropReason, NotedConnection, NotedConnections, RecordConnections, Verdict,
 };
 
 use crate::packets::{ACK, Host, RST, SYN, segment, tcp, tcp_with, udp};
@@ -48,8 +49,20 @@ impl World {
     }
 
     fn record(&self, one_in: u32, all: bool) {
-        let wanted = RecordConnections { one_in, all };
-        self.switch.dp.record_connections(wanted);
+        self.switch.dp.record_connections(RecordConnections {
+            one_in,
+            all,
+            starts: false,
+        });
+    }
+
+    /// The same, when they begin as well.
+    fn record_starts(&self, one_in: u32, all: bool) {
+        self.switch.dp.record_connections(RecordConnections {
+            one_in,
+            all,
+            starts: true,
+        });
     }
 
     fn client_sends(&mut self, flags: u8, seq: u32, ack: u32, data: &[u8]) -> Verdict {
@@ -86,13 +99,13 @@ impl World {
         self.switch.dp.expire(self.switch.now);
     }
 
-    fn fetch(&self) -> EndedConnections {
+    fn fetch(&self) -> NotedConnections {
         self.switch.dp.fetch_connections(self.switch.now)
     }
 
     #[track_caller]
-    fn fetch_one(&self) -> EndedConnection {
-        let EndedConnections { connections, lost } = self.fetch();
+    fn fetch_one(&self) -> NotedConnection {
+        let NotedConnections { connections, lost } = self.fetch();
         assert_eq!(lost, 0);
         let [connection] = <[_; 1]>::try_from(connections).unwrap();
         connection
@@ -100,11 +113,11 @@ impl World {
 
     #[track_caller]
     fn nothing_is_noted(&self) {
-        assert_eq!(self.fetch(), EndedConnections::default());
+        assert_eq!(self.fetch(), NotedConnections::default());
     }
 }
 
-fn admitted_by(connection: &EndedConnection) -> Vec<&str> {
+fn admitted_by(connection: &NotedConnection) -> Vec<&str> {
     let rules = connection.rules.as_ref().unwrap().iter();
     rules.map(|rule| rule.origin.name.as_str()).collect()
 }
@@ -121,7 +134,7 @@ fn a_closed_connection_is_noted_once_with_all_that_it_carried() {
     world.nothing_is_noted();
     world.pass(1);
     let connection = world.fetch_one();
-    assert_eq!(connection.end, ConnectionEnd::Fin);
+    assert_eq!(connection.end, Some(ConnectionEnd::Fin));
     assert_eq!(connection.sent, (5, 5 * HEADERS + 7));
     assert_eq!(connection.received, (3, 3 * HEADERS + 11));
     assert_eq!(connection.ports, (world.client.port, world.server.port));
@@ -135,7 +148,7 @@ fn a_closed_connection_is_noted_once_with_all_that_it_carried() {
         (original.proto, original.tp_src, original.tp_dst),
         (6, 5000, 80)
     );
-    let times = (connection.started, connection.last, connection.ended);
+    let times = (connection.started, connection.last, connection.at);
     assert_eq!(times, (started, closed, closed));
     assert_eq!(admitted_by(&connection), ["web"]);
     assert!(connection.is_sample);
@@ -152,7 +165,7 @@ fn a_reset_ends_a_connection() {
     world.client_sends(RST, 108, 0, b"");
     world.pass(20);
     let connection = world.fetch_one();
-    assert_eq!(connection.end, ConnectionEnd::Reset);
+    assert_eq!(connection.end, Some(ConnectionEnd::Reset));
     assert_eq!(connection.sent, (4, 4 * HEADERS + 7));
 }
 
@@ -163,7 +176,7 @@ fn ports_that_are_used_again_end_the_connection_before() {
     world.close();
     world.exchange();
     let connection = world.fetch_one();
-    assert_eq!(connection.end, ConnectionEnd::Fin);
+    assert_eq!(connection.end, Some(ConnectionEnd::Fin));
     assert_eq!(connection.sent, (5, 5 * HEADERS + 7));
 }
 
@@ -182,11 +195,11 @@ fn silence_ends_a_connection_when_its_time_is_over() {
     world.nothing_is_noted();
     world.pass(20);
     let connection = world.fetch_one();
-    assert_eq!(connection.end, ConnectionEnd::Timeout);
+    assert_eq!(connection.end, Some(ConnectionEnd::Timeout));
     assert_eq!(connection.sent, (1, 28 + 4));
     assert_eq!(connection.received, (1, 28 + 6));
     assert_eq!(connection.last, started);
-    assert_eq!(connection.ended, started + Duration::from_secs(30));
+    assert_eq!(connection.at, started + Duration::from_secs(30));
 }
 
 #[test]
@@ -198,7 +211,7 @@ fn a_connection_that_is_met_after_its_time_ends_by_that() {
     world.switch.tick(Duration::from_secs(40));
     world.switch.send(client.port, &question);
     let connection = world.fetch_one();
-    assert_eq!(connection.end, ConnectionEnd::Timeout);
+    assert_eq!(connection.end, Some(ConnectionEnd::Timeout));
     assert_eq!(connection.sent, (1, 28 + 4));
 }
 
@@ -210,14 +223,14 @@ fn a_cut_names_the_rule_that_had_admitted_the_connection() {
     let verdict = world.client_sends(ACK, 108, 512, b"more");
     assert_eq!(verdict, Verdict::Drop(DropReason::PolicyIngress));
     let connection = world.fetch_one();
-    assert_eq!(connection.end, ConnectionEnd::Cut);
+    assert_eq!(connection.end, Some(ConnectionEnd::Cut));
     assert_eq!(
         connection.sent,
         (3, 3 * HEADERS + 7),
         "what was let through"
     );
     assert_eq!(admitted_by(&connection), ["web"]);
-    assert_eq!(connection.ended, world.switch.now);
+    assert_eq!(connection.at, world.switch.now);
 }
 
 #[test]
@@ -236,7 +249,7 @@ fn a_cut_that_is_told_to_the_ends_is_noted_when_it_happens_and_once() {
         world.client_sends(ACK, 108, 512, b"more");
     }
     let connection = world.fetch_one();
-    assert_eq!(connection.end, ConnectionEnd::Cut);
+    assert_eq!(connection.end, Some(ConnectionEnd::Cut));
     assert_eq!(connection.sent, (3, 3 * HEADERS + 7));
     world.pass(400);
     world.nothing_is_noted();
@@ -251,7 +264,7 @@ fn a_port_that_goes_ends_its_connections() {
         ..Transaction::default()
     });
     let connection = world.fetch_one();
-    assert_eq!(connection.end, ConnectionEnd::Detached);
+    assert_eq!(connection.end, Some(ConnectionEnd::Detached));
     assert_eq!(admitted_by(&connection), ["web"]);
 }
 
@@ -291,7 +304,7 @@ fn a_connection_to_a_service_has_two_faces_and_another_endpoint_replaces_it() {
         ..Transaction::default()
     });
     let connection = world.fetch_one();
-    assert_eq!(connection.end, ConnectionEnd::Replaced);
+    assert_eq!(connection.end, Some(ConnectionEnd::Replaced));
     let to = |tuple: vswitch_datapath::conntrack::Tuple| at(tuple.dst, tuple.tp_dst);
     assert_eq!(to(connection.original), at(vip.ip, 53));
     assert_eq!(to(connection.forwarded), at(server.host.ip, 80));
@@ -375,7 +388,7 @@ fn samples_are_one_in_so_many_and_the_same_with_and_without_who_looks_on() {
             world.switch.send(world.client.port, &question);
         }
         world.pass(40);
-        let EndedConnections { connections, lost } = world.fetch();
+        let NotedConnections { connections, lost } = world.fetch();
         assert_eq!(lost, 0);
         let samples = connections.iter().filter(|of| of.is_sample).count();
         (connections.len(), samples)
@@ -383,5 +396,73 @@ fn samples_are_one_in_so_many_and_the_same_with_and_without_who_looks_on() {
     let (noted, samples) = sample(false);
     assert_eq!(noted, samples);
     assert!((150..250).contains(&samples), "{samples} of 2000");
+    assert_eq!(sample(true), (2_000, samples));
+}
+
+#[test]
+fn a_connection_that_begins_is_noted_once_with_the_rules_that_admit_it() {
+    let mut world = World::unrecorded();
+    world.record_starts(1, false);
+    let started = world.switch.now;
+    world.exchange();
+    let connection = world.fetch_one();
+    assert_eq!(connection.end, None);
+    assert_eq!(connection.ports, (world.client.port, world.server.port));
+    let original = connection.original;
+    assert_eq!(
+        (original.src, original.dst, original.tp_dst),
+        (world.client.host.ip, world.server.host.ip, 80)
+    );
+    let times = (connection.started, connection.last, connection.at);
+    assert_eq!(times, (started, started, started));
+    assert_eq!((connection.sent, connection.received), ((0, 0), (0, 0)));
+    assert_eq!(admitted_by(&connection), ["web"]);
+    assert!(connection.is_sample);
+    // Judged again, by other rules that let it pass: it has begun before.
+    world.switch.egress_policy("out");
+    world.client_sends(ACK, 108, 512, b"more");
+    world.nothing_is_noted();
+    world.client_sends(RST, 112, 0, b"");
+    world.pass(20);
+    assert_eq!(world.fetch_one().end, Some(ConnectionEnd::Reset));
+}
+
+#[test]
+fn what_is_denied_does_not_begin() {
+    let mut world = World::unrecorded();
+    world.record_starts(1, true);
+    world.switch.set("web/from", &[]);
+    let verdict = world.client_sends(SYN, 100, 0, b"");
+    assert_eq!(verdict, Verdict::Drop(DropReason::PolicyIngress));
+    world.nothing_is_noted();
+}
+
+#[test]
+fn a_sample_is_one_when_it_begins_and_when_it_ends() {
+    let sample = |all: bool| {
+        let mut world = World::unrecorded();
+        world.record_starts(10, all);
+        for port in 10_000..12_000 {
+            let question = udp(world.client.host, world.server.host, (port, 80), b"who?");
+            world.switch.send(world.client.port, &question);
+        }
+        world.pass(40);
+        let NotedConnections { connections, lost } = world.fetch();
+        assert_eq!(lost, 0);
+        let (begun, ended): (Vec<_>, Vec<_>) = connections.iter().partition(|of| of.end.is_none());
+        let samples = |of: Vec<&NotedConnection>| {
+            let samples = of.iter().filter(|of| of.is_sample);
+            let mut ports: Vec<_> = samples.map(|of| of.original.tp_src).collect();
+            ports.sort_unstable();
+            (of.len(), ports)
+        };
+        let (begun, ended) = (samples(begun), samples(ended));
+        assert_eq!(begun, ended);
+        begun
+    };
+    let (noted, samples) = sample(false);
+    assert_eq!(noted, samples.len());
+    assert!((150..250).contains(&noted), "{noted} of 2000");
+    // The same with who looks on, who hears of all.
     assert_eq!(sample(true), (2_000, samples));
 }
