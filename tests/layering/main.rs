@@ -73,6 +73,7 @@ const HOMES: &[(&str, &str)] = &[
     ("hyper_rustls", "flow_records"),
     ("opentelemetry_proto", "flow_records"),
     ("prost", "flow_records"),
+    ("netflow_parser", "flow_records"),
     ("rtnetlink", "host"),
     ("netlink_packet_route", "host"),
     ("tun_tap", "port"),

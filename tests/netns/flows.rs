@@ -1,12 +1,14 @@
 //! What was denied, asked for afterwards.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::UdpSocket;
 use std::process::Stdio;
 use std::sync::mpsc::TryRecvError;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use vswitch_tests::{Daemon, DaemonOptions, Pod, eventually};
+use vswitch_tests::{Daemon, DaemonOptions, Pod, eventually, inside, join};
 
 use crate::{SECURE_POD, daemon};
 
@@ -217,4 +219,42 @@ fn a_folder_where_records_should_go_is_refused_at_the_start() {
         log.contains("flows.file: ") && log.contains("is a folder"),
         "{log}"
     );
+}
+
+#[test]
+fn records_go_to_a_collector_of_flows() {
+    let extra = "[flows]\nipfix_collector = \"udp://127.0.0.1:4739\"\nipfix_enterprise = 32473\n";
+    let daemon = Daemon::start(&DaemonOptions {
+        extra: extra.to_owned(),
+        ..DaemonOptions::default()
+    })
+    .unwrap();
+    let collector = inside(daemon.node(), || Ok(UdpSocket::bind("127.0.0.1:4739")?));
+    let collector = join(collector.unwrap()).unwrap();
+    let patience = Some(Duration::from_secs(20));
+    collector.set_read_timeout(patience).unwrap();
+    let (client, server) = pods(&daemon);
+    send(&client, &server, 9_000..9_001, 2);
+    let mut buffer = [0; 4_096];
+    let length = collector.recv(&mut buffer).unwrap();
+    let message = &buffer[..length];
+    // Version and length (RFC 7011 section 3.1).
+    assert_eq!(message[..2], [0, 10]);
+    assert_eq!(
+        usize::from(u16::from_be_bytes([message[2], message[3]])),
+        length
+    );
+    for name in ["node-a", "client", "server", "default/secure-pod", "denied"] {
+        let has = |part: &[u8]| part == name.as_bytes();
+        assert!(message.windows(name.len()).any(has), "{name}");
+    }
+    eventually("it is counted", || {
+        let metrics = daemon.text("/metrics")?;
+        let figure = "vswitch_flow_records_exported_total{to=\"ipfix\"} ";
+        let mut figures = metrics.lines().filter_map(|line| line.strip_prefix(figure));
+        anyhow::ensure!(figures.any(|figure| figure != "0"), "{metrics}");
+        Ok(())
+    });
+    let status = daemon.vsctl(&["status"]).unwrap();
+    assert!(!status.contains("udp://127.0.0.1:4739"), "{status}");
 }

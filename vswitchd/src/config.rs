@@ -330,6 +330,8 @@ pub struct FlowExportConfig {
     pub journald: bool,
     /// A collector of OpenTelemetry.
     pub otlp: Option<OtlpConfig>,
+    /// A collector of IPFIX.
+    pub ipfix: Option<IpfixConfig>,
 }
 
 /// A collector that speaks OTLP over HTTP.
@@ -339,6 +341,37 @@ pub struct OtlpConfig {
     pub endpoint: String,
     /// Certificate authorities that its certificate may be from, PEM; `None`: those of the machine.
     pub ca_file: Option<PathBuf>,
+}
+
+/// A collector that takes IPFIX (RFC 7011).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpfixConfig {
+    /// By what messages go there.
+    pub transport: IpfixTransport,
+    /// Its `host:port`.
+    pub address: String,
+    /// Whose number the elements are under that IANA has none for; `None`: they are left out.
+    pub enterprise: Option<u32>,
+    /// How often templates are told again over UDP.
+    pub template_refresh: Duration,
+}
+
+/// A transport of IPFIX.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpfixTransport {
+    /// Datagrams, which may be lost.
+    Udp,
+    /// A connection.
+    Tcp,
+}
+
+impl fmt::Display for IpfixTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        })
+    }
 }
 
 /// A file that begins anew when it is full.

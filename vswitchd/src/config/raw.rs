@@ -245,6 +245,9 @@ pub struct RawFlows {
     pub journald: bool,
     pub otlp_endpoint: String,
     pub otlp_ca_file: String,
+    pub ipfix_collector: String,
+    pub ipfix_enterprise: i64,
+    pub ipfix_template_seconds: i64,
 }
 
 impl Default for RawFlows {
@@ -261,6 +264,9 @@ impl Default for RawFlows {
             journald: false,
             otlp_endpoint: String::new(),
             otlp_ca_file: String::new(),
+            ipfix_collector: String::new(),
+            ipfix_enterprise: 0,
+            ipfix_template_seconds: 60,
         }
     }
 }

@@ -355,6 +355,33 @@ fn where_records_go_is_checked_key_by_key() {
         (otlp.endpoint.as_str(), otlp.ca_file),
         ("https://collector:4318/base", None)
     );
+    for (line, transport, address) in [
+        (
+            "udp://collector:4739",
+            IpfixTransport::Udp,
+            "collector:4739",
+        ),
+        ("tcp://10.0.0.9:1", IpfixTransport::Tcp, "10.0.0.9:1"),
+        (
+            "tcp://[fd00::9]:4739",
+            IpfixTransport::Tcp,
+            "[fd00::9]:4739",
+        ),
+    ] {
+        let config = load(&flows(&format!("ipfix_collector = \"{line}\""))).unwrap();
+        let ipfix = config.flow_export.ipfix.unwrap();
+        assert_eq!(
+            (ipfix.transport, ipfix.address.as_str()),
+            (transport, address)
+        );
+        assert_eq!(
+            (ipfix.enterprise, ipfix.template_refresh.as_secs()),
+            (None, 60)
+        );
+    }
+    let lines = "ipfix_collector = \"udp://c:1\"\nipfix_enterprise = 32473";
+    let ipfix = load(&flows(lines)).unwrap().flow_export.ipfix.unwrap();
+    assert_eq!(ipfix.enterprise, Some(32_473));
     for (line, problem) in [
         (
             "file = \"flows.jsonl\"",
@@ -389,6 +416,47 @@ fn where_records_go_is_checked_key_by_key() {
             "flows.otlp_ca_file: \"ca.pem\" is not an absolute path",
         ),
         ("file_keep = -1", "flows.file_keep: -1 is not in 0 to"),
+        (
+            "ipfix_collector = \"collector:4739\"",
+            "flows.ipfix_collector: \"collector:4739\" is not an address like udp://",
+        ),
+        (
+            "ipfix_collector = \"sctp://collector:4739\"",
+            "flows.ipfix_collector: ",
+        ),
+        (
+            "ipfix_collector = \"udp://collector\"",
+            "flows.ipfix_collector: ",
+        ),
+        (
+            "ipfix_collector = \"udp://:4739\"",
+            "flows.ipfix_collector: ",
+        ),
+        (
+            "ipfix_collector = \"udp://a b:1\"",
+            "flows.ipfix_collector: ",
+        ),
+        ("ipfix_collector = \"tcp://c:0\"", "flows.ipfix_collector: "),
+        (
+            "ipfix_collector = \"tcp://c:65536\"",
+            "flows.ipfix_collector: ",
+        ),
+        (
+            "ipfix_collector = \"tcp://::1:4739\"",
+            "flows.ipfix_collector: ",
+        ),
+        (
+            "ipfix_enterprise = 4294967296",
+            "flows.ipfix_enterprise: 4294967296 is not in 0 to 4294967295",
+        ),
+        (
+            "ipfix_enterprise = 29305",
+            "flows.ipfix_enterprise: 29305 is the number of RFC 5103",
+        ),
+        (
+            "ipfix_template_seconds = 0",
+            "flows.ipfix_template_seconds: 0 is not in 1 to 86400",
+        ),
     ] {
         let text = problems(&flows(line));
         assert!(text.contains(problem), "{text}");

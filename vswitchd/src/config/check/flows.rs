@@ -1,9 +1,17 @@
 //! `[flows]`.
 
+use std::net::SocketAddrV6;
+use std::num::NonZero;
 use std::time::Duration;
 
 use super::Checker;
-use crate::config::{FlowExportConfig, FlowFileConfig, FlowsConfig, OtlpConfig, RawFlows};
+use crate::config::{
+    FlowExportConfig, FlowFileConfig, FlowsConfig, IpfixConfig, IpfixTransport, OtlpConfig,
+    RawFlows,
+};
+
+/// Enterprise number of the elements of RFC 5103, among which others would be taken for those.
+const REVERSE: i64 = 29_305;
 
 impl Checker {
     pub(super) fn flows(&mut self, raw: &RawFlows) -> Option<FlowsConfig> {
@@ -24,6 +32,7 @@ impl Checker {
             file: self.flow_file(raw),
             journald: raw.journald,
             otlp: self.otlp(raw),
+            ipfix: self.ipfix(raw),
         }
     }
 
@@ -48,6 +57,38 @@ impl Checker {
         })
     }
 
+    /// As with a file, the numbers are checked in any case.
+    fn ipfix(&mut self, raw: &RawFlows) -> Option<IpfixConfig> {
+        let (key, collector) = ("flows.ipfix_collector", &raw.ipfix_collector);
+        let number = raw.ipfix_enterprise;
+        let enterprise = self.range("flows.ipfix_enterprise", number, 0, u32::MAX.into());
+        self.require(number != REVERSE, "flows.ipfix_enterprise", || {
+            format!("{REVERSE} is the number of RFC 5103")
+        });
+        let seconds = raw.ipfix_template_seconds;
+        let seconds = self.range("flows.ipfix_template_seconds", seconds, 1, 86_400);
+        if collector.is_empty() {
+            return None;
+        }
+        let schemes = [
+            ("udp://", IpfixTransport::Udp),
+            ("tcp://", IpfixTransport::Tcp),
+        ];
+        let mut schemes = schemes.into_iter();
+        let parts = schemes.find_map(|(scheme, of)| Some((of, collector.strip_prefix(scheme)?)));
+        let parts = parts.filter(|(_, address)| is_host_and_port(address));
+        self.require(parts.is_some(), key, || {
+            format!("{collector:?} is not an address like udp://collector:4739")
+        });
+        let (transport, address) = parts?;
+        Some(IpfixConfig {
+            transport,
+            address: address.to_owned(),
+            enterprise: u32::try_from(enterprise).ok().filter(|of| *of != 0),
+            template_refresh: Duration::from_secs(seconds),
+        })
+    }
+
     /// The numbers are checked without a file as well, so that one finds no surprise.
     fn flow_file(&mut self, raw: &RawFlows) -> Option<FlowFileConfig> {
         let path = self.file("flows.file", &raw.file);
@@ -64,4 +105,15 @@ impl Checker {
             keep: usize::try_from(keep).unwrap_or(0),
         })
     }
+}
+
+/// Returns whether that is a name or an address, an IPv6 address in brackets, and a port.
+fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    let is_host = !host.is_empty() && host.chars().all(is_of_name);
+    let is_v6 = || text.parse::<SocketAddrV6>().is_ok();
+    (is_host || is_v6()) && port.parse::<NonZero<u16>>().is_ok()
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// See the module.
 #[derive(Debug)]
 pub struct Destination {
-    /// `file`, `journald` or `otlp`.
+    /// `file`, `journald`, `otlp` or `ipfix`.
     pub name: &'static str,
     /// Where that is, for people.
     place: String,

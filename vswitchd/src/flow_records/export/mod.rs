@@ -1,7 +1,7 @@
-//! Where records go besides the store on the node: a file of lines, the journal, a collector.
+//! Where records go besides the store on the node: a file of lines, the journal, collectors.
 //!
 //! ```text
-//! FlowLog ─► Round ─► Waiting (bounded) ─► Sink ─► file, journald, OTLP
+//! FlowLog ─► Round ─► Waiting (bounded) ─► Sink ─► file, journald, OTLP, IPFIX
 //! ```
 //!
 //! Each destination has a task, a place in what is told and a queue of its own: one that is slow or
@@ -11,6 +11,9 @@
 mod destination;
 mod file;
 mod follow;
+mod ipfix;
+mod ipfix_messages;
+mod ipfix_records;
 mod journal;
 mod journal_entry;
 mod otlp;

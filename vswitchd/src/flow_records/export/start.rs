@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::destination::Destination;
 use super::file::JsonLines;
 use super::follow::follow;
+use super::ipfix::Ipfix;
 use super::journal::{JOURNAL, Journal};
 use super::otlp::Otlp;
 use super::sink::{Blocking, Sink};
@@ -73,6 +74,16 @@ pub fn start(config: &FlowExportConfig, log: &FlowLog, supervisor: &Supervisor) 
         let sink = Otlp::new(otlp)?;
         let destination = Destination::new("otlp", otlp.endpoint.clone());
         exports.add(destination, sink, log.subscribe_recorded(), supervisor);
+    }
+    if let Some(ipfix) = &config.ipfix {
+        let place = format!("{}://{}", ipfix.transport, ipfix.address);
+        let sink = Blocking::new(Ipfix::new(ipfix.clone()));
+        exports.add(
+            Destination::new("ipfix", place),
+            sink,
+            log.subscribe_recorded(),
+            supervisor,
+        );
     }
     Ok(exports)
 }

@@ -1,6 +1,7 @@
 //! Records on their way: what waits, what is lost, and what each destination gets.
 
 mod file;
+mod ipfix;
 mod journal;
 mod otlp;
 
