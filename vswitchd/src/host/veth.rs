@@ -250,8 +250,7 @@ pub fn create_veth(spec: &VethSpec, shield: &Shield) -> Result<(), VethError> {
     })?;
     let host_end = netlink::in_host(async |host: Session| add_pair(&host, spec, &netns).await)?;
     disable_undescribed_features(spec, &netns);
-    let configured = configure_host_end(&host_end, spec, shield)
-        .and_then(|()| configure_container_end(spec, &netns));
+    let configured = configure_both_ends(&host_end, spec, &netns, shield);
     if configured.is_err()
         && let Err(error) = delete_veth(&spec.host_ifname, shield)
     {
@@ -304,6 +303,24 @@ fn disable_undescribed_features(spec: &VethSpec, netns: &NetnsFile) {
             "disabling checksum offloads failed; tunnels and SCTP inside the container may be slow or fail"
         );
     }
+}
+
+/// At the same time, since the shield waits for another process. Until the host's end is up, last of
+/// all, the container's has no carrier, and nothing leaves it.
+fn configure_both_ends(
+    host_end: &Link,
+    spec: &VethSpec,
+    netns: &NetnsFile,
+    shield: &Shield,
+) -> Result<(), VethError> {
+    std::thread::scope(|scope| {
+        let container = scope.spawn(|| configure_container_end(spec, netns));
+        let host = configure_host_end(host_end, spec, shield);
+        let container = container
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        host.and(container)
+    })
 }
 
 /// The order matters: up comes last, when nothing of the host can answer on it any more.
