@@ -86,15 +86,7 @@ impl<T> SharedMap<T> {
     pub(crate) fn get(&self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<&T> {
         let hash = full(hash);
         let shard = self.shards.get(shard_of(hash, self.shards.len()))?;
-        let mut at = slot_of(hash, shard.slots.len());
-        // Ends at an empty slot, of which there is one.
-        loop {
-            let slot = shard.slots.get(at)?.as_ref()?;
-            if slot.hash == hash && is_it(&slot.entry) {
-                return Some(&slot.entry);
-            }
-            at = next(at, shard.slots.len());
-        }
+        shard.find(hash, &is_it).map(|(_, entry)| entry)
     }
 
     /// Returns how many bytes an entry takes.
@@ -117,7 +109,7 @@ impl<T: Clone> SharedMap<T> {
     /// Returns the entry with that hash that `is_it`, to be changed.
     pub(crate) fn get_mut(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<&mut T> {
         let hash = full(hash);
-        let place = self.shard_of(hash).place(hash, &is_it)?;
+        let (place, _) = self.shard_of(hash).find(hash, &is_it)?;
         self.shard_mut(hash).entry_mut(place)
     }
 
@@ -130,8 +122,8 @@ impl<T: Clone> SharedMap<T> {
         new: impl FnOnce() -> T,
     ) -> Option<&mut T> {
         let hash = full(hash);
-        let place = match self.shard_of(hash).place(hash, &is_it) {
-            Some(place) => place,
+        let place = match self.shard_of(hash).find(hash, &is_it) {
+            Some((place, _)) => place,
             None => {
                 self.spread();
                 self.entries += 1;
@@ -145,7 +137,7 @@ impl<T: Clone> SharedMap<T> {
     /// Removes the entry with that hash that `is_it`.
     pub(crate) fn remove(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) {
         let hash = full(hash);
-        if let Some(place) = self.shard_of(hash).place(hash, &is_it) {
+        if let Some((place, _)) = self.shard_of(hash).find(hash, &is_it) {
             self.shard_mut(hash).remove(place);
             self.entries -= 1;
         }
@@ -180,19 +172,23 @@ impl<T: Clone> SharedMap<T> {
     }
 }
 
-impl<T: Clone> Shard<T> {
-    /// Returns where the entry is.
-    fn place(&self, hash: NonZeroU64, is_it: &impl Fn(&T) -> bool) -> Option<usize> {
+impl<T> Shard<T> {
+    /// Returns an entry, and where it is.
+    #[inline]
+    fn find(&self, hash: NonZeroU64, is_it: &impl Fn(&T) -> bool) -> Option<(usize, &T)> {
         let mut at = slot_of(hash, self.slots.len());
+        // Ends at an empty slot, of which there is one.
         loop {
             let slot = self.slots.get(at)?.as_ref()?;
             if slot.hash == hash && is_it(&slot.entry) {
-                return Some(at);
+                return Some((at, &slot.entry));
             }
             at = next(at, self.slots.len());
         }
     }
+}
 
+impl<T: Clone> Shard<T> {
     fn entry_mut(&mut self, place: usize) -> Option<&mut T> {
         let slot = Arc::make_mut(&mut self.slots).get_mut(place)?.as_mut()?;
         Some(&mut slot.entry)
