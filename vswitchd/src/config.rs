@@ -356,6 +356,12 @@ pub struct IpfixConfig {
     pub template_refresh: Duration,
 }
 
+impl IpfixConfig {
+    /// Enterprise number of the elements that tell of answers (RFC 5103 section 6.1), among which
+    /// others would be taken for those.
+    pub const REVERSE: u32 = 29_305;
+}
+
 /// A transport of IPFIX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IpfixTransport {

@@ -43,6 +43,28 @@ pub mod ip_proto {
     pub const fn is_icmp(proto: u8) -> bool {
         matches!(proto, ICMP | ICMPV6)
     }
+
+    const NAMES: [(u8, &str); 5] = [
+        (TCP, "TCP"),
+        (UDP, "UDP"),
+        (SCTP, "SCTP"),
+        (ICMP, "ICMP"),
+        (ICMPV6, "ICMPv6"),
+    ];
+
+    /// Returns the usual name of a protocol.
+    #[must_use]
+    pub fn name(proto: u8) -> Option<&'static str> {
+        let mut names = NAMES.into_iter();
+        names.find_map(|(of, name)| (of == proto).then_some(name))
+    }
+
+    /// Returns the protocol of a usual name.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<u8> {
+        let mut names = NAMES.into_iter();
+        names.find_map(|(proto, of)| (of == name).then_some(proto))
+    }
 }
 
 /// What hangs on a port.

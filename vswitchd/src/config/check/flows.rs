@@ -10,9 +10,6 @@ use crate::config::{
     RawFlows,
 };
 
-/// Enterprise number of the elements of RFC 5103, among which others would be taken for those.
-const REVERSE: i64 = 29_305;
-
 impl Checker {
     pub(super) fn flows(&mut self, raw: &RawFlows) -> Option<FlowsConfig> {
         let hours = self.range("flows.keep_hours", raw.keep_hours, 1, 8_760);
@@ -62,9 +59,12 @@ impl Checker {
         let (key, collector) = ("flows.ipfix_collector", &raw.ipfix_collector);
         let number = raw.ipfix_enterprise;
         let enterprise = self.range("flows.ipfix_enterprise", number, 0, u32::MAX.into());
-        self.require(number != REVERSE, "flows.ipfix_enterprise", || {
-            format!("{REVERSE} is the number of RFC 5103")
-        });
+        let reverse = IpfixConfig::REVERSE;
+        self.require(
+            number != i64::from(reverse),
+            "flows.ipfix_enterprise",
+            || format!("{reverse} is the number of RFC 5103"),
+        );
         let seconds = raw.ipfix_template_seconds;
         let seconds = self.range("flows.ipfix_template_seconds", seconds, 1, 86_400);
         if collector.is_empty() {

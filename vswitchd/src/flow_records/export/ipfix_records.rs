@@ -14,16 +14,15 @@ use netflow_parser::{DataNumber, FieldValue};
 use vswitch_api::v1::{FlowEnd, FlowOf, FlowRecord};
 use vswitch_datapath::flow::ip_proto;
 
+use crate::config::IpfixConfig;
 use crate::flow_records::parse_time;
+use crate::policy::explain::protocol_number;
 
 /// Length of an element in a template whose values have lengths of their own (RFC 7011 section 7).
 pub(super) const VARIABLE: u16 = 65_535;
 
 /// Most bytes of a text: a message has room for all of them.
 const MAX_TEXT: usize = 1_024;
-
-/// Enterprise number of the elements that tell of answers (RFC 5103 section 6.1).
-const REVERSE: u32 = 29_305;
 
 /// Numbers of IANA's elements.
 mod iana {
@@ -112,18 +111,6 @@ fn end_reason(end: &str) -> u8 {
         "evicted" => 5,
         // Forced: by a change of policies, of Services or of ports.
         _ => 4,
-    }
-}
-
-/// Returns the number of a protocol by the name that records have for it.
-fn protocol_number(name: &str) -> Option<u8> {
-    match name {
-        "TCP" => Some(ip_proto::TCP),
-        "UDP" => Some(ip_proto::UDP),
-        "SCTP" => Some(ip_proto::SCTP),
-        "ICMP" => Some(ip_proto::ICMP),
-        "ICMPv6" => Some(ip_proto::ICMPV6),
-        other => other.strip_prefix("protocol ")?.parse().ok(),
     }
 }
 
@@ -232,7 +219,8 @@ impl Fields {
             self.octet(iana::FLOW_END_REASON, end_reason(end));
         }
         if let Some(traffic) = &record.traffic {
-            for (count, enterprise) in [(traffic.sent, None), (traffic.received, Some(REVERSE))] {
+            let reverse = Some(IpfixConfig::REVERSE);
+            for (count, enterprise) in [(traffic.sent, None), (traffic.received, reverse)] {
                 self.number_of(iana::PACKET_DELTA_COUNT, enterprise, count.packets);
                 self.number_of(iana::OCTET_DELTA_COUNT, enterprise, count.bytes);
             }

@@ -113,16 +113,12 @@ fn protocol(value: &Value) -> Result<Option<u8>, PartError> {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let number = match text.as_str() {
-        "TCP" => Some(ip_proto::TCP),
-        "UDP" => Some(ip_proto::UDP),
-        "SCTP" => Some(ip_proto::SCTP),
-        "ICMP" => Some(ip_proto::ICMP),
-        "ICMPv6" => Some(ip_proto::ICMPV6),
+    let number = || text.parse().ok().filter(|number| *number != 0);
+    let protocol = match text.as_str() {
         "UDPLite" => Some(136),
-        number => number.parse().ok().filter(|number| *number != 0),
+        name => ip_proto::by_name(name).or_else(number),
     };
-    number.map(Some).ok_or(PartError::Protocol { text })
+    protocol.map(Some).ok_or(PartError::Protocol { text })
 }
 
 /// Returns the ports of an end, `None` if any will do, and the names of ports.

@@ -26,5 +26,5 @@ pub use answer::{
 pub use case::explain;
 pub use labels::LabelChange;
 pub use question::{End, Question};
-pub use text::protocol_name;
+pub use text::{protocol_name, protocol_number};
 pub use view::{near_miss, part};

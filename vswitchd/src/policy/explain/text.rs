@@ -142,12 +142,11 @@ fn write_joined<T: fmt::Display>(
 /// Returns a protocol's usual name, or its number.
 #[must_use]
 pub fn protocol_name(protocol: u8) -> String {
-    match protocol {
-        ip_proto::TCP => "TCP".to_owned(),
-        ip_proto::UDP => "UDP".to_owned(),
-        ip_proto::SCTP => "SCTP".to_owned(),
-        ip_proto::ICMP => "ICMP".to_owned(),
-        ip_proto::ICMPV6 => "ICMPv6".to_owned(),
-        other => format!("protocol {other}"),
-    }
+    ip_proto::name(protocol).map_or_else(|| format!("protocol {protocol}"), str::to_owned)
+}
+
+/// Returns the protocol that [`protocol_name`] names so.
+#[must_use]
+pub fn protocol_number(name: &str) -> Option<u8> {
+    ip_proto::by_name(name).or_else(|| name.strip_prefix("protocol ")?.parse().ok())
 }
