@@ -126,6 +126,21 @@ fn assert_all_fitted(daemon: &Daemon) {
     assert_eq!(drops["ct_invalid"], Value::Null, "{drops}");
 }
 
+/// Waits until the connections from all of these ports are in a state.
+fn wait_for_state(
+    daemon: &Daemon,
+    ports: impl IntoIterator<Item = u64, IntoIter: Clone>,
+    state: &str,
+) {
+    let ports = ports.into_iter();
+    eventually(state, || {
+        let known = connections(daemon);
+        let is_in_another = |port: &u64| known[port]["state"] != state;
+        let other = ports.clone().find(is_in_another);
+        other.map_or(Ok(()), |port| Err(known[&port].clone()))
+    });
+}
+
 /// Asserts that a connection was closed by both ends, and that what it carried is counted; what was
 /// sent again counts again.
 fn assert_closed(connection: &Value, sent: u64, received: u64) {
@@ -185,14 +200,7 @@ fn a_short_connection_takes_the_workers_one_packet_and_is_tracked_to_its_end() {
         (ROUNDS..ROUNDS + ROUNDS / 10).contains(&took),
         "{took} packets"
     );
-    eventually("all are closed", || {
-        let known = connections(&daemon);
-        let is_open = |port: &&u64| known[*port]["state"] != "TIME_WAIT";
-        ports
-            .iter()
-            .find(is_open)
-            .map_or(Ok(()), |port| Err(known[port].clone()))
-    });
+    wait_for_state(&daemon, ports.iter().copied(), "TIME_WAIT");
     let known = connections(&daemon);
     ports
         .iter()
@@ -235,13 +243,7 @@ fn a_storm_of_connections_loses_none_and_counts_each() {
         .flat_map(|thread| join(thread).unwrap())
         .collect();
     assert_eq!(made.len(), THREADS * EACH);
-    eventually("all are closed", || {
-        let known = connections(&daemon);
-        let is_open = |(port, _): &&(u64, u64)| known[port]["state"] != "TIME_WAIT";
-        made.iter()
-            .find(is_open)
-            .map_or(Ok(()), |(port, _)| Err(known[port].clone()))
-    });
+    wait_for_state(&daemon, made.iter().map(|(port, _)| *port), "TIME_WAIT");
     let known = connections(&daemon);
     made.iter()
         .for_each(|(port, bytes)| assert_closed(&known[port], *bytes, *bytes));
@@ -275,15 +277,7 @@ fn connections_of_super_frames_are_closed_cleanly_forty_times() {
         (0..BYTES / chunk.len()).for_each(|_| stream.write_all(&chunk).unwrap());
         drop(stream);
         assert_eq!(reader.join().unwrap(), BYTES, "round {round}");
-        eventually("it is closed", || {
-            let known = connections(&daemon);
-            let state = known[&port]["state"].clone();
-            if state == "TIME_WAIT" {
-                Ok(())
-            } else {
-                Err(state)
-            }
-        });
+        wait_for_state(&daemon, [port], "TIME_WAIT");
     }
     assert_all_fitted(&daemon);
 }
@@ -300,13 +294,7 @@ fn one_end_may_close_before_the_other_or_both_at_once() {
         let port = u64::from(stream.local_addr().unwrap().port());
         (stream, accepted, port)
     };
-    let is_in = |port: u64, state: &str| {
-        eventually(state, || {
-            let known = connections(&daemon);
-            let its = known[&port]["state"].clone();
-            if its == state { Ok(()) } else { Err(its) }
-        });
-    };
+    let is_in = |port: u64, state: &str| wait_for_state(&daemon, [port], state);
     let (mut stream, mut accepted, port) = pair();
     stream.write_all(&[1; 1_000]).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
@@ -372,15 +360,7 @@ fn a_client_that_uses_its_port_again_gets_a_new_connection_each_time() {
         Ok(())
     };
     join(inside(&client.netns, rounds).unwrap()).unwrap();
-    eventually("the last one is closed", || {
-        let known = connections(&daemon);
-        let state = known[&45_000]["state"].clone();
-        if state == "TIME_WAIT" {
-            Ok(())
-        } else {
-            Err(state)
-        }
-    });
+    wait_for_state(&daemon, [45_000], "TIME_WAIT");
     assert_closed(&connections(&daemon)[&45_000], 0, 3);
     assert_all_fitted(&daemon);
     drop(server_end);

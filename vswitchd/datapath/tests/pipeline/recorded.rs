@@ -111,6 +111,19 @@ impl World {
         connection
     }
 
+    /// Two thousand connections begin and end; returns what is noted of them.
+    #[track_caller]
+    fn two_thousand(&mut self) -> Vec<NotedConnection> {
+        for port in 10_000..12_000 {
+            let question = udp(self.client.host, self.server.host, (port, 80), b"who?");
+            self.switch.send(self.client.port, &question);
+        }
+        self.pass(40);
+        let NotedConnections { connections, lost } = self.fetch();
+        assert_eq!(lost, 0);
+        connections
+    }
+
     #[track_caller]
     fn nothing_is_noted(&self) {
         assert_eq!(self.fetch(), NotedConnections::default());
@@ -383,13 +396,7 @@ fn samples_are_one_in_so_many_and_the_same_with_and_without_who_looks_on() {
     let sample = |all: bool| {
         let mut world = World::unrecorded();
         world.record(10, all);
-        for port in 10_000..12_000 {
-            let question = udp(world.client.host, world.server.host, (port, 80), b"who?");
-            world.switch.send(world.client.port, &question);
-        }
-        world.pass(40);
-        let NotedConnections { connections, lost } = world.fetch();
-        assert_eq!(lost, 0);
+        let connections = world.two_thousand();
         let samples = connections.iter().filter(|of| of.is_sample).count();
         (connections.len(), samples)
     };
@@ -442,13 +449,7 @@ fn a_sample_is_one_when_it_begins_and_when_it_ends() {
     let sample = |all: bool| {
         let mut world = World::unrecorded();
         world.record_starts(10, all);
-        for port in 10_000..12_000 {
-            let question = udp(world.client.host, world.server.host, (port, 80), b"who?");
-            world.switch.send(world.client.port, &question);
-        }
-        world.pass(40);
-        let NotedConnections { connections, lost } = world.fetch();
-        assert_eq!(lost, 0);
+        let connections = world.two_thousand();
         let (begun, ended): (Vec<_>, Vec<_>) = connections.iter().partition(|of| of.end.is_none());
         let samples = |of: Vec<&NotedConnection>| {
             let samples = of.iter().filter(|of| of.is_sample);
